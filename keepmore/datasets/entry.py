@@ -1,0 +1,65 @@
+"""One dataset entry, what counts as an image, and the count of what does not."""
+
+from __future__ import annotations
+
+from collections import Counter
+from dataclasses import dataclass
+from pathlib import PurePosixPath
+from urllib.parse import quote, urlencode
+
+UNKNOWN = -1
+
+# Every kind of picture a dataset may hold, whether the codec can read it or not: one that it cannot read becomes a
+# row in the errors list, while a file that is no picture at all is only counted.
+# fmt: off
+IMAGE_SUFFIXES = frozenset((
+    ".jpg", ".jpeg", ".jpe", ".jfif", ".mpo", ".png", ".apng", ".gif", ".bmp", ".dib", ".webp", ".tif", ".tiff",
+    ".jxl", ".avif", ".avifs", ".heic", ".heif", ".ppm", ".pgm", ".pbm", ".pnm", ".pfm", ".jp2", ".j2k", ".j2c",
+    ".jpc", ".jpx", ".tga", ".ico", ".icns", ".cur", ".psd", ".dds", ".sgi", ".rgb", ".blp", ".eps", ".fli",
+    ".flc", ".pcx", ".im", ".exr", ".hdr", ".dng", ".cr2", ".cr3", ".nef", ".arw", ".raf", ".orf", ".rw2",
+))
+# fmt: on
+
+
+@dataclass(frozen=True, slots=True)
+class Entry:
+    """An image of a dataset as listed: nothing of it has been read yet.
+
+    `path` is its name within the dataset, `uri` the address of its bytes, `size` in bytes; `mtime_ns` is that of the
+    archive which holds it, because offsets in a rewritten archive point at other bytes. UNKNOWN where there is none.
+    """
+
+    path: str
+    uri: str
+    label: str | None
+    size: int = UNKNOWN
+    mtime_ns: int = UNKNOWN
+
+
+class Skipped(Counter[str]):
+    """How many entries of a dataset are no images of it, by reason."""
+
+
+def is_image(name: str) -> bool:
+    return PurePosixPath(name).suffix.lower() in IMAGE_SUFFIXES
+
+
+def is_hidden(name: str) -> bool:
+    return name.startswith(".")
+
+
+def first_folder(path: str) -> str | None:
+    """The label that a folder tree gives: the first folder below the root; None directly in the root."""
+    folder, slash, _ = path.partition("/")
+    return folder if slash else None
+
+
+def file_uri(path: str, fragment: dict[str, object] | None = None) -> str:
+    """`path` as a file:// URI, any byte in the name kept; `fragment` addresses an image inside an archive."""
+    uri = "file://" + quote(path.encode("utf-8", "surrogateescape"))
+    return uri + "#" + urlencode(fragment, safe="/", quote_via=quote) if fragment else uri
+
+
+def printable(name: str) -> str:
+    """A name as text that every format can hold: bytes that are not UTF-8 become backslash escapes."""
+    return name.encode("utf-8", "surrogateescape").decode("utf-8", "backslashreplace")

@@ -1,0 +1,102 @@
+"""A table as a dataset: rows with `uri` and optional `label`, or Parquet with the images embedded."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.csv as pa_csv
+import pyarrow.parquet as pq
+
+from keepmore.datasets.embedded import holds_images, list_embedded
+from keepmore.datasets.entry import Entry, file_uri
+from keepmore.errors import DuplicateImage, InvalidTable
+
+SCHEMA = pa.schema([("uri", pa.string()), ("label", pa.string())])
+BATCH_ROWS = 10_000
+
+
+def list_table(path: Path) -> Iterator[Entry]:
+    """Images that a table names, by ascending URI; relative URIs are relative to the table's folder.
+
+    Raises InvalidTable for what is no such table, DuplicateImage for two rows with one URI.
+    """
+    if path.suffix == ".parquet" and holds_images(path):
+        return list_embedded(path)
+    return _entries(path, _read(path))
+
+
+def _read(path: Path) -> pa.Table:
+    reader = {".csv": _read_csv, ".jsonl": _read_jsonl, ".parquet": _read_parquet}[path.suffix]
+    try:
+        return reader(path)
+    except (pa.ArrowInvalid, pa.ArrowKeyError, UnicodeDecodeError) as error:
+        raise InvalidTable(
+            f"dataset {path}: {error}; a table needs a column uri, and may have a column label"
+        ) from error
+
+
+def _read_csv(path: Path) -> pa.Table:
+    if path.stat().st_size == 0:
+        raise pa.ArrowInvalid("the file is empty")
+    options = pa_csv.ConvertOptions(column_types=SCHEMA, strings_can_be_null=True, null_values=[""])
+    with pa_csv.open_csv(path, convert_options=options) as reader:
+        batches = [_two_columns(pa.Table.from_batches([batch])) for batch in reader]
+    return pa.concat_tables(batches) if batches else SCHEMA.empty_table()
+
+
+def _read_parquet(path: Path) -> pa.Table:
+    names = pq.read_schema(path).names
+    return _two_columns(pq.read_table(path, columns=[name for name in SCHEMA.names if name in names]))
+
+
+def _read_jsonl(path: Path) -> pa.Table:
+    batches = []
+    with path.open(encoding="utf-8") as lines:
+        rows: list[dict[str, Any]] = []
+        for number, line in enumerate(lines, 1):
+            if line.strip():
+                rows.append(_json_row(line, number))
+            if len(rows) == BATCH_ROWS:
+                batches.append(pa.Table.from_pylist(rows, SCHEMA))
+                rows = []
+    batches.append(pa.Table.from_pylist(rows, SCHEMA))
+    return pa.concat_tables(batches)
+
+
+def _json_row(line: str, number: int) -> dict[str, Any]:
+    try:
+        row = json.loads(line)
+    except ValueError as error:
+        raise pa.ArrowInvalid(f"line {number} is not JSON ({error})") from error
+    if not isinstance(row, dict) or "uri" not in row:
+        raise pa.ArrowInvalid(f"line {number} has no uri")
+    label = row.get("label")
+    return {"uri": row["uri"], "label": None if label is None else str(label)}
+
+
+def _two_columns(table: pa.Table) -> pa.Table:
+    if "uri" not in table.column_names:
+        raise pa.ArrowInvalid(f"the columns are {', '.join(table.column_names)}: uri is missing")
+    if "label" not in table.column_names:
+        table = table.append_column("label", pa.nulls(len(table), pa.string()))
+    return table.select(SCHEMA.names).cast(SCHEMA)
+
+
+def _entries(path: Path, table: pa.Table) -> Iterator[Entry]:
+    if table["uri"].null_count:
+        row = pc.index(pc.is_null(table["uri"]), True).as_py()
+        raise InvalidTable(f"dataset {path}: row {row + 1} has no uri; every row needs one")
+    table = table.sort_by("uri")
+    folder = path.resolve().parent
+    before = None
+    for batch in table.to_batches(max_chunksize=BATCH_ROWS):
+        for uri, label in zip(batch["uri"].to_pylist(), batch["label"].to_pylist(), strict=True):
+            if uri == before:
+                raise DuplicateImage(f"dataset {path}: {uri} stands in two rows; every image needs a URI of its own")
+            before = uri
+            yield Entry(uri, uri if "://" in uri else file_uri(str(folder / uri)), label)

@@ -1,0 +1,48 @@
+"""Butteraugli distances as users write them: the range of use, parsing, and the one text form.
+
+0 means the original file, untouched. Other distances run from 0.11, the smallest that the encoder's quality scale
+reaches, to 25, its largest.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable
+
+from keepmore.errors import InvalidRequest
+
+ORIGINAL = 0.0
+SMALLEST = 0.11
+LARGEST = 25.0
+
+
+def text(distance: float) -> str:
+    """The shortest decimal that names `distance`: 2.0 -> "2", 0.5 -> "0.5". Used in keys, columns and answers."""
+    return repr(float(distance)).removesuffix(".0")
+
+
+def check(distances: Iterable[float]) -> tuple[float, ...]:
+    """The distances in ascending order; raises InvalidRequest for an empty list, a repeat or a value out of range."""
+    asked = tuple(float(d) for d in distances)
+    if not asked:
+        raise InvalidRequest("distances: the list is empty; name at least one, such as 0,2,4,6,8,10")
+    for value in asked:
+        in_range = value == ORIGINAL or SMALLEST <= value <= LARGEST
+        if not (math.isfinite(value) and in_range):
+            raise InvalidRequest(
+                f"distances: {text(value)} is not possible; use 0 for the original file, or {SMALLEST} to {LARGEST:g}"
+            )
+        if asked.count(value) > 1:
+            raise InvalidRequest(f"distances: {text(value)} is named more than once; name it once")
+    return tuple(sorted(asked))
+
+
+def parse(written: str) -> tuple[float, ...]:
+    """Distances from a comma-separated list such as "0,2,4"; raises InvalidRequest naming what is not a number."""
+    values = []
+    for part in filter(None, (p.strip() for p in written.split(","))):
+        try:
+            values.append(float(part))
+        except ValueError:
+            raise InvalidRequest(f"distances: {part!r} is not a number; write them as 0,2,4.5") from None
+    return check(values)

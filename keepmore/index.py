@@ -1,0 +1,225 @@
+"""The table with one row an image: its columns, the chunks and parts it is made from, and its merge."""
+
+from __future__ import annotations
+
+import io
+from collections import Counter
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
+
+from keepmore.datasets import Entry
+from keepmore.distance import ORIGINAL, text
+from keepmore.errors import CountMismatch, DuplicateImage
+from keepmore.store import Store
+
+FORMAT = b"1"
+POOL, EVALUATION = "pool", "evaluation"
+
+CHUNK = pa.schema(
+    [
+        ("split", pa.string()),
+        ("path", pa.string()),
+        ("uri", pa.string()),
+        ("label", pa.string()),
+        ("size", pa.int64()),
+        ("mtime_ns", pa.int64()),
+    ]
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Listed:
+    """One row of a chunk: an entry and the split it belongs to."""
+
+    split: str
+    entry: Entry
+
+
+def schema(distances: Sequence[float]) -> pa.Schema:
+    """Columns of a part and of the index. Per distance d: `bytes@d`, `encoding@d`, `sha256@d`, `encoder_distance@d`.
+
+    Sizes are bytes, `width` and `height` pixels of the upright image; a row has either these or an error.
+    """
+    columns = [
+        ("split", pa.string()),
+        ("path", pa.string()),
+        ("path_hash", pa.uint64()),
+        ("source_uri", pa.string()),
+        ("label", pa.string()),
+        ("source_bytes", pa.int64()),
+        ("source_sha256", pa.string()),
+        ("width", pa.int32()),
+        ("height", pa.int32()),
+        ("error_code", pa.string()),
+        ("error", pa.string()),
+    ]
+    for distance in distances:
+        columns += [
+            (column("bytes", distance), pa.int64()),
+            (column("encoding", distance), pa.string()),
+            (column("sha256", distance), pa.string()),
+            (column("encoder_distance", distance), pa.float32()),
+        ]
+    return pa.schema(columns)
+
+
+def column(name: str, distance: float) -> str:
+    return f"{name}@{text(distance)}"
+
+
+def write_chunk(rows: Iterable[Listed]) -> bytes:
+    values = [(row.split, e.path, e.uri, e.label, e.size, e.mtime_ns) for row in rows for e in (row.entry,)]
+    columns = [pa.array(list(c), t) for c, t in zip(zip(*values, strict=True), CHUNK.types, strict=True)]
+    return to_parquet(pa.Table.from_arrays(columns, schema=CHUNK))
+
+
+def read_chunk(data: bytes) -> list[Listed]:
+    return [
+        Listed(r["split"], Entry(r["path"], r["uri"], r["label"], r["size"], r["mtime_ns"]))
+        for r in pq.read_table(io.BytesIO(data)).to_pylist()
+    ]
+
+
+def to_parquet(table: pa.Table) -> bytes:
+    buffer = io.BytesIO()
+    pq.write_table(table, buffer, compression="zstd")
+    return buffer.getvalue()
+
+
+@dataclass(slots=True)
+class Summary:
+    """What the merged index holds, in numbers. `pool_bytes`: bytes of the whole pool by distance."""
+
+    listed: int = 0
+    compressed: int = 0
+    failed: int = 0
+    pool: int = 0
+    evaluation: int = 0
+    source_bytes: int = 0
+    pool_bytes: dict[float, int] = field(default_factory=dict)
+    encodings: dict[float, dict[str, int]] = field(default_factory=dict)
+    classes: dict[str, int] = field(default_factory=dict)
+    unlabelled: int = 0
+    errors: dict[str, int] = field(default_factory=dict)
+    evaluation_images_in_pool: int = 0
+
+    def as_json(self) -> dict[str, Any]:
+        written = {name: getattr(self, name) for name in self.__slots__}
+        for name in ("pool_bytes", "encodings"):
+            written[name] = {text(d): value for d, value in written[name].items()}
+        return written
+
+    @staticmethod
+    def from_json(written: dict[str, Any]) -> Summary:
+        fields = dict(written)
+        for name in ("pool_bytes", "encodings"):
+            fields[name] = {float(d): value for d, value in fields[name].items()}
+        return Summary(**fields)
+
+
+def merge(
+    store: Store, parts: Iterable[str], listed: int, distances: Sequence[float], to_index: str, to_evaluation: str
+) -> Summary:
+    """Write the rows of all `parts`, in their order, to the index of the pool and that of the evaluation images.
+
+    Holds one part at a time. Raises CountMismatch when the parts do not hold exactly the `listed` images, and
+    DuplicateImage when two rows of a split have one path.
+    """
+    columns = schema(distances).with_metadata({b"keepmore.format": FORMAT})
+    tally = _Tally(distances)
+    with store.writer(to_index) as pool_file, store.writer(to_evaluation) as evaluation_file:
+        with _writer(pool_file, columns) as pool, _writer(evaluation_file, columns) as evaluation:
+            for key in parts:
+                with store.open(key) as file:
+                    table = pq.read_table(file)
+                tally.add(table)
+                for name, writer in ((POOL, pool), (EVALUATION, evaluation)):
+                    rows = table.filter(pc.equal(table["split"], name))
+                    if len(rows):
+                        writer.write_table(rows.replace_schema_metadata(columns.metadata))
+        if tally.summary.listed != listed:
+            raise CountMismatch(
+                f"{listed} images were listed and {tally.summary.listed} are in the parts: the job's work in the store "
+                "was altered; start a new job, which will find the encoded objects again"
+            )
+    return tally.finished()
+
+
+def _writer(file: Any, columns: pa.Schema) -> pq.ParquetWriter:
+    return pq.ParquetWriter(file, columns, compression="zstd")
+
+
+class _Tally:
+    """Adds up parts."""
+
+    def __init__(self, distances: Sequence[float]) -> None:
+        self.summary = Summary(
+            pool_bytes=dict.fromkeys(distances, 0), encodings={d: {} for d in distances if d != ORIGINAL}
+        )
+        self._classes: Counter[str | None] = Counter()
+        self._errors: Counter[str] = Counter()
+        self._encodings: dict[float, Counter[str]] = {d: Counter() for d in self.summary.encodings}
+        self._last_path = {POOL: "", EVALUATION: ""}
+        self._evaluation_sha256: set[bytes] = set()
+        self._pool_sha256: Counter[bytes] = Counter()
+
+    def add(self, table: pa.Table) -> None:
+        good = table.filter(pc.is_null(table["error_code"]))
+        pool = good.filter(pc.equal(good["split"], POOL))
+        evaluation = good.filter(pc.equal(good["split"], EVALUATION))
+        s = self.summary
+        s.listed += len(table)
+        s.compressed += len(good)
+        s.failed += len(table) - len(good)
+        s.pool += len(pool)
+        s.evaluation += len(evaluation)
+        s.source_bytes += pc.sum(table["source_bytes"]).as_py() or 0
+        for distance in s.pool_bytes:
+            s.pool_bytes[distance] += pc.sum(pool[column("bytes", distance)]).as_py() or 0
+        for distance, counter in self._encodings.items():
+            counter.update(_counts(pool[column("encoding", distance)]))
+        self._classes.update(_counts(pool["label"]))
+        self._errors.update(_counts(table["error_code"].drop_null()))
+        self._evaluation_sha256.update(map(bytes.fromhex, evaluation["source_sha256"].to_pylist()))
+        self._pool_sha256.update(map(bytes.fromhex, pool["source_sha256"].to_pylist()))
+        self._check_order(table)
+
+    def finished(self) -> Summary:
+        s = self.summary
+        s.unlabelled = self._classes.pop(None, 0)
+        s.classes = {str(name): self._classes[name] for name in sorted(filter(None, self._classes))}
+        s.errors = dict(sorted(self._errors.items()))
+        s.encodings = {d: dict(sorted(counter.items())) for d, counter in self._encodings.items()}
+        s.evaluation_images_in_pool = sum(self._pool_sha256[sha] for sha in self._evaluation_sha256)
+        return s
+
+    def _check_order(self, table: pa.Table) -> None:
+        for split, last in self._last_path.items():
+            for path in table.filter(pc.equal(table["split"], split))["path"].to_pylist():
+                if path <= last:
+                    raise DuplicateImage(f"{split}: {path} does not sort behind {last}; two images have one path")
+                last = path
+            self._last_path[split] = last
+
+
+def _counts(values: pa.ChunkedArray) -> dict[Any, int]:
+    return {item["values"]: item["counts"] for item in pc.value_counts(values).to_pylist()}
+
+
+def rows(store: Store, key: str, columns: Sequence[str] | None = None) -> Iterator[pa.RecordBatch]:
+    """Batches of an index in its order."""
+    with store.open(key) as file, pq.ParquetFile(file) as parquet:
+        yield from parquet.iter_batches(columns=columns)
+
+
+def errors(store: Store, *keys: str) -> Iterator[dict[str, Any]]:
+    """Every image that failed: split, path, source URI, error code and text."""
+    wanted = ["split", "path", "source_uri", "error_code", "error"]
+    for key in keys:
+        for batch in rows(store, key, wanted):
+            yield from batch.filter(pc.is_valid(batch["error_code"])).to_pylist()

@@ -1,0 +1,101 @@
+"""Jobs in the store: the record, its states, and the book that keeps them."""
+
+from __future__ import annotations
+
+import json
+import secrets
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+from datetime import UTC, datetime
+from enum import StrEnum
+from typing import Any
+
+from keepmore import __version__, keys
+from keepmore.errors import InternalError, JobNotFound, KeepmoreError, NotFound
+from keepmore.request import Request
+from keepmore.store import Store
+
+FORMAT = 1
+
+
+class State(StrEnum):
+    """How a job stands. Work that is under way is not a state: it is what the store does not hold yet."""
+
+    ACCEPTED = "accepted"  # written down; its steps run or wait to be resumed
+    SUCCEEDED = "succeeded"  # every step is done
+    FAILED = "failed"  # a step could not be done; `error` says why; it can be resumed
+
+
+@dataclass(frozen=True, slots=True)
+class Job:
+    """A request and everything made for it, under one id; ids sort by time of creation (UTC)."""
+
+    id: str
+    request: Request
+    created_at: str
+    keepmore: str = __version__
+    state: State = State.ACCEPTED
+    error: dict[str, Any] | None = None
+
+    def evolve(self, state: State, error: KeepmoreError | None = None) -> Job:
+        return replace(self, state=state, error=error.as_dict() if error else None)
+
+    def as_json(self) -> dict[str, Any]:
+        return {
+            "format": FORMAT,
+            "id": self.id,
+            "created_at": self.created_at,
+            "keepmore": self.keepmore,
+            "state": self.state.value,
+            "error": self.error,
+            "request": self.request.as_json(),
+        }
+
+
+class JobBook:
+    """The jobs that a store holds."""
+
+    def __init__(self, store: Store) -> None:
+        self._store = store
+
+    def create(self, request: Request) -> Job:
+        now = datetime.now(UTC)
+        job = Job(
+            id=f"{now:%Y%m%d-%H%M%S}-{now.microsecond:06d}{secrets.token_hex(2)}",
+            request=request,
+            created_at=now.isoformat(timespec="seconds").replace("+00:00", "Z"),
+        )
+        if not self._store.create(keys.job(job.id), _written(job)):
+            raise InternalError(f"job {job.id} exists already: two jobs drew one id")
+        return job
+
+    def get(self, job_id: str) -> Job:
+        """The job; raises JobNotFound."""
+        try:
+            return _read(self._store.get(keys.job(job_id)))
+        except NotFound:
+            raise JobNotFound(f"job {job_id}: no such job in this store; `keepmore show` lists the jobs") from None
+
+    def save(self, job: Job) -> None:
+        self._store.put(keys.job(job.id), _written(job))
+
+    def ids(self) -> Iterator[str]:
+        """All job ids, oldest first."""
+        for key in self._store.keys(keys.jobs_prefix()):
+            yield key.removeprefix(keys.jobs_prefix()).removesuffix(".json")
+
+
+def _written(job: Job) -> bytes:
+    return json.dumps(job.as_json(), indent=1).encode()
+
+
+def _read(data: bytes) -> Job:
+    written = json.loads(data)
+    return Job(
+        id=written["id"],
+        request=Request.from_json(written["request"]),
+        created_at=written["created_at"],
+        keepmore=written["keepmore"],
+        state=State(written["state"]),
+        error=written["error"],
+    )

@@ -1,0 +1,96 @@
+"""Every store key, one function each. Nothing else in the project spells a key."""
+
+from __future__ import annotations
+
+from keepmore import distance as distances
+
+SHA256_DIGITS = 64
+
+
+def jobs_prefix() -> str:
+    return "jobs/"
+
+
+def job(job_id: str) -> str:
+    return f"jobs/{job_id}.json"
+
+
+def work(job_id: str) -> str:
+    return f"work/{job_id}/"
+
+
+def chunks_prefix(job_id: str) -> str:
+    return f"work/{job_id}/chunks/"
+
+
+def chunk(job_id: str, number: int) -> str:
+    """Numbers are padded so that keys sort as numbers do, up to 10^8 chunks."""
+    return f"work/{job_id}/chunks/{number:08d}.parquet"
+
+
+def listing(job_id: str) -> str:
+    return f"work/{job_id}/listing.json"
+
+
+def codec_check(job_id: str) -> str:
+    return f"work/{job_id}/check.json"
+
+
+def parts_prefix(job_id: str) -> str:
+    return f"work/{job_id}/parts/"
+
+
+def part(job_id: str, number: int) -> str:
+    return f"work/{job_id}/parts/{number:08d}.parquet"
+
+
+def index(job_id: str) -> str:
+    return f"work/{job_id}/index.parquet"
+
+
+def evaluation(job_id: str) -> str:
+    return f"work/{job_id}/evaluation.parquet"
+
+
+def index_summary(job_id: str) -> str:
+    """Written last by the index step, so it stands for both tables."""
+    return f"work/{job_id}/index.json"
+
+
+def subset(job_id: str, subset_id: str) -> str:
+    return f"work/{job_id}/subsets/{subset_id}/subset.json"
+
+
+def subset_request(job_id: str, subset_id: str) -> str:
+    return f"work/{job_id}/subsets/{subset_id}/request.json"
+
+
+def manifest(job_id: str, subset_id: str, distance: float) -> str:
+    return f"work/{job_id}/subsets/{subset_id}/{distances.text(distance)}.parquet"
+
+
+def features(job_id: str, training_id: str, part: str) -> str:
+    """`part` is a distance's text, or "evaluation"."""
+    return f"work/{job_id}/trainings/{training_id}/features/{part}.npz"
+
+
+def training(job_id: str, training_id: str, distance: float) -> str:
+    return f"work/{job_id}/trainings/{training_id}/{distances.text(distance)}.json"
+
+
+def report(job_id: str) -> str:
+    return f"work/{job_id}/report.json"
+
+
+def report_page(job_id: str) -> str:
+    return f"work/{job_id}/report.html"
+
+
+def object(source_sha256: str, encoding: str, distance: float, effort: int, codec: str) -> str:  # noqa: A001
+    """Where one stored encoding lies; only lossy ones depend on distance and effort, originals not on the codec."""
+    folder = f"objects/{source_sha256[:2]}/{source_sha256}"
+    if encoding == "original":
+        return f"{folder}/original"
+    if encoding == "lossless":
+        return f"{folder}/lossless-{codec}.jxl"
+    return f"{folder}/{encoding}-{distances.text(distance)}-e{effort}-{codec}.jxl"

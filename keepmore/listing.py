@@ -1,0 +1,90 @@
+"""The list step: datasets become chunks, with every image in the pool or held out for evaluation."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+import numpy as np
+
+from keepmore import budget as budgets
+from keepmore import index, keys
+from keepmore.datasets import Entry, Skipped, list_images
+from keepmore.datasets.entry import UNKNOWN
+from keepmore.errors import DatasetNotFound
+from keepmore.index import EVALUATION, POOL, Listed
+from keepmore.request import Evaluation, Request
+from keepmore.store import Store
+
+# Small chunks first, so that a small job spreads evenly over workers and a large one does not drown in parts.
+FIRST_CHUNK_IMAGES = 16
+LARGEST_CHUNK_IMAGES = 512
+CHUNKS_OF_ONE_SIZE = 64
+CHUNK_BYTES = 64_000_000
+ASSUMED_BYTES = 100_000
+
+
+def write_listing(store: Store, job_id: str, request: Request) -> dict[str, Any]:
+    """Write the job's chunks; gives the listing: how many chunks and images, and what was skipped and why."""
+    skipped = Skipped()
+    counts = {POOL: 0, EVALUATION: 0}
+    chunks = 0
+    for rows in chunked(_listed(request, skipped)):
+        store.put(keys.chunk(job_id, chunks), index.write_chunk(rows))
+        chunks += 1
+        for row in rows:
+            counts[row.split] += 1
+    if counts[POOL] == 0:
+        raise DatasetNotFound(
+            f"dataset {request.dataset}: holds no image (skipped: {dict(skipped) or 'nothing'}); check the path"
+        )
+    return {
+        "chunks": chunks,
+        "images": sum(counts.values()),
+        "splits": counts,
+        "skipped": dict(sorted(skipped.items())),
+    }
+
+
+def chunked(rows: Iterator[Listed]) -> Iterator[list[Listed]]:
+    """Rows in chunks by count and bytes; the count doubles with every CHUNKS_OF_ONE_SIZE chunks."""
+    chunk: list[Listed] = []
+    size = made = 0
+    for row in rows:
+        chunk.append(row)
+        size += ASSUMED_BYTES if row.entry.size == UNKNOWN else row.entry.size
+        most = min(FIRST_CHUNK_IMAGES << made // CHUNKS_OF_ONE_SIZE, LARGEST_CHUNK_IMAGES)
+        if len(chunk) >= most or size >= CHUNK_BYTES:
+            yield chunk
+            made += 1
+            chunk, size = [], 0
+    if chunk:
+        yield chunk
+
+
+def _listed(request: Request, skipped: Skipped) -> Iterator[Listed]:
+    evaluation = request.evaluation
+    pool = list_images(request.dataset, skipped)
+    if evaluation is None or evaluation.holdout is None:
+        yield from (Listed(POOL, entry) for entry in pool)
+    else:
+        # The dataset is listed twice: what is held out of a class depends on all of the class.
+        cutoffs = _cutoffs(list_images(request.dataset, Skipped()), evaluation.holdout, evaluation.seed)
+        yield from (Listed(_split(entry, cutoffs, evaluation), entry) for entry in pool)
+    if evaluation and evaluation.dataset:
+        yield from (Listed(EVALUATION, entry) for entry in list_images(evaluation.dataset, skipped))
+
+
+def _cutoffs(entries: Iterator[Entry], fraction: float, seed: int) -> dict[str | None, np.uint64]:
+    numbers: dict[str | None, int] = {}
+    pairs = ((budgets.path_hash(e.path), numbers.setdefault(e.label, len(numbers))) for e in entries)
+    table = np.fromiter(pairs, dtype=[("hash", np.uint64), ("class", np.int32)])
+    found = budgets.held_out(budgets.ranks(table["hash"], seed), table["class"], fraction)
+    return {label: found[number] for label, number in numbers.items() if number in found}
+
+
+def _split(entry: Entry, cutoffs: dict[str | None, np.uint64], evaluation: Evaluation) -> str:
+    if entry.label not in cutoffs:
+        return POOL
+    rank = budgets.ranks(np.array([budgets.path_hash(entry.path)], np.uint64), evaluation.seed)[0]
+    return EVALUATION if rank <= cutoffs[entry.label] else POOL

@@ -1,0 +1,190 @@
+"""Figures of a job -> report.json, and one self-contained page with plots and photographs."""
+
+from __future__ import annotations
+
+import base64
+import io
+import json
+import platform
+import shlex
+from collections.abc import Iterator
+from importlib.metadata import version
+from itertools import islice
+from typing import Any
+
+import jinja2
+import pyarrow.compute as pc
+from PIL import Image
+
+from keepmore import __version__, codec, index, keys, plots
+from keepmore.budget import BytesBudget, DistanceBudget, MoneyBudget
+from keepmore.datasets import SourceReader
+from keepmore.distance import ORIGINAL, text
+from keepmore.index import Summary
+from keepmore.jobs import Job
+from keepmore.request import Request
+from keepmore.store import Store
+
+FORMAT = 1
+EXAMPLES = 200
+PHOTOGRAPHS = 2
+CROP_PIXELS = 320
+
+
+def figures(job: Job, store: Store) -> dict[str, Any]:
+    """Everything the report says, as plain data: what was asked, what came out, and what ran."""
+    request = job.request
+    summary = Summary.from_json(json.loads(store.get(keys.index_summary(job.id))))
+    check = json.loads(store.get(keys.codec_check(job.id)))
+    made = json.loads(store.get(keys.subset(job.id, request.subset_id)))
+    return {
+        "format": FORMAT,
+        "job": job.id,
+        "created_at": job.created_at,
+        "request": request.as_json(),
+        "command": command(request),
+        "versions": {"keepmore": __version__, "python": platform.python_version(), "numpy": version("numpy")}
+        | {"pyarrow": version("pyarrow")}
+        | codec.ENCODER_VERSIONS,
+        "codec": codec.CODEC,
+        "index": summary.as_json(),
+        "skipped": json.loads(store.get(keys.listing(job.id)))["skipped"],
+        "warnings": check["warnings"] + _warnings(summary),
+        "distances": _distances(job, store, summary, made["distances"]),
+        "budget_bytes": made["budget_bytes"],
+        "subset": made["subset"],
+        "errors": list(islice(index.errors(store, keys.index(job.id), keys.evaluation(job.id)), EXAMPLES)),
+    }
+
+
+def _distances(job: Job, store: Store, summary: Summary, subsets: dict[str, Any]) -> list[dict[str, Any]]:
+    """One row a distance: bytes of the pool, then the subset, then the training if there is one."""
+    request = job.request
+    rows: list[dict[str, Any]] = []
+    first = subsets.get(text(ORIGINAL), {}).get("images")
+    for distance in request.distances:
+        row: dict[str, Any] = {
+            "distance": text(distance),
+            "pool_bytes": summary.pool_bytes[distance],
+            "bytes_per_image": summary.pool_bytes[distance] / max(1, summary.pool),
+            "encodings": summary.encodings.get(distance, {"original": summary.pool}),
+        }
+        row |= subsets[text(distance)]
+        row["factor"] = row["images"] / first if first else None
+        if request.training:
+            row |= json.loads(store.get(keys.training(job.id, request.training_id, distance)))
+        rows.append(row)
+    return rows
+
+
+def _warnings(summary: Summary) -> list[str]:
+    found = []
+    if summary.evaluation_images_in_pool:
+        found.append(
+            f"{summary.evaluation_images_in_pool} images of the pool are byte for byte images of the evaluation split: "
+            "the accuracy is too high by what that is worth; remove them from one of the two"
+        )
+    if summary.unlabelled and summary.classes:
+        found.append(f"{summary.unlabelled} images have no label: they may be kept, and no model is trained on them")
+    return found
+
+
+def command(request: Request) -> str:
+    """The command line that asks for `request` again."""
+    words = ["keepmore", "run", request.dataset, "--distances", ",".join(map(text, request.distances))]
+    words += ["--effort", str(request.effort)]
+    if request.budget:
+        words += ["--budget", _written_budget(request.budget)]
+    words += ["--order", request.selection.order, "--seed", str(request.selection.seed)]
+    if request.selection.balance is not None:
+        words.append("--balance" if request.selection.balance else "--no-balance")
+    if request.evaluation:
+        held_out = request.evaluation.holdout
+        words += ["--evaluate", request.evaluation.dataset or ""] if held_out is None else ["--holdout", str(held_out)]
+    if request.training:
+        training = request.training
+        words += ["--train", training.model, "--weights", training.weights]
+        words += ["--steps", str(training.steps), "--seeds", str(training.seeds)]
+    words += ["--max-pixels", str(request.limits.max_pixels), "--max-bytes", str(request.limits.max_bytes)]
+    return shlex.join(words)
+
+
+def _written_budget(budget: BytesBudget | DistanceBudget | MoneyBudget) -> str:
+    match budget:
+        case BytesBudget(size):
+            return str(size)
+        case DistanceBudget(distance, fraction):
+            return f"as:{text(distance)}*{fraction}"
+        case MoneyBudget(cost, price):
+            return f"cost:{cost}@{price}"
+
+
+def page(job: Job, store: Store, made: dict[str, Any]) -> str:
+    """The report as one HTML page that needs nothing beside it."""
+    rows = made["distances"]
+    drawn = {"images": plots.images_kept(rows), "bytes": plots.bytes_an_image(rows)}
+    if made["index"]["classes"]:
+        drawn["classes"] = plots.class_balance(rows)
+    if job.request.training:
+        drawn["accuracy"] = plots.accuracy(rows)
+    environment = jinja2.Environment(
+        loader=jinja2.PackageLoader("keepmore", "."), autoescape=True, undefined=jinja2.StrictUndefined
+    )
+    environment.filters["json"] = lambda value: json.dumps(value, indent=1, ensure_ascii=False)
+    return environment.get_template("report.html").render(
+        **made, plots=drawn, photographs=list(_photographs(job, store)), headline=headline(made)
+    )
+
+
+def headline(made: dict[str, Any]) -> str | None:
+    """What the job found, in a sentence: its largest distance against the original, at equal storage."""
+    rows = made["distances"]
+    first, last = rows[0], rows[-1]
+    if made["budget_bytes"] is None or last["factor"] is None or len(rows) < 2:
+        return None
+    found = f"At equal storage, distance {last['distance']} keeps {last['factor']:.2f} times as many images"
+    if "top1" in first:
+        points = 100 * (last["top1"] - first["top1"])
+        found += f" and the classifier is {abs(points):.1f} points {'more' if points >= 0 else 'less'} accurate"
+    return found + " than with the original files."
+
+
+def _photographs(job: Job, store: Store) -> Iterator[dict[str, Any]]:
+    """Some of the pool's images at every distance: their bytes, and the middle of each as a browser can show it."""
+    distances = job.request.distances
+    for row in islice(_readable_rows(store, keys.index(job.id)), PHOTOGRAPHS):
+        versions = []
+        for distance in distances:
+            encoding = row[index.column("encoding", distance)]
+            key = keys.object(row["source_sha256"], encoding, distance, job.request.effort, codec.CODEC)
+            data = _source(job, row) if distance == ORIGINAL else store.get(key)
+            versions.append(
+                {
+                    "distance": text(distance),
+                    "bytes": row[index.column("bytes", distance)],
+                    "encoding": encoding,
+                    "picture": _inline(codec.decode_rgb(data, job.request.limits.max_pixels)),
+                }
+            )
+        yield {"path": row["path"], "label": row["label"], "versions": versions}
+
+
+def _readable_rows(store: Store, key: str) -> Iterator[dict[str, Any]]:
+    """Good rows of the index, the largest sources of the first batch first: they show best what is lost."""
+    for batch in index.rows(store, key):
+        good = batch.filter(pc.is_null(batch["error_code"]))
+        yield from good.sort_by([("path_hash", "ascending")]).to_pylist()
+
+
+def _source(job: Job, row: dict[str, Any]) -> bytes:
+    with SourceReader(job.request.limits.max_bytes) as reader:
+        return reader.read(row["source_uri"])
+
+
+def _inline(image: Image.Image) -> str:
+    """The middle of an image, pixel for pixel, as a data URI of lossless WebP."""
+    left, top = (max(0, (side - CROP_PIXELS) // 2) for side in image.size)
+    crop = image.crop((left, top, min(image.width, left + CROP_PIXELS), min(image.height, top + CROP_PIXELS)))
+    buffer = io.BytesIO()
+    crop.save(buffer, "WEBP", lossless=True, method=3)
+    return "data:image/webp;base64," + base64.b64encode(buffer.getvalue()).decode()

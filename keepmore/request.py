@@ -1,0 +1,144 @@
+"""What a job is asked to do: frozen records, their checks, and their JSON form."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from dataclasses import asdict, dataclass, field
+from typing import Any
+
+from keepmore import budget as budgets
+from keepmore import distance as distances
+from keepmore.budget import Budget
+from keepmore.errors import InvalidRequest
+
+ORDERS = ("random", "smallest")
+METHODS = ("probe",)
+EFFORTS = range(1, 11)
+# Pillow refuses more than this on its own, so a higher limit would promise what cannot be kept.
+LARGEST_PIXELS = 178_956_970
+ID_DIGITS = 12
+
+
+@dataclass(frozen=True, slots=True)
+class Selection:
+    """How images are ordered before the longest prefix that fits is taken; `balance` None: where there are labels."""
+
+    order: str = "random"
+    balance: bool | None = None
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        if self.order not in ORDERS:
+            raise InvalidRequest(f"selection.order: {self.order!r} is unknown; use {' or '.join(ORDERS)}")
+
+
+@dataclass(frozen=True, slots=True)
+class Evaluation:
+    """Images for testing only: a dataset of their own, or a fraction of every class held out of the pool."""
+
+    dataset: str | None = None
+    holdout: float | None = None
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        if (self.dataset is None) == (self.holdout is None):
+            raise InvalidRequest("evaluation: give either a dataset or a hold-out, not both and not neither")
+        if self.holdout is not None and not 0 < self.holdout < 1:
+            raise InvalidRequest(f"evaluation.holdout: {self.holdout} is not a part of the images; use such as 0.2")
+
+
+@dataclass(frozen=True, slots=True)
+class Training:
+    """A classifier trained on every subset with the same number of steps."""
+
+    model: str = "mobilenet_v2"
+    weights: str = "default"
+    method: str = "probe"
+    steps: int = 300
+    seeds: int = 3
+
+    def __post_init__(self) -> None:
+        if self.method not in METHODS:
+            raise InvalidRequest(f"training.method: {self.method!r} is unknown; use {' or '.join(METHODS)}")
+        for name, value in (("steps", self.steps), ("seeds", self.seeds)):
+            if value < 1:
+                raise InvalidRequest(f"training.{name}: {value} is not possible; use at least 1")
+
+
+@dataclass(frozen=True, slots=True)
+class Limits:
+    """Caps on one image, checked before it is decoded."""
+
+    max_pixels: int = 64_000_000
+    max_bytes: int = 100_000_000
+
+    def __post_init__(self) -> None:
+        if not 0 < self.max_pixels <= LARGEST_PIXELS:
+            raise InvalidRequest(f"limits.max_pixels: {self.max_pixels} is not possible; use 1 to {LARGEST_PIXELS}")
+        if self.max_bytes < 1:
+            raise InvalidRequest(f"limits.max_bytes: {self.max_bytes} is not possible; use at least 1")
+
+
+@dataclass(frozen=True, slots=True)
+class Request:
+    """A job's request, whole and checked. `dataset` and `evaluation.dataset` are absolute URIs.
+
+    Without a budget every image of the pool is kept.
+    """
+
+    dataset: str
+    distances: tuple[float, ...]
+    effort: int = 3
+    budget: Budget | None = None
+    selection: Selection = field(default_factory=Selection)
+    evaluation: Evaluation | None = None
+    training: Training | None = None
+    limits: Limits = field(default_factory=Limits)
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "distances", distances.check(self.distances))
+        if self.effort not in EFFORTS:
+            raise InvalidRequest(f"effort: {self.effort} is not possible; use {EFFORTS[0]} to {EFFORTS[-1]}")
+        if isinstance(self.budget, budgets.DistanceBudget):
+            self.budget.bytes(dict.fromkeys(self.distances, 0))
+        if self.training and not self.evaluation:
+            raise InvalidRequest("training: there is nothing to test on; give an evaluation dataset or a hold-out")
+
+    @property
+    def subset_id(self) -> str:
+        """Names the subsets that this request asks for; the same question has the same name."""
+        return subset_id(self.budget, self.selection)
+
+    @property
+    def training_id(self) -> str:
+        return _digest([self.subset_id, self.as_json()["training"], self.as_json()["evaluation"]])
+
+    def as_json(self) -> dict[str, Any]:
+        written = asdict(self)
+        written["budget"] = budgets.as_json(self.budget)
+        written["distances"] = list(self.distances)
+        return written
+
+    @staticmethod
+    def from_json(written: dict[str, Any]) -> Request:
+        """The request that `as_json` wrote."""
+        evaluation, training = written["evaluation"], written["training"]
+        return Request(
+            dataset=written["dataset"],
+            distances=tuple(written["distances"]),
+            effort=written["effort"],
+            budget=budgets.from_json(written["budget"]),
+            selection=Selection(**written["selection"]),
+            evaluation=None if evaluation is None else Evaluation(**evaluation),
+            training=None if training is None else Training(**training),
+            limits=Limits(**written["limits"]),
+        )
+
+
+def subset_id(budget: Budget | None, selection: Selection) -> str:
+    return _digest([budgets.as_json(budget), asdict(selection)])
+
+
+def _digest(value: Any) -> str:
+    return hashlib.sha256(json.dumps(value, sort_keys=True).encode()).hexdigest()[:ID_DIGITS]

@@ -1,0 +1,220 @@
+"""What the `keepmore` command prints: progress, tables and errors for people, JSON for machines."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from types import TracebackType
+from typing import Any
+
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
+from rich.table import Column, Table
+
+from keepmore import keys
+from keepmore.compress import Progress as Done
+from keepmore.distance import text
+from keepmore.errors import KeepmoreError
+from keepmore.jobs import Job
+from keepmore.manifest import Problem
+from keepmore.status import images_in_parts
+from keepmore.steps import EVALUATION, Kind, Step
+from keepmore.store import Store
+
+
+class Screen:
+    """Progress and complaints go to stderr, results to stdout."""
+
+    def __init__(self, as_json: bool) -> None:
+        self.as_json = as_json
+        self.err = Console(stderr=True, quiet=False, soft_wrap=True, highlight=False)
+        self.out = Console(soft_wrap=True, highlight=False)
+
+    def say(self, message: str) -> None:
+        if not self.as_json:
+            self.err.print(message, markup=False)
+
+    def complain(self, message: str) -> None:
+        self.err.print(f"keepmore: {message}", markup=False)
+
+    def fail(self, error: KeepmoreError, again: str) -> None:
+        if self.as_json:
+            print(json.dumps({"error": error.as_dict(), "resume": again}))
+        self.complain(error.message)
+        self.complain(f"what is done is kept. After mending the cause, go on with: {again}")
+
+    def result(self, made: dict[str, Any]) -> None:
+        """A finished job: its table, its warnings and where the report lies."""
+        if self.as_json:
+            print(json.dumps(made, ensure_ascii=False))
+            return
+        self._table(made["distances"], made["budget_bytes"])
+        counts = made["index"]
+        self.out.print(
+            f"{counts['listed']:,} images listed: {counts['compressed']:,} good, {counts['failed']:,} failed"
+            + (f" ({_by_count(counts['errors'])})" if counts["errors"] else "")
+            + (f"; skipped {_by_count(made['skipped'])}" if made["skipped"] else "")
+        )
+        for warning in made["warnings"]:
+            self.out.print(f"warning: {warning}", markup=False)
+        self.out.print(f"report: {made['report']}", markup=False)
+
+    def subsets(self, made: dict[str, Any]) -> None:
+        if self.as_json:
+            print(json.dumps(made, ensure_ascii=False))
+            return
+        rows = [{"distance": distance, **found} for distance, found in made["distances"].items()]
+        first = made["distances"].get("0", {}).get("images")
+        self._table([row | {"factor": first and row["images"] / first} for row in rows], made["budget_bytes"])
+        for row in rows:
+            self.out.print(f"distance {row['distance']}: {row['manifest']}", markup=False)
+
+    def jobs(self, jobs: Sequence[Job]) -> None:
+        if self.as_json:
+            print(json.dumps([job.as_json() for job in jobs], ensure_ascii=False))
+            return
+        table = Table(Column("job", no_wrap=True), "state", "distances", Column("dataset", overflow="fold"))
+        for job in jobs:
+            table.add_row(job.id, job.state, ",".join(map(text, job.request.distances)), job.request.dataset)
+        self.out.print(table if jobs else "no jobs in this store yet")
+
+    def status(self, found: dict[str, Any]) -> None:
+        if self.as_json:
+            print(json.dumps(found, ensure_ascii=False))
+            return
+        self.out.print(
+            f"job {found['job']}: {found['state']}" + (f", next: {found['stage']}" if found["stage"] else "")
+        )
+        if found["error"]:
+            self.out.print(f"error: {found['error']['message']}", markup=False)
+        if found["images"]:
+            self.out.print(f"images compressed: {found['images']['done']:,} of {found['images']['all']:,}")
+        for made in found["subsets"]:
+            self.out.print(f"subset {made['subset']}:")
+            self.subsets(made)
+        if found["report"]:
+            self.out.print(f"report: {found['report']}", markup=False)
+
+    def verified(self, file: Path, about: dict[str, Any], problems: Sequence[Problem]) -> None:
+        if self.as_json:
+            found = [{"path": p.path, "code": p.code, "message": p.message} for p in problems]
+            print(json.dumps({"manifest": str(file), "digest": about["digest"], "problems": found}, ensure_ascii=False))
+            return
+        for problem in problems:
+            self.out.print(f"{problem.path or 'manifest'}: {problem.code}: {problem.message}", markup=False)
+        bad = len({problem.path for problem in problems if problem.path})
+        self.out.print(
+            f"{about['images']:,} images, {about['bytes']:,} bytes, digest {about['digest']}: "
+            + (
+                f"{len(problems)} problems, {bad:,} images cannot be relied on"
+                if problems
+                else "all there and unchanged"
+            )
+        )
+
+    @contextmanager
+    def counting(self, name: str, total: int | None) -> Iterator[Callable[..., None]]:
+        """A bar; what it gives is called with images and bytes as they are done, and the total where it comes late."""
+        with _bar(self) as bar:
+            task = bar.add_task(name, total=total, rate="")
+            size = 0
+
+            def add(images: int, bytes_: int, new_total: int | None = None) -> None:
+                nonlocal size
+                size += bytes_
+                bar.update(task, advance=images, total=new_total or total, rate=_rate(bar, task, size, 0))
+
+            yield add
+
+    def _table(self, rows: Sequence[dict[str, Any]], budget_bytes: int | None) -> None:
+        trained = "top1" in rows[0]
+        title = f"budget {budget_bytes:,} bytes" if budget_bytes else "no budget: every image is kept"
+        table = Table(title=title, title_justify="left")
+        for name in ("distance", "images", "factor", "bytes", "of budget", *(("top-1", "95 %") if trained else ())):
+            table.add_column(name, justify="right")
+        for row in rows:
+            cells = [row["distance"], f"{row['images']:,}", f"{row['factor']:.2f}x" if row["factor"] else ""]
+            cells += [f"{row['bytes']:,}", f"{100 * row['bytes'] / budget_bytes:.2f} %" if budget_bytes else ""]
+            if trained:
+                low, high = row["interval"]
+                cells += [f"{100 * row['top1']:.1f} %", f"{100 * low:.1f} to {100 * high:.1f} %"]
+            table.add_row(*cells)
+        self.out.print(table)
+
+
+def _by_count(counts: dict[str, int]) -> str:
+    return ", ".join(f"{count:,} {name}" for name, count in counts.items())
+
+
+def _bar(screen: Screen) -> Progress:
+    return Progress(
+        TextColumn("{task.description:>9}"),
+        BarColumn(bar_width=30),
+        MofNCompleteColumn(),
+        TextColumn("{task.fields[rate]}"),
+        TimeRemainingColumn(),
+        console=screen.err,
+        disable=screen.as_json,
+    )
+
+
+def _rate(bar: Progress, task: TaskID, bytes_in: int, bytes_out: int) -> str:
+    shown = next(found for found in bar.tasks if found.id == task)
+    rate = shown.completed / shown.elapsed if shown.elapsed else 0.0
+    said = f"{rate:,.1f}/s, {bytes_in / 1e6:,.1f} MB in"
+    return said + (f", {bytes_out / 1e6:,.1f} MB out" if bytes_out else "")
+
+
+class JobProgress:
+    """One bar a stage that takes images. Use as a context manager."""
+
+    def __init__(self, screen: Screen, job: Job, store: Store) -> None:
+        self._job = job
+        self._store = store
+        self._bar = _bar(screen)
+        self._tasks: dict[Kind, TaskID] = {}
+        self._bytes = {Kind.COMPRESS: (0, 0), Kind.FEATURES: (0, 0)}
+
+    def __enter__(self) -> JobProgress:
+        self._bar.start()
+        if self._store.exists(keys.listing(self._job.id)):
+            self._start(Kind.COMPRESS)
+        if self._job.request.training and self._store.exists(self._subset_key()):
+            self._start(Kind.FEATURES)
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, tb: TracebackType | None) -> None:
+        self._bar.stop()
+
+    def add(self, step: Step, done: Done) -> None:
+        """Some images of a step are done."""
+        task = self._tasks[step.kind]
+        read, written = self._bytes[step.kind]
+        self._bytes[step.kind] = read + done.bytes_in, written + done.bytes_out
+        self._bar.update(task, advance=done.images, rate=_rate(self._bar, task, *self._bytes[step.kind]))
+
+    def done(self, step: Step) -> None:
+        """A whole step is done."""
+        if step.kind is Kind.LIST:
+            self._start(Kind.COMPRESS)
+        elif step.kind is Kind.SELECT and self._job.request.training:
+            self._start(Kind.FEATURES)
+
+    def _start(self, kind: Kind) -> None:
+        done, total = self._counts(kind)
+        self._tasks[kind] = self._bar.add_task(kind.value, total=total, completed=done, rate="")
+
+    def _counts(self, kind: Kind) -> tuple[int, int]:
+        if kind is Kind.COMPRESS:
+            return images_in_parts(self._store, self._job.id)
+        index = json.loads(self._store.get(keys.index_summary(self._job.id)))
+        subsets = json.loads(self._store.get(self._subset_key()))["distances"]
+        parts = {EVALUATION: index["evaluation"]} | {name: found["images"] for name, found in subsets.items()}
+        training = self._job.request.training_id
+        there = [part for part in parts if self._store.exists(keys.features(self._job.id, training, part))]
+        return sum(parts[part] for part in there), sum(parts.values())
+
+    def _subset_key(self) -> str:
+        return keys.subset(self._job.id, self._job.request.subset_id)

@@ -1,0 +1,227 @@
+"""Bytes under keys: the Store protocol and the store that is a folder on disk. Knows no jobs and no images."""
+
+from __future__ import annotations
+
+import ctypes
+import errno
+import os
+import secrets
+import shutil
+import time
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import BinaryIO, Protocol
+
+from keepmore.errors import NotFound, StoreError, StoreFull, StoreUnwritable
+
+TEMPORARY = ".tmp"
+STALE_S = 24 * 3600
+
+
+class Store(Protocol):
+    """Bytes under keys. What a call wrote is durable before anything that is written after it can be seen."""
+
+    def get(self, key: str) -> bytes:
+        """The bytes under `key`; raises NotFound."""
+        ...
+
+    def put(self, key: str, data: bytes) -> None:
+        """Write `data` under `key`, atomically: a reader sees the old bytes or the new ones, never a part."""
+        ...
+
+    def put_all(self, objects: Mapping[str, bytes]) -> None:
+        """`put` each of `objects`; any of them may be visible before the others, none before it is durable."""
+        ...
+
+    def create(self, key: str, data: bytes) -> bool:
+        """Write only if `key` is absent, atomically; says whether it wrote."""
+        ...
+
+    def exists(self, key: str) -> bool: ...
+
+    def keys(self, prefix: str, after: str = "") -> Iterator[str]:
+        """Keys that start with `prefix` and sort behind `after`, in ascending order, streamed."""
+        ...
+
+    def open(self, key: str) -> BinaryIO:
+        """A seekable reader, for formats that read a part of the object; raises NotFound."""
+        ...
+
+    @contextmanager
+    def writer(self, key: str) -> Iterator[BinaryIO]:
+        """A file to write a large object into; it appears under `key` when the block ends without an exception."""
+        ...
+
+    def uri(self, key: str) -> str:
+        """The address under which others can read `key`."""
+        ...
+
+    def remove(self, key: str) -> None:
+        """Remove `key`; no error if it is absent."""
+        ...
+
+
+class FolderStore:
+    """A store in a folder: a key is a path below `root`. Writes are a temporary file, sync, then rename."""
+
+    def __init__(self, root: Path) -> None:
+        self.root = Path(root).absolute()
+        self._temporary = self.root / TEMPORARY
+        with self._explained():
+            self._temporary.mkdir(parents=True, exist_ok=True)
+        self._remove_stale()
+
+    def get(self, key: str) -> bytes:
+        with self.open(key) as file:
+            return file.read()
+
+    def put(self, key: str, data: bytes) -> None:
+        self.put_all({key: data})
+
+    def put_all(self, objects: Mapping[str, bytes]) -> None:
+        with self._explained():
+            written = {key: self._write_temporary(data) for key, data in objects.items()}
+            self._sync()
+            for key, temporary in written.items():
+                os.replace(temporary, self._ready_path(key))
+
+    def create(self, key: str, data: bytes) -> bool:
+        with self._explained():
+            temporary = self._write_temporary(data)
+            self._sync()
+            try:
+                os.link(temporary, self._ready_path(key))
+            except FileExistsError:
+                return False
+            finally:
+                temporary.unlink()
+        return True
+
+    def exists(self, key: str) -> bool:
+        return self._path(key).is_file()
+
+    def keys(self, prefix: str, after: str = "") -> Iterator[str]:
+        folder = prefix.rpartition("/")[0]
+        yield from self._walk(folder + "/" if folder else "", prefix, after)
+
+    def open(self, key: str) -> BinaryIO:
+        try:
+            return self._path(key).open("rb")
+        except (FileNotFoundError, IsADirectoryError, NotADirectoryError):
+            raise NotFound(f"nothing is stored under {key} in {self.root}") from None
+
+    @contextmanager
+    def writer(self, key: str) -> Iterator[BinaryIO]:
+        temporary = self._temporary / secrets.token_hex(8)
+        with self._explained():
+            try:
+                with temporary.open("wb") as file:
+                    yield file
+                    file.flush()
+                    os.fsync(file.fileno())
+                os.replace(temporary, self._ready_path(key))
+            finally:
+                temporary.unlink(missing_ok=True)
+
+    def uri(self, key: str) -> str:
+        return self._path(key).as_uri()
+
+    def remove(self, key: str) -> None:
+        with self._explained():
+            self._path(key).unlink(missing_ok=True)
+
+    def _path(self, key: str) -> Path:
+        parts = key.split("/")
+        if any(part in ("", ".", "..") for part in parts) or parts[0] == TEMPORARY or "\0" in key:
+            raise StoreError(f"{key!r} is not a store key: keys are relative paths without empty or dot parts")
+        return self.root.joinpath(*parts)
+
+    def _ready_path(self, key: str) -> Path:
+        path = self._path(key)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        return path
+
+    def _write_temporary(self, data: bytes) -> Path:
+        temporary = self._temporary / secrets.token_hex(8)
+        try:
+            temporary.write_bytes(data)
+        except OSError:
+            temporary.unlink(missing_ok=True)
+            raise
+        return temporary
+
+    def _sync(self) -> None:
+        """One sync of the file system for a whole batch: a sync per object would cost as much as its encoding."""
+        folder = os.open(self._temporary, os.O_RDONLY)
+        try:
+            _sync_file_system(folder)
+        finally:
+            os.close(folder)
+
+    def _walk(self, folder: str, prefix: str, after: str) -> Iterator[str]:
+        for name in _sorted_names(self.root / folder):
+            key = folder + name
+            if key.endswith("/"):
+                # `after` may lie inside this folder, so skip it only when all of its keys sort before `after`.
+                if _may_hold(key, prefix) and (key > after or after.startswith(key)):
+                    yield from self._walk(key, prefix, after)
+            elif key.startswith(prefix) and key > after:
+                yield key
+
+    def _remove_stale(self) -> None:
+        """Temporary files that a killed process left a day ago."""
+        limit = time.time() - STALE_S
+        for path in self._temporary.iterdir():
+            try:
+                if path.stat().st_mtime < limit:
+                    path.unlink()
+            except FileNotFoundError:
+                continue  # its owner, or another starting process, was quicker
+
+    @contextmanager
+    def _explained(self) -> Iterator[None]:
+        try:
+            yield
+        except OSError as error:
+            raise _explain(error, self.root) from error
+
+
+def _may_hold(folder: str, prefix: str) -> bool:
+    return folder.startswith(prefix) or prefix.startswith(folder)
+
+
+def _sorted_names(folder: Path) -> list[str]:
+    """Names in `folder`, folders with a slash behind: that is how their keys sort among the others."""
+    try:
+        with os.scandir(folder) as entries:
+            names = [entry.name + "/" if entry.is_dir() else entry.name for entry in entries]
+    except (FileNotFoundError, NotADirectoryError):
+        return []
+    return sorted(name for name in names if name != TEMPORARY + "/")
+
+
+def _sync_file_system(folder: int) -> None:
+    if _SYNCFS is None:
+        os.sync()
+    elif _SYNCFS(folder) != 0:
+        number = ctypes.get_errno()
+        raise OSError(number, os.strerror(number))
+
+
+_SYNCFS = getattr(ctypes.CDLL(None, use_errno=True), "syncfs", None)
+
+
+def _explain(error: OSError, root: Path) -> StoreError:
+    if error.errno in (errno.ENOSPC, errno.EDQUOT):
+        existing = next(folder for folder in (root, *root.parents) if folder.exists())
+        free = shutil.disk_usage(existing).free
+        return StoreFull(
+            f"the store {root} is full ({free:,} bytes free); free some space or move the store, then resume the job"
+        )
+    if error.errno in (errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOTDIR, errno.EEXIST, errno.ENOENT):
+        return StoreUnwritable(
+            f"the store {root} cannot be written ({error.strerror}); make it a writable folder "
+            "or name another one with --store, then resume the job"
+        )
+    return StoreError(f"the store {root} failed: {error}")

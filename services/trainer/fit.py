@@ -1,0 +1,45 @@
+"""The linear probe: one linear layer on fixed features, with the same number of steps however many images there are."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+
+BATCH_IMAGES = 64
+LEARNING_RATE = 1e-3
+WEIGHT_DECAY = 1e-2
+
+
+def fit_probe(vectors: Tensor, classes: Tensor, class_count: int, steps: int, seed: int) -> nn.Linear:
+    """A head trained for `steps` steps (AdamW, cosine to zero) on `vectors` (n, width) and `classes` (n,)."""
+    generator = torch.Generator().manual_seed(seed)
+    head = nn.Linear(vectors.shape[1], class_count)
+    nn.init.zeros_(head.bias)
+    nn.init.normal_(head.weight, std=0.01, generator=generator)
+    optimizer = torch.optim.AdamW(head.parameters(), lr=LEARNING_RATE, weight_decay=WEIGHT_DECAY)
+    schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, T_max=steps)
+    order = _Order(len(vectors), generator)
+    for _ in range(steps):
+        chosen = order.next()
+        loss = nn.functional.cross_entropy(head(vectors[chosen]), classes[chosen])
+        optimizer.zero_grad(set_to_none=True)
+        loss.backward()  # type: ignore[no-untyped-call]
+        optimizer.step()
+        schedule.step()
+    return head
+
+
+class _Order:
+    """Batches of indices: one shuffled pass over all images after another."""
+
+    def __init__(self, images: int, generator: torch.Generator) -> None:
+        self._images = images
+        self._generator = generator
+        self._left = torch.empty(0, dtype=torch.int64)
+
+    def next(self) -> Tensor:
+        size = min(BATCH_IMAGES, self._images)
+        while len(self._left) < size:
+            self._left = torch.cat([self._left, torch.randperm(self._images, generator=self._generator)])
+        batch, self._left = self._left[:size], self._left[size:]
+        return batch
