@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import struct
 import warnings
 from importlib.metadata import version
@@ -61,8 +62,7 @@ _SRGB = ImageCms.ImageCmsProfile(ImageCms.createProfile("sRGB"))
 
 def encoder_distance(distance: float) -> float:
     """The distance that the encoder is given for a requested one: the same but at the cliff (see CLIFF)."""
-    asked = np.float32(distance)
-    return BELOW_CLIFF if asked == CLIFF else float(asked)
+    return BELOW_CLIFF if np.float32(distance) == CLIFF else np.float32(distance).item()
 
 
 def distance_from_quality(quality: NDArray[np.float32]) -> NDArray[np.float32]:
@@ -79,9 +79,9 @@ def quality_for(distance: float) -> float:
     The closed-form inverse of `distance_from_quality`, then the best of its float32 neighbours; for a distance below
     the cliff, of those that stay below it.
     """
-    if not SMALLEST <= distance <= LARGEST:
-        raise InvalidRequest(f"distance {text(distance)} cannot be encoded; use {SMALLEST} to {LARGEST:g}")
     wanted = np.float32(distance)
+    if not np.float32(SMALLEST) <= wanted <= LARGEST:
+        raise InvalidRequest(f"distance {text(distance)} cannot be encoded; use {SMALLEST} to {LARGEST:g}")
     near = np.float32(_inverse(float(wanted)))
     neighbours = near.view(np.int32) + np.arange(-8, 9) if near > 0 else np.arange(0, 9)
     qualities = neighbours.astype(np.int32).view(np.float32)
@@ -95,7 +95,7 @@ def _inverse(distance: float) -> float:
     if distance <= 6.4:
         return 100.0 - (distance - 0.1) / 0.09
     a, b, c = 53.0 / 3000.0, -23.0 / 20.0, 25.0 - distance
-    return max(0.0, (-b - (b * b - 4 * a * c) ** 0.5) / (2 * a))
+    return max(0.0, (-b - math.sqrt(b * b - 4 * a * c)) / (2 * a))
 
 
 def encode(image: Image.Image, distance: float, effort: int) -> bytes:

@@ -33,7 +33,8 @@ FIELDS = ((0.5, 1), (0.62, 1), (0.74, 1), (0.86, 1), (0.66, 10), (0.8, 5))
 # the files shrink further, but compressed pictures differ more from uncompressed ones.
 GRAIN = (0.1, 0.35)  # texture of things
 MOTTLE = (0.15, 0.45)  # texture of the ground
-EXPOSURE = (0.85, 1.35)
+EXPOSURE = (0.55, 1.35)
+CAST = (0.75, 1.25)  # of the light, on each colour
 SOFTNESS = (0.0, 0.25)  # of the lens: how much of its neighbour each pixel takes
 LUMA_NOISE = (0.003, 0.016)
 CHROMA_NOISE = (0.002, 0.007)
@@ -303,7 +304,7 @@ def flower(rng: Rng) -> list[Part]:
 def starfish(rng: Rng) -> list[Part]:
     """Five arms or so, tapering from a body, with rows of spots."""
     skin = colour_near(rng, (0.8, 0.4, 0.15), (0.7, 0.25, 0.25), (0.55, 0.4, 0.6), (0.8, 0.7, 0.5))
-    arms, slim = rng.choice((5, 5, 5, 6, 7)), rng.uniform(0.9, 2.5)
+    arms, slim = rng.choice((5, 5, 5, 6, 7)), rng.uniform(0.7, 2.5)
     angle = arc(0, 1, 90)
     radius = 0.3 + 0.68 * ((1 + np.cos(arms * angle)) / 2) ** slim
     spot = toned(skin, rng.uniform(0.6, 1.5))
@@ -452,7 +453,7 @@ def developed(canvas: Array, scene: Scene) -> Image.Image:
     light += rng.uniform(0, 0.2) * cut(scene, scene.fields[0])
     light -= rng.uniform(0, 0.2) * (x * x + y * y)
     canvas *= light * rng.uniform(*EXPOSURE)
-    canvas *= planar(rng.uniform(0.9, 1.1, 3))
+    canvas *= planar(rng.uniform(*CAST, 3))
     softness = rng.uniform(*SOFTNESS)
     canvas[:, 1:] += softness * (canvas[:, :-1] - canvas[:, 1:])
     canvas[:, :, 1:] += softness * (canvas[:, :, :-1] - canvas[:, :, 1:])
@@ -473,7 +474,7 @@ def picture(seed: int, split: int, kind: int, number: int) -> Image.Image:
     scene = Scene(rng, width, height, light, noise_fields(seed))
     name = list(CLASSES)[kind]
     canvas = backdrop(scene)
-    behind = clutter(scene, int(rng.integers(2, 20)), 0.18)
+    behind = clutter(scene, int(rng.integers(2, 12)), 0.2)
     add_layer(canvas, behind, scene, 4, int(rng.integers(4)))
     size = scene.side * rng.uniform(0.22, 0.48)
     spin = 0.5 if name in UPRIGHT and rng.random() < 0.6 else np.pi

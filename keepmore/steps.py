@@ -123,10 +123,15 @@ def ready_steps(job: Job, done: Container[str], chunks: int | None) -> Iterator[
 
     `done` holds the keys that exist; `chunks` is how many the listing counted, None before there is one.
     """
+    unchecked = False
     for stage in _stages(job.request, chunks):
+        if stage is Kind.REPORT and unchecked:
+            return
         missing = [step for step in _steps(job, stage, chunks) if output(job, step) not in done]
         yield from missing
-        if missing and stage is not Kind.CHECK:
+        if stage is Kind.CHECK:
+            unchecked = bool(missing)
+        elif missing:
             return
 
 

@@ -102,8 +102,11 @@ class FolderStore:
         return self._path(key).is_file()
 
     def keys(self, prefix: str, after: str = "") -> Iterator[str]:
-        folder = prefix.rpartition("/")[0]
-        yield from self._walk(folder + "/" if folder else "", prefix, after)
+        folder, slash, _ = prefix.rpartition("/")
+        if not slash:
+            yield from self._walk("", prefix, after)
+        elif _is_key(folder):
+            yield from self._walk(folder + "/", prefix, after)
 
     def open(self, key: str) -> BinaryIO:
         try:
@@ -132,10 +135,9 @@ class FolderStore:
             self._path(key).unlink(missing_ok=True)
 
     def _path(self, key: str) -> Path:
-        parts = key.split("/")
-        if any(part in ("", ".", "..") for part in parts) or parts[0] == TEMPORARY or "\0" in key:
+        if not _is_key(key):
             raise StoreError(f"{key!r} is not a store key: keys are relative paths without empty or dot parts")
-        return self.root.joinpath(*parts)
+        return self.root / key
 
     def _ready_path(self, key: str) -> Path:
         path = self._path(key)
@@ -187,6 +189,11 @@ class FolderStore:
             raise _explain(error, self.root) from error
 
 
+def _is_key(key: str) -> bool:
+    parts = key.split("/")
+    return not any(part in ("", ".", "..") for part in parts) and parts[0] != TEMPORARY and "\0" not in key
+
+
 def _may_hold(folder: str, prefix: str) -> bool:
     return folder.startswith(prefix) or prefix.startswith(folder)
 
@@ -195,7 +202,7 @@ def _sorted_names(folder: Path) -> list[str]:
     """Names in `folder`, folders with a slash behind: that is how their keys sort among the others."""
     try:
         with os.scandir(folder) as entries:
-            names = [entry.name + "/" if entry.is_dir() else entry.name for entry in entries]
+            names = [entry.name + "/" if entry.is_dir(follow_symlinks=False) else entry.name for entry in entries]
     except (FileNotFoundError, NotADirectoryError):
         return []
     return sorted(name for name in names if name != TEMPORARY + "/")

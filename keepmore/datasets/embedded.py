@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from bisect import bisect_right
 from collections.abc import Iterator
 from pathlib import Path, PurePosixPath
 from typing import Any
@@ -70,18 +71,17 @@ class EmbeddedReader:
         sizes = [self._file.metadata.row_group(g).num_rows for g in range(self._file.metadata.num_row_groups)]
         self._starts: list[int] = [sum(sizes[:g]) for g in range(len(sizes) + 1)]
         self._rows: Iterator[bytes | None] = iter(())
-        self._next = -1
+        self._next = self._end = 0
 
     def read(self, row: int) -> bytes:
         if not 0 <= row < self._starts[-1]:
             raise UnreadableImage(f"row {row} is not in the file, which has {self._starts[-1]} rows")
-        if self._next < 0 or row < self._next or row >= self._end_of_group(self._next):
+        if not self._next <= row < self._end:
             self._seek(row)
-        while self._next < row:
+        for _ in range(self._next, row):
             next(self._rows)
-            self._next += 1
         data = next(self._rows)
-        self._next += 1
+        self._next = row + 1
         if not data:
             raise UnreadableImage(f"row {row} holds no image bytes")
         return data
@@ -89,12 +89,9 @@ class EmbeddedReader:
     def close(self) -> None:
         self._file.close()
 
-    def _end_of_group(self, row: int) -> int:
-        return next((start for start in self._starts if start > row), self._starts[-1])
-
     def _seek(self, row: int) -> None:
-        group = max(g for g, start in enumerate(self._starts[:-1]) if start <= row)
-        self._next = self._starts[group]
+        group = bisect_right(self._starts, row) - 1
+        self._next, self._end = self._starts[group], self._starts[group + 1]
         self._rows = self._stream(group)
 
     def _stream(self, group: int) -> Iterator[bytes | None]:

@@ -18,6 +18,7 @@ from services.trainer import data
 from services.trainer.data import Features
 from services.trainer.evaluate import Counts, count, wilson
 from services.trainer.fit import fit_probe
+from services.trainer.memory import keep_freed_memory
 from services.trainer.model import Backbone, load_backbone
 
 
@@ -25,6 +26,7 @@ class ProbeTrainer:
     """Implements `keepmore.steps.Trainer`. A loaded backbone is kept for the next features."""
 
     def __init__(self) -> None:
+        keep_freed_memory()
         self._loaded: tuple[tuple[str, str], Backbone] | None = None
 
     def features(self, samples: Iterator[Sample], training: Training, report: Report) -> bytes:

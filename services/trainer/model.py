@@ -73,9 +73,8 @@ def _member(name: str, weights: str) -> Any:
     known = models.get_model_weights(name)
     wanted = DEFAULT_WEIGHTS if weights == "default" else weights
     if wanted not in known.__members__:
-        raise WeightsUnavailable(
-            f"training.weights: {name} has no weights {wanted!r}; use {', '.join(known.__members__)}, none, or a file"
-        )
+        names = ", ".join(member.name for member in known)
+        raise WeightsUnavailable(f"training.weights: {name} has no weights {wanted!r}; use {names}, none, or a file")
     return known[wanted]
 
 

@@ -1,0 +1,103 @@
+"""Real parts for the tests: photograph-like JPEGs, stores, the `keepmore` command, and the shared photographs."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from keepmore.isolation import IsolatedDecoder
+from keepmore.sample import write_sample
+from keepmore.store import FolderStore
+
+SHARED_DATA = Path(__file__).resolve().parents[2] / "shared" / "data"
+
+Command = Callable[..., subprocess.CompletedProcess[str]]
+
+
+@pytest.fixture(scope="session")
+def sample(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A drawn dataset: 8 classes of 6 images to keep from (`train`) and 3 to test on (`test`)."""
+    root = tmp_path_factory.mktemp("sample") / "images"
+    write_sample(root, train_per_class=6, test_per_class=3)
+    return root
+
+
+@pytest.fixture(scope="session")
+def jpeg(sample: Path) -> bytes:
+    """One photograph-like JPEG of about 400 pixels."""
+    return min(sample.rglob("*.jpg")).read_bytes()
+
+
+@pytest.fixture
+def store(tmp_path: Path) -> FolderStore:
+    return FolderStore(tmp_path / "store")
+
+
+@pytest.fixture
+def decoder() -> Iterator[IsolatedDecoder]:
+    with IsolatedDecoder() as found:
+        yield found
+
+
+@pytest.fixture
+def keepmore(tmp_path: Path) -> Command:
+    """Runs the installed `keepmore` command, with a store of the test's own."""
+
+    def run(*words: str, store: Path | None = tmp_path / "store", timeout: float = 300) -> Any:
+        place = ["--store", str(store)] if store and words[0] not in ("verify", "export", "sample") else []
+        command = [str(Path(sys.executable).with_name("keepmore")), *words, *place]
+        return subprocess.run(command, capture_output=True, text=True, timeout=timeout, check=False)
+
+    return run
+
+
+@pytest.fixture
+def ran(keepmore: Command) -> Callable[..., dict[str, Any]]:
+    """As `keepmore`, with --json, for a command that must end well; gives its answer."""
+
+    def run(*words: str, **options: Any) -> dict[str, Any]:
+        done = keepmore(*words, "--json", **options)
+        assert done.returncode == 0, done.stderr
+        found: dict[str, Any] = json.loads(done.stdout)
+        return found
+
+    return run
+
+
+@pytest.fixture(scope="session")
+def clothing() -> Path:
+    return _shared("clothing10")
+
+
+@pytest.fixture(scope="session")
+def hostile() -> Path:
+    return _shared("hostile")
+
+
+def _shared(name: str) -> Path:
+    folder = SHARED_DATA / name
+    if not folder.is_dir():
+        pytest.skip(f"the shared {name} files are not beside this project")
+    return folder
+
+
+@pytest.fixture(scope="session")
+def chromium() -> str:
+    found = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
+    if found is None:
+        pytest.skip("no chromium is installed")
+    return found
+
+
+def digests(report: dict[str, Any]) -> dict[str, str]:
+    """Manifest digests by distance, of a report or a subset."""
+    rows = report["distances"]
+    named = rows.items() if isinstance(rows, dict) else ((row["distance"], row) for row in rows)
+    return {name: row["digest"] for name, row in named}

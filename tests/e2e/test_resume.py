@@ -1,0 +1,210 @@
+"""Crashes, interruptions, full disks: whatever happens, the job can go on and ends with the same digests."""
+
+from __future__ import annotations
+
+import json
+import os
+import random
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from keepmore import keys
+from keepmore.jobs import JobBook, State
+from keepmore.store import FolderStore
+from tests.conftest import Command, digests
+
+Ran = Callable[..., dict[str, Any]]
+
+KILLS = 10
+WORDS = ["--distances", "0,2,10", "--budget", "as:10*0.5", "--holdout", "0.2"]
+
+
+def _started(words: list[str], store: Path) -> subprocess.Popen[str]:
+    command = [str(Path(sys.executable).with_name("keepmore")), *words, "--store", str(store)]
+    return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, start_new_session=True)
+
+
+def _kill(process: subprocess.Popen[str]) -> None:
+    """SIGKILL for the command and its workers alike, as the kernel or a power cut would."""
+    os.killpg(process.pid, signal.SIGKILL)
+    process.communicate()
+
+
+def _only_job(store: Path) -> str:
+    return next(FolderStore(store).keys(keys.jobs_prefix())).removeprefix("jobs/").removesuffix(".json")
+
+
+def test_killed_at_ten_random_moments_a_job_ends_with_the_same_digests(ran: Ran, sample: Path, tmp_path: Path) -> None:
+    """Else a crash loses images, or leaves a half-written object that a manifest then points at."""
+    words = ["run", str(sample / "train"), *WORDS]
+    begun = time.monotonic()
+    undisturbed = ran(*words, store=tmp_path / "undisturbed")
+    duration = time.monotonic() - begun
+    draw = random.Random(20)
+    stages = set()
+    for number in range(KILLS):
+        store = tmp_path / f"killed-{number}"
+        process = _started(words, store)
+        time.sleep(draw.uniform(0.25, 0.95) * duration)
+        _kill(process)
+        if not list(store.glob("jobs/*")):
+            continue  # killed before it was accepted: the caller asks again
+        job = _only_job(store)
+        stages.add(ran("show", job, store=store)["stage"])
+        resumed = ran("resume", job, store=store)
+        assert digests(resumed) == digests(undisturbed), f"kill {number}"
+        assert resumed["index"] == undisturbed["index"]
+        assert ran("show", job, store=store)["state"] == State.SUCCEEDED
+    assert "compress" in stages or "list" in stages, stages
+
+
+def test_a_job_killed_again_and_again_still_ends(ran: Ran, sample: Path, tmp_path: Path) -> None:
+    """Else a job on a machine that is often taken away never gets further."""
+    store = tmp_path / "store"
+    words = ["run", str(sample / "train"), *WORDS]
+    for pause in (1.2, 1.6, 2.0, 2.4):
+        process = _started(words, store)
+        time.sleep(pause)
+        _kill(process)
+        if list(store.glob("jobs/*")):
+            words = ["resume", _only_job(store)]
+    ended = ran(*words)
+    assert ended["index"]["listed"] == 48
+    assert digests(ended) == digests(ran("run", str(sample / "train"), *WORDS, store=tmp_path / "undisturbed"))
+
+
+def test_ctrl_c_stops_at_once_and_prints_how_to_go_on(keepmore: Command, sample: Path, tmp_path: Path) -> None:
+    """Else stopping a long job takes minutes, or costs what it has done."""
+    process = _started(["run", str(sample / "train"), "--distances", "0,2,4,6,8,10,15,20"], tmp_path / "store")
+    while not list((tmp_path / "store").glob("work/*/listing.json")):
+        time.sleep(0.05)
+        assert process.poll() is None
+    os.killpg(process.pid, signal.SIGINT)
+    begun = time.monotonic()
+    _, err = process.communicate(timeout=20)
+    assert time.monotonic() - begun < 5
+    assert process.returncode == 130
+    assert "Traceback" not in err
+    resume = next(line for line in err.splitlines() if "stopped; nothing is lost" in line).split("keepmore resume ")[1]
+    assert keepmore("resume", resume.split()[0]).returncode == 0
+
+
+def test_workers_end_with_their_parent(sample: Path, tmp_path: Path) -> None:
+    """Else every crash of the command leaves processes that use the machine for ever."""
+    process = _started(["run", str(sample / "train"), "--distances", "0,2,4,6,8,10"], tmp_path / "store")
+    while not list((tmp_path / "store").glob("work/*/listing.json")):
+        time.sleep(0.05)
+    process.kill()
+    process.communicate()
+    deadline = time.monotonic() + 30
+    while _alive_in_group(process.pid) and time.monotonic() < deadline:
+        time.sleep(0.1)
+    assert not _alive_in_group(process.pid)
+
+
+def _alive_in_group(group: int) -> bool:
+    try:
+        os.killpg(group, 0)
+    except ProcessLookupError:
+        return False
+    return True
+
+
+@pytest.mark.parametrize("victim", ["keepmore-worker"])
+def test_a_worker_that_dies_costs_a_retry_and_nothing_else(ran: Ran, sample: Path, tmp_path: Path, victim: str) -> None:
+    """Else the kernel's out-of-memory killer ends a job of a million images."""
+    store = tmp_path / "store"
+    process = _started(["run", str(sample / "train"), *WORDS, "--json"], store)
+    while not list(store.glob("work/*/listing.json")):
+        time.sleep(0.02)
+    children = Path(f"/proc/{process.pid}/task/{process.pid}/children").read_text().split()
+    workers = [pid for pid in children if b"spawn_main" in Path(f"/proc/{pid}/cmdline").read_bytes()]
+    os.kill(int(workers[0]), signal.SIGKILL)
+    out, err = process.communicate(timeout=120)
+    assert process.returncode == 0, err
+    undisturbed = ran("run", str(sample / "train"), *WORDS, store=tmp_path / "undisturbed")
+    assert digests(json.loads(out)) == digests(undisturbed)
+
+
+@contextmanager
+def _small_disk(folder: Path, megabytes: int) -> Iterator[None]:
+    folder.mkdir()
+    mounted = subprocess.run(
+        ["mount", "-t", "tmpfs", "-o", f"size={megabytes}m", "tmpfs", str(folder)], capture_output=True, check=False
+    )
+    if mounted.returncode != 0:
+        pytest.skip("mounting a small disk needs root")
+    try:
+        yield
+    finally:
+        subprocess.run(["umount", "-l", str(folder)], check=True)
+
+
+def test_a_disk_that_fills_up_is_a_clear_error_and_the_job_goes_on_with_room(
+    keepmore: Command, ran: Ran, sample: Path, tmp_path: Path
+) -> None:
+    """Else a full disk leaves half-written objects, or a job that cannot be finished."""
+    with _small_disk(tmp_path / "disk", megabytes=1):
+        store = tmp_path / "disk" / "store"
+        done = keepmore("run", str(sample / "train"), *WORDS, store=store)
+        assert done.returncode == 1
+        assert "is full" in done.stderr
+        assert "free some space" in done.stderr
+        assert "Traceback" not in done.stderr
+        job = _only_job(store)
+        subprocess.run(["mount", "-o", "remount,size=64m", str(tmp_path / "disk")], check=True)
+        resumed = ran("resume", job, store=store)
+    assert digests(resumed) == digests(ran("run", str(sample / "train"), *WORDS, store=tmp_path / "roomy"))
+
+
+def test_a_store_that_cannot_be_written_is_a_clear_error(keepmore: Command, sample: Path, tmp_path: Path) -> None:
+    """Else a read-only disk ends in a traceback, and the user does not know what to mend."""
+    with _small_disk(tmp_path / "disk", megabytes=64):
+        store = tmp_path / "disk" / "store"
+        assert keepmore("run", str(sample / "test"), "--distances", "4", store=store).returncode == 0
+        subprocess.run(["mount", "-o", "remount,ro", str(tmp_path / "disk")], check=True)
+        done = keepmore("run", str(sample / "train"), "--distances", "4", store=store)
+    assert done.returncode == 1
+    assert "cannot be written" in done.stderr
+    assert "Traceback" not in done.stderr
+    (tmp_path / "file").touch()
+    in_the_way = keepmore("run", str(sample / "test"), "--distances", "4", store=tmp_path / "file" / "store")
+    assert in_the_way.returncode == 1
+    assert "cannot be written" in in_the_way.stderr
+
+
+def test_a_dataset_that_changes_under_a_job_stops_it_and_put_back_it_goes_on(
+    keepmore: Command, ran: Ran, sample: Path, tmp_path: Path
+) -> None:
+    """Else a manifest mixes two states of a dataset, and nobody notices."""
+    dataset, store = tmp_path / "dataset", tmp_path / "store"
+    shutil.copytree(sample / "train", dataset)
+    process = _started(["run", str(dataset), *WORDS], store)
+    while not list(store.glob("work/*/listing.json")):
+        time.sleep(0.02)
+    _kill(process)
+    job = _only_job(store)
+    victim = max(dataset.rglob("*.jpg"))
+    kept = victim.read_bytes()
+    for change in (lambda: victim.write_bytes(kept[:-1]), victim.unlink):
+        change()
+        done = keepmore("resume", job)
+        assert done.returncode == 1
+        assert victim.name in done.stderr
+        assert "when it was listed" in done.stderr or "was listed and is gone" in done.stderr
+        assert "Traceback" not in done.stderr
+        found = JobBook(FolderStore(store)).get(job)
+        assert found.state is State.FAILED
+        assert found.error is not None
+        assert found.error["code"] == "dataset_changed"
+    victim.write_bytes(kept)
+    assert digests(ran("resume", job)) == digests(ran("run", str(dataset), *WORDS, store=tmp_path / "undisturbed"))

@@ -1,0 +1,273 @@
+"""Whole runs of the installed command over real images."""
+
+from __future__ import annotations
+
+import json
+import re
+import shlex
+import shutil
+import tarfile
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+from playwright.sync_api import sync_playwright
+
+from keepmore import manifest
+from keepmore.cli import cli
+from keepmore.report import command
+from keepmore.request import Request
+from tests.conftest import Command, digests
+
+Ran = Callable[..., dict[str, Any]]
+
+SMALL = ["--distances", "0,4,10"]
+
+
+@pytest.fixture(scope="module")
+def finished(sample: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[dict[str, Any], Path]:
+    """One finished job with everything in it, and its store: every test reads it, none changes it."""
+    from tests.conftest import keepmore as make
+
+    root = tmp_path_factory.mktemp("finished")
+    run = make.__wrapped__(root)  # type: ignore[attr-defined]
+    done = run(
+        "run", str(sample / "train"), *SMALL, "--budget", "as:10*0.5", "--evaluate", str(sample / "test"),
+        "--train", "mobilenet_v2", "--seeds", "2", "--steps", "60", "--json",
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    return json.loads(done.stdout), root / "store"
+
+
+def _manifest(report: dict[str, Any], distance: str) -> Path:
+    row = next(row for row in report["distances"] if row["distance"] == distance)
+    return Path(row["manifest"].removeprefix("file://"))
+
+
+def test_the_main_job_keeps_more_images_at_equal_storage(finished: tuple[dict[str, Any], Path]) -> None:
+    """Else the product does not do what it is for."""
+    report, _ = finished
+    first, middle, last = report["distances"]
+    assert first["images"] < middle["images"] < last["images"]
+    assert last["factor"] == last["images"] / first["images"] > 2
+    for row in report["distances"]:
+        assert row["bytes"] <= report["budget_bytes"]
+        assert row["test_images"] == 24
+        assert row["interval"][0] <= row["top1"] <= row["interval"][1]
+        rows = list(manifest.rows(_manifest(report, row["distance"])))
+        assert (len(rows), sum(r["bytes"] for r in rows)) == (row["images"], row["bytes"])
+        assert [r["path"] for r in rows] == sorted(r["path"] for r in rows)
+    assert report["budget_bytes"] == int(last["pool_bytes"] * 0.5)
+    assert report["index"]["listed"] == report["index"]["compressed"] + report["index"]["failed"] == 72
+
+
+def test_subsets_nest_over_distances(finished: tuple[dict[str, Any], Path]) -> None:
+    """Else comparing two distances compares two different draws of images."""
+    report, _ = finished
+    kept = [{r["path"] for r in manifest.rows(_manifest(report, d))} for d in ("0", "4", "10")]
+    assert kept[0] < kept[1] < kept[2]
+
+
+def test_every_manifest_verifies(finished: tuple[dict[str, Any], Path], keepmore: Command) -> None:
+    """Else a retention system deletes originals whose copies are not there."""
+    report, _ = finished
+    for row in report["distances"]:
+        done = keepmore("verify", str(_manifest(report, row["distance"])))
+        assert done.returncode == 0, done.stdout
+        assert "all there and unchanged" in done.stdout
+
+
+def test_verify_exits_with_three_on_a_problem(
+    finished: tuple[dict[str, Any], Path], keepmore: Command, tmp_path: Path
+) -> None:
+    """Else a pipeline goes on to delete after a failed check."""
+    report, store = finished
+    shutil.copytree(store, tmp_path / "moved")
+    file = tmp_path / "moved" / _manifest(report, "10").relative_to(store)
+    target = next(r for r in manifest.rows(file))["object_uri"].removeprefix("file://")
+    kept = Path(target).read_bytes()
+    Path(target).unlink()
+    try:
+        done = keepmore("verify", str(file), "--json")
+    finally:
+        Path(target).write_bytes(kept)
+    assert done.returncode == 3
+    assert [p["code"] for p in json.loads(done.stdout)["problems"]] == ["source_not_found"]
+
+
+def test_another_budget_compresses_nothing_again(
+    finished: tuple[dict[str, Any], Path], ran: Ran, keepmore: Command
+) -> None:
+    """Else trying a second budget costs the hours of the first."""
+    report, store = finished
+    before = {path: path.stat().st_mtime_ns for path in (store / "objects").rglob("*") if path.is_file()}
+    made = ran("select", report["job"], "--budget", "200kB", "--order", "smallest", "--no-balance", store=store)
+    after = {path: path.stat().st_mtime_ns for path in (store / "objects").rglob("*") if path.is_file()}
+    assert before == after
+    assert made["budget_bytes"] == 200_000
+    assert all(row["bytes"] <= 200_000 for row in made["distances"].values())
+    again = ran("select", report["job"], "--budget", "as:10*0.5", store=store)
+    assert digests(again) == digests(report)
+    small = keepmore("select", report["job"], "--budget", "10B", store=store)
+    assert small.returncode == 2
+    assert re.search(r"distance 0: budget: 10 bytes do not hold the first image .* takes [\d,]+ bytes", small.stderr)
+
+
+def test_show_tells_how_jobs_stand(finished: tuple[dict[str, Any], Path], ran: Ran, keepmore: Command) -> None:
+    """Else a user cannot find a job, its manifests or its report again."""
+    report, store = finished
+    found = ran("show", report["job"], store=store)
+    assert (found["state"], found["stage"], found["images"]) == ("succeeded", None, {"done": 72, "all": 72})
+    assert digests(found["subsets"][0]) == digests(report)
+    assert report["job"] in keepmore("show", store=store).stdout
+    assert keepmore("show", "20200101-000000", store=store).returncode == 2
+
+
+def test_exports(finished: tuple[dict[str, Any], Path], keepmore: Command, tmp_path: Path) -> None:
+    """Else a system that reads no Parquet cannot use a manifest."""
+    report, _ = finished
+    for name in ("m.csv", "m.ndjson"):
+        assert keepmore("export", str(_manifest(report, "10")), str(tmp_path / name)).returncode == 0
+        lines = (tmp_path / name).read_text().splitlines()
+        assert len(lines) == report["distances"][2]["images"] + (name == "m.csv")
+    done = keepmore("export", str(_manifest(report, "10")), str(tmp_path / "m.xls"))
+    assert done.returncode == 2
+    assert "name the file .ndjson or .csv" in done.stderr
+
+
+def test_the_report_opens_with_all_its_plots(finished: tuple[dict[str, Any], Path], chromium: str) -> None:
+    """Else the page that decides what is deleted is blank, or needs the internet."""
+    report, _ = finished
+    with sync_playwright() as playwright:
+        browser = playwright.chromium.launch(executable_path=chromium, args=["--no-sandbox"])
+        page = browser.new_page()
+        asked: list[str] = []
+        broken: list[str] = []
+        page.on("request", lambda request: asked.append(request.url))
+        page.on("pageerror", lambda error: broken.append(str(error)))
+        page.goto(report["report"])
+        for name in ("images", "accuracy", "bytes", "classes"):
+            box = page.locator(f"#plot-{name} svg").bounding_box()
+            assert box is not None
+            assert box["width"] > 300
+            assert box["height"] > 150
+        sizes = page.eval_on_selector_all("figure img", "images => images.map(image => image.naturalWidth)")
+        captions = page.locator("figcaption").all_inner_texts()
+        rows = page.locator("#distances tr").count()
+        text = page.inner_text("body")
+        browser.close()
+    assert [url for url in asked if not url.startswith(("file:", "data:"))] == []
+    assert broken == []
+    assert len(sizes) == len(captions) == 6
+    assert min(sizes) > 200
+    assert all(re.search(r"distance \d+: [\d,]+ bytes", caption) for caption in captions)
+    assert rows == 4
+    assert report["command"] in text
+    for row in report["distances"]:
+        assert row["digest"] in text
+
+
+def test_the_command_in_the_report_asks_for_the_same(finished: tuple[dict[str, Any], Path], keepmore: Command) -> None:
+    """Else a result cannot be run again from its report."""
+    report, store = finished
+    request = Request.from_json(report["request"])
+    words = shlex.split(command(request))
+    assert words[:2] == ["keepmore", "run"]
+    done = keepmore(*words[1:], "--json", store=store)
+    assert done.returncode == 0, done.stderr
+    again = json.loads(done.stdout)
+    assert again["request"] == report["request"]
+    assert digests(again) == digests(report)
+    assert [row["top1"] for row in again["distances"]] == [row["top1"] for row in report["distances"]]
+
+
+def test_digests_do_not_depend_on_place_packing_or_processes(
+    finished: tuple[dict[str, Any], Path], ran: Ran, sample: Path, tmp_path: Path
+) -> None:
+    """Else a folder and its copy elsewhere, or in a tar, cannot be recognised as the same images."""
+    report, _ = finished
+    words = [*SMALL, "--budget", "as:10*0.5"]
+    shutil.copytree(sample / "train", tmp_path / "copy")
+    moved = ran("run", str(tmp_path / "copy"), *words, "--processes", "1")
+    assert digests(moved) == digests(report)
+    with tarfile.open(tmp_path / "packed.tar", "w") as archive:
+        for file in sorted((sample / "train").rglob("*.jpg"), reverse=True):
+            archive.add(file, file.relative_to(sample / "train"))
+    packed = ran("run", str(tmp_path / "packed.tar"), *words, "--processes", "3", store=tmp_path / "second store")
+    assert digests(packed) == digests(report)
+
+
+def test_a_flat_folder_without_labels_works(ran: Ran, sample: Path, tmp_path: Path) -> None:
+    """Else users without labels cannot compress and select."""
+    flat = tmp_path / "flat"
+    flat.mkdir()
+    for number, file in enumerate(sorted((sample / "test").rglob("*.jpg"))[:6]):
+        shutil.copy(file, flat / f"{number}.jpg")
+    made = ran("run", str(flat), "--distances", "4", "--budget", "as:4*0.5")
+    assert 0 < made["distances"][0]["images"] < 6
+    assert made["index"]["unlabelled"] == 6
+
+
+def test_a_hold_out_is_never_kept(ran: Ran, sample: Path) -> None:
+    """Else the accuracy is measured on images that were trained on."""
+    made = ran("run", str(sample / "train"), "--distances", "10", "--holdout", "0.34")
+    assert made["index"]["evaluation"] == 16
+    assert made["distances"][0]["images"] == made["index"]["pool"] == 32
+    work = Path(made["report"].removeprefix("file://")).parent
+    kept = {row["path"] for row in manifest.rows(_manifest(made, "10"))}
+    from keepmore import index, keys
+    from keepmore.store import FolderStore
+
+    store = FolderStore(work.parents[1])
+    held = {row["path"] for batch in index.rows(store, keys.evaluation(made["job"])) for row in batch.to_pylist()}
+    assert len(held) == 16
+    assert not held & kept
+
+
+def test_a_distance_beyond_the_cliff_is_warned_of(ran: Ran, sample: Path) -> None:
+    """Else a user pays more bytes for worse pictures and is not told."""
+    made = ran("run", str(sample / "test" / "mug"), "--distances", "10,10.5")
+    assert any("distance 10.5 takes" in warning and "use 10 instead" in warning for warning in made["warnings"])
+    assert "takes" in Path(made["report"].removeprefix("file://")).read_text()
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["run", "nowhere"], "there is nothing at"),
+        (["run", ".", "--distances", "0,99"], "distances: 99 is not possible"),
+        (["run", ".", "--budget", "5XB"], "'5XB' is not a size"),
+        (["run", ".", "--budget", "as:7"], "use one of the job's distances: 0, 2, 4, 6, 8, 10"),
+        (["run", ".", "--train", "mobilenet_v2"], "there is nothing to test on"),
+        (["run", ".", "--holdout", "2"], "evaluation.holdout: 2.0"),
+        (["run", ".", "--evaluate", "nowhere"], "there is nothing at"),
+        (["run", "s3://bucket/x"], "s3://bucket cannot be read"),
+        (["resume", "20200101-000000"], "no such job"),
+        (["run"], "Missing argument"),
+    ],
+)
+def test_wrong_requests_exit_with_two_and_make_no_job(
+    keepmore: Command, tmp_path: Path, words: list[str], message: str
+) -> None:
+    """Else a typing error costs a traceback, or leaves a job that can never finish."""
+    done = keepmore(*words)
+    assert done.returncode == 2
+    assert message in done.stderr
+    assert "Traceback" not in done.stderr
+    assert not list((tmp_path / "store").glob("jobs/*"))
+
+
+def test_every_command_and_option_is_explained() -> None:
+    """Else users have to read the code."""
+    for name, found in cli.commands.items():
+        assert found.help, name
+
+
+def test_sample_refuses_a_folder_in_use(keepmore: Command, tmp_path: Path) -> None:
+    """Else drawn images mix with a user's own."""
+    (tmp_path / "mine.jpg").write_bytes(b"precious")
+    done = keepmore("sample", str(tmp_path))
+    assert done.returncode == 2
+    assert "Traceback" not in done.stderr
+    assert (tmp_path / "mine.jpg").read_bytes() == b"precious"

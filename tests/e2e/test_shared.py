@@ -1,0 +1,49 @@
+"""The main job over the shared photographs and hostile files, where these lie beside the project."""
+
+from __future__ import annotations
+
+import resource
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from tests.conftest import Command, digests
+
+Ran = Callable[..., dict[str, Any]]
+
+
+def test_hostile_files_are_all_accounted_for(ran: Ran, keepmore: Command, hostile: Path, tmp_path: Path) -> None:
+    """Else one file from the wild crashes, hangs or silently drops out of a job."""
+    words = ["run", str(hostile), "--distances", "0,4"]
+    first = ran(*words, timeout=300)
+    files = [path for path in hostile.rglob("*") if path.is_file()]
+    counts = first["index"]
+    assert counts["listed"] + sum(first["skipped"].values()) == len(files)
+    assert counts["listed"] == counts["compressed"] + counts["failed"]
+    assert counts["compressed"] == 100
+    assert len(first["errors"]) == counts["failed"] == sum(counts["errors"].values())
+    assert "unexpected" not in counts["errors"]
+    second = keepmore(*words, store=tmp_path / "second")
+    assert second.returncode == 0
+    assert "Traceback" not in second.stderr + second.stdout
+    assert digests(ran(*words, store=tmp_path / "third")) == digests(first)
+    megabytes = resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss / 1000
+    assert megabytes < 3500, "the largest process stays within the limit that decoders have"
+
+
+def test_the_published_experiment_on_real_photographs(ran: Ran, clothing: Path) -> None:
+    """Else the claim of the project does not hold on real photographs: more images, more accuracy."""
+    report = ran(
+        "run", str(clothing / "train"), "--distances", "0,2,4,6,8,10", "--budget", "as:10",
+        "--evaluate", str(clothing / "test"), "--train", "mobilenet_v2", timeout=1200,
+    )  # fmt: skip
+    rows = report["distances"]
+    images = [row["images"] for row in rows]
+    assert images == sorted(images)
+    assert images[-1] == report["index"]["pool"] == 2250
+    assert rows[-1]["factor"] > 3
+    assert rows[-1]["top1"] > rows[0]["top1"]
+    assert rows[-1]["interval"][0] > rows[0]["top1"], "more than the test images' noise"
+    assert all(row["bytes"] <= report["budget_bytes"] for row in rows)
+    assert all(row["test_images"] == 589 for row in rows)
+    assert report["index"]["failed"] == 0

@@ -1,0 +1,27 @@
+"""What importing costs."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+
+import pytest
+
+
+def _loaded(code: str) -> set[str]:
+    program = f"import sys\n{code}\nprint(*sorted({{name.split('.')[0] for name in sys.modules}}))"
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
+    return set(done.stdout.split())
+
+
+@pytest.mark.parametrize("module", ["keepmore", "keepmore.cli", "keepmore.queue", "keepmore.steps", "keepmore.report"])
+def test_only_the_trainer_imports_torch(module: str) -> None:
+    """Else every worker pays seconds and hundreds of megabytes for a library that it never uses."""
+    assert not {"torch", "torchvision"} & _loaded(f"import {module}")
+    assert "torch" in _loaded("import services.trainer.app")
+
+
+def test_decisions_need_no_heavy_library() -> None:
+    """Else asking what is ready, or what fits, needs an image codec."""
+    loaded = _loaded("import keepmore.budget, keepmore.keys, keepmore.request, keepmore.jobs")
+    assert not {"PIL", "pillow_jxl", "pyarrow", "matplotlib", "torch", "click"} & loaded

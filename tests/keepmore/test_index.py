@@ -1,0 +1,108 @@
+"""Chunks, parts and their merge."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pytest
+
+from keepmore import index, keys, listing
+from keepmore.datasets import Entry
+from keepmore.errors import CountMismatch, DatasetNotFound, DuplicateImage
+from keepmore.index import EVALUATION, POOL, Listed, Summary
+from keepmore.request import Evaluation, Request
+from keepmore.store import FolderStore
+
+DISTANCES = (0.0, 4.0)
+
+
+def _part(store: FolderStore, number: int, *rows: dict[str, Any]) -> str:
+    key = keys.part("job", number)
+    table = pa.Table.from_pylist(list(rows), index.schema(DISTANCES))
+    store.put(key, index.to_parquet(table))
+    return key
+
+
+def _row(path: str, split: str = POOL, size: int = 100, label: str | None = "a", sha: str = "00") -> dict[str, Any]:
+    return {"split": split, "path": path, "label": label, "source_bytes": size, "source_sha256": sha} | {
+        "bytes@0": size,
+        "encoding@0": "original",
+        "bytes@4": None if split == EVALUATION else size // 2,
+        "encoding@4": None if split == EVALUATION else "lossy",
+    }
+
+
+def _merge(store: FolderStore, parts: list[str], listed: int) -> Summary:
+    return index.merge(store, parts, listed, DISTANCES, keys.index("job"), keys.evaluation("job"))
+
+
+def test_merging_counts_every_image_once(store: FolderStore) -> None:
+    """Else bytes or images are lost between the parts and the budget."""
+    failed = {"split": POOL, "path": "c", "error_code": "unreadable_image", "error": "why"}
+    parts = [
+        _part(store, 0, _row("a"), _row("b", label=None), _row("e", EVALUATION, sha="11")),
+        _part(store, 1, failed, _row("d", label="z", sha="11")),
+    ]
+    summary = _merge(store, parts, 5)
+    assert (summary.listed, summary.compressed, summary.failed, summary.pool, summary.evaluation) == (5, 4, 1, 3, 1)
+    assert summary.pool_bytes == {0.0: 300, 4.0: 150}
+    assert summary.classes == {"a": 1, "z": 1}
+    assert summary.unlabelled == 1
+    assert summary.errors == {"unreadable_image": 1}
+    assert summary.evaluation_images_in_pool == 1
+    paths = [row["path"] for batch in index.rows(store, keys.index("job")) for row in batch.to_pylist()]
+    assert paths == ["a", "b", "c", "d"]
+    assert [row["error"] for row in index.errors(store, keys.index("job"))] == ["why"]
+    assert Summary.from_json(json.loads(json.dumps(summary.as_json()))) == summary
+
+
+def test_a_lost_row_is_noticed(store: FolderStore) -> None:
+    """Else an image that was listed and neither compressed nor failed is deleted as "not kept"."""
+    with pytest.raises(CountMismatch, match="3 images were listed and 2 are in the parts"):
+        _merge(store, [_part(store, 0, _row("a"), _row("b"))], 3)
+    assert not store.exists(keys.index("job"))
+
+
+def test_two_images_of_one_path_are_noticed(store: FolderStore) -> None:
+    """Else one of them is kept under the other's name."""
+    with pytest.raises(DuplicateImage, match="pool: a"):
+        _merge(store, [_part(store, 0, _row("a")), _part(store, 1, _row("a"))], 2)
+
+
+def test_chunks_keep_their_rows(tmp_path: Path) -> None:
+    """Else labels or sizes change between listing and compressing."""
+    rows = [Listed(POOL, Entry("a/ä.jpg", "file:///a", "a", 7, 3)), Listed(EVALUATION, Entry("b", "file:///b", None))]
+    assert index.read_chunk(index.write_chunk(rows)) == rows
+
+
+def test_chunks_are_bounded_and_complete() -> None:
+    """Else a small job runs on one core only, or a chunk of large images outlives its time limit."""
+    rows = [Listed(POOL, Entry(f"{n:05d}", "file:///x", None, 1000)) for n in range(5000)]
+    chunks = list(listing.chunked(iter(rows)))
+    assert [row for chunk in chunks for row in chunk] == rows
+    assert len(chunks[0]) == 16
+    assert max(map(len, chunks)) <= listing.LARGEST_CHUNK_IMAGES
+    large = [Listed(POOL, Entry(f"{n}", "file:///x", None, 30_000_000)) for n in range(10)]
+    assert [len(chunk) for chunk in listing.chunked(iter(large))] == [3, 3, 3, 1]
+
+
+def test_the_hold_out_is_drawn_before_anything_is_compressed(store: FolderStore, sample: Path) -> None:
+    """Else test images are in the pool, and the accuracy is measured on what was trained on."""
+    request = Request((sample / "train").as_uri(), DISTANCES, evaluation=Evaluation(holdout=0.34))
+    made = listing.write_listing(store, "job", request)
+    rows = [row for n in range(made["chunks"]) for row in index.read_chunk(store.get(keys.chunk("job", n)))]
+    assert made["images"] == len(rows) == 48
+    assert made["splits"] == {POOL: 32, EVALUATION: 16}
+    for label in {row.entry.label for row in rows}:
+        assert sum(row.split == EVALUATION for row in rows if row.entry.label == label) == 2
+
+
+def test_a_dataset_without_images_is_an_error(store: FolderStore, tmp_path: Path) -> None:
+    """Else a wrong folder ends as a success with nothing kept."""
+    (tmp_path / "d").mkdir()
+    (tmp_path / "d/readme.txt").touch()
+    with pytest.raises(DatasetNotFound, match=r"holds no image \(skipped: \{'not an image': 1\}\)"):
+        listing.write_listing(store, "job", Request((tmp_path / "d").as_uri(), DISTANCES))

@@ -1,0 +1,40 @@
+"""Store keys."""
+
+from __future__ import annotations
+
+from hypothesis import given
+from hypothesis import strategies as st
+
+from keepmore import keys
+
+numbers = st.integers(0, 10**8 - 1)
+distances = st.floats(0.11, 25.0)
+
+
+@given(st.lists(numbers, min_size=2, max_size=20, unique=True))
+def test_chunks_and_parts_sort_by_number(found: list[int]) -> None:
+    """Else a merge concatenates parts out of order, and the index is not sorted by path."""
+    for key in (keys.chunk, keys.part):
+        assert sorted(key("job", n) for n in found) == [key("job", n) for n in sorted(found)]
+
+
+@given(
+    st.lists(st.tuples(st.sampled_from(["lossy", "lossless", "original"]), distances, st.integers(1, 10)), unique=True)
+)
+def test_objects_share_a_key_only_if_they_are_the_same(found: list[tuple[str, float, int]]) -> None:
+    """Else one encoding overwrites another: images are lost or have the wrong size."""
+    made: dict[str, tuple[object, ...]] = {}
+    for encoding, distance, effort in found:
+        key = keys.object("ab" * 32, encoding, distance, effort, "codec")
+        same = (encoding, distance, effort) if encoding == "lossy" else (encoding,)
+        assert made.setdefault(key, same) == same
+    other = keys.object("cd" * 32, "lossy", 2, 3, "codec")
+    assert other not in made
+    assert keys.object("cd" * 32, "lossy", 2, 3, "newer codec") != other
+
+
+def test_work_of_one_job_is_no_prefix_of_anothers() -> None:
+    """Else finishing job 1 counts the steps of job 10 as done."""
+    for key in (keys.listing, keys.index, keys.report, keys.index_summary, keys.codec_check):
+        assert key("job-1").startswith(keys.work("job-1"))
+        assert not key("job-10").startswith(keys.work("job-1"))
