@@ -232,6 +232,7 @@ def sample(folder: Path, train_images: int, test_images: int, seed: int) -> None
             train_per_class=train_images,
             test_per_class=test_images,
             seed=seed,
+            processes=os.cpu_count() or 1,
             on_image=lambda done, total: on_row(1, 0, total),
         )
 
