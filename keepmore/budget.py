@@ -173,21 +173,35 @@ def in_order(keys: NDArray[Any], classes: NDArray[np.int32] | None = None) -> ND
 
     A turn holds the next image of every class that has one left, by ascending key within the turn.
     """
-    order = np.argsort(keys, kind="stable")
-    if classes is None:
+    order = _stable_argsort(keys)
+    if classes is None or len(order) == 0:
         return order
     turns = _turns(classes[order])
-    return order[np.argsort(turns, kind="stable")]
+    return order[_stable_argsort(turns)]
+
+
+def _stable_argsort(keys: NDArray[Any]) -> NDArray[np.int64]:
+    """`np.argsort(keys, kind="stable")`, several times as fast: a radix sort for keys below 2^16, and the sort of one
+    array where a key and its index fit one 64-bit integer."""
+    index_bits = len(keys).bit_length()
+    key_bits = int(keys.max()).bit_length() if len(keys) and keys.min() >= 0 else 64
+    if key_bits <= 16:
+        return np.argsort(keys.astype(np.uint16), kind="stable")
+    if key_bits + index_bits > 63:
+        return np.argsort(keys, kind="stable")
+    packed = keys.astype(np.int64) << index_bits | np.arange(len(keys))
+    packed.sort()
+    return packed & ((1 << index_bits) - 1)
 
 
 def _turns(classes: NDArray[np.int32]) -> NDArray[np.int32]:
     """For each place of a sequence of classes, how often its class has stood before."""
-    by_class = np.argsort(classes, kind="stable")
+    by_class = _stable_argsort(classes - classes.min())
     grouped = classes[by_class]
-    first = np.concatenate(([True], grouped[1:] != grouped[:-1]))
-    starts = np.maximum.accumulate(np.where(first, np.arange(len(grouped)), 0))
+    places = np.arange(len(grouped))
+    begins = np.concatenate(([True], grouped[1:] != grouped[:-1]))
     turns = np.empty(len(classes), np.int32)
-    turns[by_class] = np.arange(len(grouped)) - starts
+    turns[by_class] = places - np.maximum.accumulate(np.where(begins, places, 0))
     return turns
 
 

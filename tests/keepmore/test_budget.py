@@ -159,3 +159,20 @@ def test_the_hold_out_is_stratified(numbers: list[int], fraction: float, seed: i
     for number, size in Counter(numbers).items():
         expected = 0 if size == 1 else min(max(round(size * fraction), 1), size - 1)
         assert out.count(number) == expected
+
+
+@given(st.lists(st.integers(-3, 2**40), max_size=50), st.sampled_from([1, 2**16, 2**20, 2**40]))
+def test_orders_are_stable_sorts(values: list[int], modulus: int) -> None:
+    """Else images of one size change places between runs, and the digest with them."""
+    array = np.array(values, np.int64) % modulus
+    assert budgets.in_order(array).tolist() == np.argsort(array, kind="stable").tolist()
+    signed = np.array(values, np.int64)
+    assert budgets.in_order(signed).tolist() == np.argsort(signed, kind="stable").tolist()
+
+
+def test_a_pool_without_images_says_so() -> None:
+    """Else a dataset of broken files ends in a traceback."""
+    empty = np.array([], np.int64)
+    order = budgets.in_order(empty, np.array([], np.int32))
+    with pytest.raises(BudgetTooSmall, match="every image of the pool failed"):
+        budgets.select(empty, order, 10)

@@ -1,0 +1,32 @@
+"""Tables of the benchmarks, and processes whose memory is measured."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+
+def show(title: str, head: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
+    """Print a Markdown table, so that it can be pasted into a page."""
+    print(f"\n{title}\n")
+    print("| " + " | ".join(head) + " |")
+    print("|" + " --- |" * len(head))
+    for row in rows:
+        print("| " + " | ".join(row) + " |", flush=True)
+
+
+def in_new_process(module: str, *words: str) -> str:
+    """What `python -m module words` prints: a process of its own, so that its peak memory is its own."""
+    command = [sys.executable, "-m", module, *words]
+    return subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True).stdout
+
+
+def peak_megabytes() -> float:
+    """Peak resident memory of this process so far, in MB.
+
+    From VmHWM: getrusage would count what the parent held when it started this process.
+    """
+    status = Path("/proc/self/status").read_text()
+    return int(status.split("VmHWM:")[1].split()[0]) * 1024 / 1e6
