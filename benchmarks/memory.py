@@ -7,6 +7,7 @@ with `Path.rglob` stands beside it.
 from __future__ import annotations
 
 import json
+import multiprocessing as mp
 import sys
 import tempfile
 import time
@@ -17,12 +18,12 @@ from PIL import Image
 
 from benchmarks.table import in_new_process, peak_megabytes, show
 from keepmore import codec
-from keepmore.compress import Compressor
 from keepmore.datasets import Skipped, absolute_uri, list_images
-from keepmore.index import POOL, Listed
-from keepmore.isolation import IsolatedDecoder
-from keepmore.request import Limits
+from keepmore.jobs import JobBook
+from keepmore.local import run_job
+from keepmore.request import Request
 from keepmore.sample.scene import picture
+from keepmore.steps import Kind, Step
 from keepmore.store import FolderStore
 
 DISTANCES = (2.0, 4.0, 6.0, 8.0, 10.0)
@@ -41,16 +42,22 @@ def draw_large(folder: Path) -> None:
         Image.fromarray(np.clip(noisy, 0, 255).astype(np.uint8)).save(folder / f"{number}.jpg", quality=90)
 
 
-def worker(folder: Path) -> None:
-    """What a worker does with a chunk."""
-    rows = [Listed(POOL, entry) for entry in list_images(absolute_uri(str(folder)), Skipped())]
-    with tempfile.TemporaryDirectory() as store, IsolatedDecoder() as decoder:
-        compressor = Compressor(FolderStore(Path(store)), DISTANCES, EFFORT, Limits(), decoder)
-        part = compressor.chunk(rows, lambda progress: None)
-    assert len(part) == part["width"].to_pylist().count(LARGE[0]) == LARGE_IMAGES
+def worker(folder: Path) -> float:
+    """The peak of the worker process of a job."""
+    peaks = []
+    with tempfile.TemporaryDirectory() as root:
+        store = FolderStore(Path(root))
+        job = JobBook(store).create(Request(folder.as_uri(), DISTANCES, EFFORT))
+
+        def note(step: Step) -> None:
+            if step.kind is Kind.COMPRESS:
+                peaks.append(max(peak_megabytes(child.pid) for child in mp.active_children()))
+
+        run_job(job, store, 1, lambda step, progress: None, note)
+    return peaks[-1]
 
 
-def bare_worker(folder: Path) -> None:
+def bare_worker(folder: Path) -> float:
     for file in sorted(folder.iterdir()):
         with Image.open(file) as image:
             image.load()
@@ -58,15 +65,18 @@ def bare_worker(folder: Path) -> None:
                 quality = codec.quality_for(codec.encoder_distance(distance))
                 with tempfile.TemporaryFile() as out:
                     image.save(out, "JXL", quality=quality, effort=EFFORT, num_threads=0, lossless_jpeg=False)
+    return peak_megabytes()
 
 
-def listing(folder: Path) -> None:
+def listing(folder: Path) -> float:
     count = sum(1 for _ in list_images(absolute_uri(str(folder)), Skipped()))
     assert count == FOLDERS * FILES
+    return peak_megabytes()
 
 
-def bare_listing(folder: Path) -> None:
+def bare_listing(folder: Path) -> float:
     assert len(sorted(path for path in folder.rglob("*") if path.is_file())) == FOLDERS * FILES
+    return peak_megabytes()
 
 
 def make_tree(folder: Path) -> None:
@@ -80,19 +90,16 @@ WORK = {work.__name__: work for work in (worker, bare_worker, listing, bare_list
 
 
 def measure(name: str, folder: Path) -> None:
-    before, begun = peak_megabytes(), time.perf_counter()
-    WORK[name](folder)
-    print(json.dumps({"before": before, "peak": peak_megabytes(), "seconds": time.perf_counter() - begun}))
+    begun = time.perf_counter()
+    peak = WORK[name](folder)
+    print(json.dumps({"peak": peak, "seconds": time.perf_counter() - begun}))
 
 
 def compare(title: str, folder: Path, ours: str, bare: str) -> None:
     found = {name: json.loads(in_new_process("benchmarks.memory", name, str(folder))) for name in (ours, bare)}
     least = found[bare]["peak"]
-    rows = [
-        [name, f"{f['peak']:.0f}", f"{f['before']:.0f}", f"{f['peak'] / least:.2f}", f"{f['seconds']:.1f}"]
-        for name, f in found.items()
-    ]
-    show(title, ["process", "peak MB", "of these, imports", "against the bare process", "seconds"], rows)
+    rows = [[name, f"{f['peak']:.0f}", f"{f['peak'] / least:.2f}", f"{f['seconds']:.1f}"] for name, f in found.items()]
+    show(title, ["process", "peak MB", "against the bare process", "seconds"], rows)
 
 
 def main() -> None:

@@ -23,10 +23,10 @@ def in_new_process(module: str, *words: str) -> str:
     return subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True).stdout
 
 
-def peak_megabytes() -> float:
-    """Peak resident memory of this process so far, in MB.
+def peak_megabytes(process: int | str | None = "self") -> float:
+    """Peak resident memory of a process so far, in MB.
 
     From VmHWM: getrusage would count what the parent held when it started this process.
     """
-    status = Path("/proc/self/status").read_text()
+    status = Path(f"/proc/{process}/status").read_text()
     return int(status.split("VmHWM:")[1].split()[0]) * 1024 / 1e6

@@ -7,7 +7,7 @@ import struct
 import warnings
 from importlib.metadata import version
 from io import BytesIO
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import pillow_jxl
@@ -98,17 +98,31 @@ def _inverse(distance: float) -> float:
     return max(0.0, (-b - math.sqrt(b * b - 4 * a * c)) / (2 * a))
 
 
-def encode(image: Image.Image, distance: float, effort: int) -> bytes:
+class Pixels(NamedTuple):
+    """An image's bare pixels: what the encoder takes. `data` is row by row, 8 bits a channel of `mode`."""
+
+    mode: str
+    width: int
+    height: int
+    data: bytes
+
+    @staticmethod
+    def of(image: Image.Image) -> Pixels:
+        return Pixels(image.mode, image.width, image.height, image.tobytes())
+
+
+def encode(image: Image.Image | Pixels, distance: float, effort: int) -> bytes:
     """`image` (as `decode` returns it) as JPEG XL at the requested distance, without metadata."""
+    pixels = image if isinstance(image, Pixels) else Pixels.of(image)
     encoder = _Encoder(
-        mode=image.mode,
+        mode=pixels.mode,
         lossless=False,
         quality=quality_for(encoder_distance(distance)),
         effort=effort,
         use_container=False,
         num_threads=0,
     )
-    return bytes(encoder(image.tobytes(), image.width, image.height, jpeg_encode=False, exif=None))
+    return bytes(encoder(pixels.data, pixels.width, pixels.height, jpeg_encode=False, exif=None))
 
 
 def is_jpeg(data: bytes) -> bool:

@@ -13,6 +13,7 @@ from PIL import Image
 
 from keepmore import codec, index, jxl, keys
 from keepmore.budget import path_hash
+from keepmore.codec import Pixels
 from keepmore.datasets import SourceReader
 from keepmore.distance import ORIGINAL
 from keepmore.errors import DatasetChanged, ImageError, StoreError
@@ -105,9 +106,10 @@ class Compressor:
         if known and not missing:
             width, height = jxl.size(next(iter(known.values())).data)
         else:
-            image = self._decode(source)
-            width, height = image.size
-            for distance, stored in encodings(image, source, missing, self.effort):
+            # Only the bare pixels stay: a decoded image of 12 megapixels beside them is another 36 MB.
+            pixels = Pixels.of(self._decode(source))
+            width, height = pixels.width, pixels.height
+            for distance, stored in encodings(pixels, source, missing, self.effort):
                 self._keep(sha256, distance, stored)
                 known[distance] = stored
         result |= {"source_sha256": sha256, "width": width, "height": height}
@@ -145,7 +147,7 @@ class Compressor:
 
 
 def encodings(
-    image: Image.Image, source: bytes, distances: Sequence[float], effort: int
+    image: Image.Image | Pixels, source: bytes, distances: Sequence[float], effort: int
 ) -> Iterator[tuple[float, Stored]]:
     """How `image`, decoded from `source`, is best kept at each of `distances` (none of them 0)."""
     packed: bytes | None = None

@@ -23,6 +23,7 @@ from keepmore.compress import Progress
 from keepmore.errors import InternalError, KeepmoreError, WorkerLost, from_dict
 from keepmore.isolation import IsolatedDecoder
 from keepmore.jobs import JobBook
+from keepmore.memory import return_large_blocks
 from keepmore.steps import Step, Workshop, run_step
 from keepmore.store import FolderStore
 
@@ -160,6 +161,7 @@ def _start(root: Path) -> _Worker:
 def _work(pipe: Connection, root: Path) -> None:
     """A worker's life: steps come in, progress and outcomes go out, until the pipe or the parent is gone."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches the whole terminal group; the parent decides
+    return_large_blocks()
     store = FolderStore(root)
     with IsolatedDecoder() as decoder, suppress(EOFError, BrokenPipeError, ConnectionResetError):
         while True:

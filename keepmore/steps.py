@@ -14,7 +14,7 @@ from importlib.metadata import entry_points
 from typing import Any, Protocol
 
 from keepmore import budget as budgets
-from keepmore import check, codec, index, keys, listing, manifest, report, subset
+from keepmore import check, codec, index, keys, listing, manifest, subset
 from keepmore import distance as distances
 from keepmore.budget import Budget
 from keepmore.compress import Compressor, Report
@@ -289,6 +289,9 @@ def _train(job: Job, step: Step, store: Store, workshop: Workshop) -> bytes:
 
 
 def _report(job: Job, step: Step, store: Store, workshop: Workshop) -> bytes:
+    # Imported here because matplotlib would cost every worker of every kind 40 MB.
+    from keepmore import report
+
     figures = report.figures(job, store)
     store.put(keys.report_page(job.id), report.page(job, store, figures).encode())
     return _json(figures)

@@ -12,13 +12,13 @@ import torchvision
 
 from keepmore.compress import Progress, Report
 from keepmore.errors import NotTrainable
+from keepmore.memory import keep_freed_memory
 from keepmore.request import Training
 from keepmore.steps import Sample
 from services.trainer import data
 from services.trainer.data import Features
 from services.trainer.evaluate import Counts, count, wilson
 from services.trainer.fit import fit_probe
-from services.trainer.memory import keep_freed_memory
 from services.trainer.model import Backbone, load_backbone
 
 
