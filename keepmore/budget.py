@@ -189,19 +189,24 @@ def _stable_argsort(keys: NDArray[Any]) -> NDArray[np.int64]:
         return np.argsort(keys.astype(np.uint16), kind="stable")
     if key_bits + index_bits > 63:
         return np.argsort(keys, kind="stable")
-    packed = keys.astype(np.int64) << index_bits | np.arange(len(keys))
+    packed = keys.astype(np.int64)
+    packed <<= index_bits
+    packed |= np.arange(len(keys))
     packed.sort()
-    return packed & ((1 << index_bits) - 1)
+    packed &= (1 << index_bits) - 1
+    return packed
 
 
 def _turns(classes: NDArray[np.int32]) -> NDArray[np.int32]:
     """For each place of a sequence of classes, how often its class has stood before."""
     by_class = _stable_argsort(classes - classes.min())
     grouped = classes[by_class]
-    places = np.arange(len(grouped))
-    begins = np.concatenate(([True], grouped[1:] != grouped[:-1]))
+    places = np.arange(len(grouped), dtype=np.int32)
+    begins = np.zeros(len(grouped), np.int32)
+    np.multiply(places[1:], grouped[1:] != grouped[:-1], out=begins[1:])
+    np.maximum.accumulate(begins, out=begins)
     turns = np.empty(len(classes), np.int32)
-    turns[by_class] = places - np.maximum.accumulate(np.where(begins, places, 0))
+    turns[by_class] = places - begins
     return turns
 
 

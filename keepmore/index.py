@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import json
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
@@ -12,12 +13,15 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
+from keepmore import codec
 from keepmore.datasets import Entry
 from keepmore.distance import ORIGINAL, text
 from keepmore.errors import CountMismatch, DuplicateImage
 from keepmore.store import Store
 
-FORMAT = b"1"
+FORMAT = 1
+METADATA = b"keepmore"
+IN_EVALUATION = "evaluation_image"
 POOL, EVALUATION = "pool", "evaluation"
 
 CHUNK = pa.schema(
@@ -106,7 +110,6 @@ class Summary:
     classes: dict[str, int] = field(default_factory=dict)
     unlabelled: int = 0
     errors: dict[str, int] = field(default_factory=dict)
-    evaluation_images_in_pool: int = 0
 
     def as_json(self) -> dict[str, Any]:
         written = {name: getattr(self, name) for name in self.__slots__}
@@ -123,20 +126,22 @@ class Summary:
 
 
 def merge(
-    store: Store, parts: Iterable[str], listed: int, distances: Sequence[float], to_index: str, to_evaluation: str
+    store: Store, parts: Sequence[str], listed: int, distances: Sequence[float], to_index: str, to_evaluation: str
 ) -> Summary:
     """Write the rows of all `parts`, in their order, to the index of the pool and that of the evaluation images.
 
-    Holds one part at a time. Raises CountMismatch when the parts do not hold exactly the `listed` images, and
-    DuplicateImage when two rows of a split have one path.
+    An image of the pool that is byte for byte an evaluation image becomes a failed row: training on it would be
+    testing on what was learnt. Holds one part at a time. Raises CountMismatch when the parts do not hold exactly the
+    `listed` images, and DuplicateImage when two rows of a split have one path.
     """
-    columns = schema(distances).with_metadata({b"keepmore.format": FORMAT})
+    columns = schema(distances).with_metadata(_stamp())
+    tested = _tested(store, parts)
     tally = _Tally(distances)
     with store.writer(to_index) as pool_file, store.writer(to_evaluation) as evaluation_file:
         with _writer(pool_file, columns) as pool, _writer(evaluation_file, columns) as evaluation:
             for key in parts:
                 with store.open(key) as file:
-                    table = pq.read_table(file)
+                    table = _without_tested(pq.read_table(file), tested)
                 tally.add(table)
                 for name, writer in ((POOL, pool), (EVALUATION, evaluation)):
                     rows = table.filter(pc.equal(table["split"], name))
@@ -148,6 +153,34 @@ def merge(
                 "was altered; start a new job, which will find the encoded objects again"
             )
     return tally.finished()
+
+
+def _stamp() -> dict[bytes, bytes]:
+    made_by = {"format": FORMAT, "codec": codec.CODEC, "versions": codec.ENCODER_VERSIONS}
+    return {METADATA: json.dumps(made_by).encode()}
+
+
+def _tested(store: Store, parts: Sequence[str]) -> pa.Array:
+    """Checksums of the sources of all evaluation images, shape (images,)."""
+    found = []
+    for key in parts:
+        with store.open(key) as file:
+            table = pq.read_table(file, columns=["split", "source_sha256"])
+        found.append(table.filter(pc.equal(table["split"], EVALUATION))["source_sha256"].combine_chunks())
+    return pc.unique(pa.concat_arrays([pa.array([], pa.string()), *found]).drop_null())
+
+
+def _without_tested(table: pa.Table, tested: pa.Array) -> pa.Table:
+    hit = pc.and_(pc.equal(table["split"], POOL), pc.is_in(table["source_sha256"], value_set=tested))
+    if len(tested) == 0 or not pc.any(hit).as_py():
+        return table
+    error = {"error_code": IN_EVALUATION, "error": "byte for byte an image of the evaluation split; it is never kept"}
+    columns = []
+    for field_ in table.schema:
+        other = pa.scalar(error.get(field_.name), field_.type)
+        replaced = field_.name in error or "@" in field_.name
+        columns.append(pc.if_else(hit, other, table[field_.name]) if replaced else table[field_.name])
+    return pa.Table.from_arrays(columns, schema=table.schema)
 
 
 def _writer(file: Any, columns: pa.Schema) -> pq.ParquetWriter:
@@ -165,8 +198,6 @@ class _Tally:
         self._errors: Counter[str] = Counter()
         self._encodings: dict[float, Counter[str]] = {d: Counter() for d in self.summary.encodings}
         self._last_path = {POOL: "", EVALUATION: ""}
-        self._evaluation_sha256: set[bytes] = set()
-        self._pool_sha256: Counter[bytes] = Counter()
 
     def add(self, table: pa.Table) -> None:
         good = table.filter(pc.is_null(table["error_code"]))
@@ -185,8 +216,6 @@ class _Tally:
             counter.update(_counts(pool[column("encoding", distance)]))
         self._classes.update(_counts(pool["label"]))
         self._errors.update(_counts(table["error_code"].drop_null()))
-        self._evaluation_sha256.update(map(bytes.fromhex, evaluation["source_sha256"].to_pylist()))
-        self._pool_sha256.update(map(bytes.fromhex, pool["source_sha256"].to_pylist()))
         self._check_order(table)
 
     def finished(self) -> Summary:
@@ -195,7 +224,6 @@ class _Tally:
         s.classes = {str(name): self._classes[name] for name in sorted(filter(None, self._classes))}
         s.errors = dict(sorted(self._errors.items()))
         s.encodings = {d: dict(sorted(counter.items())) for d, counter in self._encodings.items()}
-        s.evaluation_images_in_pool = sum(self._pool_sha256[sha] for sha in self._evaluation_sha256)
         return s
 
     def _check_order(self, table: pa.Table) -> None:

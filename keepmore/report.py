@@ -79,11 +79,8 @@ def _distances(job: Job, store: Store, summary: Summary, subsets: dict[str, Any]
 
 def _warnings(summary: Summary) -> list[str]:
     found = []
-    if summary.evaluation_images_in_pool:
-        found.append(
-            f"{summary.evaluation_images_in_pool} images of the pool are byte for byte images of the evaluation split: "
-            "the accuracy is too high by what that is worth; remove them from one of the two"
-        )
+    if count := summary.errors.get(index.IN_EVALUATION):
+        found.append(f"{count} images of the pool are byte for byte images of the evaluation split, so none is kept")
     if summary.unlabelled and summary.classes:
         found.append(f"{summary.unlabelled} images have no label: they may be kept, and no model is trained on them")
     return found

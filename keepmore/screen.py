@@ -89,6 +89,8 @@ class Screen:
         )
         if found["error"]:
             self.out.print(f"error: {found['error']['message']}", markup=False)
+        for warning in found.get("warnings", []):
+            self.out.print(f"warning: {warning}", markup=False)
         if found["images"]:
             self.out.print(f"images compressed: {found['images']['done']:,} of {found['images']['all']:,}")
         for made in found["subsets"]:
@@ -163,7 +165,7 @@ def _bar(screen: Screen) -> Progress:
 def _rate(bar: Progress, task: TaskID, bytes_in: int, bytes_out: int) -> str:
     shown = next(found for found in bar.tasks if found.id == task)
     rate = shown.completed / shown.elapsed if shown.elapsed else 0.0
-    said = f"{rate:,.1f}/s, {bytes_in / 1e6:,.1f} MB in"
+    said = f"{rate:,.1f}/s" + (f", {bytes_in / 1e6:,.1f} MB in" if bytes_in else "")
     return said + (f", {bytes_out / 1e6:,.1f} MB out" if bytes_out else "")
 
 
@@ -171,6 +173,7 @@ class JobProgress:
     """One bar a stage that takes images. Use as a context manager."""
 
     def __init__(self, screen: Screen, job: Job, store: Store) -> None:
+        self._screen = screen
         self._job = job
         self._store = store
         self._bar = _bar(screen)
@@ -199,6 +202,9 @@ class JobProgress:
         """A whole step is done."""
         if step.kind is Kind.LIST:
             self._start(Kind.COMPRESS)
+        elif step.kind is Kind.CHECK:
+            for warning in json.loads(self._store.get(keys.codec_check(self._job.id)))["warnings"]:
+                self._screen.say(f"warning: {warning}")
         elif step.kind is Kind.SELECT and self._job.request.training:
             self._start(Kind.FEATURES)
 

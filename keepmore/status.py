@@ -30,6 +30,8 @@ def status(job: Job, store: Store) -> dict[str, Any]:
     }
     if keys.index_summary(job.id) in done:
         found["index"] = json.loads(store.get(keys.index_summary(job.id)))
+    if keys.codec_check(job.id) in done:
+        found["warnings"] = json.loads(store.get(keys.codec_check(job.id)))["warnings"]
     subsets = [key for key in sorted(done) if key.endswith("/subset.json")]
     found["subsets"] = [json.loads(store.get(key)) for key in subsets]
     return found

@@ -203,7 +203,7 @@ def _compressor(job: Job, store: Store, workshop: Workshop) -> Compressor:
 
 def _index(job: Job, step: Step, store: Store, workshop: Workshop) -> bytes:
     listed = json.loads(store.get(keys.listing(job.id)))
-    parts = (keys.part(job.id, number) for number in range(listed["chunks"]))
+    parts = [keys.part(job.id, number) for number in range(listed["chunks"])]
     summary = index.merge(
         store, parts, listed["images"], job.request.distances, keys.index(job.id), keys.evaluation(job.id)
     )

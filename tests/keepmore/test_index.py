@@ -7,9 +7,10 @@ from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 
-from keepmore import index, keys, listing
+from keepmore import codec, index, keys, listing
 from keepmore.datasets import Entry
 from keepmore.errors import CountMismatch, DatasetNotFound, DuplicateImage
 from keepmore.index import EVALUATION, POOL, Listed, Summary
@@ -44,7 +45,7 @@ def test_merging_counts_every_image_once(store: FolderStore) -> None:
     failed = {"split": POOL, "path": "c", "error_code": "unreadable_image", "error": "why"}
     parts = [
         _part(store, 0, _row("a"), _row("b", label=None), _row("e", EVALUATION, sha="11")),
-        _part(store, 1, failed, _row("d", label="z", sha="11")),
+        _part(store, 1, failed, _row("d", label="z")),
     ]
     summary = _merge(store, parts, 5)
     assert (summary.listed, summary.compressed, summary.failed, summary.pool, summary.evaluation) == (5, 4, 1, 3, 1)
@@ -52,11 +53,28 @@ def test_merging_counts_every_image_once(store: FolderStore) -> None:
     assert summary.classes == {"a": 1, "z": 1}
     assert summary.unlabelled == 1
     assert summary.errors == {"unreadable_image": 1}
-    assert summary.evaluation_images_in_pool == 1
     paths = [row["path"] for batch in index.rows(store, keys.index("job")) for row in batch.to_pylist()]
     assert paths == ["a", "b", "c", "d"]
     assert [row["error"] for row in index.errors(store, keys.index("job"))] == ["why"]
     assert Summary.from_json(json.loads(json.dumps(summary.as_json()))) == summary
+
+
+def test_an_evaluation_image_is_never_kept_under_another_name(store: FolderStore) -> None:
+    """Else a photograph that is in both splits is trained on and tested on, and the accuracy is too high."""
+    parts = [_part(store, 0, _row("a", sha="11"), _row("b")), _part(store, 1, _row("c", EVALUATION, sha="11"))]
+    summary = _merge(store, parts, 3)
+    assert (summary.pool, summary.evaluation, summary.failed) == (1, 1, 1)
+    assert summary.pool_bytes == {0.0: 100, 4.0: 50}
+    row = next(row for batch in index.rows(store, keys.index("job")) for row in batch.to_pylist())
+    assert (row["path"], row["error_code"], row["bytes@4"]) == ("a", "evaluation_image", None)
+
+
+def test_the_index_says_what_made_it(store: FolderStore) -> None:
+    """Else nobody can tell which codec the sizes of an old index belong to."""
+    _merge(store, [_part(store, 0, _row("a"))], 1)
+    with store.open(keys.index("job")) as file:
+        stamp = json.loads(pq.read_schema(file).metadata[index.METADATA])
+    assert stamp == {"format": 1, "codec": codec.CODEC, "versions": codec.ENCODER_VERSIONS}
 
 
 def test_a_lost_row_is_noticed(store: FolderStore) -> None:
