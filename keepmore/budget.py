@@ -20,6 +20,7 @@ from keepmore.distance import text
 from keepmore.errors import BudgetTooSmall, InvalidRequest
 
 LARGEST_BYTES = 2**63 - 1
+LARGEST_EXPONENT = 18
 UNITS = {"": 1, "B": 1} | {
     prefix + suffix: base**power
     for suffix, base in (("B", 1000), ("iB", 1024))
@@ -106,7 +107,9 @@ def from_json(value: Any) -> Budget | None:
 def _from_object(value: dict[str, Any]) -> Budget:
     if set(value) == {"monthly_cost", "price_per_gb_month"}:
         cost = _positive(value["monthly_cost"], "monthly_cost")
-        return MoneyBudget(cost, _positive(value["price_per_gb_month"], "price_per_gb_month"))
+        bought = MoneyBudget(cost, _positive(value["price_per_gb_month"], "price_per_gb_month"))
+        from_json(bought.bytes({}))  # the bytes that it buys have limits too
+        return bought
     if set(value) in ({"as_distance"}, {"as_distance", "fraction"}):
         fraction = _positive(value.get("fraction", 1), "fraction")
         if fraction > 1:
@@ -142,8 +145,8 @@ def _positive(value: Any, name: str) -> Decimal:
         number = Decimal(str(value))
     except InvalidOperation:
         raise InvalidRequest(f"budget.{name}: {value!r} is not a number; give {FORMS}") from None
-    if not number.is_finite() or number <= 0:
-        raise InvalidRequest(f"budget.{name}: {value} is not possible; give a number above 0")
+    if not number.is_finite() or number <= 0 or abs(number.adjusted()) > LARGEST_EXPONENT:
+        raise InvalidRequest(f"budget.{name}: {value} is not possible; give a number above 0, below 10^18")
     return number
 
 

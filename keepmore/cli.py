@@ -4,19 +4,21 @@ from __future__ import annotations
 
 import json
 import os
+import shlex
 import signal
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import click
 
-from keepmore import __version__, keys, manifest
+from keepmore import __version__, index, keys, manifest
 from keepmore import budget as budgets
 from keepmore import distance as distances
 from keepmore.datasets import absolute_uri, check_dataset
-from keepmore.errors import DatasetError, InvalidRequest, JobNotFound, KeepmoreError
+from keepmore.errors import DatasetError, InvalidRequest, JobNotFound, JobNotReady, KeepmoreError, StoreUnwritable
 from keepmore.isolation import IsolatedDecoder
 from keepmore.jobs import Job, JobBook
 from keepmore.local import run_job
@@ -29,6 +31,8 @@ from keepmore.store import FolderStore
 
 DEFAULT_STORE = "~/.local/share/keepmore"
 EXIT_FAILED, EXIT_USAGE, EXIT_PROBLEMS, EXIT_INTERRUPTED = 1, 2, 3, 130
+
+WRONG_REQUESTS = (InvalidRequest, DatasetError, JobNotFound)
 
 Command = Callable[..., Any]
 
@@ -86,17 +90,25 @@ def run(dataset: str, written: str, store: str, as_json: bool, processes: int | 
         dataset=absolute_uri(dataset),
         distances=distances.parse(written),
         effort=asked["effort"],
-        budget=budgets.parse(asked["budget"]) if asked["budget"] else None,
+        budget=None if asked["budget"] is None else budgets.parse(asked["budget"]),
         selection=Selection(asked["order"], asked["balance"], asked["seed"]),
         evaluation=_evaluation(asked["evaluate"], asked["holdout"]),
         training=_training(asked),
         limits=Limits(asked["max_pixels"], asked["max_bytes"]),
     )
-    check_dataset(request.dataset)
-    if request.evaluation and request.evaluation.dataset:
-        check_dataset(request.evaluation.dataset)
     folder = _opened(store)
+    _refuse_store_in_dataset(folder, request)
     _work(JobBook(folder).create(request), folder, processes, as_json)
+
+
+def _refuse_store_in_dataset(store: FolderStore, request: Request) -> None:
+    evaluated = request.evaluation.dataset if request.evaluation else None
+    for uri in (request.dataset, *([evaluated] if evaluated else [])):
+        if store.root.resolve().is_relative_to(check_dataset(uri).resolve()):
+            raise InvalidRequest(
+                f"--store {store.root}: lies in the dataset {uri}, whose next listing would find the encoded images; "
+                "name a folder outside of it"
+            )
 
 
 def _evaluation(dataset: str | None, holdout: float | None) -> Evaluation | None:
@@ -137,8 +149,8 @@ def _work(job: Job, store: FolderStore, processes: int | None, as_json: bool) ->
         screen.complain(f"stopped; nothing is lost. Go on with: {again}")
         sys.exit(EXIT_INTERRUPTED)
     except KeepmoreError as error:
-        screen.fail(error, again)
-        sys.exit(EXIT_FAILED)
+        screen.fail(error, again if error.retryable else None)
+        sys.exit(EXIT_USAGE if isinstance(error, InvalidRequest) else EXIT_FAILED)
     made = json.loads(store.get(keys.report(job.id)))
     made["report"] = store.uri(keys.report_page(job.id))
     screen.result(made)
@@ -149,7 +161,7 @@ def _interrupt(number: int, frame: object) -> None:
 
 
 def _resume_command(job: Job, store: FolderStore) -> str:
-    place = "" if store.root == Path(DEFAULT_STORE).expanduser() else f" --store {store.root}"
+    place = "" if store.root == Path(DEFAULT_STORE).expanduser() else f" --store {shlex.quote(str(store.root))}"
     return f"keepmore resume {job.id}{place}"
 
 
@@ -187,14 +199,15 @@ def show(job: str | None, store: str, as_json: bool) -> None:
 @cli.command()
 @click.argument("manifest_file", metavar="MANIFEST", type=click.Path(path_type=Path))
 @click.option("--max-pixels", type=int, default=64_000_000, show_default=True, help="Cap on one image.")
+@click.option("--max-bytes", type=int, default=100_000_000, show_default=True, help="Cap on one image's file.")
 @json_option
-def verify(manifest_file: Path, max_pixels: int, as_json: bool) -> None:
+def verify(manifest_file: Path, max_pixels: int, max_bytes: int, as_json: bool) -> None:
     """Read every object of MANIFEST again: sizes, checksums, decodability, totals and digest. Exit 3 on a problem."""
     screen = Screen(as_json)
     with manifest.opened(manifest_file) as parquet:
         about = manifest.metadata(parquet)
     with screen.counting("verify", about["images"]) as on_row:
-        problems = list(manifest.verify(manifest_file, Limits(max_pixels=max_pixels), on_row))
+        problems = list(manifest.verify(manifest_file, Limits(max_pixels, max_bytes), on_row))
     screen.verified(manifest_file, about, problems)
     sys.exit(EXIT_PROBLEMS if problems else 0)
 
@@ -204,29 +217,53 @@ def verify(manifest_file: Path, max_pixels: int, as_json: bool) -> None:
 @click.argument("out", type=click.Path(path_type=Path))
 def export(manifest_file: Path, out: Path) -> None:
     """Write MANIFEST to OUT as .ndjson or .csv."""
+    if out.suffix not in (".csv", ".ndjson"):
+        raise InvalidRequest(f"{out}: name the file .ndjson or .csv")
     temporary = out.with_name(out.name + ".part")
+    with _writable(out):
+        try:
+            if out.suffix == ".ndjson":
+                with temporary.open("w", encoding="utf-8") as text_file:
+                    manifest.export_ndjson(manifest_file, text_file)
+            else:
+                with temporary.open("wb") as file:
+                    manifest.export_csv(manifest_file, file)
+            temporary.replace(out)
+        finally:
+            temporary.unlink(missing_ok=True)
+
+
+@contextmanager
+def _writable(path: Path) -> Iterator[None]:
     try:
-        if out.suffix == ".ndjson":
-            with temporary.open("w", encoding="utf-8") as text_file:
-                manifest.export_ndjson(manifest_file, text_file)
-        elif out.suffix == ".csv":
-            with temporary.open("wb") as file:
-                manifest.export_csv(manifest_file, file)
-        else:
-            raise InvalidRequest(f"{out}: name the file .ndjson or .csv")
-        temporary.replace(out)
-    finally:
-        temporary.unlink(missing_ok=True)
+        yield
+    except OSError as error:
+        raise StoreUnwritable(f"{path} cannot be written ({error.strerror}); name another place") from error
+
+
+@cli.command()
+@click.argument("job")
+@store_option
+def errors(job: str, store: str) -> None:
+    """Every image of JOB that failed and why, as NDJSON: one JSON object a line."""
+    folder = _opened(store)
+    found = JobBook(folder).get(job)
+    if not folder.exists(keys.index_summary(found.id)):
+        raise JobNotReady(f"job {job} has no index yet; let it finish first: {_resume_command(found, folder)}")
+    for row in index.errors(folder, keys.index(found.id), keys.evaluation(found.id)):
+        click.echo(json.dumps(row, ensure_ascii=False))
 
 
 @cli.command()
 @click.argument("folder", type=click.Path(path_type=Path))
-@click.option("--train-images", default=240, show_default=True, help="Images a class to keep from.")
-@click.option("--test-images", default=60, show_default=True, help="Images a class to test on.")
+@click.option(
+    "--train-images", type=click.IntRange(1), default=240, show_default=True, help="Images a class to keep from."
+)
+@click.option("--test-images", type=click.IntRange(1), default=60, show_default=True, help="Images a class to test on.")
 @click.option("--seed", type=int, default=0, show_default=True)
 def sample(folder: Path, train_images: int, test_images: int, seed: int) -> None:
     """Write a labelled set of photograph-like JPEGs to FOLDER/train and FOLDER/test, the same for the same seed."""
-    with Screen(as_json=False).counting("draw", None) as on_row:
+    with _writable(folder), Screen(as_json=False).counting("draw", None) as on_row:
         write_sample(
             folder,
             train_per_class=train_images,
@@ -242,12 +279,15 @@ def _opened(store: str) -> FolderStore:
 
 
 def main() -> None:
-    """The console script: domain errors become a message and an exit code, never a traceback."""
+    """The console script: errors become a message and an exit code, never a traceback."""
     try:
-        cli()
-    except (InvalidRequest, DatasetError, JobNotFound) as error:
-        click.echo(f"keepmore: {error}", err=True)
-        sys.exit(EXIT_USAGE)
+        sys.exit(cli.main(standalone_mode=False))
+    except click.exceptions.Abort:
+        click.echo("keepmore: interrupted", err=True)
+        sys.exit(EXIT_INTERRUPTED)
+    except click.ClickException as error:
+        error.show()
+        sys.exit(error.exit_code)
     except KeepmoreError as error:
         click.echo(f"keepmore: {error}", err=True)
-        sys.exit(EXIT_FAILED)
+        sys.exit(EXIT_USAGE if isinstance(error, WRONG_REQUESTS) else EXIT_FAILED)

@@ -187,7 +187,7 @@ def decode_rgb(data: bytes, max_pixels: int) -> Image.Image:
 
 
 def _decode_jxl(data: bytes, max_pixels: int) -> Image.Image:
-    _check_pixels(jxl.size(data), max_pixels)
+    check_pixels(jxl.size(data), max_pixels)
     try:
         packed_jpeg, info, pixels, icc, _ = _Decoder(num_threads=0)(data)
     except RuntimeError as error:
@@ -201,7 +201,7 @@ def _decode_jxl(data: bytes, max_pixels: int) -> Image.Image:
 
 
 def _prepare(image: ImageFile.ImageFile, max_pixels: int) -> Image.Image:
-    _check_pixels(image.size, max_pixels)
+    check_pixels(image.size, max_pixels)
     frames = getattr(image, "n_frames", 1)
     if frames > 1 and image.format != "MPO":
         raise SeveralFrames(f"{frames} frames or pages; split them into files of one picture each")
@@ -212,7 +212,8 @@ def _prepare(image: ImageFile.ImageFile, max_pixels: int) -> Image.Image:
     return _to_eight_bit_mode(_to_srgb(_plain(upright), icc))
 
 
-def _check_pixels(size: tuple[int, int], max_pixels: int) -> None:
+def check_pixels(size: tuple[int, int], max_pixels: int) -> None:
+    """Raise TooManyPixels for a (width, height) over the cap."""
     width, height = size
     if width * height > max_pixels:
         raise TooManyPixels(

@@ -6,6 +6,7 @@ import hashlib
 import traceback
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
+from functools import cache
 from typing import Any
 
 import pyarrow as pa
@@ -19,7 +20,7 @@ from keepmore.distance import ORIGINAL
 from keepmore.errors import DatasetChanged, ImageError, StoreError
 from keepmore.index import Listed
 from keepmore.isolation import IsolatedDecoder
-from keepmore.request import Limits
+from keepmore.request import LARGEST_PIXELS, Limits
 from keepmore.store import Store
 
 # A bit-exact transcode takes 0.66 to 0.88 of a JPEG, 0.85 in the mean: below that, trying it is time lost.
@@ -105,6 +106,7 @@ class Compressor:
         missing = [d for d in distances if d != ORIGINAL and d not in known]
         if known and not missing:
             width, height = jxl.size(next(iter(known.values())).data)
+            codec.check_pixels((width, height), self.limits.max_pixels)
         else:
             # Only the bare pixels stay: a decoded image of 12 megapixels beside them is another 36 MB.
             pixels = Pixels.of(self._decode(source))
@@ -129,13 +131,23 @@ class Compressor:
         return keys.object(sha256, encoding, distance, self.effort, codec.CODEC)
 
     def _known(self, sha256: str, distance: float) -> Stored | None:
-        """A lossy encoding that an earlier job stored; the other kinds depend on a lossy one that was not kept."""
+        """A lossy encoding that an earlier job stored, if it is sound.
+
+        The other kinds are not looked for: whether they are right depends on a lossy one that was not kept.
+        """
         key = self._key(sha256, "lossy", distance)
-        return Stored("lossy", self.store.get(key)) if self.store.exists(key) else None
+        if not self.store.exists(key):
+            return None
+        data = self.store.get(key)
+        try:
+            codec.decode(data, LARGEST_PIXELS)
+        except ImageError:
+            return None  # damaged in the store: it is encoded and written again
+        return Stored("lossy", data)
 
     def _keep(self, sha256: str, distance: float, stored: Stored) -> None:
         key = self._key(sha256, stored.encoding, distance)
-        if not self.store.exists(key):
+        if not self.store.exists(key) or self.store.get(key) != stored.data:
             self._pending[key] = stored.data
         if sum(map(len, self._pending.values())) >= FLUSH_BYTES:
             self._flush()
@@ -149,14 +161,15 @@ class Compressor:
 def encodings(
     image: Image.Image | Pixels, source: bytes, distances: Sequence[float], effort: int
 ) -> Iterator[tuple[float, Stored]]:
-    """How `image`, decoded from `source`, is best kept at each of `distances` (none of them 0)."""
-    packed: bytes | None = None
-    tried = False
+    """How `image`, decoded from `source`, is best kept at each of `distances` (none of them 0).
+
+    What is kept at a distance depends on that distance alone, not on which others are asked for: objects are shared.
+    """
+    transcoded = cache(lambda: codec.transcode(source) if codec.is_jpeg(source) else None)
     for distance in distances:
         lossy = codec.encode(image, distance, effort)
-        if not tried and codec.is_jpeg(source) and len(lossy) > TRANSCODE_FROM * len(source):
-            packed, tried = codec.transcode(source), True
-        yield distance, smallest(source, lossy, packed)
+        worth_trying = len(lossy) > TRANSCODE_FROM * len(source)
+        yield distance, smallest(source, lossy, transcoded() if worth_trying else None)
 
 
 def smallest(source: bytes, lossy: bytes, packed: bytes | None) -> Stored:

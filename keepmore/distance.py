@@ -23,7 +23,7 @@ def text(distance: float) -> str:
 
 def check(distances: Iterable[float]) -> tuple[float, ...]:
     """The distances in ascending order; raises InvalidRequest for an empty list, a repeat or a value out of range."""
-    asked = tuple(float(d) for d in distances)
+    asked = tuple(float(d) + 0.0 for d in distances)  # -0.0 + 0.0 is 0.0
     if not asked:
         raise InvalidRequest("distances: the list is empty; name at least one, such as 0,2,4,6,8,10")
     for value in asked:

@@ -8,7 +8,7 @@ KeepmoreError
 │   ├── UnsupportedDataset
 │   ├── InvalidTable
 │   ├── DuplicateImage
-│   └── DatasetChanged        (retry helps once the dataset is restored)
+│   └── DatasetUnreadable  DatasetChanged     (retry helps once the dataset can be read, or is restored)
 ├── ImageError                one image cannot be used: a row in the errors list
 │   ├── SourceNotFound  SourceTooLarge  TooManyPixels  UnreadableImage
 │   └── SeveralFrames  UnsupportedMode  DecoderFailed
@@ -20,7 +20,7 @@ KeepmoreError
 ├── TrainingError
 │   └── TrainerMissing  WeightsUnavailable  UnknownModel  NotTrainable
 ├── WorkerLost                a worker process died more than once on one step (retry may help)
-└── InternalError             a defect of ours; the message holds the traceback
+└── InternalError             a defect of ours; the message holds the traceback (a mended release can go on)
 """
 
 from __future__ import annotations
@@ -68,6 +68,11 @@ class InvalidTable(DatasetError):
 
 class DuplicateImage(DatasetError):
     code = "duplicate_image"
+
+
+class DatasetUnreadable(DatasetError):
+    code = "dataset_unreadable"
+    retryable = True
 
 
 class DatasetChanged(DatasetError):
@@ -171,6 +176,7 @@ class WorkerLost(KeepmoreError):
 
 class InternalError(KeepmoreError):
     code = "internal_error"
+    retryable = True
 
 
 def _tree(root: type[KeepmoreError]) -> dict[str, type[KeepmoreError]]:

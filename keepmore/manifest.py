@@ -115,7 +115,10 @@ def opened(file: Path | BinaryIO | bytes) -> Iterator[pq.ParquetFile]:
     with parquet:
         if METADATA not in (parquet.schema_arrow.metadata or {}) and METADATA not in (parquet.metadata.metadata or {}):
             raise InvalidRequest(f"manifest {name}: a Parquet file, but not a manifest that Keepmore wrote")
-        yield parquet
+        try:
+            yield parquet
+        except (pa.ArrowException, OSError) as error:
+            raise InvalidRequest(f"manifest {name}: damaged ({error}); write it again with keepmore select") from error
 
 
 def metadata(parquet: pq.ParquetFile) -> dict[str, Any]:
@@ -157,6 +160,13 @@ def verify(file: Path, limits: Limits, on_row: Callable[[int, int], None]) -> It
 
     `on_row` is told the count and the bytes of the rows as they are checked.
     """
+    try:
+        yield from _verify(file, limits, on_row)
+    except InvalidRequest as error:
+        yield Problem("", "unreadable_manifest", error.message)
+
+
+def _verify(file: Path, limits: Limits, on_row: Callable[[int, int], None]) -> Iterator[Problem]:
     digest, images, total = Digest(), 0, 0
     with opened(file) as parquet, SourceReader(limits.max_bytes) as reader, IsolatedDecoder() as decoder:
         about = metadata(parquet)

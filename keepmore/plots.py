@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import warnings
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -13,9 +14,12 @@ from matplotlib.figure import Figure
 
 SIZE_INCHES = (6.4, 4.0)
 WIDE_INCHES = (13.2, 3.6)
+MOST_BARS = 40
 BLUE, ORANGE, GRAY = "#1f5fa8", "#d1601f", "#8a8f98"
 STYLE: dict[Any, Any] = {
     "svg.hashsalt": "keepmore",
+    "svg.fonttype": "none",  # the browser has the fonts for class names in any script
+    "text.parse_math": False,  # a class may have dollar signs in its name
     "font.size": 11,
     "axes.spines.top": False,
     "axes.spines.right": False,
@@ -42,7 +46,7 @@ def images_kept(rows: Rows) -> str:
             axes.annotate(
                 f"{row['images']:,}{factor}", (place, row["images"]), (0, 4), textcoords="offset points", ha="center"
             )
-        axes.set_ylim(0, max(counts) * 1.22)
+        axes.set_ylim(0, max(1, *counts) * 1.22)
         axes.set_ylabel("images within the budget")
 
     return _svg(draw, "Images kept at equal storage")
@@ -73,34 +77,40 @@ def bytes_an_image(rows: Rows) -> str:
         axes.bar(_names(rows), kilobytes, color=GRAY, width=0.62)
         for place, value in enumerate(kilobytes):
             axes.annotate(f"{value:.1f}", (place, value), (0, 4), textcoords="offset points", ha="center")
-        axes.set_ylim(0, max(kilobytes) * 1.15)
+        axes.set_ylim(0, max(0.1, *kilobytes) * 1.15)
         axes.set_ylabel("kB an image (mean of the pool)")
 
     return _svg(draw, "Bytes an image")
 
 
 def class_balance(rows: Rows) -> str:
-    """Grouped bars: images of each class in the pool's subset at each distance."""
+    """Images of each class in the subset at each distance: grouped bars, or curves where there are many classes."""
 
     def draw(axes: Axes) -> None:
-        names = list(rows[0]["classes"])
-        width = 0.84 / len(rows)
         shades = mpl.colormaps["viridis"](np.linspace(0.85, 0.1, len(rows)))
         for place, row in enumerate(rows):
-            at = np.arange(len(names)) + (place - (len(rows) - 1) / 2) * width
-            axes.bar(at, list(row["classes"].values()), width, color=shades[place], label=row["distance"])
-        turned = len(names) > 14
-        axes.set_xticks(
-            np.arange(len(names)), names, rotation=90 if turned else 0, fontsize=6 if len(names) > 60 else 10
-        )
+            counts = list(row["classes"].values())
+            if len(counts) > MOST_BARS:
+                axes.plot(np.arange(1, len(counts) + 1), sorted(counts, reverse=True), color=shades[place])
+            else:
+                width = 0.84 / len(rows)
+                at = np.arange(len(counts)) + (place - (len(rows) - 1) / 2) * width
+                axes.bar(at, counts, width, color=shades[place])
+        _name_classes(axes, list(rows[0]["classes"]))
+        drawn = axes.lines if axes.lines else axes.containers
+        axes.legend(drawn, _names(rows), title="distance", ncols=min(6, len(rows)), frameon=False, loc="upper left")
+        axes.set_ylim(0, max(1, *(max(row["classes"].values()) for row in rows)) * 1.35)
         axes.set_ylabel("images kept")
-        axes.legend(
-            title="distance", ncols=min(6, len(rows)), frameon=False, loc="upper left", bbox_to_anchor=(0, 1.02)
-        )
-        axes.set_ylim(0, max(max(row["classes"].values()) for row in rows) * 1.35)
-        axes.set_xlabel("class")
 
     return _svg(draw, "Class balance of the subsets", WIDE_INCHES)
+
+
+def _name_classes(axes: Axes, names: list[str]) -> None:
+    if len(names) > MOST_BARS:
+        axes.set_xlabel(f"{len(names):,} classes, by images kept")
+        return
+    axes.set_xticks(np.arange(len(names)), names, rotation=90 if len(names) > 14 else 0, fontsize=10)
+    axes.set_xlabel("class")
 
 
 def _names(rows: Rows) -> list[str]:
@@ -108,7 +118,8 @@ def _names(rows: Rows) -> list[str]:
 
 
 def _svg(draw: Callable[[Axes], None], title: str, size: tuple[float, float] = SIZE_INCHES) -> str:
-    with mpl.rc_context(STYLE):
+    with mpl.rc_context(STYLE), warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "Glyph .* missing")  # only measured here; the browser draws the text
         figure = Figure(figsize=size, layout="constrained")
         axes = figure.subplots()
         axes.set_xlabel("Butteraugli distance (0: original JPEG)")

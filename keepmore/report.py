@@ -37,6 +37,7 @@ def figures(job: Job, store: Store) -> dict[str, Any]:
     summary = Summary.from_json(json.loads(store.get(keys.index_summary(job.id))))
     check = json.loads(store.get(keys.codec_check(job.id)))
     made = json.loads(store.get(keys.subset(job.id, request.subset_id)))
+    rows = _distances(job, store, summary, made["distances"])
     return {
         "format": FORMAT,
         "job": job.id,
@@ -49,8 +50,8 @@ def figures(job: Job, store: Store) -> dict[str, Any]:
         "codec": codec.CODEC,
         "index": summary.as_json(),
         "skipped": json.loads(store.get(keys.listing(job.id)))["skipped"],
-        "warnings": check["warnings"] + _warnings(summary),
-        "distances": _distances(job, store, summary, made["distances"]),
+        "warnings": check["warnings"] + _warnings(summary, rows),
+        "distances": rows,
         "budget_bytes": made["budget_bytes"],
         "subset": made["subset"],
         "errors": list(islice(index.errors(store, keys.index(job.id), keys.evaluation(job.id)), EXAMPLES)),
@@ -77,8 +78,12 @@ def _distances(job: Job, store: Store, summary: Summary, subsets: dict[str, Any]
     return rows
 
 
-def _warnings(summary: Summary) -> list[str]:
+def _warnings(summary: Summary, rows: list[dict[str, Any]]) -> list[str]:
     found = []
+    if len(summary.classes) == 1:
+        found.append(f"every label is {next(iter(summary.classes))}: is the dataset one folder too deep?")
+    if untrained := rows[0].get("untrained_classes"):
+        found.append(f"no image to train on is left of {', '.join(untrained)}: their test images count as wrong")
     if count := summary.errors.get(index.IN_EVALUATION):
         found.append(f"{count} images of the pool are byte for byte images of the evaluation split, so none is kept")
     if summary.unlabelled and summary.classes:

@@ -42,7 +42,7 @@ class Evaluation:
     seed: int = 0
 
     def __post_init__(self) -> None:
-        if (self.dataset is None) == (self.holdout is None):
+        if (not self.dataset) == (self.holdout is None):
             raise InvalidRequest("evaluation: give either a dataset or a hold-out, not both and not neither")
         if self.holdout is not None and not 0 < self.holdout < 1:
             raise InvalidRequest(f"evaluation.holdout: {self.holdout} is not a part of the images; use such as 0.2")

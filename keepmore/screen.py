@@ -39,11 +39,15 @@ class Screen:
     def complain(self, message: str) -> None:
         self.err.print(f"keepmore: {message}", markup=False)
 
-    def fail(self, error: KeepmoreError, again: str) -> None:
+    def fail(self, error: KeepmoreError, again: str | None) -> None:
+        """A job that failed; `again` is the command that goes on, where that can help."""
         if self.as_json:
             print(json.dumps({"error": error.as_dict(), "resume": again}))
         self.complain(error.message)
-        self.complain(f"what is done is kept. After mending the cause, go on with: {again}")
+        if again:
+            self.complain(f"what is done is kept. After mending the cause, go on with: {again}")
+        else:
+            self.complain("trying again will not help: start a new job; it finds the encoded images of this one again")
 
     def result(self, made: dict[str, Any]) -> None:
         """A finished job: its table, its warnings and where the report lies."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import tarfile
 from collections.abc import Iterator
-from itertools import pairwise
+from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
 
 from keepmore.datasets.entry import Entry, Skipped, file_uri, first_folder, is_hidden, is_image, printable
@@ -14,50 +14,83 @@ from keepmore.errors import DuplicateImage, InvalidTable, UnsupportedDataset
 LABEL_SUFFIXES = (".cls", ".json")
 LABEL_BYTES = 1 << 20
 
-_Found = tuple[str, int, int]  # path, offset of the data, size
+ZERO_BLOCK = bytes(tarfile.BLOCKSIZE)
+
+
+@dataclass(slots=True)
+class _Contents:
+    """What a scan found: images as offset and size by name, hard links to them, and label files by sample key."""
+
+    images: dict[str, tuple[int, int]] = field(default_factory=dict)
+    links: dict[str, str] = field(default_factory=dict)
+    labels: dict[str, tarfile.TarInfo] = field(default_factory=dict)
 
 
 def list_tar(path: Path, skipped: Skipped) -> Iterator[Entry]:
     """Images of the tar by ascending path; each URI holds the offset of its bytes, so reading one is one seek.
 
-    Raises UnsupportedDataset for a file that is no uncompressed tar, DuplicateImage for a name that stands twice.
+    The label is that of WebDataset where the sample has one, else the first folder. Raises UnsupportedDataset for a
+    file that is no whole, uncompressed tar, DuplicateImage for a name that stands twice.
     """
-    labels: dict[str, str | None] = {}
     try:
         with tarfile.open(path, "r:") as archive:
-            images = _scan(archive, labels, skipped)
+            found = _scan(path, archive, skipped)
+            _check_end(path, archive)
+            labels = _labels(archive, found, skipped)
     except (tarfile.TarError, EOFError) as error:
         raise UnsupportedDataset(f"dataset {path}: not an uncompressed tar ({error}); unpack or rewrite it") from error
-    images.sort()
-    _refuse_duplicates(path, images)
     mtime_ns = path.stat().st_mtime_ns
     full = str(path.resolve())
-    for name, offset, size in images:
-        label = labels.get(_sample_key(name)) if labels else first_folder(name)
+    for name in sorted(found.images):
+        offset, size = found.images[name]
+        label = labels.get(_sample_key(name)) or first_folder(name)
         yield Entry(name, file_uri(full, {"offset": offset, "length": size, "path": name}), label, size, mtime_ns)
 
 
-def _scan(archive: tarfile.TarFile, labels: dict[str, str | None], skipped: Skipped) -> list[_Found]:
-    images = []
+def _scan(path: Path, archive: tarfile.TarFile, skipped: Skipped) -> _Contents:
+    found = _Contents()
     for member in archive:
         # tarfile remembers every member it has seen; a million of them take a gigabyte.
         archive.members = []  # type: ignore[attr-defined]
         if member.isdir():
             continue
-        name = printable(member.name).removeprefix("./")
+        name = _plain(member.name)
         reason = _why_not(member, name)
         if reason:
             skipped[reason] += 1
         elif name.endswith(LABEL_SUFFIXES):
-            labels[_sample_key(name)] = _label(archive, member)
+            found.labels[_sample_key(name)] = member
+        elif name in found.images or name in found.links:
+            raise DuplicateImage(f"dataset {path}: {name} is there twice; every image needs a name of its own")
+        elif member.islnk():
+            found.links[name] = _plain(member.linkname)
         else:
-            images.append((name, member.offset_data, member.size))
-    return images
+            found.images[name] = (member.offset_data, member.size)
+    for name, target in found.links.items():
+        if target in found.images:
+            found.images[name] = found.images[target]
+        else:
+            skipped["link to no image"] += 1
+    return found
+
+
+def _check_end(path: Path, archive: tarfile.TarFile) -> None:
+    """tarfile takes a damaged header for the end of the archive; a real end is blocks of zeros, or of the file."""
+    end = archive.offset
+    with path.open("rb") as file:
+        file.seek(end)
+        block = file.read(tarfile.BLOCKSIZE)
+    if block not in (b"", ZERO_BLOCK):
+        raise UnsupportedDataset(f"dataset {path}: the tar is damaged at byte {end:,}; fetch or write it again")
+
+
+def _plain(name: str) -> str:
+    return printable(name).removeprefix("./")
 
 
 def _why_not(member: tarfile.TarInfo, name: str) -> str | None:
     pure = PurePosixPath(name)
-    if not member.isreg() or member.issparse():
+    if not (member.isreg() or member.islnk()) or member.issparse():
         return "not a regular file"
     if pure.is_absolute() or ".." in pure.parts:
         return "name that leaves the dataset"
@@ -66,6 +99,14 @@ def _why_not(member: tarfile.TarInfo, name: str) -> str | None:
     if not (is_image(name) or name.endswith(LABEL_SUFFIXES)):
         return "not an image"
     return None
+
+
+def _labels(archive: tarfile.TarFile, found: _Contents, skipped: Skipped) -> dict[str, str | None]:
+    """Labels by sample key, of the label files that lie beside an image."""
+    samples = {_sample_key(name) for name in found.images}
+    if lonely := len(found.labels.keys() - samples):
+        skipped["label without an image"] += lonely
+    return {key: _label(archive, member) for key, member in found.labels.items() if key in samples}
 
 
 def _sample_key(name: str) -> str:
@@ -86,9 +127,3 @@ def _label(archive: tarfile.TarFile, member: tarfile.TarInfo) -> str | None:
     if isinstance(found, dict):
         found = found.get("label", found.get("cls"))
     return None if found is None or found == "" else str(found)
-
-
-def _refuse_duplicates(path: Path, images: list[_Found]) -> None:
-    for before, behind in pairwise(images):
-        if before[0] == behind[0]:
-            raise DuplicateImage(f"dataset {path}: {before[0]} is there twice; every image needs a name of its own")

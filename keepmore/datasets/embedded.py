@@ -49,8 +49,8 @@ def _row_path(row: int, name: str | None) -> str:
 
 
 def _label(value: Any, names: list[str]) -> str | None:
-    if isinstance(value, int) and 0 <= value < len(names):
-        return names[value]
+    if names and isinstance(value, int):
+        return names[value] if 0 <= value < len(names) else None  # -1 is how Hugging Face writes "not known"
     return None if value is None else str(value)
 
 
@@ -59,8 +59,8 @@ def _class_names(schema: pa.Schema) -> list[str]:
     written = (schema.metadata or {}).get(b"huggingface")
     if not written:
         return []
-    features = json.loads(written).get("info", {}).get("features", {})
-    return list(features.get("label", {}).get("names") or [])
+    label = json.loads(written).get("info", {}).get("features", {}).get("label", {})
+    return list(label.get("names") or []) if isinstance(label, dict) else []
 
 
 class EmbeddedReader:

@@ -35,6 +35,10 @@ class Entry:
     size: int = UNKNOWN
     mtime_ns: int = UNKNOWN
 
+    def __post_init__(self) -> None:
+        if self.label == "":
+            object.__setattr__(self, "label", None)
+
 
 class Skipped(Counter[str]):
     """How many entries of a dataset are no images of it, by reason."""

@@ -8,12 +8,19 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from keepmore.datasets.entry import Entry, Skipped, file_uri, first_folder, is_hidden, is_image, printable
+from keepmore.errors import DatasetUnreadable
 
 
 def list_folder(root: Path, skipped: Skipped) -> Iterator[Entry]:
     """Images below `root` by ascending path. Holds the names of one folder at a time."""
     real_root = os.path.realpath(root)
-    return _walk(real_root, "", real_root, skipped)
+    try:
+        yield from _walk(real_root, "", real_root, skipped)
+    except OSError as error:
+        raise DatasetUnreadable(
+            f"dataset {root}: {error.filename or root} cannot be listed ({error.strerror}); "
+            "give permission to read it, or leave it out"
+        ) from error
 
 
 def _walk(folder: str, inside: str, root: str, skipped: Skipped) -> Iterator[Entry]:

@@ -7,6 +7,8 @@ import stat
 from types import TracebackType
 from urllib.parse import parse_qs, urlsplit
 
+import pyarrow as pa
+
 from keepmore.datasets.embedded import EmbeddedReader
 from keepmore.datasets.entry import UNKNOWN
 from keepmore.datasets.listing import local_path
@@ -49,8 +51,8 @@ class SourceReader:
                 data = _read_file(path, int(place.get("offset", 0)), int(place.get("length", UNKNOWN)), self._max_bytes)
         except FileNotFoundError as error:
             raise _missing(uri, listed=(size, mtime_ns) != (UNKNOWN, UNKNOWN)) from error
-        except OSError as error:
-            raise UnreadableImage(f"{uri} cannot be read: {error.strerror or error}") from error
+        except (OSError, ValueError, pa.ArrowException) as error:
+            raise UnreadableImage(f"{uri} cannot be read: {error}") from error
         if len(data) > self._max_bytes:
             raise _too_large(len(data), self._max_bytes)
         if size not in (UNKNOWN, len(data)):

@@ -34,7 +34,7 @@ def _read(path: Path) -> pa.Table:
     reader = {".csv": _read_csv, ".jsonl": _read_jsonl, ".parquet": _read_parquet}[path.suffix]
     try:
         return reader(path)
-    except (pa.ArrowInvalid, pa.ArrowKeyError, UnicodeDecodeError) as error:
+    except (pa.ArrowException, UnicodeError) as error:
         raise InvalidTable(
             f"dataset {path}: {error}; a table needs a column uri, and may have a column label"
         ) from error
@@ -56,7 +56,7 @@ def _read_parquet(path: Path) -> pa.Table:
 
 def _read_jsonl(path: Path) -> pa.Table:
     batches = []
-    with path.open(encoding="utf-8") as lines:
+    with path.open(encoding="utf-8-sig") as lines:
         rows: list[dict[str, Any]] = []
         for number, line in enumerate(lines, 1):
             if line.strip():
@@ -73,13 +73,14 @@ def _json_row(line: str, number: int) -> dict[str, Any]:
         row = json.loads(line)
     except ValueError as error:
         raise pa.ArrowInvalid(f"line {number} is not JSON ({error})") from error
-    if not isinstance(row, dict) or "uri" not in row:
-        raise pa.ArrowInvalid(f"line {number} has no uri")
+    if not isinstance(row, dict) or not isinstance(row.get("uri"), str):
+        raise pa.ArrowInvalid(f"line {number} has no uri that is a string")
     label = row.get("label")
     return {"uri": row["uri"], "label": None if label is None else str(label)}
 
 
 def _two_columns(table: pa.Table) -> pa.Table:
+    table = table.rename_columns([name.strip() for name in table.column_names])
     if "uri" not in table.column_names:
         raise pa.ArrowInvalid(f"the columns are {', '.join(table.column_names)}: uri is missing")
     if "label" not in table.column_names:
@@ -88,8 +89,9 @@ def _two_columns(table: pa.Table) -> pa.Table:
 
 
 def _entries(path: Path, table: pa.Table) -> Iterator[Entry]:
-    if table["uri"].null_count:
-        row = pc.index(pc.is_null(table["uri"]), True).as_py()
+    empty = pc.fill_null(pc.equal(table["uri"], ""), True)
+    if pc.any(empty).as_py():
+        row = pc.index(empty, True).as_py()
         raise InvalidTable(f"dataset {path}: row {row + 1} has no uri; every row needs one")
     table = table.sort_by("uri")
     folder = path.resolve().parent

@@ -47,10 +47,17 @@ class ProbeTrainer:
         if len(classes) < 2:
             raise NotTrainable(f"a classifier needs two classes or more; the pool has {len(classes)}: {classes}")
         fitted, tested = data.from_bytes(train), data.from_bytes(test)
+        untrained = sorted(set(tested.labels.tolist()) - set(classes))
+        if len(untrained) == len(set(tested.labels.tolist())):
+            raise NotTrainable(
+                f"evaluation images: none of their labels ({', '.join(untrained[:5])}) is among the classes "
+                f"of the pool ({', '.join(classes[:5])}); name both alike"
+            )
+        classes = [*classes, *untrained]  # a model cannot name what it never saw: such test images count as wrong
         vectors = torch.from_numpy(fitted.vectors)
-        numbers = torch.from_numpy(data.class_numbers(fitted.labels, classes, "training images"))
+        numbers = torch.from_numpy(data.class_numbers(fitted.labels, classes))
         test_vectors = torch.from_numpy(tested.vectors)
-        test_numbers = torch.from_numpy(data.class_numbers(tested.labels, classes, "evaluation images"))
+        test_numbers = torch.from_numpy(data.class_numbers(tested.labels, classes))
         counts = []
         for seed in range(training.seeds):
             head = fit_probe(vectors, numbers, len(classes), training.steps, seed)
@@ -60,6 +67,7 @@ class ProbeTrainer:
             "method": training.method,
             "steps": training.steps,
             "train_images": len(vectors),
+            "untrained_classes": untrained,
             "versions": {"torch": torch.__version__, "torchvision": torchvision.__version__},
             **accuracy(counts, classes),
         }

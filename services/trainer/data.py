@@ -16,7 +16,6 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from keepmore import codec
-from keepmore.errors import NotTrainable
 from keepmore.request import LARGEST_PIXELS
 from keepmore.steps import Sample
 
@@ -77,13 +76,7 @@ def from_bytes(data: bytes) -> Features:
         return Features(arrays["vectors"].astype(np.float32), arrays["labels"], json.loads(str(arrays["about"])))
 
 
-def class_numbers(labels: NDArray[np.str_], classes: list[str], where: str) -> NDArray[np.int64]:
-    """Each label's place in `classes`, shape (images,). Raises NotTrainable for a label that is not among them."""
-    unknown = sorted(set(labels.tolist()) - set(classes))
-    if unknown:
-        raise NotTrainable(
-            f"{where}: the labels {', '.join(unknown[:5])} are not among the {len(classes)} classes of the pool; "
-            "name both alike, or leave these images out"
-        )
+def class_numbers(labels: NDArray[np.str_], classes: list[str]) -> NDArray[np.int64]:
+    """Each label's place in `classes`, shape (images,)."""
     places = {name: number for number, name in enumerate(classes)}
     return np.array([places[label] for label in labels.tolist()], np.int64)

@@ -245,6 +245,9 @@ def test_a_distance_beyond_the_cliff_is_warned_of(ran: Ran, sample: Path) -> Non
         (["run", "s3://bucket/x"], "s3://bucket cannot be read"),
         (["resume", "20200101-000000"], "no such job"),
         (["run"], "Missing argument"),
+        (["run", ".", "--budget", ""], "'' is not a size"),
+        (["run", ".", "--evaluate", ""], "give either a dataset or a hold-out"),
+        (["errors", "20200101-000000"], "no such job"),
     ],
 )
 def test_wrong_requests_exit_with_two_and_make_no_job(
@@ -256,6 +259,46 @@ def test_wrong_requests_exit_with_two_and_make_no_job(
     assert message in done.stderr
     assert "Traceback" not in done.stderr
     assert not list((tmp_path / "store").glob("jobs/*"))
+
+
+def test_class_names_are_shown_as_they_are(ran: Ran, sample: Path, tmp_path: Path, chromium: str) -> None:
+    """Else a class called "$x$" or in another script ends a finished job, or runs as code in the report."""
+    names = ["$\\frac$", "<b>bold</b>", "\u732b"]
+    for name, source in zip(names, sorted((sample / "test").iterdir()), strict=False):
+        shutil.copytree(source, tmp_path / "d" / name.replace("/", "\u2215"))
+    made = ran("run", str(tmp_path / "d"), "--distances", "0,10")
+    with sync_playwright() as playwright:
+        browser = playwright.chromium.launch(executable_path=chromium, args=["--no-sandbox"])
+        page = browser.new_page()
+        page.goto(made["report"])
+        text = page.locator("#plot-classes").text_content() or ""
+        bold = page.locator("b").count()
+        browser.close()
+    assert bold == 0
+    assert all(name.replace("/", "\u2215") in text for name in names)
+
+
+def test_a_store_inside_the_dataset_is_refused(keepmore: Command, sample: Path, tmp_path: Path) -> None:
+    """Else the next job finds the encoded images of this one as a class of their own."""
+    shutil.copytree(sample / "test", tmp_path / "d")
+    done = keepmore("run", str(tmp_path / "d"), "--distances", "4", store=tmp_path / "d" / "store")
+    assert done.returncode == 2
+    assert "name a folder outside of it" in done.stderr
+
+
+def test_errors_can_be_listed_where_there_is_no_report(keepmore: Command, tmp_path: Path) -> None:
+    """Else a user whose images all failed is told to look at a list that nothing shows."""
+    (tmp_path / "d").mkdir()
+    for name in ("1.jpg", "2.png"):
+        (tmp_path / "d" / name).write_bytes(b"no image")
+    done = keepmore("run", str(tmp_path / "d"), "--distances", "4", "--budget", "as:4")
+    assert done.returncode == 2
+    assert "every image of the pool failed" in done.stderr
+    assert "trying again will not help" in done.stderr
+    job = next((tmp_path / "store" / "jobs").iterdir()).stem
+    listed = keepmore("errors", job)
+    assert [json.loads(line)["path"] for line in listed.stdout.splitlines()] == ["1.jpg", "2.png"]
+    assert keepmore("run", str(tmp_path / "d"), "--distances", "0,4").returncode == 0, "without a budget, a report"
 
 
 def test_every_command_and_option_is_explained() -> None:

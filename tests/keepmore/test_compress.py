@@ -151,3 +151,42 @@ def test_progress_adds_up(compressor: Compressor, sample: Path) -> None:
     assert sum(p.bytes_in for p in seen) == sum(table["source_bytes"].to_pylist())
     encoded = sum(sum(table[index.column("bytes", d)].to_pylist()) for d in DISTANCES[1:])
     assert sum(p.bytes_out for p in seen) == encoded
+
+
+def test_what_is_kept_does_not_depend_on_earlier_jobs_or_other_distances(
+    decoder: IsolatedDecoder, hostile: Path, tmp_path: Path
+) -> None:
+    """Else one request has two digests, depending on what the store held before."""
+    folder = tmp_path / "one"
+    folder.mkdir()
+    shutil.copy(hostile / "libjxl" / "bicycles_restarts.jpg", folder / "1.jpg")
+
+    def kept(store: str, *distances: float) -> Any:
+        compressor = Compressor(FolderStore(tmp_path / store), distances, 3, Limits(), decoder)
+        return [_compressed(compressor, _rows(folder))[0][f"sha256@{d:g}"] for d in distances]
+
+    alone = [kept(f"alone {d}", d)[0] for d in (0.5, 2.0, 3.0)]
+    assert kept("together", 0.5, 2.0, 3.0) == alone
+    assert kept("alone 2.0", 0.5, 2.0, 3.0) == alone
+
+
+def test_the_cap_holds_for_images_that_an_earlier_job_stored(compressor: Compressor, sample: Path) -> None:
+    """Else the same request fails images on a new store and keeps them on an old one."""
+    rows = _rows(sample / "test" / "mug")
+    _compressed(compressor, rows)
+    compressor.limits = Limits(max_pixels=1000)
+    assert {row["error_code"] for row in _compressed(compressor, rows)} == {"too_many_pixels"}
+
+
+@pytest.mark.parametrize("damage", [b"", b"\xff\x0a rubbish"])
+def test_a_damaged_object_is_written_again(
+    compressor: Compressor, store: FolderStore, sample: Path, damage: bytes
+) -> None:
+    """Else damage in a store spreads into the manifests of every later job, and cannot be mended."""
+    rows = _rows(sample / "test" / "mug")
+    first = _compressed(compressor, rows)
+    for key in list(store.keys("objects/")):
+        store.put(key, damage)
+    assert _compressed(compressor, rows) == first
+    kept = keys.object(first[0]["source_sha256"], first[0]["encoding@4"], 4, 3, codec.CODEC)
+    assert hashlib.sha256(store.get(kept)).hexdigest() == first[0]["sha256@4"]

@@ -156,6 +156,45 @@ def test_webdataset_labels(tmp_path: Path) -> None:
     ]
 
 
+def test_a_stray_label_file_takes_no_labels_away(tmp_path: Path) -> None:
+    """Else one metadata file in a packed folder makes every image unlabelled, and nothing can be trained."""
+    members = {"cat/1.jpg": b"a", "dog/2.jpg": b"b", "dog/2.json": b'{"width": 1}', "meta.json": b"[not json"}
+    entries, skipped = _listed(_tar(tmp_path / "d.tar", members))
+    assert [e.label for e in entries] == ["cat", "dog"]
+    assert skipped == {"label without an image": 1}
+
+
+def test_a_damaged_tar_loses_nothing_in_silence(tmp_path: Path) -> None:
+    """Else half of an archive vanishes from a job, and is deleted as "not kept"."""
+    tar = _tar(tmp_path / "d.tar", {f"a/{n}.jpg": b"x" * 600 for n in range(6)})
+    whole = tar.read_bytes()
+    for broken in (whole[:4608] + b"?" + whole[4609:], whole[: 3 * 1536 + 100]):
+        tar.write_bytes(broken)
+        with pytest.raises(UnsupportedDataset, match=r"damaged at byte 4,608|unexpected end"):
+            _listed(tar)
+    tar.write_bytes(whole[: 3 * 1536])
+    assert len(_listed(tar)[0]) == 3, "an end without blocks of zeros is usual and sound"
+
+
+def test_hard_links_in_a_tar_are_images(tmp_path: Path) -> None:
+    """Else GNU tar's way of packing a file that has two names loses one of them."""
+    _tree(tmp_path / "d", "a/1.jpg")
+    (tmp_path / "d/a/2.jpg").hardlink_to(tmp_path / "d/a/1.jpg")
+    with tarfile.open(tmp_path / "d.tar", "w") as archive:
+        for name in ("a/1.jpg", "a/2.jpg"):
+            archive.add(tmp_path / "d" / name, name)
+    entries, _ = _listed(tmp_path / "d.tar")
+    assert [(e.path, _read(e)) for e in entries] == [(name, PIXEL + b"a/1.jpg") for name in ("a/1.jpg", "a/2.jpg")]
+
+
+def test_an_empty_label_is_none(tmp_path: Path) -> None:
+    """Else images without a label become a class without a name, which no model can be trained on."""
+    (tmp_path / "t.jsonl").write_text('\ufeff{"uri": "1.jpg", "label": ""}\n')
+    (tmp_path / "t.csv").write_text("uri, label\n1.jpg,x\n2.jpg,\n")
+    assert [e.label for e in _listed(tmp_path / "t.jsonl")[0]] == [None]
+    assert [e.label for e in _listed(tmp_path / "t.csv")[0]] == ["x", None]
+
+
 def test_broken_tars_are_named(tmp_path: Path) -> None:
     """Else a compressed or damaged tar lists as empty."""
     bad = tmp_path / "bad.tar"
@@ -203,8 +242,11 @@ def test_two_rows_with_one_uri_are_refused(tmp_path: Path, kind: str) -> None:
         ("t.csv", "", "the file is empty"),
         ("t.csv", "uri,label\na.jpg,x\n,y\n", "row 2 has no uri"),
         ("t.csv", "uri,label\na.jpg\n", "Expected 2 columns"),
-        ("t.jsonl", '{"uri": "a.jpg"}\n{"label": "x"}\n', "line 2 has no uri"),
+        ("t.jsonl", '{"uri": "a.jpg"}\n{"label": "x"}\n', "line 2 has no uri that is a string"),
         ("t.jsonl", '{"uri": "a.jpg"\n', "line 1 is not JSON"),
+        ("t.jsonl", '{"uri": 5}\n', "line 1 has no uri that is a string"),
+        ("t.jsonl", '{"uri": "a", "label": "\\ud800"}\n', "surrogates not allowed"),
+        ("t.jsonl", '{"uri": "a.jpg"}\n{"uri": ""}\n', "row 2 has no uri"),
         ("t.parquet", "no parquet", "not readable as Parquet"),
     ],
 )
@@ -253,6 +295,9 @@ def test_reading_names_what_is_wrong_with_one_image(tmp_path: Path) -> None:
             reader.read((tmp_path / "2.jpg").as_uri())
         with pytest.raises(UnreadableImage, match="not a regular file"):
             reader.read("file:///dev/zero")
+        for odd in (f"{uri}#row=abc", f"{uri}#row=1", "file:///a%00b"):
+            with pytest.raises(UnreadableImage, match="cannot be read"):
+                reader.read(odd)
 
 
 def test_a_dataset_that_changed_since_it_was_listed_is_noticed(tmp_path: Path) -> None:

@@ -13,6 +13,7 @@ from keepmore.errors import InvalidRequest
 def test_parsing_sorts() -> None:
     """Else the same request in another order is another job, with another report."""
     assert distance.parse("10,0, 4.5,2") == (0, 2, 4.5, 10)
+    assert [distance.text(d) for d in distance.parse("-0,2")] == ["0", "2"]
 
 
 @pytest.mark.parametrize("written", ["", "0,x", "-1", "26", "0.05", "2,2", "2,2.0", "nan", "inf", "1e400"])

@@ -157,6 +157,16 @@ def test_verify_finds_altered_manifests(tmp_path: Path, written: Path) -> None:
     assert sorted(codes) == ["altered", "altered", "altered", "over_budget"]
 
 
+def test_a_damaged_manifest_is_a_problem_and_no_traceback(written: Path) -> None:
+    """Else a pipeline cannot tell a damaged manifest from a crash of the check itself."""
+    data = bytearray(written.read_bytes())
+    data[4:400] = bytes(396)
+    written.write_bytes(data)
+    assert _problems(written) == {"": "unreadable_manifest"}
+    with pytest.raises(InvalidRequest, match="damaged"):
+        list(manifest.rows(written))
+
+
 def test_exports_hold_what_the_manifest_holds(written: Path) -> None:
     """Else a retention system that reads CSV deletes by other rows than one that reads Parquet."""
     expected = list(manifest.rows(written))

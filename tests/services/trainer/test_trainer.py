@@ -108,10 +108,21 @@ def test_what_cannot_be_trained_says_why() -> None:
     good = _features([[0.0, 1.0], [1.0, 0.0]], ["a", "b"])
     with pytest.raises(NotTrainable, match="two classes or more; the pool has 1"):
         trainer.train(good, good, ["a"], SMALL)
-    with pytest.raises(NotTrainable, match="evaluation images: the labels c are not among the 2 classes"):
+    with pytest.raises(NotTrainable, match=r"none of their labels \(c\) is among the classes of the pool \(a, b\)"):
         trainer.train(good, _features([[0.0, 1.0]], ["c"]), ["a", "b"], SMALL)
     with pytest.raises(NotTrainable, match="no image with a label"):
         trainer.features(iter(()), SMALL, lambda progress: None)
+
+
+def test_test_images_of_a_class_without_training_images_count_as_wrong() -> None:
+    """Else one unreadable image, the last of its class, ends a job, or flatters the accuracy by leaving tests out."""
+    train = _features([[0.0, 9.0], [9.0, 0.0]], ["a", "b"])
+    test = _features([[0.0, 9.0], [9.0, 0.0], [9.0, 9.0]], ["a", "b", "c"])
+    result = ProbeTrainer().train(train, test, ["a", "b"], Training(steps=200, seeds=1))
+    assert result["untrained_classes"] == ["c"]
+    assert result["test_images"] == 3
+    assert result["top1"] == pytest.approx(2 / 3)
+    assert result["per_class"]["c"] == {"images": 1, "top1": 0.0}
 
 
 def test_weights_from_a_file(tmp_path: Path) -> None:
