@@ -179,38 +179,34 @@ def in_order(keys: NDArray[Any], classes: NDArray[np.int32] | None = None) -> ND
     order = _stable_argsort(keys)
     if classes is None or len(order) == 0:
         return order
-    turns = _turns(classes[order])
-    return order[_stable_argsort(turns)]
+    numbers = classes[order] - classes.min()
+    by_class = _stable_argsort(numbers)
+    sizes = np.bincount(numbers)
+    # In class order, an image's turn is its place among its own class.
+    turns = np.arange(len(order)) - np.repeat(np.cumsum(sizes) - sizes, sizes)
+    return order[_sorted_pairs(turns, by_class)]
 
 
 def _stable_argsort(keys: NDArray[Any]) -> NDArray[np.int64]:
     """`np.argsort(keys, kind="stable")`, several times as fast: a radix sort for keys below 2^16, and the sort of one
     array where a key and its index fit one 64-bit integer."""
-    index_bits = len(keys).bit_length()
     key_bits = int(keys.max()).bit_length() if len(keys) and keys.min() >= 0 else 64
     if key_bits <= 16:
         return np.argsort(keys.astype(np.uint16), kind="stable")
-    if key_bits + index_bits > 63:
+    if key_bits + len(keys).bit_length() > 63:
         return np.argsort(keys, kind="stable")
-    packed = keys.astype(np.int64)
-    packed <<= index_bits
-    packed |= np.arange(len(keys))
+    return _sorted_pairs(keys, np.arange(len(keys)))
+
+
+def _sorted_pairs(firsts: NDArray[Any], seconds: NDArray[np.int64]) -> NDArray[np.int64]:
+    """The second members of pairs sorted by both; `seconds` are indices, and both members fit 63 bits together."""
+    bits = len(seconds).bit_length()
+    packed = firsts.astype(np.int64)
+    packed <<= bits
+    packed |= seconds
     packed.sort()
-    packed &= (1 << index_bits) - 1
+    packed &= (1 << bits) - 1
     return packed
-
-
-def _turns(classes: NDArray[np.int32]) -> NDArray[np.int32]:
-    """For each place of a sequence of classes, how often its class has stood before."""
-    by_class = _stable_argsort(classes - classes.min())
-    grouped = classes[by_class]
-    places = np.arange(len(grouped), dtype=np.int32)
-    begins = np.zeros(len(grouped), np.int32)
-    np.multiply(places[1:], grouped[1:] != grouped[:-1], out=begins[1:])
-    np.maximum.accumulate(begins, out=begins)
-    turns = np.empty(len(classes), np.int32)
-    turns[by_class] = places - begins
-    return turns
 
 
 def select(bytes_: NDArray[np.int64], order: NDArray[np.int64], budget: int) -> NDArray[np.int64]:

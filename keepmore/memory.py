@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import ctypes
+from collections.abc import Iterator
+from contextlib import contextmanager
 
 # <malloc.h>: parameters of mallopt(3).
 M_TRIM_THRESHOLD = -1
@@ -27,6 +29,17 @@ def keep_freed_memory() -> bool:
     their pages each time that they come back.
     """
     return _set(M_MMAP_THRESHOLD, KEEP_BYTES) and _set(M_TRIM_THRESHOLD, KEEP_BYTES)
+
+
+@contextmanager
+def freed_memory_kept() -> Iterator[None]:
+    """`keep_freed_memory` for a while: for work on arrays of ten million numbers, one after another."""
+    keep_freed_memory()
+    try:
+        yield
+    finally:
+        _set(M_TRIM_THRESHOLD, LARGE_BLOCK_BYTES)
+        return_large_blocks()
 
 
 def _set(parameter: int, value: int) -> bool:

@@ -17,6 +17,7 @@ from keepmore.budget import Budget
 from keepmore.distance import ORIGINAL, text
 from keepmore.errors import BudgetTooSmall
 from keepmore.index import Summary
+from keepmore.memory import freed_memory_kept
 from keepmore.request import Selection
 from keepmore.store import Store
 
@@ -58,16 +59,18 @@ def read_pool(store: Store, index_key: str, distances: Sequence[float]) -> Pool:
     )
 
 
-def choose(
-    pool: Pool, distances: Sequence[float], selection: Selection, budget: int | None
-) -> Iterator[NDArray[np.int64]]:
+def choose(pool: Pool, distances: Sequence[float], selection: Selection, budget: int | None) -> list[NDArray[np.int64]]:
     """For each distance, the chosen places in the pool: all of them where `budget` (bytes) is None.
 
     Raises BudgetTooSmall naming the distance.
     """
     if budget is None:
-        yield from (np.arange(len(pool.rows)) for _ in distances)
-        return
+        return [np.arange(len(pool.rows)) for _ in distances]
+    with freed_memory_kept():
+        return list(_choose(pool, distances, selection, budget))
+
+
+def _choose(pool: Pool, distances: Sequence[float], selection: Selection, budget: int) -> Iterator[NDArray[np.int64]]:
     balance = pool.labelled if selection.balance is None else selection.balance
     classes = pool.classes if balance else None
     if selection.order == "random":
@@ -103,7 +106,7 @@ def write_subsets(
         "effort": effort,
     }
     made = {}
-    chosen = list(choose(pool, distances, selection, budget_bytes))
+    chosen = choose(pool, distances, selection, budget_bytes)
     for distance, places in zip(distances, chosen, strict=True):
         key = keys.manifest(job_id, subset_id, distance)
         with store.writer(key) as file:
