@@ -12,7 +12,7 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-SIZE_INCHES = (6.4, 4.0)
+SIZE_INCHES = (5.2, 3.7)
 WIDE_INCHES = (13.2, 3.6)
 MOST_BARS = 40
 BLUE, ORANGE, GRAY = "#1f5fa8", "#d1601f", "#8a8f98"

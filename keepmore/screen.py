@@ -145,7 +145,7 @@ class Screen:
             cells += [f"{row['bytes']:,}", f"{100 * row['bytes'] / budget_bytes:.2f} %" if budget_bytes else ""]
             if trained:
                 low, high = row["interval"]
-                cells += [f"{100 * row['top1']:.1f} %", f"{100 * low:.1f} to {100 * high:.1f} %"]
+                cells += [f"{100 * row['top1']:.1f} %", f"{100 * low:.1f}-{100 * high:.1f} %"]
             table.add_row(*cells)
         self.out.print(table)
 
