@@ -96,17 +96,17 @@ def run(dataset: str, written: str, store: str, as_json: bool, processes: int | 
         training=_training(asked),
         limits=Limits(asked["max_pixels"], asked["max_bytes"]),
     )
+    _refuse_store_in_dataset(Path(store).expanduser(), request)
     folder = _opened(store)
-    _refuse_store_in_dataset(folder, request)
     _work(JobBook(folder).create(request), folder, processes, as_json)
 
 
-def _refuse_store_in_dataset(store: FolderStore, request: Request) -> None:
+def _refuse_store_in_dataset(store: Path, request: Request) -> None:
     evaluated = request.evaluation.dataset if request.evaluation else None
     for uri in (request.dataset, *([evaluated] if evaluated else [])):
-        if store.root.resolve().is_relative_to(check_dataset(uri).resolve()):
+        if store.resolve().is_relative_to(check_dataset(uri).resolve()):
             raise InvalidRequest(
-                f"--store {store.root}: lies in the dataset {uri}, whose next listing would find the encoded images; "
+                f"--store {store}: lies in the dataset {uri}, whose next listing would find the encoded images; "
                 "name a folder outside of it"
             )
 

@@ -26,7 +26,6 @@ CODEC = f"k{PREPARATION}-pillow{ENCODER_VERSIONS['pillow']}-pjxl{ENCODER_VERSION
 # From distance 10 on, libjxl 0.12 halves the resolution first: larger, slower and worse than the float just below.
 CLIFF = np.float32(10.0)
 BELOW_CLIFF: float = np.nextafter(CLIFF, np.float32(0)).item()
-EFFORTS = range(1, 11)
 
 FORMATS = ("JPEG", "PNG", "GIF", "BMP", "PPM", "TIFF", "WEBP", "AVIF", "JPEG2000", "TGA")
 READABLE = ", ".join((*FORMATS, "JPEG XL"))

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 from keepmore import distance as distances
 
-SHA256_DIGITS = 64
-
 
 def jobs_prefix() -> str:
     return "jobs/"
@@ -17,10 +15,6 @@ def job(job_id: str) -> str:
 
 def work(job_id: str) -> str:
     return f"work/{job_id}/"
-
-
-def chunks_prefix(job_id: str) -> str:
-    return f"work/{job_id}/chunks/"
 
 
 def chunk(job_id: str, number: int) -> str:

@@ -172,7 +172,7 @@ def _photographs(job: Job, store: Store) -> Iterator[dict[str, Any]]:
 
 
 def _readable_rows(store: Store, key: str) -> Iterator[dict[str, Any]]:
-    """Good rows of the index, the largest sources of the first batch first: they show best what is lost."""
+    """Good rows of the index, in an order that has nothing to do with their names or classes."""
     for batch in index.rows(store, key):
         good = batch.filter(pc.is_null(batch["error_code"]))
         yield from good.sort_by([("path_hash", "ascending")]).to_pylist()
@@ -180,7 +180,7 @@ def _readable_rows(store: Store, key: str) -> Iterator[dict[str, Any]]:
 
 def _source(job: Job, row: dict[str, Any]) -> bytes:
     with SourceReader(job.request.limits.max_bytes) as reader:
-        return reader.read(row["source_uri"])
+        return reader.read(row["source_uri"], row["source_bytes"])
 
 
 def _inline(image: Image.Image) -> str:

@@ -271,7 +271,7 @@ def _samples(rows: Iterator[dict[str, Any]], limits: Limits) -> Iterator[Sample]
         for row in rows:
             if row["label"] is None:
                 continue
-            data = reader.read(row["object_uri"])
+            data = reader.read(row["object_uri"], row["bytes"])
             wrong = manifest.check_bytes(row, data)
             if wrong:
                 raise DatasetChanged(f"{row['object_uri']} {wrong}; put it back as it was and resume the job")

@@ -57,10 +57,6 @@ class Store(Protocol):
         """The address under which others can read `key`."""
         ...
 
-    def remove(self, key: str) -> None:
-        """Remove `key`; no error if it is absent."""
-        ...
-
 
 class FolderStore:
     """A store in a folder: a key is a path below `root`. Writes are a temporary file, sync, then rename."""
@@ -129,10 +125,6 @@ class FolderStore:
 
     def uri(self, key: str) -> str:
         return self._path(key).as_uri()
-
-    def remove(self, key: str) -> None:
-        with self._explained():
-            self._path(key).unlink(missing_ok=True)
 
     def _path(self, key: str) -> Path:
         if not _is_key(key):

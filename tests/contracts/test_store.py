@@ -124,14 +124,6 @@ def test_readers_never_see_half_a_value(any_store: Store) -> None:
     assert set(read) <= set(values)
 
 
-def test_remove_is_idempotent(any_store: Store) -> None:
-    """Else cleaning up twice fails."""
-    any_store.put("work/1/x", b"")
-    any_store.remove("work/1/x")
-    any_store.remove("work/1/x")
-    assert not any_store.exists("work/1/x")
-
-
 @pytest.mark.parametrize("key", ["", "/etc/passwd", "a/../b", "a//b", "./a", "a/", "a\0b"])
 def test_a_key_cannot_leave_the_store(any_store: Store, key: str) -> None:
     """Else a crafted name reads or overwrites files outside the store."""

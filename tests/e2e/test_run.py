@@ -284,6 +284,7 @@ def test_a_store_inside_the_dataset_is_refused(keepmore: Command, sample: Path, 
     done = keepmore("run", str(tmp_path / "d"), "--distances", "4", store=tmp_path / "d" / "store")
     assert done.returncode == 2
     assert "name a folder outside of it" in done.stderr
+    assert not (tmp_path / "d" / "store").exists()
 
 
 def test_errors_can_be_listed_where_there_is_no_report(keepmore: Command, tmp_path: Path) -> None:
