@@ -10,6 +10,7 @@ import json
 from collections.abc import Callable, Container, Iterator
 from dataclasses import asdict, dataclass
 from enum import StrEnum
+from functools import cache
 from importlib.metadata import entry_points
 from typing import Any, Protocol
 
@@ -74,8 +75,9 @@ class Trainer(Protocol):
         ...
 
 
+@cache
 def load_trainer(method: str) -> Trainer:
-    """The installed trainer for a method; raises TrainerMissing."""
+    """The installed trainer for a method, one a process, so that it keeps its model; raises TrainerMissing."""
     for point in entry_points(group="keepmore.trainers", name=method):
         try:
             trainer: Trainer = point.load()()
