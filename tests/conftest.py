@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
 import subprocess
 import sys
@@ -11,10 +12,15 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from hypothesis import settings
 
 from keepmore.isolation import IsolatedDecoder
 from keepmore.sample import write_sample
 from keepmore.store import FolderStore
+
+# A slow machine is no failure; and in CI the same examples are drawn every time.
+settings.register_profile("keepmore", deadline=None, derandomize="CI" in os.environ)
+settings.load_profile("keepmore")
 
 SHARED_DATA = Path(__file__).resolve().parents[2] / "shared" / "data"
 

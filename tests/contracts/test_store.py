@@ -78,7 +78,7 @@ def test_a_folder_of_keys_is_no_key(any_store: Store) -> None:
 
 
 @given(keys=key_lists, prefix=st.text("abc/-.", max_size=3), after=st.text("abc/-.Z", max_size=4))
-@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=60, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @pytest.mark.parametrize("maker", MAKERS.values(), ids=MAKERS)
 def test_keys_are_those_with_the_prefix_in_order(
     maker: Callable[[Path], Store],

@@ -30,7 +30,7 @@ def _gradient(mode: str = "RGB", size: tuple[int, int] = (64, 48)) -> Image.Imag
 
 
 @given(st.floats(0.11, 25.0))
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=300)
 def test_quality_reaches_the_distance(distance: float) -> None:
     """Else a user who asks for distance 4 gets something near it."""
     reached = codec.distance_from_quality(np.array([codec.quality_for(distance)], np.float32))[0]

@@ -13,7 +13,7 @@ from keepmore.errors import UnreadableImage
 
 
 @given(st.integers(1, 700), st.integers(1, 700), st.booleans())
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 def test_the_header_states_the_size(width: int, height: int, container: bool) -> None:
     """Else a cap on pixels lets a bomb through, or refuses a good file."""
     buffer = io.BytesIO()
