@@ -52,16 +52,20 @@ def decoder() -> Iterator[IsolatedDecoder]:
         yield found
 
 
-@pytest.fixture
-def keepmore(tmp_path: Path) -> Command:
-    """Runs the installed `keepmore` command, with a store of the test's own."""
+def installed_command(default_store: Path) -> Command:
+    """Runs the installed `keepmore` command; `store` None leaves --store away, as for commands that take none."""
 
-    def run(*words: str, store: Path | None = tmp_path / "store", timeout: float = 300) -> Any:
+    def run(*words: str, store: Path | None = default_store, timeout: float = 300) -> subprocess.CompletedProcess[str]:
         place = ["--store", str(store)] if store and words[0] not in ("verify", "export", "sample") else []
         command = [str(Path(sys.executable).with_name("keepmore")), *words, *place]
         return subprocess.run(command, capture_output=True, text=True, timeout=timeout, check=False)
 
     return run
+
+
+@pytest.fixture
+def keepmore(tmp_path: Path) -> Command:
+    return installed_command(tmp_path / "store")
 
 
 @pytest.fixture

@@ -50,7 +50,7 @@ def test_killed_at_ten_random_moments_a_job_ends_with_the_same_digests(ran: Ran,
     undisturbed = ran(*words, store=tmp_path / "undisturbed")
     duration = time.monotonic() - begun
     draw = random.Random(20)
-    stages = set()
+    stages = []
     for number in range(KILLS):
         store = tmp_path / f"killed-{number}"
         process = _started(words, store)
@@ -59,12 +59,14 @@ def test_killed_at_ten_random_moments_a_job_ends_with_the_same_digests(ran: Ran,
         if not list(store.glob("jobs/*")):
             continue  # killed before it was accepted: the caller asks again
         job = _only_job(store)
-        stages.add(ran("show", job, store=store)["stage"])
+        stages.append(ran("show", job, store=store)["stage"])
         resumed = ran("resume", job, store=store)
         assert digests(resumed) == digests(undisturbed), f"kill {number}"
         assert resumed["index"] == undisturbed["index"]
         assert ran("show", job, store=store)["state"] == State.SUCCEEDED
-    assert "compress" in stages or "list" in stages, stages
+    interrupted = [stage for stage in stages if stage]
+    assert "compress" in interrupted
+    assert len(interrupted) >= KILLS // 2, "most kills hit a job that was not finished"
 
 
 def test_a_job_killed_again_and_again_still_ends(ran: Ran, sample: Path, tmp_path: Path) -> None:

@@ -14,11 +14,12 @@ from typing import Any
 import pytest
 from playwright.sync_api import sync_playwright
 
-from keepmore import manifest
+from keepmore import index, keys, manifest
 from keepmore.cli import cli
 from keepmore.report import command
 from keepmore.request import Request
-from tests.conftest import Command, digests
+from keepmore.store import FolderStore
+from tests.conftest import Command, digests, installed_command
 
 Ran = Callable[..., dict[str, Any]]
 
@@ -28,10 +29,8 @@ SMALL = ["--distances", "0,4,10"]
 @pytest.fixture(scope="module")
 def finished(sample: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[dict[str, Any], Path]:
     """One finished job with everything in it, and its store: every test reads it, none changes it."""
-    from tests.conftest import keepmore as make
-
     root = tmp_path_factory.mktemp("finished")
-    run = make.__wrapped__(root)  # type: ignore[attr-defined]
+    run = installed_command(root / "store")
     done = run(
         "run", str(sample / "train"), *SMALL, "--budget", "as:10*0.5", "--evaluate", str(sample / "test"),
         "--train", "mobilenet_v2", "--seeds", "2", "--steps", "60", "--json",
@@ -216,9 +215,6 @@ def test_a_hold_out_is_never_kept(ran: Ran, sample: Path) -> None:
     assert made["distances"][0]["images"] == made["index"]["pool"] == 32
     work = Path(made["report"].removeprefix("file://")).parent
     kept = {row["path"] for row in manifest.rows(_manifest(made, "10"))}
-    from keepmore import index, keys
-    from keepmore.store import FolderStore
-
     store = FolderStore(work.parents[1])
     held = {row["path"] for batch in index.rows(store, keys.evaluation(made["job"])) for row in batch.to_pylist()}
     assert len(held) == 16

@@ -10,11 +10,12 @@ from typing import Any
 
 import pyarrow as pa
 import pyarrow.csv as pa_csv
+import pyarrow.parquet as pq
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from keepmore import manifest
+from keepmore import codec, manifest
 from keepmore.errors import InvalidRequest
 from keepmore.request import Limits
 
@@ -114,8 +115,6 @@ def written(tmp_path: Path, sample: Path) -> Path:
 
 
 def _size(file: Path) -> tuple[int, int]:
-    from keepmore import codec
-
     return codec.decode(file.read_bytes(), 10**8).size
 
 
@@ -148,8 +147,6 @@ def test_verify_finds_altered_manifests(tmp_path: Path, written: Path) -> None:
     """Else a manifest that lost rows, or exceeds its budget, is believed."""
     with manifest.opened(written) as parquet:
         table, about = parquet.read(), manifest.metadata(parquet)
-    import pyarrow.parquet as pq
-
     with pq.ParquetWriter(tmp_path / "short.parquet", manifest.SCHEMA) as writer:
         writer.write_table(table.slice(0, 1))
         writer.add_key_value_metadata({manifest.METADATA: json.dumps(about | {"budget_bytes": 5}).encode()})
@@ -184,8 +181,6 @@ def test_exports_hold_what_the_manifest_holds(written: Path) -> None:
 
 def test_what_is_no_manifest_is_refused(tmp_path: Path) -> None:
     """Else a wrong file name ends in a traceback, or verifies as an empty manifest."""
-    import pyarrow.parquet as pq
-
     (tmp_path / "text").write_text("hello")
     pq.write_table(pa.table({"a": [1]}), tmp_path / "other.parquet")
     for name, message in (("none", "no such file"), ("text", "not readable"), ("other.parquet", "not a manifest")):
