@@ -25,6 +25,7 @@ from keepmore.jobs import JobBook
 from keepmore.local import run_job
 from keepmore.request import Request
 from keepmore.sample import write_sample
+from keepmore.site import Site
 from keepmore.steps import Kind, Step
 from keepmore.store import FolderStore
 
@@ -45,7 +46,7 @@ def ours(dataset: Path, work: Path) -> float:
     def note(step: Step) -> None:
         ends[step.kind] = time.perf_counter()
 
-    run_job(job, store, PROCESSES, lambda step, progress: None, note)
+    run_job(job, Site(str(store.root)), store, PROCESSES, lambda step, progress: None, note)
     return ends[Kind.COMPRESS] - ends[Kind.LIST]
 
 

@@ -23,6 +23,7 @@ from keepmore.jobs import JobBook
 from keepmore.local import run_job
 from keepmore.request import Request
 from keepmore.sample.scene import picture
+from keepmore.site import Site
 from keepmore.steps import Kind, Step
 from keepmore.store import FolderStore
 
@@ -53,7 +54,7 @@ def worker(folder: Path) -> float:
             if step.kind is Kind.COMPRESS:
                 peaks.append(max(peak_megabytes(child.pid) for child in mp.active_children()))
 
-        run_job(job, store, 1, lambda step, progress: None, note)
+        run_job(job, Site(str(store.root)), store, 1, lambda step, progress: None, note)
     return peaks[-1]
 
 

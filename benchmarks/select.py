@@ -1,24 +1,41 @@
-"""Time and memory of selection over 10^5, 10^6 and 10^7 images at six distances.
+"""Time and memory of selection over 10^5, 10^6 and 10^7 images at six distances, and of writing the manifests of 10^5.
 
-Each row is a process of its own that draws sizes for that many images, ranks them, orders them in balanced turns of
-100 classes, and takes the longest prefix that fits at every distance. `python -m benchmarks.select`.
+Each row of the first table is a process of its own that draws sizes for that many images, ranks them, orders them in
+balanced turns of 100 classes, and takes the longest prefix that fits at every distance. The second compares the whole
+select step, from an index to six manifests, with the few lines of pyarrow that one would write instead: the same rows,
+without digests, object URIs and page checksums. `python -m benchmarks.select`.
 """
 
 from __future__ import annotations
 
 import json
+import statistics
 import sys
+import tempfile
 import time
+from decimal import Decimal
+from pathlib import Path
 
 import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
 
 from benchmarks.table import in_new_process, peak_megabytes, show
+from keepmore import budget as budgets
+from keepmore import index, keys
+from keepmore.budget import DistanceBudget
+from keepmore.index import Summary
 from keepmore.request import Selection
-from keepmore.subset import Pool, choose
+from keepmore.store import FolderStore
+from keepmore.subset import Pool, choose, write_subsets
 
 COUNTS = (10**5, 10**6, 10**7)
 DISTANCES = (0.0, 2.0, 4.0, 6.0, 8.0, 10.0)
 CLASSES = 100
+MANIFEST_IMAGES = 10**5
+CHUNK_IMAGES = 512
+ROUNDS = 5
 
 
 def measure(images: int, order: str) -> dict[str, float]:
@@ -38,6 +55,95 @@ def measure(images: int, order: str) -> dict[str, float]:
     return {"seconds": time.perf_counter() - begun, "megabytes": peak_megabytes(), "kept": kept[-1]}
 
 
+def drawn_index(store: FolderStore, job_id: str) -> Summary:
+    """An index of MANIFEST_IMAGES images with random sizes and checksums, in row groups as the index step writes."""
+    rng = np.random.default_rng(0)
+    schema = index.schema(DISTANCES)
+    summary = Summary(pool_bytes=dict.fromkeys(DISTANCES, 0))
+    with store.writer(keys.index(job_id)) as file, pq.ParquetWriter(file, schema, compression="zstd") as writer:
+        for start in range(0, MANIFEST_IMAGES, CHUNK_IMAGES):
+            part = _drawn_part(rng, np.arange(start, min(start + CHUNK_IMAGES, MANIFEST_IMAGES)), schema)
+            writer.write_table(part)
+            for distance in DISTANCES:
+                summary.pool_bytes[distance] += pc.sum(part[index.column("bytes", distance)]).as_py()
+    return summary
+
+
+def _drawn_part(rng: np.random.Generator, numbers: np.ndarray, schema: pa.Schema) -> pa.Table:
+    original = rng.lognormal(10, 0.6, len(numbers)).astype(np.int64) + 500
+    paths = [f"class-{number // 1000:03d}/photograph-{number:08d}.jpg" for number in numbers]
+    found = {
+        "split": ["pool"] * len(numbers),
+        "path": paths,
+        "path_hash": rng.integers(0, 2**64, len(numbers), np.uint64),
+        "source_uri": [f"file:///data/photographs/{path}" for path in paths],
+        "label": [path.partition("/")[0] for path in paths],
+        "source_bytes": original,
+        "source_sha256": _checksums(rng, len(numbers)),
+        "width": [640] * len(numbers),
+        "height": [480] * len(numbers),
+    }
+    for d in DISTANCES:
+        found[index.column("bytes", d)] = (original / (1 + 0.5 * d)).astype(np.int64)
+        found[index.column("encoding", d)] = ["lossy" if d else "original"] * len(numbers)
+        found[index.column("sha256", d)] = _checksums(rng, len(numbers))
+    nothing = [None] * len(numbers)
+    return pa.Table.from_arrays([pa.array(found.get(f.name, nothing), f.type) for f in schema], schema=schema)
+
+
+def _checksums(rng: np.random.Generator, count: int) -> list[str]:
+    return [rng.bytes(32).hex() for _ in range(count)]
+
+
+def by_hand(index_file: Path, folder: Path, budget: int) -> None:
+    """The same subsets as `write_subsets` writes them, with pyarrow and numpy alone."""
+    table = pq.read_table(index_file)
+    table = table.filter(pc.is_null(table["error_code"]))
+    order = np.argsort(budgets.ranks(table["path_hash"].to_numpy(), 0), kind="stable")
+    shared = ["path", "source_uri", "label", "width", "height", "source_sha256"]
+    for d in DISTANCES:
+        own = [index.column(name, d) for name in ("bytes", "encoding", "sha256", "encoder_distance")]
+        kept = np.searchsorted(np.cumsum(table[own[0]].to_numpy()[order]), budget, side="right")
+        chosen = table.select([*shared, *own]).take(np.sort(order[:kept]))
+        pq.write_table(chosen, folder / f"{d}.parquet", compression="zstd")
+
+
+def measure_manifests() -> dict[str, list[float]]:
+    """Seconds of every round, in turn: the select step, and the same by hand."""
+    found: dict[str, list[float]] = {"keepmore": [], "by hand": []}
+    with tempfile.TemporaryDirectory() as folder:
+        store = FolderStore(Path(folder) / "store")
+        summary = drawn_index(store, "job")
+        budget = DistanceBudget(10.0, Decimal("0.5"))
+        selection = Selection(balance=False)
+        for _ in range(ROUNDS):
+            begun = time.perf_counter()
+            write_subsets(store, "job", DISTANCES, 3, budget, selection, "subset", summary)
+            found["keepmore"].append(time.perf_counter() - begun)
+            begun = time.perf_counter()
+            by_hand(store.root / keys.index("job"), Path(folder), budget.bytes(summary.pool_bytes))
+            found["by hand"].append(time.perf_counter() - begun)
+    return found
+
+
+def show_manifests() -> None:
+    found = json.loads(in_new_process("benchmarks.select", "manifests"))
+    ratios = [ours / hand for ours, hand in zip(found["keepmore"], found["by hand"], strict=True)]
+    spread = f"{statistics.median(ratios):.2f} ({min(ratios):.2f} to {max(ratios):.2f})"
+    show(
+        f"Index of {MANIFEST_IMAGES:,} images to manifests at {len(DISTANCES)} distances, half of the pool at 10",
+        ["way", "seconds", "against by hand"],
+        [
+            [
+                "keepmore: manifests with digests, URIs, page checksums",
+                f"{statistics.median(found['keepmore']):.2f}",
+                spread,
+            ],
+            ["pyarrow by hand: the rows alone", f"{statistics.median(found['by hand']):.2f}", "1.00"],
+        ],
+    )
+
+
 def main() -> None:
     rows = []
     for order in ("random", "smallest"):
@@ -55,9 +161,13 @@ def main() -> None:
         rows,
     )
 
+    show_manifests()
+
 
 if __name__ == "__main__":
-    if len(sys.argv) > 1:
+    if sys.argv[1:] == ["manifests"]:
+        print(json.dumps(measure_manifests()))
+    elif len(sys.argv) > 1:
         print(json.dumps(measure(int(sys.argv[1]), sys.argv[2])))
     else:
         main()

@@ -17,7 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from keepmore.distance import text
-from keepmore.errors import BudgetTooSmall, InvalidRequest
+from keepmore.errors import BudgetOutOfRange, BudgetTooSmall, InvalidRequest, WrongType
 
 LARGEST_BYTES = 2**63 - 1
 LARGEST_EXPONENT = 18
@@ -95,12 +95,12 @@ def from_json(value: Any) -> Budget | None:
     if value is None:
         return None
     if isinstance(value, bool) or not isinstance(value, int | str | dict):
-        raise InvalidRequest(f"budget: {value!r} is not possible; give {FORMS}")
+        raise WrongType(f"budget: {value!r} is not possible; give {FORMS}")
     if isinstance(value, dict):
         return _from_object(value)
     size = value if isinstance(value, int) else parse_size(value)
     if not 0 < size <= LARGEST_BYTES:
-        raise InvalidRequest(f"budget: {size} bytes is not possible; give at least 1 and at most {LARGEST_BYTES}")
+        raise BudgetOutOfRange(f"budget: {size} bytes is not possible; give at least 1 and at most {LARGEST_BYTES}")
     return BytesBudget(size)
 
 
@@ -113,7 +113,7 @@ def _from_object(value: dict[str, Any]) -> Budget:
     if set(value) in ({"as_distance"}, {"as_distance", "fraction"}):
         fraction = _positive(value.get("fraction", 1), "fraction")
         if fraction > 1:
-            raise InvalidRequest(f"budget.fraction: {fraction} is over 1; give a part of the pool, such as 0.5")
+            raise BudgetOutOfRange(f"budget.fraction: {fraction} is over 1; give a part of the pool, such as 0.5")
         return DistanceBudget(float(value["as_distance"]), fraction)
     raise InvalidRequest(f"budget: the fields {sorted(value)} do not make one; give {FORMS}")
 
@@ -146,7 +146,7 @@ def _positive(value: Any, name: str) -> Decimal:
     except InvalidOperation:
         raise InvalidRequest(f"budget.{name}: {value!r} is not a number; give {FORMS}") from None
     if not number.is_finite() or number <= 0 or abs(number.adjusted()) > LARGEST_EXPONENT:
-        raise InvalidRequest(f"budget.{name}: {value} is not possible; give a number above 0, below 10^18")
+        raise BudgetOutOfRange(f"budget.{name}: {value} is not possible; give a number above 0, below 10^18")
     return number
 
 

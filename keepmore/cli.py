@@ -9,25 +9,27 @@ import signal
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from importlib.metadata import entry_points
 from pathlib import Path
 from typing import Any
 
 import click
 
-from keepmore import __version__, index, keys, manifest
+from keepmore import __version__, manifest
 from keepmore import budget as budgets
 from keepmore import distance as distances
-from keepmore.datasets import absolute_uri, check_dataset
-from keepmore.errors import DatasetError, InvalidRequest, JobNotFound, JobNotReady, KeepmoreError, StoreUnwritable
-from keepmore.isolation import IsolatedDecoder
-from keepmore.jobs import Job, JobBook
-from keepmore.local import run_job
+from keepmore.access import Access
+from keepmore.client import Client
+from keepmore.datasets import absolute_uri
+from keepmore.desk import Desk, LocalDesk
+from keepmore.errors import DatasetError, InvalidRequest, JobNotFound, KeepmoreError, StoreUnwritable
+from keepmore.estimate import SAMPLE_IMAGES
+from keepmore.estimates import Question
+from keepmore.remote import RemoteDesk
 from keepmore.request import Evaluation, Limits, Request, Selection, Training
 from keepmore.sample import write_sample
-from keepmore.screen import JobProgress, Screen
-from keepmore.status import status
-from keepmore.steps import Workshop, ask_for_subset, output, run_step
-from keepmore.store import FolderStore
+from keepmore.screen import Screen
+from keepmore.site import Site
 
 DEFAULT_STORE = "~/.local/share/keepmore"
 EXIT_FAILED, EXIT_USAGE, EXIT_PROBLEMS, EXIT_INTERRUPTED = 1, 2, 3, 130
@@ -36,9 +38,53 @@ WRONG_REQUESTS = (InvalidRequest, DatasetError, JobNotFound)
 
 Command = Callable[..., Any]
 
-store_option = click.option(
-    "--store", default=DEFAULT_STORE, show_default=True, metavar="DIR", help="Folder that holds jobs and objects."
+
+def place_options(command: Command) -> Command:
+    """Where the command takes its question: a store, or a service."""
+    for option in (
+        click.option(
+            "--api-key", envvar="KEEPMORE_API_KEY", metavar="KEY", help="For --server. Also KEEPMORE_API_KEY."
+        ),
+        click.option(
+            "--server", envvar="KEEPMORE_SERVER", metavar="URL", help="Ask this service. Also KEEPMORE_SERVER."
+        ),
+        click.option(
+            "--store",
+            default=DEFAULT_STORE,
+            show_default=True,
+            metavar="PLACE",
+            help="Folder, or s3://bucket/prefix, that holds jobs and objects.",
+        ),
+    ):
+        command = option(command)
+    return command
+
+
+def training_options(command: Command) -> Command:
+    for option in (
+        click.option("--seeds", type=int, default=3, show_default=True, help="Trainings per distance."),
+        click.option(
+            "--steps", type=int, default=300, show_default=True, help="Training steps, the same at every distance."
+        ),
+        click.option(
+            "--weights", default="default", show_default=True, help="default, none, torchvision's name, or a file."
+        ),
+        click.option(
+            "--train", metavar="MODEL", help="Train a linear probe on this torchvision classifier, per distance."
+        ),
+    ):
+        command = option(command)
+    return command
+
+
+distances_option = click.option(
+    "--distances", "written", default="0,2,4,6,8,10", show_default=True, help="0 is the original file."
 )
+effort_option = click.option("--effort", type=int, default=3, show_default=True, help="Encoder effort, 1 to 10.")
+budget_option = click.option(
+    "--budget", help="508MB, 485MiB, as:10, as:10*0.5 or cost:11.68@0.023; without it every image is kept."
+)
+processes_option = click.option("--processes", type=click.IntRange(1), help="Worker processes; default one a core.")
 json_option = click.option("--json", "as_json", is_flag=True, help="Print one JSON document, for machines.")
 
 
@@ -54,7 +100,31 @@ def selection_options(command: Command) -> Command:
     return command
 
 
-@click.group(context_settings={"help_option_names": ["-h", "--help"]})
+class _Commands(click.Group):
+    """The commands of this module, and those that installed services add."""
+
+    def list_commands(self, context: click.Context) -> list[str]:
+        return sorted({*super().list_commands(context), *(point.name for point in _added())})
+
+    def get_command(self, context: click.Context, name: str) -> click.Command | None:
+        own = super().get_command(context, name)
+        if own:
+            return own
+        for point in _added():
+            if point.name == name:
+                try:
+                    found: click.Command = point.load()
+                except ImportError as error:
+                    raise InvalidRequest(f"{name} needs more ({error}): pip install 'keepmore[api]'") from error
+                return found
+        return None
+
+
+def _added() -> Any:
+    return entry_points(group="keepmore.commands")
+
+
+@click.group(cls=_Commands, context_settings={"help_option_names": ["-h", "--help"]})
 @click.version_option(__version__, prog_name="keepmore")
 def cli() -> None:
     """Keep more training images in the same storage.
@@ -66,93 +136,91 @@ def cli() -> None:
 
 @cli.command()
 @click.argument("dataset")
-@click.option("--distances", "written", default="0,2,4,6,8,10", show_default=True, help="0 is the original file.")
-@click.option("--effort", type=int, default=3, show_default=True, help="Encoder effort, 1 to 10.")
-@click.option("--budget", help="508MB, 485MiB, as:10, as:10*0.5 or cost:11.68@0.023; without it every image is kept.")
+@distances_option
+@effort_option
+@budget_option
 @selection_options
 @click.option("--evaluate", metavar="DATASET", help="Images to test on; never compressed, never kept.")
 @click.option("--holdout", type=float, help="Hold this fraction of each class out for testing instead.")
-@click.option("--train", metavar="MODEL", help="Train a linear probe on this torchvision classifier, per distance.")
-@click.option("--weights", default="default", show_default=True, help="default, none, torchvision's name, or a file.")
-@click.option("--steps", type=int, default=300, show_default=True, help="Training steps, the same at every distance.")
-@click.option("--seeds", type=int, default=3, show_default=True, help="Trainings per distance.")
+@training_options
 @click.option("--max-pixels", type=int, default=64_000_000, show_default=True, help="Cap on one image.")
 @click.option("--max-bytes", type=int, default=100_000_000, show_default=True, help="Cap on one image's file.")
-@click.option("--processes", type=click.IntRange(1), help="Worker processes; default one a core.")
-@store_option
+@processes_option
+@place_options
 @json_option
-def run(dataset: str, written: str, store: str, as_json: bool, processes: int | None, **asked: Any) -> None:
+def run(dataset: str, written: str, as_json: bool, **asked: Any) -> None:
     """Compress DATASET at every distance, fit the budget, train, and report.
 
-    DATASET is a folder (one folder a class), a .tar, or a .csv, .jsonl or .parquet table.
+    DATASET is a folder (one folder a class), a .tar, or a .csv, .jsonl or .parquet table; or s3://bucket/prefix, or
+    such a file under s3:// or https://.
     """
+    here = asked["server"] is None
     request = Request(
-        dataset=absolute_uri(dataset),
+        dataset=_dataset(dataset, here),
         distances=distances.parse(written),
         effort=asked["effort"],
         budget=None if asked["budget"] is None else budgets.parse(asked["budget"]),
         selection=Selection(asked["order"], asked["balance"], asked["seed"]),
-        evaluation=_evaluation(asked["evaluate"], asked["holdout"]),
-        training=_training(asked),
+        evaluation=_evaluation(asked["evaluate"], asked["holdout"], here),
+        training=_training(asked, here) if asked["train"] else None,
         limits=Limits(asked["max_pixels"], asked["max_bytes"]),
     )
-    _refuse_store_in_dataset(Path(store).expanduser(), request)
-    folder = _opened(store)
-    _work(JobBook(folder).create(request), folder, processes, as_json)
+    desk = _desk(asked)
+    _work(desk, desk.start(request), as_json)
 
 
-def _refuse_store_in_dataset(store: Path, request: Request) -> None:
-    evaluated = request.evaluation.dataset if request.evaluation else None
-    for uri in (request.dataset, *([evaluated] if evaluated else [])):
-        if store.resolve().is_relative_to(check_dataset(uri).resolve()):
-            raise InvalidRequest(
-                f"--store {store}: lies in the dataset {uri}, whose next listing would find the encoded images; "
-                "name a folder outside of it"
-            )
+def _dataset(written: str, here: bool) -> str:
+    if not here and "://" not in written:
+        raise InvalidRequest(f"{written} is a path of this machine; give the server a URI, such as s3://bucket/prefix")
+    return absolute_uri(written)
 
 
-def _evaluation(dataset: str | None, holdout: float | None) -> Evaluation | None:
+def _desk(asked: dict[str, Any]) -> Desk:
+    if asked["server"] is not None:
+        return RemoteDesk(Client(asked["server"], asked["api_key"]))
+    site = Site(asked["store"], Access.from_environment(os.environ))
+    return LocalDesk(site, DEFAULT_STORE, asked.get("processes") or os.cpu_count() or 1)
+
+
+def _evaluation(dataset: str | None, holdout: float | None, here: bool) -> Evaluation | None:
     if dataset is None and holdout is None:
         return None
-    return Evaluation(dataset=dataset and absolute_uri(dataset), holdout=holdout)
+    return Evaluation(dataset=dataset and _dataset(dataset, here), holdout=holdout)
 
 
-def _training(asked: dict[str, Any]) -> Training | None:
-    if asked["train"] is None:
-        return None
+def _training(asked: dict[str, Any], here: bool) -> Training:
     weights = asked["weights"]
-    if Path(weights).is_file():
+    if here and Path(weights).is_file():
         weights = str(Path(weights).resolve())
-    return Training(model=asked["train"], weights=weights, steps=asked["steps"], seeds=asked["seeds"])
+    model = asked["train"] or Training().model
+    return Training(model=model, weights=weights, steps=asked["steps"], seeds=asked["seeds"])
 
 
 @cli.command()
 @click.argument("job")
-@click.option("--processes", type=click.IntRange(1), help="Worker processes; default one a core.")
-@store_option
+@processes_option
+@place_options
 @json_option
-def resume(job: str, store: str, processes: int | None, as_json: bool) -> None:
+def resume(job: str, as_json: bool, **asked: Any) -> None:
     """Do what is missing of JOB, after a crash, a full disk or Ctrl-C; nothing that is done is done again."""
-    folder = _opened(store)
-    _work(JobBook(folder).get(job), folder, processes, as_json)
+    _work(_desk(asked), job, as_json)
 
 
-def _work(job: Job, store: FolderStore, processes: int | None, as_json: bool) -> None:
+def _work(desk: Desk, job: str, as_json: bool) -> None:
     screen = Screen(as_json)
-    again = _resume_command(job, store)
+    again = shlex.join(desk.resume_words(job))
     signal.signal(signal.SIGTERM, _interrupt)
     try:
-        screen.say(f"job {job.id}; to go on after an interruption: {again}")
-        with JobProgress(screen, job, store) as progress:
-            run_job(job, store, processes or os.cpu_count() or 1, progress.add, progress.done)
+        screen.say(f"job {job}; to go on after an interruption: {again}")
+        made = desk.work(job, screen)
     except KeyboardInterrupt:
         screen.complain(f"stopped; nothing is lost. Go on with: {again}")
         sys.exit(EXIT_INTERRUPTED)
+    except JobNotFound:
+        raise
     except KeepmoreError as error:
         screen.fail(error, again if error.retryable else None)
         sys.exit(EXIT_USAGE if isinstance(error, InvalidRequest) else EXIT_FAILED)
-    made = json.loads(store.get(keys.report(job.id)))
-    made["report"] = store.uri(keys.report_page(job.id))
     screen.result(made)
 
 
@@ -160,74 +228,111 @@ def _interrupt(number: int, frame: object) -> None:
     raise KeyboardInterrupt
 
 
-def _resume_command(job: Job, store: FolderStore) -> str:
-    place = "" if store.root == Path(DEFAULT_STORE).expanduser() else f" --store {shlex.quote(str(store.root))}"
-    return f"keepmore resume {job.id}{place}"
-
-
 @cli.command()
 @click.argument("job")
 @click.option("--budget", required=True, help="As for `run`.")
 @selection_options
-@store_option
+@place_options
 @json_option
-def select(job: str, budget: str, order: str, balance: bool | None, seed: int, store: str, as_json: bool) -> None:
+def select(job: str, budget: str, order: str, balance: bool | None, seed: int, as_json: bool, **asked: Any) -> None:
     """Another budget or order over the index of JOB: nothing is compressed again."""
-    folder = _opened(store)
-    found = JobBook(folder).get(job)
-    step = ask_for_subset(found, folder, budgets.parse(budget), Selection(order, balance, seed))
-    with IsolatedDecoder() as decoder:
-        run_step(found, step, folder, Workshop(decoder, lambda progress: None))
-    Screen(as_json).subsets(json.loads(folder.get(output(found, step))))
+    made = _desk(asked).select(job, budgets.parse(budget), Selection(order, balance, seed))
+    Screen(as_json).subsets(made)
+
+
+@cli.command()
+@click.argument("job")
+@click.option("--subset", metavar="ID", help="Which subset to train on; default the job's own.")
+@training_options
+@processes_option
+@place_options
+@json_option
+def train(job: str, subset: str | None, as_json: bool, **asked: Any) -> None:
+    """Train another model on the subsets of JOB; nothing is compressed or selected again."""
+    screen = Screen(as_json)
+    training = _training(asked, asked["server"] is None)
+    screen.training(_desk(asked).train(job, subset, training, screen))
+
+
+@cli.command()
+@click.argument("dataset")
+@distances_option
+@effort_option
+@budget_option
+@selection_options
+@click.option("--images", type=int, default=SAMPLE_IMAGES, show_default=True, help="How many images to sample.")
+@place_options
+@json_option
+def estimate(dataset: str, written: str, effort: int, budget: str | None, as_json: bool, **asked: Any) -> None:
+    """What DATASET would take at every distance, and how many images would fit, judged by a sample of it."""
+    question = Question(
+        dataset=_dataset(dataset, asked["server"] is None),
+        distances=distances.parse(written),
+        effort=effort,
+        budget=None if budget is None else budgets.parse(budget),
+        selection=Selection(asked["order"], asked["balance"], asked["seed"]),
+        images=asked["images"],
+    )
+    screen = Screen(as_json)
+    screen.estimate(_desk(asked).estimate(question, screen))
 
 
 @cli.command()
 @click.argument("job", required=False)
-@store_option
+@place_options
 @json_option
-def show(job: str | None, store: str, as_json: bool) -> None:
-    """How JOB stands; without JOB, all jobs of the store."""
-    folder = _opened(store)
-    book = JobBook(folder)
-    screen = Screen(as_json)
+def show(job: str | None, as_json: bool, **asked: Any) -> None:
+    """How JOB stands; without JOB, all jobs."""
+    desk, screen = _desk(asked), Screen(as_json)
     if job is None:
-        screen.jobs([book.get(name) for name in book.ids()])
+        screen.jobs(desk.jobs())
     else:
-        screen.status(status(book.get(job), folder))
+        screen.status({**desk.status(job), "subsets": desk.subsets(job)})
 
 
 @cli.command()
-@click.argument("manifest_file", metavar="MANIFEST", type=click.Path(path_type=Path))
+@click.argument("job")
+@place_options
+def cancel(job: str, **asked: Any) -> None:
+    """Stop JOB within seconds; what is done is kept, and `resume` goes on with it."""
+    _desk(asked).cancel(job)
+
+
+@cli.command()
+@click.argument("reference", metavar="MANIFEST")
 @click.option("--max-pixels", type=int, default=64_000_000, show_default=True, help="Cap on one image.")
 @click.option("--max-bytes", type=int, default=100_000_000, show_default=True, help="Cap on one image's file.")
+@place_options
 @json_option
-def verify(manifest_file: Path, max_pixels: int, max_bytes: int, as_json: bool) -> None:
-    """Read every object of MANIFEST again: sizes, checksums, decodability, totals and digest. Exit 3 on a problem."""
+def verify(reference: str, max_pixels: int, max_bytes: int, as_json: bool, **asked: Any) -> None:
+    """Read every object of MANIFEST again: sizes, checksums, decodability, totals and digest. Exit 3 on a problem.
+
+    MANIFEST is a file, or JOB/DISTANCE, or JOB/SUBSET/DISTANCE.
+    """
     screen = Screen(as_json)
-    with manifest.opened(manifest_file) as parquet:
-        about = manifest.metadata(parquet)
-    with screen.counting("verify", about["images"]) as on_row:
-        problems = list(manifest.verify(manifest_file, Limits(max_pixels, max_bytes), on_row))
-    screen.verified(manifest_file, about, problems)
+    with _desk(asked).manifest(reference) as file:
+        with manifest.opened(file) as parquet:
+            about = manifest.metadata(parquet)
+        with screen.counting("verify", about["images"]) as on_row:
+            access, limits = Access.from_environment(os.environ), Limits(max_pixels, max_bytes)
+            problems = list(manifest.verify(file, limits, on_row, access))
+    screen.verified(reference, about, problems)
     sys.exit(EXIT_PROBLEMS if problems else 0)
 
 
 @cli.command()
-@click.argument("manifest_file", metavar="MANIFEST", type=click.Path(path_type=Path))
+@click.argument("reference", metavar="MANIFEST")
 @click.argument("out", type=click.Path(path_type=Path))
-def export(manifest_file: Path, out: Path) -> None:
-    """Write MANIFEST to OUT as .ndjson or .csv."""
-    if out.suffix not in (".csv", ".ndjson"):
-        raise InvalidRequest(f"{out}: name the file .ndjson or .csv")
+@place_options
+def export(reference: str, out: Path, **asked: Any) -> None:
+    """Write MANIFEST (a file, JOB/DISTANCE or JOB/SUBSET/DISTANCE) to OUT as .ndjson, .csv or .parquet."""
+    if out.suffix not in manifest.EXPORTS:
+        raise InvalidRequest(f"{out}: name the file {', '.join(manifest.EXPORTS)}")
     temporary = out.with_name(out.name + ".part")
-    with _writable(out):
+    with _desk(asked).manifest(reference) as file, _writable(out):
         try:
-            if out.suffix == ".ndjson":
-                with temporary.open("w", encoding="utf-8") as text_file:
-                    manifest.export_ndjson(manifest_file, text_file)
-            else:
-                with temporary.open("wb") as file:
-                    manifest.export_csv(manifest_file, file)
+            with temporary.open("wb") as target:
+                target.writelines(manifest.EXPORTS[out.suffix](file))
             temporary.replace(out)
         finally:
             temporary.unlink(missing_ok=True)
@@ -243,14 +348,10 @@ def _writable(path: Path) -> Iterator[None]:
 
 @cli.command()
 @click.argument("job")
-@store_option
-def errors(job: str, store: str) -> None:
+@place_options
+def errors(job: str, **asked: Any) -> None:
     """Every image of JOB that failed and why, as NDJSON: one JSON object a line."""
-    folder = _opened(store)
-    found = JobBook(folder).get(job)
-    if not folder.exists(keys.index_summary(found.id)):
-        raise JobNotReady(f"job {job} has no index yet; let it finish first: {_resume_command(found, folder)}")
-    for row in index.errors(folder, keys.index(found.id), keys.evaluation(found.id)):
+    for row in _desk(asked).errors(job):
         click.echo(json.dumps(row, ensure_ascii=False))
 
 
@@ -272,10 +373,6 @@ def sample(folder: Path, train_images: int, test_images: int, seed: int) -> None
             processes=os.cpu_count() or 1,
             on_image=lambda done, total: on_row(1, 0, total),
         )
-
-
-def _opened(store: str) -> FolderStore:
-    return FolderStore(Path(store).expanduser())
 
 
 def main() -> None:

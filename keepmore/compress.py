@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import hashlib
+import time
 import traceback
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Container, Iterator, Sequence
 from dataclasses import dataclass, field
 from functools import cache
 from typing import Any
@@ -13,11 +14,12 @@ import pyarrow as pa
 from PIL import Image
 
 from keepmore import codec, index, jxl, keys
+from keepmore.access import Access
 from keepmore.budget import path_hash
 from keepmore.codec import Pixels
 from keepmore.datasets import SourceReader
 from keepmore.distance import ORIGINAL
-from keepmore.errors import DatasetChanged, ImageError, StoreError
+from keepmore.errors import DatasetError, ImageError, InvalidRequest, StoreError
 from keepmore.index import Listed
 from keepmore.isolation import IsolatedDecoder
 from keepmore.request import LARGEST_PIXELS, Limits
@@ -32,12 +34,22 @@ Report = Callable[["Progress"], None]
 
 @dataclass(frozen=True, slots=True)
 class Progress:
-    """What one image added: failed or not, bytes read and bytes of its encodings."""
+    """What one image added, or several: how many failed, bytes read, bytes of their encodings, seconds of encoding."""
 
     images: int = 0
     failed: int = 0
     bytes_in: int = 0
     bytes_out: int = 0
+    encode_s: float = 0.0
+
+    def __add__(self, other: Progress) -> Progress:
+        return Progress(
+            self.images + other.images,
+            self.failed + other.failed,
+            self.bytes_in + other.bytes_in,
+            self.bytes_out + other.bytes_out,
+            self.encode_s + other.encode_s,
+        )
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,20 +73,23 @@ class Compressor:
     effort: int
     limits: Limits
     decoder: IsolatedDecoder
+    access: Access = field(default_factory=Access)
     isolate: bool = False
     _pending: dict[str, bytes] = field(default_factory=dict)
+    _encode_s: float = 0.0
 
     def chunk(self, rows: Sequence[Listed], report: Report) -> pa.Table:
         """The part for a chunk: one row an image, shape (len(rows),); its objects are in the store on return.
 
-        Raises DatasetChanged and StoreError; whatever else is wrong with an image becomes its row's error.
+        Raises DatasetError and StoreError; whatever else is wrong with an image becomes its row's error.
         """
         done = []
-        with SourceReader(self.limits.max_bytes) as reader:
+        with SourceReader(self.limits.max_bytes, self.access) as reader:
             for row in rows:
+                self._encode_s = 0.0
                 result = self._one(row, reader)
                 done.append(result)
-                report(_progress(result, self.distances))
+                report(_progress(result, self.distances, self._encode_s))
         self._flush()
         return pa.Table.from_pylist(done, index.schema(self.distances))
 
@@ -88,12 +103,12 @@ class Compressor:
             "label": entry.label,
         }
         try:
-            source = reader.read(entry.uri, entry.size, entry.mtime_ns)
+            source = reader.read(entry.uri, entry.size, entry.version)
             result["source_bytes"] = len(source)
             self._encode_into(result, source, self.distances if row.split == index.POOL else (ORIGINAL,))
-        except (DatasetChanged, StoreError):
+        except (DatasetError, StoreError):
             raise
-        except ImageError as error:
+        except (ImageError, InvalidRequest) as error:
             result |= {"error_code": error.code, "error": error.message}
         except Exception as error:  # noqa: BLE001 one image never fails a job: what it raised stands in its row
             text = "".join(traceback.format_exception(error, limit=-3))
@@ -102,7 +117,9 @@ class Compressor:
 
     def _encode_into(self, result: dict[str, Any], source: bytes, distances: Sequence[float]) -> None:
         sha256 = hashlib.sha256(source).hexdigest()
-        known = {d: found for d in distances if d != ORIGINAL and (found := self._known(sha256, d))}
+        # One listing an image, not a question a distance: over a network that is most of what a chunk costs.
+        there = set(self.store.keys(keys.objects_prefix(sha256)))
+        known = {d: found for d in distances if d != ORIGINAL and (found := self._known(sha256, d, there))}
         missing = [d for d in distances if d != ORIGINAL and d not in known]
         if known and not missing:
             width, height = jxl.size(next(iter(known.values())).data)
@@ -111,9 +128,11 @@ class Compressor:
             # Only the bare pixels stay: a decoded image of 12 megapixels beside them is another 36 MB.
             pixels = Pixels.of(self._decode(source))
             width, height = pixels.width, pixels.height
-            for distance, stored in encodings(pixels, source, missing, self.effort):
-                self._keep(sha256, distance, stored)
-                known[distance] = stored
+            begun = time.perf_counter()
+            known |= dict(encodings(pixels, source, missing, self.effort))
+            self._encode_s = time.perf_counter() - begun
+            for distance in missing:
+                self._keep(sha256, distance, known[distance], there)
         result |= {"source_sha256": sha256, "width": width, "height": height}
         for distance in distances:
             if distance == ORIGINAL:
@@ -130,13 +149,13 @@ class Compressor:
     def _key(self, sha256: str, encoding: str, distance: float) -> str:
         return keys.object(sha256, encoding, distance, self.effort, codec.CODEC)
 
-    def _known(self, sha256: str, distance: float) -> Stored | None:
+    def _known(self, sha256: str, distance: float, there: Container[str]) -> Stored | None:
         """A lossy encoding that an earlier job stored, if it is sound.
 
         The other kinds are not looked for: whether they are right depends on a lossy one that was not kept.
         """
         key = self._key(sha256, "lossy", distance)
-        if not self.store.exists(key):
+        if key not in there:
             return None
         data = self.store.get(key)
         try:
@@ -145,9 +164,9 @@ class Compressor:
             return None  # damaged in the store: it is encoded and written again
         return Stored("lossy", data)
 
-    def _keep(self, sha256: str, distance: float, stored: Stored) -> None:
+    def _keep(self, sha256: str, distance: float, stored: Stored, there: Container[str]) -> None:
         key = self._key(sha256, stored.encoding, distance)
-        if not self.store.exists(key) or self.store.get(key) != stored.data:
+        if key not in there or self.store.get(key) != stored.data:
             self._pending[key] = stored.data
         if sum(map(len, self._pending.values())) >= FLUSH_BYTES:
             self._flush()
@@ -189,6 +208,6 @@ def _columns(distance: float, encoding: str, size: int, sha256: str) -> dict[str
     }
 
 
-def _progress(result: dict[str, Any], distances: Sequence[float]) -> Progress:
+def _progress(result: dict[str, Any], distances: Sequence[float], encode_s: float) -> Progress:
     sizes = [result.get(index.column("bytes", d)) or 0 for d in distances if d != ORIGINAL]
-    return Progress(1, int("error" in result), result.get("source_bytes", 0), sum(sizes))
+    return Progress(1, int("error" in result), result.get("source_bytes", 0), sum(sizes), encode_s)

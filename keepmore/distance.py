@@ -9,7 +9,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable
 
-from keepmore.errors import InvalidRequest
+from keepmore.errors import DistanceOutOfRange, DuplicateDistance, InvalidRequest
 
 ORIGINAL = 0.0
 SMALLEST = 0.11
@@ -29,11 +29,11 @@ def check(distances: Iterable[float]) -> tuple[float, ...]:
     for value in asked:
         in_range = value == ORIGINAL or SMALLEST <= value <= LARGEST
         if not (math.isfinite(value) and in_range):
-            raise InvalidRequest(
+            raise DistanceOutOfRange(
                 f"distances: {text(value)} is not possible; use 0 for the original file, or {SMALLEST} to {LARGEST:g}"
             )
         if asked.count(value) > 1:
-            raise InvalidRequest(f"distances: {text(value)} is named more than once; name it once")
+            raise DuplicateDistance(f"distances: {text(value)} is named more than once; name it once")
     return tuple(sorted(asked))
 
 

@@ -2,23 +2,33 @@
 
 KeepmoreError
 ├── InvalidRequest            the request itself is wrong
+│   ├── UnknownField  MissingField  WrongType
+│   ├── DistanceOutOfRange  DuplicateDistance  BudgetOutOfRange
+│   ├── InvalidUri  SourceNotAllowed  AddressRefused
 │   └── BudgetTooSmall        not even one image fits
 ├── DatasetError              the dataset as a whole cannot be used
 │   ├── DatasetNotFound
 │   ├── UnsupportedDataset
 │   ├── InvalidTable
 │   ├── DuplicateImage
+│   ├── EndpointMissing
 │   └── DatasetUnreadable  DatasetChanged     (retry helps once the dataset can be read, or is restored)
 ├── ImageError                one image cannot be used: a row in the errors list
-│   ├── SourceNotFound  SourceTooLarge  TooManyPixels  UnreadableImage
+│   ├── SourceNotFound  SourceForbidden  SourceTooLarge  TooManyPixels  UnreadableImage
 │   └── SeveralFrames  UnsupportedMode  DecoderFailed
 ├── StoreError
 │   ├── NotFound
-│   └── StoreFull  StoreUnwritable      (retry helps once there is room, or permission)
+│   └── StoreFull  StoreUnwritable  StoreUnavailable    (retry helps once there is room, permission, or a connection)
 ├── JobError
-│   └── JobNotFound  JobNotReady  CountMismatch
+│   ├── JobNotFound  SubsetNotFound  TrainingNotFound  EstimateNotFound
+│   ├── JobNotReady           (retry helps once the stage before is done)
+│   ├── JobEnded  NothingToRetry  IdempotencyConflict
+│   └── CountMismatch  Cancelled
 ├── TrainingError
 │   └── TrainerMissing  WeightsUnavailable  UnknownModel  NotTrainable
+├── QueueUnavailable          the queue cannot be reached (retry helps once it is back)
+├── ServiceError              a service refuses what the client asked (no key, not allowed)
+│   └── ServiceUnavailable    (retry helps once it is back)
 ├── WorkerLost                a worker process died more than once on one step (retry may help)
 └── InternalError             a defect of ours; the message holds the traceback (a mended release can go on)
 """
@@ -32,22 +42,65 @@ class KeepmoreError(Exception):
     """Base of all errors that a user of Keepmore is meant to see."""
 
     code: ClassVar[str] = "error"
-    retryable: ClassVar[bool] = False
+    retryable: ClassVar[bool] = False  # trying again can help, once what the message names is mended
+    transient: ClassVar[bool] = False  # it may pass by itself: a service tries again before it gives up
+
+    def __init__(self, message: str, **details: Any) -> None:
+        """`details`: plain data for programs, such as the stage that a job is in."""
+        super().__init__(message)
+        self.details = details
 
     @property
     def message(self) -> str:
         return str(self)
 
     def as_dict(self) -> dict[str, Any]:
-        return {"code": self.code, "message": self.message, "retryable": self.retryable}
+        written = {"code": self.code, "message": self.message, "retryable": self.retryable}
+        return written | ({"details": self.details} if self.details else {})
 
 
 class InvalidRequest(KeepmoreError):
     code = "invalid_request"
 
 
+class UnknownField(InvalidRequest):
+    code = "unknown_field"
+
+
+class MissingField(InvalidRequest):
+    code = "missing_field"
+
+
+class WrongType(InvalidRequest):
+    code = "wrong_type"
+
+
+class DistanceOutOfRange(InvalidRequest):
+    code = "distance_out_of_range"
+
+
+class DuplicateDistance(InvalidRequest):
+    code = "duplicate_distance"
+
+
+class BudgetOutOfRange(InvalidRequest):
+    code = "budget_out_of_range"
+
+
 class BudgetTooSmall(InvalidRequest):
     code = "budget_too_small"
+
+
+class InvalidUri(InvalidRequest):
+    code = "invalid_uri"
+
+
+class SourceNotAllowed(InvalidRequest):
+    code = "source_not_allowed"
+
+
+class AddressRefused(InvalidRequest):
+    code = "address_refused"
 
 
 class DatasetError(KeepmoreError):
@@ -70,9 +123,14 @@ class DuplicateImage(DatasetError):
     code = "duplicate_image"
 
 
+class EndpointMissing(DatasetError):
+    code = "endpoint_missing"
+
+
 class DatasetUnreadable(DatasetError):
     code = "dataset_unreadable"
     retryable = True
+    transient = True
 
 
 class DatasetChanged(DatasetError):
@@ -86,6 +144,10 @@ class ImageError(KeepmoreError):
 
 class SourceNotFound(ImageError):
     code = "source_not_found"
+
+
+class SourceForbidden(ImageError):
+    code = "source_forbidden"
 
 
 class SourceTooLarge(ImageError):
@@ -130,6 +192,12 @@ class StoreUnwritable(StoreError):
     retryable = True
 
 
+class StoreUnavailable(StoreError):
+    code = "store_unavailable"
+    retryable = True
+    transient = True
+
+
 class JobError(KeepmoreError):
     code = "job_error"
 
@@ -138,8 +206,37 @@ class JobNotFound(JobError):
     code = "job_not_found"
 
 
+class SubsetNotFound(JobError):
+    code = "subset_not_found"
+
+
+class TrainingNotFound(JobError):
+    code = "training_not_found"
+
+
+class EstimateNotFound(JobError):
+    code = "estimate_not_found"
+
+
 class JobNotReady(JobError):
     code = "job_not_ready"
+    retryable = True
+
+
+class JobEnded(JobError):
+    code = "job_ended"
+
+
+class NothingToRetry(JobError):
+    code = "nothing_to_retry"
+
+
+class IdempotencyConflict(JobError):
+    code = "idempotency_conflict"
+
+
+class Cancelled(JobError):
+    code = "cancelled"
     retryable = True
 
 
@@ -169,6 +266,21 @@ class NotTrainable(TrainingError):
     code = "not_trainable"
 
 
+class QueueUnavailable(KeepmoreError):
+    code = "queue_unavailable"
+    retryable = True
+    transient = True
+
+
+class ServiceError(KeepmoreError):
+    code = "service_error"
+
+
+class ServiceUnavailable(ServiceError):
+    code = "service_unavailable"
+    retryable = True
+
+
 class WorkerLost(KeepmoreError):
     code = "worker_lost"
     retryable = True
@@ -186,6 +298,11 @@ def _tree(root: type[KeepmoreError]) -> dict[str, type[KeepmoreError]]:
     return found
 
 
+def known(code: str) -> bool:
+    return code in _tree(KeepmoreError)
+
+
 def from_dict(data: dict[str, Any]) -> KeepmoreError:
     """The error that `as_dict` wrote down: how errors travel between processes."""
-    return _tree(KeepmoreError).get(data["code"], InternalError)(data["message"])
+    kind = _tree(KeepmoreError).get(data["code"], InternalError)
+    return kind(data["message"], **data.get("details", {}))

@@ -31,7 +31,7 @@ CHUNK = pa.schema(
         ("uri", pa.string()),
         ("label", pa.string()),
         ("size", pa.int64()),
-        ("mtime_ns", pa.int64()),
+        ("version", pa.string()),
     ]
 )
 
@@ -77,14 +77,14 @@ def column(name: str, distance: float) -> str:
 
 
 def write_chunk(rows: Iterable[Listed]) -> bytes:
-    values = [(row.split, e.path, e.uri, e.label, e.size, e.mtime_ns) for row in rows for e in (row.entry,)]
+    values = [(row.split, e.path, e.uri, e.label, e.size, e.version) for row in rows for e in (row.entry,)]
     columns = [pa.array(list(c), t) for c, t in zip(zip(*values, strict=True), CHUNK.types, strict=True)]
     return to_parquet(pa.Table.from_arrays(columns, schema=CHUNK))
 
 
 def read_chunk(data: bytes) -> list[Listed]:
     return [
-        Listed(r["split"], Entry(r["path"], r["uri"], r["label"], r["size"], r["mtime_ns"]))
+        Listed(r["split"], Entry(r["path"], r["uri"], r["label"], r["size"], r["version"]))
         for r in pq.read_table(io.BytesIO(data)).to_pylist()
     ]
 

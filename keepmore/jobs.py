@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import secrets
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
@@ -16,6 +17,7 @@ from keepmore.request import Request
 from keepmore.store import Store
 
 FORMAT = 1
+ID = re.compile(r"[0-9a-z-]{1,64}")
 
 
 class State(StrEnum):
@@ -24,6 +26,7 @@ class State(StrEnum):
     ACCEPTED = "accepted"  # written down; its steps run or wait to be resumed
     SUCCEEDED = "succeeded"  # every step is done
     FAILED = "failed"  # a step could not be done; `error` says why; it can be resumed
+    CANCELLED = "cancelled"  # its caller stopped it; it can be resumed
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,15 +39,18 @@ class Job:
     keepmore: str = __version__
     state: State = State.ACCEPTED
     error: dict[str, Any] | None = None
+    ended_at: str | None = None
 
     def evolve(self, state: State, error: KeepmoreError | None = None) -> Job:
-        return replace(self, state=state, error=error.as_dict() if error else None)
+        ended_at = None if state is State.ACCEPTED else timestamp(datetime.now(UTC))
+        return replace(self, state=state, error=error.as_dict() if error else None, ended_at=ended_at)
 
     def as_json(self) -> dict[str, Any]:
         return {
             "format": FORMAT,
             "id": self.id,
             "created_at": self.created_at,
+            "ended_at": self.ended_at,
             "keepmore": self.keepmore,
             "state": self.state.value,
             "error": self.error,
@@ -58,31 +64,41 @@ class JobBook:
     def __init__(self, store: Store) -> None:
         self._store = store
 
-    def create(self, request: Request) -> Job:
+    def create(self, request: Request, job_id: str | None = None) -> Job:
+        """A new job, or the one that was created under `job_id` before."""
         now = datetime.now(UTC)
-        job = Job(
-            id=f"{now:%Y%m%d-%H%M%S}-{now.microsecond:06d}{secrets.token_hex(2)}",
-            request=request,
-            created_at=now.isoformat(timespec="seconds").replace("+00:00", "Z"),
-        )
-        if not self._store.create(keys.job(job.id), _written(job)):
+        job = Job(id=job_id or new_id(now), request=request, created_at=timestamp(now))
+        if self._store.create(keys.job(job.id), _written(job)):
+            return job
+        if job_id is None:
             raise InternalError(f"job {job.id} exists already: two jobs drew one id")
-        return job
+        return self.get(job_id)
 
     def get(self, job_id: str) -> Job:
         """The job; raises JobNotFound."""
         try:
-            return _read(self._store.get(keys.job(job_id)))
+            if ID.fullmatch(job_id):
+                return _read(self._store.get(keys.job(job_id)))
         except NotFound:
-            raise JobNotFound(f"job {job_id}: no such job in this store; `keepmore show` lists the jobs") from None
+            pass
+        raise JobNotFound(f"job {job_id[:64]}: no such job in this store; `keepmore show` lists the jobs")
 
     def save(self, job: Job) -> None:
         self._store.put(keys.job(job.id), _written(job))
 
-    def ids(self) -> Iterator[str]:
-        """All job ids, oldest first."""
-        for key in self._store.keys(keys.jobs_prefix()):
+    def ids(self, after: str = "") -> Iterator[str]:
+        """Ids of the jobs created behind job `after`, oldest first."""
+        for key in self._store.keys(keys.jobs_prefix(), keys.job(after) if after else ""):
             yield key.removeprefix(keys.jobs_prefix()).removesuffix(".json")
+
+
+def new_id(now: datetime) -> str:
+    return f"{now:%Y%m%d-%H%M%S}-{now.microsecond:06d}{secrets.token_hex(2)}"
+
+
+def timestamp(moment: datetime) -> str:
+    """RFC 3339, UTC, whole seconds."""
+    return moment.astimezone(UTC).isoformat(timespec="seconds").replace("+00:00", "Z")
 
 
 def _written(job: Job) -> bytes:
@@ -98,4 +114,5 @@ def _read(data: bytes) -> Job:
         keepmore=written["keepmore"],
         state=State(written["state"]),
         error=written["error"],
+        ended_at=written.get("ended_at"),
     )

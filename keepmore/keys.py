@@ -13,8 +13,26 @@ def job(job_id: str) -> str:
     return f"jobs/{job_id}.json"
 
 
+def active_prefix() -> str:
+    return "active/"
+
+
+def active(name: str) -> str:
+    """Marks a job, or an estimate, that still has work: what to look after without reading every job there ever was."""
+    return f"active/{name}"
+
+
 def work(job_id: str) -> str:
     return f"work/{job_id}/"
+
+
+def cancelled(job_id: str) -> str:
+    return f"work/{job_id}/cancelled"
+
+
+def webhook(job_id: str) -> str:
+    """Tries to tell the caller that the job ended."""
+    return f"work/{job_id}/webhook.json"
 
 
 def chunk(job_id: str, number: int) -> str:
@@ -59,6 +77,24 @@ def subset_request(job_id: str, subset_id: str) -> str:
     return f"work/{job_id}/subsets/{subset_id}/request.json"
 
 
+def subset_error(job_id: str, subset_id: str) -> str:
+    return f"work/{job_id}/subsets/{subset_id}/error.json"
+
+
+def subsets_prefix(job_id: str) -> str:
+    return f"work/{job_id}/subsets/"
+
+
+def trainings_prefix(job_id: str) -> str:
+    return f"work/{job_id}/trainings/"
+
+
+def asked_id(key: str, prefix: str) -> str | None:
+    """The id of the subset or training below `prefix` whose request lies under `key`; None for other keys."""
+    name = key.removeprefix(prefix).removesuffix("/request.json")
+    return name if key == f"{prefix}{name}/request.json" and "/" not in name else None
+
+
 def manifest(job_id: str, subset_id: str, distance: float) -> str:
     return f"work/{job_id}/subsets/{subset_id}/{distances.text(distance)}.parquet"
 
@@ -72,6 +108,14 @@ def training(job_id: str, training_id: str, distance: float) -> str:
     return f"work/{job_id}/trainings/{training_id}/{distances.text(distance)}.json"
 
 
+def training_request(job_id: str, training_id: str) -> str:
+    return f"work/{job_id}/trainings/{training_id}/request.json"
+
+
+def training_error(job_id: str, training_id: str) -> str:
+    return f"work/{job_id}/trainings/{training_id}/error.json"
+
+
 def report(job_id: str) -> str:
     return f"work/{job_id}/report.json"
 
@@ -80,11 +124,36 @@ def report_page(job_id: str) -> str:
     return f"work/{job_id}/report.html"
 
 
+def estimate_request(estimate_id: str) -> str:
+    return f"estimates/{estimate_id}/request.json"
+
+
+def estimate(estimate_id: str) -> str:
+    return f"estimates/{estimate_id}/estimate.json"
+
+
+def estimate_error(estimate_id: str) -> str:
+    return f"estimates/{estimate_id}/error.json"
+
+
+def idempotency(digest: str) -> str:
+    """What was answered to a request that came with an Idempotency-Key; `digest` stands for that and the caller."""
+    return f"idempotency/{digest}.json"
+
+
+def objects() -> str:
+    return "objects"
+
+
+def objects_prefix(source_sha256: str) -> str:
+    return f"objects/{source_sha256[:2]}/{source_sha256}/"
+
+
 def object(source_sha256: str, encoding: str, distance: float, effort: int, codec: str) -> str:  # noqa: A001
     """Where one stored encoding lies; only lossy ones depend on distance and effort, originals not on the codec."""
-    folder = f"objects/{source_sha256[:2]}/{source_sha256}"
+    folder = objects_prefix(source_sha256)
     if encoding == "original":
-        return f"{folder}/original"
+        return f"{folder}original"
     if encoding == "lossless":
-        return f"{folder}/lossless-{codec}.jxl"
-    return f"{folder}/{encoding}-{distances.text(distance)}-e{effort}-{codec}.jxl"
+        return f"{folder}lossless-{codec}.jxl"
+    return f"{folder}{encoding}-{distances.text(distance)}-e{effort}-{codec}.jxl"

@@ -9,6 +9,7 @@ import numpy as np
 
 from keepmore import budget as budgets
 from keepmore import index, keys
+from keepmore.access import Access
 from keepmore.datasets import Entry, Skipped, list_images
 from keepmore.datasets.entry import UNKNOWN
 from keepmore.errors import DatasetNotFound
@@ -16,20 +17,23 @@ from keepmore.index import EVALUATION, POOL, Listed
 from keepmore.request import Evaluation, Request
 from keepmore.store import Store
 
-# Small chunks first, so that a small job spreads evenly over workers and a large one does not drown in parts.
-FIRST_CHUNK_IMAGES = 16
-LARGEST_CHUNK_IMAGES = 512
+# Small chunks first, so that a small job spreads evenly over workers and a large one does not drown in parts. Counted
+# in encodings, of which a core does about 70 a second: a large chunk takes 15 seconds, and jobs that share workers take
+# turns that often.
+FIRST_CHUNK_IMAGES, LARGEST_CHUNK_IMAGES = 16, 512
+FIRST_CHUNK_ENCODINGS, LARGEST_CHUNK_ENCODINGS = 80, 1024
+MOST_DOUBLINGS = 10
 CHUNKS_OF_ONE_SIZE = 64
 CHUNK_BYTES = 64_000_000
 ASSUMED_BYTES = 100_000
 
 
-def write_listing(store: Store, job_id: str, request: Request) -> dict[str, Any]:
+def write_listing(store: Store, job_id: str, request: Request, access: Access) -> dict[str, Any]:
     """Write the job's chunks; gives the listing: how many chunks and images, and what was skipped and why."""
     skipped = Skipped()
     counts = {POOL: 0, EVALUATION: 0}
     chunks = 0
-    for rows in chunked(_listed(request, skipped)):
+    for rows in chunked(_listed(request, access, skipped), len(request.distances)):
         store.put(keys.chunk(job_id, chunks), index.write_chunk(rows))
         chunks += 1
         for row in rows:
@@ -46,15 +50,14 @@ def write_listing(store: Store, job_id: str, request: Request) -> dict[str, Any]
     }
 
 
-def chunked(rows: Iterator[Listed]) -> Iterator[list[Listed]]:
-    """Rows in chunks by count and bytes; the count doubles with every CHUNKS_OF_ONE_SIZE chunks."""
+def chunked(rows: Iterator[Listed], distances: int) -> Iterator[list[Listed]]:
+    """Rows in chunks by encodings and bytes; the former double with every CHUNKS_OF_ONE_SIZE chunks."""
     chunk: list[Listed] = []
     size = made = 0
     for row in rows:
         chunk.append(row)
         size += ASSUMED_BYTES if row.entry.size == UNKNOWN else row.entry.size
-        most = min(FIRST_CHUNK_IMAGES << made // CHUNKS_OF_ONE_SIZE, LARGEST_CHUNK_IMAGES)
-        if len(chunk) >= most or size >= CHUNK_BYTES:
+        if len(chunk) >= _most_images(made, distances) or size >= CHUNK_BYTES:
             yield chunk
             made += 1
             chunk, size = [], 0
@@ -62,17 +65,24 @@ def chunked(rows: Iterator[Listed]) -> Iterator[list[Listed]]:
         yield chunk
 
 
-def _listed(request: Request, skipped: Skipped) -> Iterator[Listed]:
+def _most_images(chunks: int, distances: int) -> float:
+    """How many images the next chunk may hold, behind so many others."""
+    doublings = min(chunks // CHUNKS_OF_ONE_SIZE, MOST_DOUBLINGS)
+    encodings = min(FIRST_CHUNK_ENCODINGS << doublings, LARGEST_CHUNK_ENCODINGS)
+    return min(encodings / distances, FIRST_CHUNK_IMAGES << doublings, LARGEST_CHUNK_IMAGES)
+
+
+def _listed(request: Request, access: Access, skipped: Skipped) -> Iterator[Listed]:
     evaluation = request.evaluation
-    pool = list_images(request.dataset, skipped)
+    pool = list_images(request.dataset, skipped, access)
     if evaluation is None or evaluation.holdout is None:
         yield from (Listed(POOL, entry) for entry in pool)
     else:
         # The dataset is listed twice: what is held out of a class depends on all of the class.
-        cutoffs = _cutoffs(list_images(request.dataset, Skipped()), evaluation.holdout, evaluation.seed)
+        cutoffs = _cutoffs(list_images(request.dataset, Skipped(), access), evaluation.holdout, evaluation.seed)
         yield from (Listed(_split(entry, cutoffs, evaluation), entry) for entry in pool)
     if evaluation and evaluation.dataset:
-        yield from (Listed(EVALUATION, entry) for entry in list_images(evaluation.dataset, skipped))
+        yield from (Listed(EVALUATION, entry) for entry in list_images(evaluation.dataset, skipped, access))
 
 
 def _cutoffs(entries: Iterator[Entry], fraction: float, seed: int) -> dict[str | None, np.uint64]:

@@ -1,64 +1,66 @@
-"""Runs a job to its end in local processes, over a folder store."""
+"""Runs a job to its end in local processes."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 
-from keepmore import keys
+from keepmore.board import MemoryBoard
+from keepmore.compress import Progress
 from keepmore.errors import KeepmoreError, StoreError
+from keepmore.foreman import Foreman
 from keepmore.jobs import Job, JobBook, State
-from keepmore.queue import LocalQueue, OnProgress
-from keepmore.steps import Kind, Step, chunk_count, output, ready_steps
-from keepmore.store import FolderStore
+from keepmore.queue import LocalQueue
+from keepmore.site import Site
+from keepmore.steps import Step
+from keepmore.store import Store
 
+OnProgress = Callable[[Step, Progress], None]
 OnStep = Callable[[Step], None]
 
 
-def run_job(job: Job, store: FolderStore, processes: int, on_progress: OnProgress, on_done: OnStep) -> Job:
+def run_job(job: Job, site: Site, store: Store, processes: int, on_progress: OnProgress, on_done: OnStep) -> Job:
     """Do what the store lacks of `job`; gives the job as it ended. Raises what failed, after writing it down."""
     book = JobBook(store)
-    job = job.evolve(State.ACCEPTED)
-    book.save(job)
-    try:
-        with LocalQueue(store.root, processes) as queue:
-            foreman = _Foreman(job, store, on_done)
-            queue.submit(foreman.next_steps())
-            queue.drain(foreman.finished, on_progress)
-    except KeepmoreError as error:
-        _write_down(book, job.evolve(State.FAILED, error))
-        raise
-    job = job.evolve(State.SUCCEEDED)
-    book.save(job)
-    return job
+    book.save(job.evolve(State.ACCEPTED))
+    run_missing(job.id, site, store, processes, on_progress, on_done)
+    return book.get(job.id)
 
 
-def _write_down(book: JobBook, job: Job) -> None:
-    try:
-        book.save(job)
-    except StoreError:
-        return  # the store is what failed: the error itself is on its way to the user
+def run_missing(
+    job_id: str, site: Site, store: Store, processes: int, on_progress: OnProgress, on_done: OnStep
+) -> None:
+    """Do all that was asked of a job, and beside it, and is not there yet. Raises what failed."""
+    with LocalQueue(site, processes) as queue:
+        foreman = Foreman(store, MemoryBoard(processes), queue)
+        foreman.carry_on(job_id)
+        queue.run(_Overseer(foreman, on_progress, on_done), until_idle=True)
 
 
-class _Foreman:
-    """Says what comes next, whenever all that was handed out is done."""
+class _Overseer:
+    """A witness for one job at a terminal: shows what the foreman hears, and gives up at the first failure."""
 
-    def __init__(self, job: Job, store: FolderStore, on_done: OnStep) -> None:
-        self._job = job
-        self._store = store
+    def __init__(self, foreman: Foreman, on_progress: OnProgress, on_done: OnStep) -> None:
+        self._foreman = foreman
+        self._on_progress = on_progress
         self._on_done = on_done
-        self._done = set(store.keys(keys.work(job.id)))
-        self._chunks = chunk_count(store, job.id)
-        self._under_way: set[Step] = set()
 
-    def next_steps(self) -> list[Step]:
-        steps = list(ready_steps(self._job, self._done, self._chunks))
-        self._under_way = set(steps)
-        return steps
+    def began(self, step: Step) -> int:
+        return self._foreman.began(step)
 
-    def finished(self, step: Step) -> Iterable[Step]:
+    def progressed(self, step: Step, progress: Progress) -> None:
+        self._foreman.progressed(step, progress)
+        self._on_progress(step, progress)
+
+    def finished(self, step: Step) -> None:
         self._on_done(step)
-        self._done.add(output(self._job, step))
-        self._under_way.discard(step)
-        if step.kind is Kind.LIST:
-            self._chunks = chunk_count(self._store, self._job.id)
-        return () if self._under_way else self.next_steps()
+        self._foreman.finished(step)
+
+    def failed(self, step: Step, error: KeepmoreError) -> None:
+        try:
+            self._foreman.failed(step, error)
+        except StoreError:
+            raise error from None  # the store is what failed: the error itself is on its way to the user
+        raise error
+
+    def abandoned(self, step: Step) -> None:
+        self._foreman.abandoned(step)

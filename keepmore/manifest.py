@@ -10,13 +10,16 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from json.encoder import encode_basestring_ascii as quoted
 from pathlib import Path
-from typing import Any, BinaryIO, TextIO
+from typing import Any, BinaryIO
 
+import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.csv as pa_csv
 import pyarrow.parquet as pq
 
 from keepmore import codec
+from keepmore.access import Access
 from keepmore.datasets import SourceReader
 from keepmore.distance import text
 from keepmore.errors import ImageError, InvalidRequest
@@ -26,6 +29,7 @@ from keepmore.request import Limits
 FORMAT = 1
 METADATA = b"keepmore"
 BATCH_ROWS = 10_000
+BLOCK_BYTES = 1 << 20
 VERIFY_BATCH_ROWS = 64
 
 SCHEMA = pa.schema(
@@ -45,6 +49,12 @@ SCHEMA = pa.schema(
     ]
 )
 
+# A dictionary pays where values repeat; on checksums and addresses the attempt is time lost.
+REPEATING = ["label", "width", "height", "encoding", "distance", "encoder_distance"]
+
+# The bytes that JSON in ASCII writes as they are.
+UNQUOTED = np.array([" " <= chr(byte) <= "~" and chr(byte) not in '"\\' for byte in range(256)])
+
 
 class Digest:
     """SHA-256 over rows by ascending path: of each, path, label, bytes, sha256, encoding and distance.
@@ -57,16 +67,53 @@ class Digest:
         self._sha256 = hashlib.sha256()
 
     def add(self, rows: pa.RecordBatch) -> None:
-        columns = [rows[name].to_pylist() for name in ("path", "label", "bytes", "sha256", "encoding", "distance")]
-        lines = [
-            f"[{quoted(path)},{'null' if label is None else quoted(label)},{size},{quoted(sha256)},{quoted(encoding)},"
-            f"{text(distance)}]\n"
-            for path, label, size, sha256, encoding, distance in zip(*columns, strict=True)
-        ]
-        self._sha256.update("".join(lines).encode("ascii"))
+        if len(rows):
+            columns = [rows[name] for name in ("path", "label", "bytes", "sha256", "encoding", "distance")]
+            self._sha256.update(_joined_lines(*columns) if _are_plain(*columns) else _quoted_lines(*columns))
 
     def hexdigest(self) -> str:
         return self._sha256.hexdigest()
+
+
+def _quoted_lines(*columns: pa.Array) -> bytes:
+    """The digest's lines, whatever the texts hold."""
+    lines = [
+        f"[{quoted(path)},{'null' if label is None else quoted(label)},{size},{quoted(sha256)},{quoted(encoding)},"
+        f"{text(distance)}]\n"
+        for path, label, size, sha256, encoding, distance in zip(*(c.to_pylist() for c in columns), strict=True)
+    ]
+    return "".join(lines).encode("ascii")
+
+
+def _joined_lines(
+    path: pa.Array, label: pa.Array, size: pa.Array, sha256: pa.Array, encoding: pa.Array, distance: pa.Array
+) -> memoryview:
+    """As `_quoted_lines`, twenty times as fast, for columns that `_are_plain`."""
+    label = pc.fill_null(pc.binary_join_element_wise('"', label, '"', ""), "null")
+    end = f'",{text(distance[0].as_py())}]\n'
+    middle = (path, '",', label, ",", size.cast(pa.string()), ',"', sha256, '","', encoding)
+    return _text_bytes(pc.binary_join_element_wise('["', *middle, end, ""))
+
+
+def _are_plain(
+    path: pa.Array, label: pa.Array, size: pa.Array, sha256: pa.Array, encoding: pa.Array, distance: pa.Array
+) -> bool:
+    """Whether JSON writes every text as it is, only labels are missing, and all rows have one distance."""
+    complete = not any(column.null_count for column in (path, size, sha256, encoding, distance))
+    texts = (path, label, sha256, encoding)
+    typed = all(column.type == pa.string() for column in texts) and pa.types.is_integer(size.type)
+    return complete and typed and len(pc.unique(distance)) == 1 and all(map(_is_plain, texts))
+
+
+def _is_plain(texts: pa.Array) -> bool:
+    return bool(UNQUOTED[np.frombuffer(_text_bytes(texts), np.uint8)].all())
+
+
+def _text_bytes(texts: pa.Array) -> memoryview:
+    """All bytes of a string array, one text behind the other: where they lie, uncopied."""
+    _, offsets, values = texts.buffers()
+    ends = np.frombuffer(offsets, np.int32)[texts.offset :]
+    return memoryview(values or b"")[ends[0] : ends[len(texts)]]
 
 
 class Writer:
@@ -74,7 +121,9 @@ class Writer:
 
     def __init__(self, file: BinaryIO, about: dict[str, Any]) -> None:
         self._about = about
-        self._parquet = pq.ParquetWriter(file, SCHEMA, compression="zstd")
+        self._parquet = pq.ParquetWriter(
+            file, SCHEMA, compression="zstd", use_dictionary=REPEATING, write_page_checksum=True
+        )
         self._digest = Digest()
         self.images = 0
         self.bytes = 0
@@ -83,7 +132,7 @@ class Writer:
         self._parquet.write_batch(rows)
         self._digest.add(rows)
         self.images += len(rows)
-        self.bytes += sum(rows["bytes"].to_pylist())
+        self.bytes += pc.sum(rows["bytes"]).as_py() or 0
 
     def close(self) -> dict[str, Any]:
         """Finish the file; gives the metadata that it holds."""
@@ -107,7 +156,7 @@ def opened(file: Path | BinaryIO | bytes) -> Iterator[pq.ParquetFile]:
     source = io.BytesIO(file) if isinstance(file, bytes) else file
     name = file if isinstance(file, Path) else "this file"
     try:
-        parquet = pq.ParquetFile(source)
+        parquet = pq.ParquetFile(source, page_checksum_verification=True)
     except FileNotFoundError:
         raise InvalidRequest(f"manifest {name}: there is no such file; `keepmore show JOB` names them") from None
     except (pa.ArrowInvalid, OSError) as error:
@@ -121,6 +170,19 @@ def opened(file: Path | BinaryIO | bytes) -> Iterator[pq.ParquetFile]:
             raise InvalidRequest(f"manifest {name}: damaged ({error}); write it again with keepmore select") from error
 
 
+def batches(parquet: pq.ParquetFile, most_rows: int = BATCH_ROWS) -> Iterator[pa.RecordBatch]:
+    """All rows of an opened manifest, in its order; raises ArrowInvalid where it lost some.
+
+    The checksums of pages do not cover their headers, and a page whose header is damaged may count as none.
+    """
+    left = parquet.metadata.num_rows
+    for batch in parquet.iter_batches(most_rows):
+        left -= len(batch)
+        yield batch
+    if left:
+        raise pa.ArrowInvalid(f"{left:,} of its {parquet.metadata.num_rows:,} rows are missing")
+
+
 def metadata(parquet: pq.ParquetFile) -> dict[str, Any]:
     found: dict[str, Any] = json.loads(parquet.metadata.metadata[METADATA])
     return found
@@ -129,21 +191,42 @@ def metadata(parquet: pq.ParquetFile) -> dict[str, Any]:
 def rows(file: Path | BinaryIO | bytes) -> Iterator[dict[str, Any]]:
     """The rows of a manifest, streamed."""
     with opened(file) as parquet:
-        for batch in parquet.iter_batches(BATCH_ROWS):
+        for batch in batches(parquet):
             yield from batch.to_pylist()
 
 
-def export_ndjson(file: Path | BinaryIO, out: TextIO) -> None:
-    """One JSON object a row."""
-    for row in rows(file):
-        out.write(json.dumps(row, ensure_ascii=False) + "\n")
+def ndjson_lines(file: Path | BinaryIO) -> Iterator[bytes]:
+    """One JSON object a row, in blocks of many lines."""
+    with opened(file) as parquet:
+        for batch in batches(parquet):
+            lines = [json.dumps(row, ensure_ascii=False) for row in batch.to_pylist()]
+            yield "".join(f"{line}\n" for line in lines).encode()
 
 
-def export_csv(file: Path | BinaryIO, out: BinaryIO) -> None:
+def csv_blocks(file: Path | BinaryIO) -> Iterator[bytes]:
     """A header, then one line a row; a missing label is an empty, unquoted field."""
-    with opened(file) as parquet, pa_csv.CSVWriter(out, SCHEMA) as writer:
-        for batch in parquet.iter_batches(BATCH_ROWS):
+    written = io.BytesIO()
+    with opened(file) as parquet, pa_csv.CSVWriter(written, SCHEMA) as writer:
+        for batch in batches(parquet):
             writer.write_batch(batch.cast(SCHEMA))
+            yield written.getvalue()
+            written.seek(0)
+            written.truncate()
+        yield written.getvalue()
+
+
+def parquet_blocks(file: Path | BinaryIO) -> Iterator[bytes]:
+    """The manifest as it is."""
+    with open(file, "rb") if isinstance(file, Path) else file as source:
+        while block := source.read(BLOCK_BYTES):
+            yield block
+
+
+EXPORTS: dict[str, Callable[[Path | BinaryIO], Iterator[bytes]]] = {
+    ".ndjson": ndjson_lines,
+    ".csv": csv_blocks,
+    ".parquet": parquet_blocks,
+}
 
 
 @dataclass(frozen=True, slots=True)
@@ -155,22 +238,24 @@ class Problem:
     message: str
 
 
-def verify(file: Path, limits: Limits, on_row: Callable[[int, int], None]) -> Iterator[Problem]:
+def verify(
+    file: Path, limits: Limits, on_row: Callable[[int, int], None], access: Access | None = None
+) -> Iterator[Problem]:
     """Read every object again and compare its size, checksum and decodability; then the totals and the digest.
 
     `on_row` is told the count and the bytes of the rows as they are checked.
     """
     try:
-        yield from _verify(file, limits, on_row)
+        yield from _verify(file, limits, on_row, access or Access())
     except InvalidRequest as error:
         yield Problem("", "unreadable_manifest", error.message)
 
 
-def _verify(file: Path, limits: Limits, on_row: Callable[[int, int], None]) -> Iterator[Problem]:
+def _verify(file: Path, limits: Limits, on_row: Callable[[int, int], None], access: Access) -> Iterator[Problem]:
     digest, images, total = Digest(), 0, 0
-    with opened(file) as parquet, SourceReader(limits.max_bytes) as reader, IsolatedDecoder() as decoder:
+    with opened(file) as parquet, SourceReader(limits.max_bytes, access) as reader, IsolatedDecoder() as decoder:
         about = metadata(parquet)
-        for batch in parquet.iter_batches(VERIFY_BATCH_ROWS):
+        for batch in batches(parquet, VERIFY_BATCH_ROWS):
             digest.add(batch)
             for row in batch.to_pylist():
                 images += 1
@@ -192,7 +277,7 @@ def _check_row(
                 found = f"decodes to {image.width} x {image.height} pixels, not {row['width']} x {row['height']}"
         if found:
             yield Problem(row["path"], "differs", f"{row['object_uri']} {found}")
-    except ImageError as error:
+    except (ImageError, InvalidRequest) as error:
         yield Problem(row["path"], error.code, error.message)
 
 

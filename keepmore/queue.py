@@ -1,6 +1,6 @@
 """The Queue protocol, and the queue that is a pool of local processes.
 
-A worker process that dies (a crash, or killed for its memory) costs its step a second try, in which every image is
+A worker process that dies (a crash, or killed for its memory) costs its step another try, in which every image is
 decoded apart, so that the one that kills decoders becomes a row in the errors list.
 """
 
@@ -9,28 +9,26 @@ from __future__ import annotations
 import multiprocessing as mp
 import signal
 import traceback
-from collections import Counter, deque
-from collections.abc import Callable, Iterable, Iterator
+from collections import deque
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from multiprocessing.connection import Connection, wait
 from multiprocessing.process import BaseProcess
-from pathlib import Path
+from threading import Lock
 from types import TracebackType
 from typing import Any, Protocol, cast
 
 from keepmore.compress import Progress
 from keepmore.errors import InternalError, KeepmoreError, WorkerLost, from_dict
 from keepmore.isolation import IsolatedDecoder
-from keepmore.jobs import JobBook
 from keepmore.memory import return_large_blocks
-from keepmore.steps import Step, Workshop, run_step
-from keepmore.store import FolderStore
+from keepmore.site import Site
+from keepmore.steps import Lane, Step
+from keepmore.store import Store
+from keepmore.workshop import Workshop, run_step
 
 TRIES = 3
-
-OnProgress = Callable[[Step, Progress], None]
-OnDone = Callable[[Step], Iterable[Step]]
 
 
 class Queue(Protocol):
@@ -40,17 +38,40 @@ class Queue(Protocol):
         """Have `steps` done some time; a step that is submitted twice is harmless."""
         ...
 
+    def cancel(self, job: str) -> None:
+        """Stop what is under way of `job`, where that is possible at once, and do not begin more of it."""
+        ...
+
+
+class Witness(Protocol):
+    """Hears what becomes of steps."""
+
+    def began(self, step: Step) -> int:
+        """A worker starts on the step; gives how many did so without ending it, this one included."""
+        ...
+
+    def progressed(self, step: Step, progress: Progress) -> None: ...
+
+    def finished(self, step: Step) -> None: ...
+
+    def failed(self, step: Step, error: KeepmoreError) -> None: ...
+
+    def abandoned(self, step: Step) -> None:
+        """The step was stopped because its job was cancelled."""
+        ...
+
 
 @dataclass(slots=True)
 class _Worker:
     process: BaseProcess
     pipe: Connection
     step: Step | None = None
+    tries: int = 0
 
 
 @dataclass(slots=True)
-class _Lane:
-    """Steps that wait for workers of one kind, and these workers."""
+class _Pool:
+    """Steps that wait for workers of one lane, and these workers."""
 
     most: int
     waiting: deque[Step] = field(default_factory=deque)
@@ -59,100 +80,143 @@ class _Lane:
     def busy(self) -> list[_Worker]:
         return [worker for worker in self.workers if worker.step]
 
-    def idle(self, root: Path) -> _Worker | None:
+    def idle(self, site: Site) -> _Worker | None:
         for worker in self.workers:
             if worker.step is None:
                 return worker
         if len(self.workers) == self.most:
             return None
-        self.workers.append(_start(root))
+        self.workers.append(_start(site))
         return self.workers[-1]
 
 
 class LocalQueue:
-    """Runs steps in local processes: `processes` for most kinds, one for those that need torch.
+    """Runs steps in local processes: `processes` that compress, one that trains, one for all the rest.
 
-    Use as a context manager: leaving it kills the workers at once, which loses nothing (see `keepmore.steps`).
+    `submit`, `cancel` and `stop` may be called from any thread while another one is in `run`. Use as a context
+    manager: leaving it kills the workers at once, which loses nothing (see `keepmore.steps`).
     """
 
-    def __init__(self, root: Path, processes: int) -> None:
-        self._root = root
-        self._lanes = {False: _Lane(processes), True: _Lane(1)}
-        self._known: set[Step] = set()
-        self._deaths: Counter[Step] = Counter()
+    def __init__(self, site: Site, processes: int) -> None:
+        self._site = site
+        self._pools = {Lane.CONTROL: _Pool(1), Lane.COMPRESS: _Pool(processes), Lane.TRAINING: _Pool(1)}
+        self._lock = Lock()
+        self._incoming: deque[Step] = deque()
+        self._cancelled: deque[str] = deque()
+        self._stopped = False
+        self._bell, self._ringer = mp.Pipe(duplex=False)
 
     def __enter__(self) -> LocalQueue:
         return self
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, tb: TracebackType | None) -> None:
-        for lane in self._lanes.values():
-            for worker in lane.workers:
-                worker.process.kill()
-                worker.process.join()
-                worker.pipe.close()
-            lane.workers = []
+        for pool in self._pools.values():
+            for worker in list(pool.workers):
+                self._end(pool, worker)
 
     def submit(self, steps: Iterable[Step]) -> None:
-        for step in steps:
-            if step not in self._known:
-                self._known.add(step)
-                self._lanes[step.kind.needs_torch].waiting.append(step)
+        self._incoming.extend(steps)
+        self._ring()
 
-    def drain(self, on_done: OnDone, on_progress: OnProgress) -> None:
-        """Run everything submitted, and what `on_done` gives for each finished step, until nothing is left.
+    def cancel(self, job: str) -> None:
+        self._cancelled.append(job)
+        self._ring()
 
-        Raises the error of the first step that fails; steps under way are abandoned when the queue is closed.
-        """
-        while True:
-            self._hand_out()
-            busy = {worker.pipe: worker for lane in self._lanes.values() for worker in lane.busy()}
-            if not busy:
+    def depths(self) -> dict[str, int]:
+        """How many steps wait, by lane."""
+        return {lane.value: len(pool.waiting) for lane, pool in self._pools.items()}
+
+    def stop(self) -> None:
+        """Have `run` return soon."""
+        self._stopped = True
+        self._ring()
+
+    def run(self, witness: Witness, until_idle: bool) -> None:
+        """Run what is submitted and tell `witness`; raises what it raises. Steps under way end with the queue."""
+        while not self._stopped:
+            self._obey(witness)
+            self._hand_out(witness)
+            busy = {worker.pipe: worker for pool in self._pools.values() for worker in pool.busy()}
+            if not busy and until_idle and not self._incoming:
                 return
-            for pipe in wait(list(busy)):
-                self._take(busy[cast(Connection, pipe)], on_done, on_progress)
+            for pipe in wait([*busy, self._bell]):
+                if pipe is self._bell:
+                    self._bell.recv_bytes()
+                else:
+                    self._take(busy[cast(Connection, pipe)], witness)
 
-    def _hand_out(self) -> None:
-        for lane in self._lanes.values():
-            while lane.waiting and (worker := lane.idle(self._root)):
-                worker.step = lane.waiting.popleft()
+    def _ring(self) -> None:
+        with self._lock:  # a pipe takes one writer at a time; one ring unheard is as good as many
+            if not self._bell.poll():
+                self._ringer.send_bytes(b"!")
+
+    def _obey(self, witness: Witness) -> None:
+        while self._cancelled:
+            job = self._cancelled.popleft()
+            for pool in self._pools.values():
+                pool.waiting = deque(step for step in pool.waiting if step.job != job)
+                for worker in pool.busy():
+                    if worker.step and worker.step.job == job:
+                        self._end(pool, worker)
+                        witness.abandoned(worker.step)
+        while self._incoming:
+            step = self._incoming.popleft()
+            pool = self._pools[step.kind.lane]
+            if step not in pool.waiting and all(worker.step != step for worker in pool.workers):
+                pool.waiting.append(step)
+
+    def _hand_out(self, witness: Witness) -> None:
+        for pool in self._pools.values():
+            while pool.waiting and (worker := pool.idle(self._site)):
+                step = worker.step = pool.waiting.popleft()
+                worker.tries = witness.began(step)
                 try:
-                    worker.pipe.send((worker.step, self._deaths[worker.step] > 0))
+                    worker.pipe.send((step, worker.tries > 1))
                 except BrokenPipeError:
-                    self._bury(worker, worker.step)
+                    self._bury(pool, worker, witness)
 
-    def _take(self, worker: _Worker, on_done: OnDone, on_progress: OnProgress) -> None:
+    def _take(self, worker: _Worker, witness: Witness) -> None:
         step = cast(Step, worker.step)
         try:
             kind, value = worker.pipe.recv()
         except (EOFError, ConnectionResetError):
-            self._bury(worker, step)
+            self._bury(self._pools[step.kind.lane], worker, witness)
             return
         if kind == "progress":
-            on_progress(step, value)
-        elif kind == "failed":
-            raise from_dict(value)
+            witness.progressed(step, value)
+            return
+        worker.step = None
+        if kind == "failed":
+            witness.failed(step, from_dict(value))
         else:
-            worker.step = None
-            self.submit(on_done(step))
+            witness.finished(step)
 
-    def _bury(self, worker: _Worker, step: Step) -> None:
+    def _bury(self, pool: _Pool, worker: _Worker, witness: Witness) -> None:
+        step = cast(Step, worker.step)
+        self._end(pool, worker)
+        if worker.tries < TRIES:
+            pool.waiting.appendleft(step)
+        else:
+            witness.failed(step, lost(step, f"exit code {worker.process.exitcode}; -9 is often a lack of memory"))
+
+    def _end(self, pool: _Pool, worker: _Worker) -> None:
+        worker.process.kill()
         worker.process.join()
         worker.pipe.close()
-        lane = self._lanes[step.kind.needs_torch]
-        lane.workers.remove(worker)
-        self._deaths[step] += 1
-        if self._deaths[step] == TRIES:
-            raise WorkerLost(
-                f"a worker died {TRIES} times on step {step.kind} {step.part} (exit code {worker.process.exitcode}; "
-                "-9 is often a lack of memory); give it more memory or use fewer processes, then resume the job"
-            )
-        lane.waiting.appendleft(step)
+        pool.workers.remove(worker)
 
 
-def _start(root: Path) -> _Worker:
+def lost(step: Step, why: str) -> WorkerLost:
+    return WorkerLost(
+        f"a worker died {TRIES} times on step {step.kind} {step.part} ({why}); "
+        "give it more memory or use fewer processes, then resume the job"
+    )
+
+
+def _start(site: Site) -> _Worker:
     context = mp.get_context("spawn")
     ours, theirs = context.Pipe()
-    process = context.Process(target=_work, args=(theirs, root), name="keepmore-worker")
+    process = context.Process(target=_work, args=(theirs, site), name="keepmore-worker", daemon=True)
     with _interrupts_held():
         process.start()
     theirs.close()
@@ -169,24 +233,32 @@ def _interrupts_held() -> Iterator[None]:
         signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
-def _work(pipe: Connection, root: Path) -> None:
+def _work(pipe: Connection, site: Site) -> None:
     """A worker's life: steps come in, progress and outcomes go out, until the pipe or the parent is gone."""
     return_large_blocks()
-    store = FolderStore(root)
+    store = site.store()
     with IsolatedDecoder() as decoder, suppress(EOFError, BrokenPipeError, ConnectionResetError):
         while True:
             step, isolate = pipe.recv()
-            workshop = Workshop(decoder, lambda progress: pipe.send(("progress", progress)), isolate)
+            workshop = site.workshop(decoder, lambda progress: pipe.send(("progress", progress)), isolate)
             pipe.send(_outcome(step, store, workshop))
 
 
-def _outcome(step: Step, store: FolderStore, workshop: Workshop) -> tuple[str, dict[str, Any] | None]:
+def _outcome(step: Step, store: Store, workshop: Workshop) -> tuple[str, dict[str, Any] | None]:
     try:
-        run_step(JobBook(store).get(step.job), step, store, workshop)
-    except KeepmoreError as error:
-        return "failed", error.as_dict()
+        attempt(step, store, workshop)
     except (BrokenPipeError, ConnectionResetError):
         raise
-    except Exception:  # noqa: BLE001 whatever a step raises is its job's failure, told with the traceback
-        return "failed", InternalError(f"step {step.kind} {step.part}:\n{traceback.format_exc()}").as_dict()
+    except KeepmoreError as error:
+        return "failed", error.as_dict()
     return "done", None
+
+
+def attempt(step: Step, store: Store, workshop: Workshop) -> None:
+    """`run_step`, whose every failure is a KeepmoreError: what else it raises becomes an InternalError."""
+    try:
+        run_step(step, store, workshop)
+    except (KeepmoreError, BrokenPipeError, ConnectionResetError):
+        raise
+    except Exception as error:
+        raise InternalError(f"step {step.kind} {step.part}:\n{traceback.format_exc()}") from error

@@ -17,6 +17,7 @@ import pyarrow.compute as pc
 from PIL import Image
 
 from keepmore import __version__, codec, index, keys, plots
+from keepmore.access import Access
 from keepmore.budget import BytesBudget, DistanceBudget, MoneyBudget
 from keepmore.datasets import SourceReader
 from keepmore.distance import ORIGINAL, text
@@ -121,7 +122,7 @@ def _written_budget(budget: BytesBudget | DistanceBudget | MoneyBudget) -> str:
             return f"cost:{cost}@{price}"
 
 
-def page(job: Job, store: Store, made: dict[str, Any]) -> str:
+def page(job: Job, store: Store, made: dict[str, Any], access: Access) -> str:
     """The report as one HTML page that needs nothing beside it."""
     rows = made["distances"]
     drawn = {"images": plots.images_kept(rows), "bytes": plots.bytes_an_image(rows)}
@@ -134,7 +135,7 @@ def page(job: Job, store: Store, made: dict[str, Any]) -> str:
     )
     environment.filters["json"] = lambda value: json.dumps(value, indent=1, ensure_ascii=False)
     return environment.get_template("report.html").render(
-        **made, plots=drawn, photographs=list(_photographs(job, store)), headline=headline(made)
+        **made, plots=drawn, photographs=list(_photographs(job, store, access)), headline=headline(made)
     )
 
 
@@ -151,7 +152,7 @@ def headline(made: dict[str, Any]) -> str | None:
     return found + " than with the original files."
 
 
-def _photographs(job: Job, store: Store) -> Iterator[dict[str, Any]]:
+def _photographs(job: Job, store: Store, access: Access) -> Iterator[dict[str, Any]]:
     """Some of the pool's images at every distance: their bytes, and the middle of each as a browser can show it."""
     distances = job.request.distances
     for row in islice(_readable_rows(store, keys.index(job.id)), PHOTOGRAPHS):
@@ -159,7 +160,7 @@ def _photographs(job: Job, store: Store) -> Iterator[dict[str, Any]]:
         for distance in distances:
             encoding = row[index.column("encoding", distance)]
             key = keys.object(row["source_sha256"], encoding, distance, job.request.effort, codec.CODEC)
-            data = _source(job, row) if distance == ORIGINAL else store.get(key)
+            data = _source(job, row, access) if distance == ORIGINAL else store.get(key)
             versions.append(
                 {
                     "distance": text(distance),
@@ -178,8 +179,8 @@ def _readable_rows(store: Store, key: str) -> Iterator[dict[str, Any]]:
         yield from good.sort_by([("path_hash", "ascending")]).to_pylist()
 
 
-def _source(job: Job, row: dict[str, Any]) -> bytes:
-    with SourceReader(job.request.limits.max_bytes) as reader:
+def _source(job: Job, row: dict[str, Any], access: Access) -> bytes:
+    with SourceReader(job.request.limits.max_bytes, access) as reader:
         return reader.read(row["source_uri"], row["source_bytes"])
 
 

@@ -84,7 +84,7 @@ class Limits:
 class Request:
     """A job's request, whole and checked. `dataset` and `evaluation.dataset` are absolute URIs.
 
-    Without a budget every image of the pool is kept.
+    Without a budget every image of the pool is kept. `webhook`: an http(s) URL that is told of the job's end.
     """
 
     dataset: str
@@ -95,6 +95,7 @@ class Request:
     evaluation: Evaluation | None = None
     training: Training | None = None
     limits: Limits = field(default_factory=Limits)
+    webhook: str | None = None
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "distances", distances.check(self.distances))
@@ -112,7 +113,7 @@ class Request:
 
     @property
     def training_id(self) -> str:
-        return _digest([self.subset_id, self.as_json()["training"], self.as_json()["evaluation"]])
+        return training_id(self.subset_id, self.training, self.evaluation)
 
     def as_json(self) -> dict[str, Any]:
         written = asdict(self)
@@ -133,11 +134,16 @@ class Request:
             evaluation=None if evaluation is None else Evaluation(**evaluation),
             training=None if training is None else Training(**training),
             limits=Limits(**written["limits"]),
+            webhook=written.get("webhook"),
         )
 
 
 def subset_id(budget: Budget | None, selection: Selection) -> str:
     return _digest([budgets.as_json(budget), asdict(selection)])
+
+
+def training_id(subset_id: str, training: Training | None, evaluation: Evaluation | None) -> str:
+    return _digest([subset_id, training and asdict(training), evaluation and asdict(evaluation)])
 
 
 def _digest(value: Any) -> str:

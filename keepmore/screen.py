@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from pathlib import Path
 from types import TracebackType
 from typing import Any
 
@@ -19,7 +18,7 @@ from keepmore.distance import text
 from keepmore.errors import KeepmoreError
 from keepmore.jobs import Job
 from keepmore.manifest import Problem
-from keepmore.status import images_in_parts
+from keepmore.status import parts_progress
 from keepmore.steps import EVALUATION, Kind, Step
 from keepmore.store import Store
 
@@ -75,13 +74,41 @@ class Screen:
         for row in rows:
             self.out.print(f"distance {row['distance']}: {row['manifest']}", markup=False)
 
-    def jobs(self, jobs: Sequence[Job]) -> None:
+    def training(self, found: dict[str, Any]) -> None:
+        """Accuracy by distance of a training on subsets that were there already."""
         if self.as_json:
-            print(json.dumps([job.as_json() for job in jobs], ensure_ascii=False))
+            print(json.dumps(found, ensure_ascii=False))
+            return
+        asked = found["request"]
+        table = Table(title=f"{asked['model']} ({asked['method']}) on subset {found['subset']}", title_justify="left")
+        for name in ("distance", "images", "top-1", "95 %"):
+            table.add_column(name, justify="right")
+        for distance, result in found["distances"].items():
+            table.add_row(distance, f"{result['train_images']:,}", *_accuracy(result))
+        self.out.print(table)
+
+    def estimate(self, found: dict[str, Any]) -> None:
+        """Bytes and counts by distance, each with its interval."""
+        if self.as_json:
+            print(json.dumps(found, ensure_ascii=False))
+            return
+        title = f"{found['sampled']:,} of {found['listed']:,} images; intervals at {100 * found['rate']:g} %"
+        table = Table(title=title, title_justify="left")
+        for name in ("distance", "bytes", "interval", "images that fit", "interval"):
+            table.add_column(name, justify="right")
+        for distance, row in found["distances"].items():
+            cells = [text for name in ("bytes", "images") if row[name] for text in _interval(row[name])]
+            table.add_row(distance, *cells)
+        self.out.print(table)
+
+    def jobs(self, jobs: Sequence[dict[str, Any]]) -> None:
+        if self.as_json:
+            print(json.dumps(jobs, ensure_ascii=False))
             return
         table = Table(Column("job", no_wrap=True), "state", "distances", Column("dataset", overflow="fold"))
         for job in jobs:
-            table.add_row(job.id, job.state, ",".join(map(text, job.request.distances)), job.request.dataset)
+            asked = job["request"]
+            table.add_row(job["id"], job["state"], ",".join(map(text, asked["distances"])), asked["dataset"])
         self.out.print(table if jobs else "no jobs in this store yet")
 
     def status(self, found: dict[str, Any]) -> None:
@@ -96,17 +123,19 @@ class Screen:
         for warning in found.get("warnings", []):
             self.out.print(f"warning: {warning}", markup=False)
         if found["images"]:
-            self.out.print(f"images compressed: {found['images']['done']:,} of {found['images']['all']:,}")
+            counts = found["images"]
+            failed = f", {counts['failed']:,} failed" if counts["failed"] else ""
+            self.out.print(f"images compressed: {counts['done']:,} of {counts['listed']:,}{failed}")
         for made in found["subsets"]:
             self.out.print(f"subset {made['subset']}:")
             self.subsets(made)
         if found["report"]:
             self.out.print(f"report: {found['report']}", markup=False)
 
-    def verified(self, file: Path, about: dict[str, Any], problems: Sequence[Problem]) -> None:
+    def verified(self, file: str, about: dict[str, Any], problems: Sequence[Problem]) -> None:
         if self.as_json:
             found = [{"path": p.path, "code": p.code, "message": p.message} for p in problems]
-            print(json.dumps({"manifest": str(file), "digest": about["digest"], "problems": found}, ensure_ascii=False))
+            print(json.dumps({"manifest": file, "digest": about["digest"], "problems": found}, ensure_ascii=False))
             return
         for problem in problems:
             self.out.print(f"{problem.path or 'manifest'}: {problem.code}: {problem.message}", markup=False)
@@ -144,10 +173,18 @@ class Screen:
             cells = [row["distance"], f"{row['images']:,}", f"{row['factor']:.2f}x" if row["factor"] else ""]
             cells += [f"{row['bytes']:,}", f"{100 * row['bytes'] / budget_bytes:.2f} %" if budget_bytes else ""]
             if trained:
-                low, high = row["interval"]
-                cells += [f"{100 * row['top1']:.1f} %", f"{100 * low:.1f}-{100 * high:.1f} %"]
+                cells += _accuracy(row)
             table.add_row(*cells)
         self.out.print(table)
+
+
+def _accuracy(result: dict[str, Any]) -> tuple[str, str]:
+    low, high = result["interval"]
+    return f"{100 * result['top1']:.1f} %", f"{100 * low:.1f}-{100 * high:.1f} %"
+
+
+def _interval(found: dict[str, float]) -> tuple[str, str]:
+    return f"{found['expected']:,.0f}", f"{found['low']:,.0f} to {found['high']:,.0f}"
 
 
 def _by_count(counts: dict[str, int]) -> str:
@@ -218,7 +255,8 @@ class JobProgress:
 
     def _counts(self, kind: Kind) -> tuple[int, int]:
         if kind is Kind.COMPRESS:
-            return images_in_parts(self._store, self._job.id)
+            listed = int(json.loads(self._store.get(keys.listing(self._job.id)))["images"])
+            return sum(done.images for done in parts_progress(self._store, self._job.id).values()), listed
         index = json.loads(self._store.get(keys.index_summary(self._job.id)))
         subsets = json.loads(self._store.get(self._subset_key()))["distances"]
         parts = {EVALUATION: index["evaluation"]} | {name: found["images"] for name, found in subsets.items()}
@@ -228,3 +266,37 @@ class JobProgress:
 
     def _subset_key(self) -> str:
         return keys.subset(self._job.id, self._job.request.subset_id)
+
+
+class RemoteProgress:
+    """One bar for the images that a service compresses, and a line for every other stage. Use as a context manager."""
+
+    def __init__(self, screen: Screen) -> None:
+        self._screen = screen
+        self._bar = _bar(screen)
+        self._task: TaskID | None = None
+        self._stage: str | None = None
+        self._warned: set[str] = set()
+
+    def __enter__(self) -> RemoteProgress:
+        self._bar.start()
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, tb: TracebackType | None) -> None:
+        self._bar.stop()
+
+    def show(self, found: Mapping[str, Any]) -> None:
+        """The job as it stands now."""
+        for warning in set(found["warnings"]) - self._warned:
+            self._warned.add(warning)
+            self._screen.say(f"warning: {warning}")
+        counts = found["images"]
+        if counts:
+            if self._task is None:
+                self._task = self._bar.add_task(Kind.COMPRESS.value, total=counts["listed"], rate="")
+            size = found["bytes"]
+            rate = _rate(self._bar, self._task, size["in"], size["out"])
+            self._bar.update(self._task, completed=counts["done"], rate=rate)
+        if found["stage"] and found["stage"] != self._stage and found["stage"] != Kind.COMPRESS:
+            self._screen.say(f"stage: {found['stage']}")
+        self._stage = found["stage"]

@@ -1,46 +1,110 @@
-"""How a job stands, read from what its store holds."""
+"""How a job stands, read from what its store holds and, while it runs, from the board."""
 
 from __future__ import annotations
 
 import json
+from dataclasses import asdict
 from typing import Any
 
 import pyarrow.parquet as pq
 
 from keepmore import keys
-from keepmore.jobs import Job
-from keepmore.steps import chunk_count, ready_steps
+from keepmore.board import Board, Pace
+from keepmore.compress import Progress
+from keepmore.distance import text
+from keepmore.errors import NotFound
+from keepmore.jobs import Job, State
+from keepmore.questions import stage, training_request
+from keepmore.steps import Kind
 from keepmore.store import Store
+from keepmore.workshop import PROGRESS
 
 
-def status(job: Job, store: Store) -> dict[str, Any]:
-    """State, the stage that is next or under way, counts, and where the results lie."""
-    done = set(store.keys(keys.work(job.id)))
-    chunks = chunk_count(store, job.id)
-    ready = list(ready_steps(job, done, chunks))
+def status(job: Job, store: Store, board: Board | None = None) -> dict[str, Any]:
+    """State, the stage that is next or under way, counts, and what there is to fetch."""
+    now = stage(job, store)
+    pace = _pace(job, store, board)
     found: dict[str, Any] = {
         "job": job.id,
         "state": job.state.value,
-        "error": job.error,
+        "stage": now,
         "created_at": job.created_at,
+        "ended_at": job.ended_at,
+        "error": job.error,
         "request": job.request.as_json(),
-        "stage": ready[-1].kind.value if ready else None,
-        "images": None if chunks is None else dict(zip(("done", "all"), images_in_parts(store, job.id), strict=True)),
-        "report": store.uri(keys.report_page(job.id)) if keys.report(job.id) in done else None,
+        "images": None,
+        "bytes": None,
+        "rate": None,
+        "eta_s": None,
+        "warnings": [],
+        "subset": None,
+        "report": store.uri(keys.report_page(job.id)) if now is None else None,
     }
-    if keys.index_summary(job.id) in done:
+    if now != "list":
+        listed = int(json.loads(store.get(keys.listing(job.id)))["images"])
+        found["images"] = {"listed": listed, "done": pace.done.images, "failed": pace.done.failed}
+        found["bytes"] = {"in": pace.done.bytes_in, "out": pace.done.bytes_out}
+        if now == "compress" and job.state is State.ACCEPTED and pace.rate:
+            found["rate"] = round(pace.rate, 2)
+            found["eta_s"] = round((listed - pace.done.images) / pace.rate)
+    if now not in ("list", "compress"):
         found["index"] = json.loads(store.get(keys.index_summary(job.id)))
-    if keys.codec_check(job.id) in done:
+        # The index fails images that the parts do not: those of the pool that are evaluation images too.
+        found["images"] |= {"done": found["index"]["listed"], "failed": found["index"]["failed"]}
+    if now not in ("list", "compress", "select"):
+        found["subset"] = json.loads(store.get(keys.subset(job.id, job.request.subset_id)))
+    if store.exists(keys.codec_check(job.id)):
         found["warnings"] = json.loads(store.get(keys.codec_check(job.id)))["warnings"]
-    subsets = [key for key in sorted(done) if key.endswith("/subset.json")]
-    found["subsets"] = [json.loads(store.get(key)) for key in subsets]
     return found
 
 
-def images_in_parts(store: Store, job_id: str) -> tuple[int, int]:
-    """Images compressed (or failed) so far, and all that were listed. Reads footers only."""
-    done = 0
-    for key in store.keys(keys.parts_prefix(job_id)):
+def subsets(job: Job, store: Store) -> list[dict[str, Any]]:
+    """The records of all subsets that were made of a job, its own first."""
+    prefix = keys.subsets_prefix(job.id)
+    made = [key for key in store.keys(prefix) if key.endswith("/subset.json")]
+    own = keys.subset(job.id, job.request.subset_id)
+    return [json.loads(store.get(key)) for key in sorted(made, key=lambda key: (key != own, key))]
+
+
+def training(job: Job, name: str, store: Store) -> dict[str, Any]:
+    """A training on a job's subsets: its results by distance, as far as it is. Raises TrainingNotFound."""
+    subset, asked = training_request(job, name, store)
+    found = {text(d): read_json(store, keys.training(job.id, name, d)) for d in job.request.distances}
+    results = {distance: result for distance, result in found.items() if result}
+    own = job.request.training is not None and name == job.request.training_id
+    error = read_json(store, keys.training_error(job.id, name)) or (job.error if own else None)
+    state = "succeeded" if len(results) == len(found) else "failed" if error else "running"
+    return {
+        "training": name,
+        "subset": subset,
+        "state": state,
+        "error": error,
+        "request": asdict(asked),
+        "distances": results,
+    }
+
+
+def read_json(store: Store, key: str) -> dict[str, Any] | None:
+    """The JSON under `key`; None if there is nothing."""
+    try:
+        found: dict[str, Any] = json.loads(store.get(key))
+    except NotFound:
+        return None
+    return found
+
+
+def _pace(job: Job, store: Store, board: Board | None) -> Pace:
+    known = board.pace(job.id, Kind.COMPRESS) if board else None
+    return known or Pace(sum(parts_progress(store, job.id).values(), Progress()), 0, 0.0)
+
+
+def parts_progress(store: Store, job_id: str) -> dict[str, Progress]:
+    """What every compress step that is done has done, by part. Reads footers only."""
+    found = {}
+    prefix = keys.parts_prefix(job_id)
+    for key in store.keys(prefix):
         with store.open(key) as file:
-            done += pq.read_metadata(file).num_rows
-    return done, int(json.loads(store.get(keys.listing(job_id)))["images"])
+            metadata = pq.read_metadata(file)
+        part = str(int(key.removeprefix(prefix).removesuffix(".parquet")))
+        found[part] = Progress(**json.loads(metadata.metadata[PROGRESS]))
+    return found

@@ -9,7 +9,7 @@ import secrets
 import shutil
 import time
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import BinaryIO, Protocol
 
@@ -39,6 +39,10 @@ class Store(Protocol):
         ...
 
     def exists(self, key: str) -> bool: ...
+
+    def delete(self, key: str) -> None:
+        """Remove `key`; nothing happens if it is absent."""
+        ...
 
     def keys(self, prefix: str, after: str = "") -> Iterator[str]:
         """Keys that start with `prefix` and sort behind `after`, in ascending order, streamed."""
@@ -97,11 +101,16 @@ class FolderStore:
     def exists(self, key: str) -> bool:
         return self._path(key).is_file()
 
+    def delete(self, key: str) -> None:
+        path = self._path(key)
+        with self._explained(), suppress(FileNotFoundError, IsADirectoryError, NotADirectoryError):
+            path.unlink()
+
     def keys(self, prefix: str, after: str = "") -> Iterator[str]:
         folder, slash, _ = prefix.rpartition("/")
         if not slash:
             yield from self._walk("", prefix, after)
-        elif _is_key(folder):
+        elif is_key(folder):
             yield from self._walk(folder + "/", prefix, after)
 
     def open(self, key: str) -> BinaryIO:
@@ -127,8 +136,7 @@ class FolderStore:
         return self._path(key).as_uri()
 
     def _path(self, key: str) -> Path:
-        if not _is_key(key):
-            raise StoreError(f"{key!r} is not a store key: keys are relative paths without empty or dot parts")
+        check_key(key)
         return self.root / key
 
     def _ready_path(self, key: str) -> Path:
@@ -181,7 +189,12 @@ class FolderStore:
             raise _explain(error, self.root) from error
 
 
-def _is_key(key: str) -> bool:
+def check_key(key: str) -> None:
+    if not is_key(key):
+        raise StoreError(f"{key!r} is not a store key: keys are relative paths without empty or dot parts")
+
+
+def is_key(key: str) -> bool:
     parts = key.split("/")
     return not any(part in ("", ".", "..") for part in parts) and parts[0] != TEMPORARY and "\0" not in key
 

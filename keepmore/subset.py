@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack
 from dataclasses import asdict, dataclass
+from itertools import repeat
 from typing import Any
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
+import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
 from keepmore import budget as budgets
@@ -20,6 +24,16 @@ from keepmore.index import Summary
 from keepmore.memory import freed_memory_kept
 from keepmore.request import Selection
 from keepmore.store import Store
+
+SHARED = ("path", "source_uri", "label", "width", "height", "source_sha256")
+OWN = ("bytes", "encoding", "sha256", "encoder_distance")
+
+# An index has a row group for each chunk of at most 512 images.
+ROW_GROUPS = 32
+BATCH_ROWS = 32 * 512
+
+# Stands for a checksum where only `keys` knows how an object's key is spelt.
+ANY_SHA256 = "".join(chr(ord("g") + place % 20) for place in range(64))
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,21 +56,33 @@ class Pool:
 
 def read_pool(store: Store, index_key: str, distances: Sequence[float]) -> Pool:
     sizes = {d: index.column("bytes", d) for d in distances}
-    batches = list(index.rows(store, index_key, ["path_hash", "label", "error_code", *sizes.values()]))
-    fields = ["path_hash", "label", "error_code", *sizes.values()]
-    schema = pa.schema([index.schema(distances).field(name) for name in fields])
-    table = pa.Table.from_batches(batches, schema)
-    good = np.flatnonzero(pc.is_null(table["error_code"]).to_numpy())
-    table = table.take(good)
+    fields = ["path_hash", "label", *sizes.values()]
+    good, batches = [], []
+    for batch in _rows(store, index_key, ["error_code", *fields]):
+        good.append(pc.is_null(batch["error_code"]))
+        batches.append(batch.select(fields).filter(good[-1]))
+    table = pa.Table.from_batches(batches, pa.schema([index.schema(distances).field(name) for name in fields]))
     names = sorted(filter(None, pc.unique(table["label"]).to_pylist()))
     classes = pc.fill_null(pc.index_in(table["label"], value_set=pa.array(names, pa.string())), -1)
     return Pool(
-        rows=good,
+        rows=np.flatnonzero(pa.chunked_array(good, pa.bool_()).to_numpy()),
         path_hashes=table["path_hash"].to_numpy(),
         classes=classes.to_numpy().astype(np.int32),
         class_names=names,
         bytes={d: table[name].to_numpy() for d, name in sizes.items()},
     )
+
+
+def _rows(store: Store, key: str, columns: Sequence[str]) -> Iterator[pa.RecordBatch]:
+    """Batches of an index in its order, in flat memory.
+
+    Row groups are read a few at a time: what pyarrow learns of each, it keeps until it has read all that it was asked
+    for, 250 MB for every million images.
+    """
+    with store.open(key) as file, pq.ParquetFile(file) as parquet:
+        for first in range(0, parquet.num_row_groups, ROW_GROUPS):
+            window = list(range(first, min(first + ROW_GROUPS, parquet.num_row_groups)))
+            yield from parquet.iter_batches(BATCH_ROWS, row_groups=window, columns=columns)
 
 
 def choose(pool: Pool, distances: Sequence[float], selection: Selection, budget: int | None) -> list[NDArray[np.int64]]:
@@ -105,22 +131,25 @@ def write_subsets(
         "selection": asdict(selection),
         "effort": effort,
     }
-    made = {}
     chosen = choose(pool, distances, selection, budget_bytes)
-    for distance, places in zip(distances, chosen, strict=True):
-        key = keys.manifest(job_id, subset_id, distance)
-        with store.writer(key) as file:
+    to = {d: keys.manifest(job_id, subset_id, d) for d in distances}
+    with ExitStack() as stack:
+        manifests = []
+        for distance, places in zip(distances, chosen, strict=True):
+            file = stack.enter_context(store.writer(to[distance]))
             writer = manifest.Writer(file, {**asked, "distance": distance})
-            for rows in _manifest_rows(store, index_key, np.sort(pool.rows[places]), distance, effort):
-                writer.add(rows)
-            written = writer.close()
-        made[text(distance)] = {
-            "images": written["images"],
-            "bytes": written["bytes"],
-            "digest": written["digest"],
-            "manifest": store.uri(key),
+            manifests.append(_Manifest(store, distance, effort, np.sort(pool.rows[places]), writer))
+        written = _write(manifests, _rows(store, index_key, _columns(distances)))
+    made = {
+        text(distance): {
+            "images": about["images"],
+            "bytes": about["bytes"],
+            "digest": about["digest"],
+            "manifest": store.uri(to[distance]),
             "classes": _class_counts(pool, places),
         }
+        for distance, places, about in zip(distances, chosen, written, strict=True)
+    }
     return {**asked, "subset": subset_id, "pool_images": len(pool.rows), "distances": made}
 
 
@@ -130,26 +159,59 @@ def _class_counts(pool: Pool, places: NDArray[np.int64]) -> dict[str, int]:
     return dict(zip(pool.class_names, counts.tolist(), strict=True))
 
 
-def _manifest_rows(
-    store: Store, index_key: str, chosen: NDArray[np.int64], distance: float, effort: int
-) -> Iterator[pa.RecordBatch]:
-    own = {name: index.column(name, distance) for name in ("bytes", "encoding", "sha256", "encoder_distance")}
-    shared = ["path", "source_uri", "label", "width", "height", "source_sha256"]
+@dataclass(frozen=True, slots=True)
+class _Manifest:
+    """The manifest at one distance while it is written. `places`: the index's rows that go into it, ascending."""
+
+    store: Store
+    distance: float
+    effort: int
+    places: NDArray[np.int64]
+    writer: manifest.Writer
+
+    def add(self, batch: pa.RecordBatch, start: int) -> None:
+        """Write the rows among `batch`, which begins at row `start` of the index."""
+        first, last = np.searchsorted(self.places, (start, start + len(batch)))
+        if last > first:
+            own = {index.column(name, self.distance): name for name in OWN}
+            found = batch.select([*SHARED, *own]).take(pa.array(self.places[first:last] - start))
+            self.writer.add(self._rows({own.get(name, name): found[name] for name in found.schema.names}))
+
+    def _rows(self, columns: dict[str, pa.Array]) -> pa.RecordBatch:
+        sources, sha256, encodings = (columns[name] for name in ("source_uri", "source_sha256", "encoding"))
+        columns["distance"] = pa.repeat(pa.scalar(self.distance, pa.float64()), len(sources))
+        columns["object_uri"] = (
+            object_uris(self.store, sha256, encodings, self.distance, self.effort)
+            if self.distance != ORIGINAL
+            else sources
+        )
+        return pa.RecordBatch.from_arrays([columns[name] for name in manifest.SCHEMA.names], schema=manifest.SCHEMA)
+
+
+def _columns(distances: Sequence[float]) -> list[str]:
+    return [*SHARED, *(index.column(name, d) for d in distances for name in OWN)]
+
+
+def _write(manifests: Sequence[_Manifest], batches: Iterable[pa.RecordBatch]) -> list[dict[str, Any]]:
+    """Pass the index once; gives the metadata of each manifest.
+
+    A batch goes into all manifests at the same time: pyarrow and hashlib hold no lock while they work.
+    """
     start = 0
-    for batch in index.rows(store, index_key, [*shared, *own.values()]):
-        first, last = np.searchsorted(chosen, (start, start + len(batch)))
-        rows = batch.take(pa.array(chosen[first:last] - start))
-        start += len(batch)
-        if len(rows) == 0:
-            continue
-        columns = {name: rows[name] for name in shared} | {name: rows[column] for name, column in own.items()}
-        columns["distance"] = pa.repeat(pa.scalar(distance, pa.float64()), len(rows))
-        columns["object_uri"] = _object_uris(store, columns, distance, effort)
-        yield pa.RecordBatch.from_arrays([columns[name] for name in manifest.SCHEMA.names], schema=manifest.SCHEMA)
+    with ThreadPoolExecutor(pa.cpu_count()) as threads:
+        for batch in batches:
+            list(threads.map(_Manifest.add, manifests, repeat(batch), repeat(start)))
+            start += len(batch)
+        return list(threads.map(manifest.Writer.close, [made.writer for made in manifests]))
 
 
-def _object_uris(store: Store, columns: dict[str, Any], distance: float, effort: int) -> pa.Array:
-    if distance == ORIGINAL:
-        return columns["source_uri"]
-    pairs = zip(columns["source_sha256"].to_pylist(), columns["encoding"].to_pylist(), strict=True)
-    return pa.array(store.uri(keys.object(sha, encoding, distance, effort, codec.CODEC)) for sha, encoding in pairs)
+def object_uris(store: Store, sha256: pa.Array, encodings: pa.Array, distance: float, effort: int) -> pa.Array:
+    """Where the objects of images lie, by the checksums of their sources: `store.uri(keys.object(...))` of each."""
+    kinds = pc.unique(encodings)
+    patterns = [store.uri(keys.object(ANY_SHA256, kind, distance, effort, codec.CODEC)) for kind in kinds.to_pylist()]
+    folders, names = zip(*(pattern.split(ANY_SHA256) for pattern in patterns), strict=True)
+    (folder,) = set(folders)
+    root, behind_shard = folder.rsplit(ANY_SHA256[:2], 1)
+    shards = pc.binary_slice(sha256.cast(pa.binary()), 0, 2).cast(pa.string())
+    name = pa.array(names, pa.string()).take(pc.index_in(encodings, value_set=kinds))
+    return pc.binary_join_element_wise(root, shards, behind_shard, sha256, name, "")

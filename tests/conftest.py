@@ -17,6 +17,7 @@ from hypothesis import settings
 from keepmore.isolation import IsolatedDecoder
 from keepmore.sample import write_sample
 from keepmore.store import FolderStore
+from tests.servers import S3Server, seaweed, valkey
 
 # A slow machine is no failure; and in CI the same examples are drawn every time.
 settings.register_profile("keepmore", deadline=None, derandomize="CI" in os.environ)
@@ -56,7 +57,7 @@ def installed_command(default_store: Path) -> Command:
     """Runs the installed `keepmore` command; `store` None leaves --store away, as for commands that take none."""
 
     def run(*words: str, store: Path | None = default_store, timeout: float = 300) -> subprocess.CompletedProcess[str]:
-        place = ["--store", str(store)] if store and words[0] not in ("verify", "export", "sample") else []
+        place = ["--store", str(store)] if store and words[0] != "sample" and "--server" not in words else []
         command = [str(Path(sys.executable).with_name("keepmore")), *words, *place]
         return subprocess.run(command, capture_output=True, text=True, timeout=timeout, check=False)
 
@@ -79,6 +80,20 @@ def ran(keepmore: Command) -> Callable[..., dict[str, Any]]:
         return found
 
     return run
+
+
+@pytest.fixture(scope="session")
+def s3(tmp_path_factory: pytest.TempPathFactory) -> Iterator[S3Server]:
+    """A real S3 server with an empty bucket; tests share it, each below a prefix of its own."""
+    with seaweed(tmp_path_factory.mktemp("s3")) as server:
+        yield server
+
+
+@pytest.fixture(scope="session")
+def redis_url(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    """A real server that speaks Redis; tests share it, each with names of its own."""
+    with valkey(tmp_path_factory.mktemp("redis")) as server:
+        yield server.url
 
 
 @pytest.fixture(scope="session")

@@ -6,9 +6,10 @@ import json
 import tarfile
 from collections.abc import Iterator
 from dataclasses import dataclass, field
-from pathlib import Path, PurePosixPath
+from pathlib import PurePosixPath
 
-from keepmore.datasets.entry import Entry, Skipped, file_uri, first_folder, is_hidden, is_image, printable
+from keepmore.datasets.entry import Entry, Skipped, first_folder, is_hidden, is_image, part_uri, printable
+from keepmore.datasets.opened import Opened
 from keepmore.errors import DuplicateImage, InvalidTable, UnsupportedDataset
 
 LABEL_SUFFIXES = (".cls", ".json")
@@ -26,28 +27,30 @@ class _Contents:
     labels: dict[str, tarfile.TarInfo] = field(default_factory=dict)
 
 
-def list_tar(path: Path, skipped: Skipped) -> Iterator[Entry]:
+def list_tar(opened: Opened, skipped: Skipped) -> Iterator[Entry]:
     """Images of the tar by ascending path; each URI holds the offset of its bytes, so reading one is one seek.
 
     The label is that of WebDataset where the sample has one, else the first folder. Raises UnsupportedDataset for a
     file that is no whole, uncompressed tar, DuplicateImage for a name that stands twice.
     """
+    opened.check_seekable()
     try:
-        with tarfile.open(path, "r:") as archive:
-            found = _scan(path, archive, skipped)
-            _check_end(path, archive)
+        with tarfile.open(fileobj=opened.file, mode="r:") as archive:
+            found = _scan(opened.name, archive, skipped)
+            _check_end(opened, archive)
             labels = _labels(archive, found, skipped)
     except (tarfile.TarError, EOFError) as error:
-        raise UnsupportedDataset(f"dataset {path}: not an uncompressed tar ({error}); unpack or rewrite it") from error
-    mtime_ns = path.stat().st_mtime_ns
-    full = str(path.resolve())
+        raise UnsupportedDataset(
+            f"dataset {opened.name}: not an uncompressed tar ({error}); unpack or rewrite it"
+        ) from error
     for name in sorted(found.images):
         offset, size = found.images[name]
         label = labels.get(_sample_key(name)) or first_folder(name)
-        yield Entry(name, file_uri(full, {"offset": offset, "length": size, "path": name}), label, size, mtime_ns)
+        uri = part_uri(opened.uri, {"offset": offset, "length": size, "path": name})
+        yield Entry(name, uri, label, size, opened.version)
 
 
-def _scan(path: Path, archive: tarfile.TarFile, skipped: Skipped) -> _Contents:
+def _scan(title: str, archive: tarfile.TarFile, skipped: Skipped) -> _Contents:
     found = _Contents()
     for member in archive:
         # tarfile remembers every member it has seen; a million of them take a gigabyte.
@@ -61,7 +64,7 @@ def _scan(path: Path, archive: tarfile.TarFile, skipped: Skipped) -> _Contents:
         elif name.endswith(LABEL_SUFFIXES):
             found.labels[_sample_key(name)] = member
         elif name in found.images or name in found.links:
-            raise DuplicateImage(f"dataset {path}: {name} is there twice; every image needs a name of its own")
+            raise DuplicateImage(f"dataset {title}: {name} is there twice; every image needs a name of its own")
         elif member.islnk():
             found.links[name] = _plain(member.linkname)
         else:
@@ -74,14 +77,13 @@ def _scan(path: Path, archive: tarfile.TarFile, skipped: Skipped) -> _Contents:
     return found
 
 
-def _check_end(path: Path, archive: tarfile.TarFile) -> None:
+def _check_end(opened: Opened, archive: tarfile.TarFile) -> None:
     """tarfile takes a damaged header for the end of the archive; a real end is blocks of zeros, or of the file."""
     end = archive.offset
-    with path.open("rb") as file:
-        file.seek(end)
-        block = file.read(tarfile.BLOCKSIZE)
+    opened.file.seek(end)
+    block = opened.file.read(tarfile.BLOCKSIZE)
     if block not in (b"", ZERO_BLOCK):
-        raise UnsupportedDataset(f"dataset {path}: the tar is damaged at byte {end:,}; fetch or write it again")
+        raise UnsupportedDataset(f"dataset {opened.name}: the tar is damaged at byte {end:,}; fetch or write it again")
 
 
 def _plain(name: str) -> str:

@@ -25,15 +25,16 @@ IMAGE_SUFFIXES = frozenset((
 class Entry:
     """An image of a dataset as listed: nothing of it has been read yet.
 
-    `path` is its name within the dataset, `uri` the address of its bytes, `size` in bytes; `mtime_ns` is that of the
-    archive which holds it, because offsets in a rewritten archive point at other bytes. UNKNOWN where there is none.
+    `path` is its name within the dataset, `uri` the address of its bytes, `size` in bytes, UNKNOWN where a listing
+    does not say. `version` is that of the file which holds it ("mtime:<ns>", "etag:<etag>"), None where there is none:
+    offsets in a rewritten archive point at other bytes.
     """
 
     path: str
     uri: str
     label: str | None
     size: int = UNKNOWN
-    mtime_ns: int = UNKNOWN
+    version: str | None = None
 
     def __post_init__(self) -> None:
         if self.label == "":
@@ -58,10 +59,14 @@ def first_folder(path: str) -> str | None:
     return folder if slash else None
 
 
-def file_uri(path: str, fragment: dict[str, object] | None = None) -> str:
-    """`path` as a file:// URI, any byte in the name kept; `fragment` addresses an image inside an archive."""
-    uri = "file://" + quote(path.encode("utf-8", "surrogateescape"))
-    return uri + "#" + urlencode(fragment, safe="/", quote_via=quote) if fragment else uri
+def file_uri(path: str) -> str:
+    """`path` as a file:// URI, any byte in the name kept."""
+    return "file://" + quote(path.encode("utf-8", "surrogateescape"))
+
+
+def part_uri(uri: str, fragment: dict[str, object]) -> str:
+    """The URI of an image inside the archive at `uri`."""
+    return uri + "#" + urlencode(fragment, safe="/", quote_via=quote)
 
 
 def printable(name: str) -> str:

@@ -2,55 +2,57 @@
 
 from __future__ import annotations
 
-import os
-import stat
 from types import TracebackType
-from urllib.parse import parse_qs, urlsplit
 
 import pyarrow as pa
 
+from keepmore.access import EVERYTHING, Access
 from keepmore.datasets.embedded import EmbeddedReader
 from keepmore.datasets.entry import UNKNOWN
-from keepmore.datasets.listing import local_path
-from keepmore.errors import DatasetChanged, SourceNotFound, SourceTooLarge, UnreadableImage
+from keepmore.datasets.opened import Opened
+from keepmore.datasets.place import Place, place_of
+from keepmore.datasets.sources import Sources
+from keepmore.datasets.trouble import REMEDY, missing, source_error
+from keepmore.errors import DatasetChanged, InvalidUri, SourceTooLarge, UnreadableImage
+from keepmore.ranged import RemoteFailure
 
 
 class SourceReader:
     """Bytes by source URI; keeps the last archive open, so that reading in listed order is fast.
 
-    `max_bytes` caps an image. Use as a context manager.
+    `max_bytes` caps an image, `access` says what may be read. Use as a context manager, in one thread.
     """
 
-    def __init__(self, max_bytes: int) -> None:
+    def __init__(self, max_bytes: int, access: Access = EVERYTHING) -> None:
         self._max_bytes = max_bytes
-        self._embedded: tuple[str, EmbeddedReader] | None = None
+        self._sources = Sources(access)
+        self._archive: Opened | None = None
+        self._archive_uri = ""
+        self._embedded: EmbeddedReader | None = None
 
     def __enter__(self) -> SourceReader:
         return self
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, tb: TracebackType | None) -> None:
-        if self._embedded:
-            self._embedded[1].close()
+        self._close_archive()
+        self._sources.__exit__(kind, error, tb)
 
-    def read(self, uri: str, size: int = UNKNOWN, mtime_ns: int = UNKNOWN) -> bytes:
-        """The image's bytes. `size` of the image and `mtime_ns` of its archive are what the listing saw.
+    def read(self, uri: str, size: int = UNKNOWN, version: str | None = None) -> bytes:
+        """The image's bytes. `size` of the image and `version` of the file that holds it are what the listing saw.
 
-        Raises DatasetChanged if they no longer hold, and ImageError (SourceNotFound, SourceTooLarge,
-        UnreadableImage) for what concerns this image alone.
+        Raises DatasetChanged if they no longer hold, DatasetUnreadable while its server cannot be reached,
+        SourceNotAllowed and AddressRefused for what may not be read, and ImageError (SourceNotFound, SourceForbidden,
+        SourceTooLarge, UnreadableImage) for what else concerns this image alone.
         """
-        parts = urlsplit(uri)
-        if parts.scheme != "file":
-            raise SourceNotFound(f"{uri}: {parts.scheme}:// cannot be read; use file:// URIs or paths")
-        path = local_path(uri)
-        place = {name: values[0] for name, values in parse_qs(parts.fragment).items()}
+        listed = (size, version) != (UNKNOWN, None)
         try:
-            _check_unchanged(path, mtime_ns)
-            if "row" in place:
-                data = self._embedded_reader(path).read(int(place["row"]))
-            else:
-                data = _read_file(path, int(place.get("offset", 0)), int(place.get("length", UNKNOWN)), self._max_bytes)
+            data = self._read(uri, place_of(uri), version)
+        except RemoteFailure as failure:
+            raise source_error(uri, failure, listed) from failure
+        except InvalidUri as error:
+            raise UnreadableImage(f"a source cannot be read: {error.message}") from error
         except FileNotFoundError as error:
-            raise _missing(uri, listed=(size, mtime_ns) != (UNKNOWN, UNKNOWN)) from error
+            raise missing(uri, listed) from error
         except (OSError, ValueError, pa.ArrowException) as error:
             raise UnreadableImage(f"{uri} cannot be read: {error}") from error
         if len(data) > self._max_bytes:
@@ -59,39 +61,41 @@ class SourceReader:
             raise DatasetChanged(f"{uri} had {size} bytes when it was listed and has {len(data)} now; {REMEDY}")
         return data
 
-    def _embedded_reader(self, path: str) -> EmbeddedReader:
-        if self._embedded is None or self._embedded[0] != path:
-            if self._embedded:
-                self._embedded[1].close()
-            self._embedded = (path, EmbeddedReader(path))
-        return self._embedded[1]
+    def _read(self, uri: str, place: Place, version: str | None) -> bytes:
+        if place.row is None and place.offset is None:
+            data, found, version_now = self._sources.read(uri, self._max_bytes)
+            _check_unchanged(uri, version, version_now)
+            if found > self._max_bytes:
+                raise _too_large(found, self._max_bytes)
+            return data
+        archive = self._opened(place.uri)
+        _check_unchanged(place.uri, version, archive.version_now())
+        if place.row is not None:
+            self._embedded = self._embedded or EmbeddedReader(archive)
+            return self._embedded.read(place.row)
+        if place.length > self._max_bytes:
+            raise _too_large(place.length, self._max_bytes)
+        archive.check_seekable()
+        archive.file.seek(place.offset or 0)
+        return archive.file.read(place.length)
+
+    def _opened(self, uri: str) -> Opened:
+        if self._archive is None or self._archive_uri != uri:
+            self._close_archive()
+            self._archive, self._archive_uri = self._sources.open(uri), uri
+        return self._archive
+
+    def _close_archive(self) -> None:
+        if self._embedded:
+            self._embedded.close()
+        if self._archive:
+            self._archive.close()
+        self._archive = self._embedded = None
 
 
-REMEDY = "put the dataset back as it was and resume the job, or start a new job over what is there now"
-
-
-def _read_file(path: str, offset: int, length: int, max_bytes: int) -> bytes:
-    # Without O_NONBLOCK a named pipe in a table's `uri` would hang the worker for ever.
-    with os.fdopen(os.open(path, os.O_RDONLY | os.O_NONBLOCK), "rb") as file:
-        state = os.fstat(file.fileno())
-        if not stat.S_ISREG(state.st_mode):
-            raise UnreadableImage(f"{path} is not a regular file")
-        wanted = state.st_size if length == UNKNOWN else length
-        if wanted > max_bytes:
-            raise _too_large(wanted, max_bytes)
-        file.seek(offset)
-        return file.read(wanted)
-
-
-def _check_unchanged(path: str, mtime_ns: int) -> None:
-    if mtime_ns != UNKNOWN and os.stat(path).st_mtime_ns != mtime_ns:
-        raise DatasetChanged(f"{path} was modified after it was listed; {REMEDY}")
-
-
-def _missing(uri: str, listed: bool) -> DatasetChanged | SourceNotFound:
-    if listed:
-        return DatasetChanged(f"{uri} was there when the dataset was listed and is gone; {REMEDY}")
-    return SourceNotFound(f"{uri}: there is no such file")
+def _check_unchanged(uri: str, listed: str | None, now: str | None) -> None:
+    if listed is not None and listed != now:
+        raise DatasetChanged(f"{uri} was modified after it was listed ({listed}, now {now}); {REMEDY}")
 
 
 def _too_large(size: int, limit: int) -> SourceTooLarge:

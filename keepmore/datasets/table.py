@@ -2,62 +2,69 @@
 
 from __future__ import annotations
 
+import io
 import json
+import os
+import posixpath
 from collections.abc import Iterator
-from pathlib import Path
 from typing import Any
+from urllib.parse import quote, urljoin
 
 import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.csv as pa_csv
 import pyarrow.parquet as pq
 
+from keepmore import uris
 from keepmore.datasets.embedded import holds_images, list_embedded
 from keepmore.datasets.entry import Entry, file_uri
+from keepmore.datasets.opened import Opened
 from keepmore.errors import DuplicateImage, InvalidTable
 
 SCHEMA = pa.schema([("uri", pa.string()), ("label", pa.string())])
 BATCH_ROWS = 10_000
 
 
-def list_table(path: Path) -> Iterator[Entry]:
-    """Images that a table names, by ascending URI; relative URIs are relative to the table's folder.
+def list_table(opened: Opened, kind: str) -> Iterator[Entry]:
+    """Images that a table of `kind` (".csv", ".jsonl", ".parquet") names, by ascending URI; relative URIs are names
+    relative to the table's folder.
 
     Raises InvalidTable for what is no such table, DuplicateImage for two rows with one URI.
     """
-    if path.suffix == ".parquet" and holds_images(path):
-        return list_embedded(path)
-    return _entries(path, _read(path))
+    if kind == ".parquet" and holds_images(opened):
+        return list_embedded(opened)
+    return _entries(opened, _read(opened, kind))
 
 
-def _read(path: Path) -> pa.Table:
-    reader = {".csv": _read_csv, ".jsonl": _read_jsonl, ".parquet": _read_parquet}[path.suffix]
+def _read(opened: Opened, kind: str) -> pa.Table:
+    reader = {".csv": _read_csv, ".jsonl": _read_jsonl, ".parquet": _read_parquet}[kind]
     try:
-        return reader(path)
+        return reader(opened)
     except (pa.ArrowException, UnicodeError) as error:
         raise InvalidTable(
-            f"dataset {path}: {error}; a table needs a column uri, and may have a column label"
+            f"dataset {opened.name}: {error}; a table needs a column uri, and may have a column label"
         ) from error
 
 
-def _read_csv(path: Path) -> pa.Table:
-    if path.stat().st_size == 0:
+def _read_csv(opened: Opened) -> pa.Table:
+    if not opened.file.peek(1):
         raise pa.ArrowInvalid("the file is empty")
     options = pa_csv.ConvertOptions(column_types=SCHEMA, strings_can_be_null=True, null_values=[""])
-    with pa_csv.open_csv(path, convert_options=options) as reader:
+    with pa_csv.open_csv(opened.native, convert_options=options) as reader:
         batches = [_two_columns(pa.Table.from_batches([batch])) for batch in reader]
     return pa.concat_tables(batches) if batches else SCHEMA.empty_table()
 
 
-def _read_parquet(path: Path) -> pa.Table:
-    names = pq.read_schema(path).names
-    return _two_columns(pq.read_table(path, columns=[name for name in SCHEMA.names if name in names]))
+def _read_parquet(opened: Opened) -> pa.Table:
+    with pq.ParquetFile(opened.native) as file:
+        names = file.schema_arrow.names
+        return _two_columns(file.read(columns=[name for name in SCHEMA.names if name in names]))
 
 
-def _read_jsonl(path: Path) -> pa.Table:
+def _read_jsonl(opened: Opened) -> pa.Table:
     batches = []
-    with path.open(encoding="utf-8-sig") as lines:
-        rows: list[dict[str, Any]] = []
+    rows: list[dict[str, Any]] = []
+    with io.TextIOWrapper(opened.file, encoding="utf-8-sig") as lines:
         for number, line in enumerate(lines, 1):
             if line.strip():
                 rows.append(_json_row(line, number))
@@ -88,17 +95,31 @@ def _two_columns(table: pa.Table) -> pa.Table:
     return table.select(SCHEMA.names).cast(SCHEMA)
 
 
-def _entries(path: Path, table: pa.Table) -> Iterator[Entry]:
+def _entries(opened: Opened, table: pa.Table) -> Iterator[Entry]:
     empty = pc.fill_null(pc.equal(table["uri"], ""), True)
     if pc.any(empty).as_py():
         row = pc.index(empty, True).as_py()
-        raise InvalidTable(f"dataset {path}: row {row + 1} has no uri; every row needs one")
+        raise InvalidTable(f"dataset {opened.name}: row {row + 1} has no uri; every row needs one")
     table = table.sort_by("uri")
-    folder = path.resolve().parent
     before = None
     for batch in table.to_batches(max_chunksize=BATCH_ROWS):
         for uri, label in zip(batch["uri"].to_pylist(), batch["label"].to_pylist(), strict=True):
             if uri == before:
-                raise DuplicateImage(f"dataset {path}: {uri} stands in two rows; every image needs a URI of its own")
+                raise DuplicateImage(
+                    f"dataset {opened.name}: {uri} stands in two rows; every image needs a URI of its own"
+                )
             before = uri
-            yield Entry(uri, uri if "://" in uri else file_uri(str(folder / uri)), label)
+            yield Entry(uri, resolved(uri, opened.uri), label)
+
+
+def resolved(uri: str, table: str) -> str:
+    """The URI that `uri` means in the table at `table`: a name without a scheme is a path, nothing in it encoded."""
+    if "://" in uri:
+        return uri
+    if table.startswith("file://"):
+        return file_uri(os.path.join(os.path.dirname(uris.parse(table).local_path), uri))
+    if table.startswith("s3://"):
+        bucket, _, key = table.removeprefix("s3://").partition("/")
+        joined = posixpath.join("/", posixpath.dirname(key), uri)
+        return f"s3://{bucket}{posixpath.normpath(joined) if '/.' in joined else joined}"
+    return urljoin(table, quote(uri))

@@ -14,7 +14,7 @@ from keepmore.compress import Progress, Report
 from keepmore.errors import NotTrainable
 from keepmore.memory import keep_freed_memory
 from keepmore.request import Training
-from keepmore.steps import Sample
+from keepmore.trainers import Sample
 from services.trainer import data
 from services.trainer.data import Features
 from services.trainer.evaluate import Counts, count, wilson

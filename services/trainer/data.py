@@ -17,7 +17,7 @@ from torch import Tensor
 
 from keepmore import codec
 from keepmore.request import LARGEST_PIXELS
-from keepmore.steps import Sample
+from keepmore.trainers import Sample
 
 BATCH_IMAGES = 32
 DECODE_AHEAD = 2 * BATCH_IMAGES

@@ -2,69 +2,133 @@
 
 from __future__ import annotations
 
+import threading
+import time
 from collections.abc import Iterator
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import pytest
 
 from keepmore import keys
 from keepmore.compress import Progress
-from keepmore.errors import DatasetNotFound
+from keepmore.errors import DatasetNotFound, KeepmoreError
 from keepmore.jobs import Job, JobBook
 from keepmore.queue import LocalQueue
 from keepmore.request import Request
+from keepmore.site import Site
 from keepmore.steps import Kind, Step
 from keepmore.store import FolderStore
 
 
+@dataclass
+class Told:
+    """A witness that keeps what it hears; `follow` is submitted once a step of its kind is done."""
+
+    queue: LocalQueue
+    follow: dict[Kind, list[Step]] = field(default_factory=dict)
+    begun: list[Step] = field(default_factory=list)
+    progress: list[Progress] = field(default_factory=list)
+    done: list[Step] = field(default_factory=list)
+    wrong: list[KeepmoreError] = field(default_factory=list)
+    left: list[Step] = field(default_factory=list)
+
+    def began(self, step: Step) -> int:
+        self.begun.append(step)
+        return self.begun.count(step)
+
+    def progressed(self, step: Step, progress: Progress) -> None:
+        self.progress.append(progress)
+
+    def finished(self, step: Step) -> None:
+        self.done.append(step)
+        self.queue.submit(self.follow.get(step.kind, []))
+
+    def failed(self, step: Step, error: KeepmoreError) -> None:
+        self.wrong.append(error)
+
+    def abandoned(self, step: Step) -> None:
+        self.left.append(step)
+
+
 @pytest.fixture
 def queue(store: FolderStore) -> Iterator[LocalQueue]:
-    with LocalQueue(store.root, processes=2) as found:
+    with LocalQueue(Site(str(store.root)), processes=2) as found:
         yield found
 
 
-def _job(store: FolderStore, dataset: Path) -> Job:
-    return JobBook(store).create(Request(dataset.as_uri(), (4,)))
-
-
-def _nothing(step: Step, progress: Progress) -> None:
-    return None
+def _job(store: FolderStore, dataset: Path, distances: tuple[float, ...] = (4,)) -> Job:
+    return JobBook(store).create(Request(dataset.as_uri(), distances))
 
 
 def test_a_submitted_step_is_done(store: FolderStore, queue: LocalQueue, sample: Path) -> None:
     """Else a job hangs for ever."""
-    job = _job(store, sample / "test")
-    queue.submit([Step(job.id, Kind.LIST)])
-    queue.drain(lambda step: (), _nothing)
-    assert store.exists(keys.listing(job.id))
+    told, step = Told(queue), Step(_job(store, sample / "test").id, Kind.LIST)
+    queue.submit([step])
+    queue.run(told, until_idle=True)
+    assert told.done == [step]
+    assert store.exists(step.output)
 
 
 def test_duplicates_are_harmless(store: FolderStore, queue: LocalQueue, sample: Path) -> None:
     """Else a redelivered message does a step's work, and counts it, twice."""
-    job = _job(store, sample / "test")
-    queue.submit([Step(job.id, Kind.LIST), Step(job.id, Kind.LIST)])
-    queue.submit([Step(job.id, Kind.LIST)])
-    queue.drain(lambda step: [step], _nothing)
-    assert store.exists(keys.listing(job.id))
+    told, step = Told(queue), Step(_job(store, sample / "test").id, Kind.LIST)
+    queue.submit([step, step])
+    queue.submit([step])
+    queue.run(told, until_idle=True)
+    queue.submit([step])
+    queue.run(told, until_idle=True)
+    assert told.done == [step, step]
+    assert store.exists(keys.listing(step.job))
 
 
 def test_what_follows_a_step_is_done_too(store: FolderStore, queue: LocalQueue, sample: Path) -> None:
     """Else a job stops after its first stage."""
     job = _job(store, sample / "test")
-    seen: list[Progress] = []
-
-    def follow(step: Step) -> list[Step]:
-        return [Step(job.id, Kind.COMPRESS, "0")] if step.kind is Kind.LIST else []
-
+    told = Told(queue, {Kind.LIST: [Step(job.id, Kind.COMPRESS, "0")]})
     queue.submit([Step(job.id, Kind.LIST)])
-    queue.drain(follow, lambda step, progress: seen.append(progress))
+    queue.run(told, until_idle=True)
     assert store.exists(keys.part(job.id, 0))
-    assert sum(progress.images for progress in seen) == 16
+    assert sum(told.progress, Progress()).images == 16
 
 
-def test_a_failing_step_raises_its_own_error(store: FolderStore, queue: LocalQueue, tmp_path: Path) -> None:
+def test_a_failing_step_tells_its_own_error(store: FolderStore, queue: LocalQueue, tmp_path: Path) -> None:
     """Else the user reads "a worker failed" and not what to mend."""
-    job = _job(store, tmp_path / "nowhere")
-    queue.submit([Step(job.id, Kind.LIST)])
-    with pytest.raises(DatasetNotFound, match="nowhere"):
-        queue.drain(lambda step: (), _nothing)
+    told = Told(queue)
+    queue.submit([Step(_job(store, tmp_path / "nowhere").id, Kind.LIST)])
+    queue.run(told, until_idle=True)
+    assert isinstance(told.wrong[0], DatasetNotFound)
+    assert "nowhere" in told.wrong[0].message
+
+
+def test_a_cancelled_job_stops_within_seconds_and_another_goes_on(
+    store: FolderStore, queue: LocalQueue, sample: Path
+) -> None:
+    """Else stopping a job frees its workers only after everything that it had handed out."""
+    job, other = (_job(store, sample / "train", tuple(range(2, 26))) for _ in range(2))
+    told = Told(queue)
+    queue.submit([Step(name, Kind.LIST) for name in (job.id, other.id)])
+    queue.run(told, until_idle=True)
+    queue.submit([Step(job.id, Kind.COMPRESS, str(number)) for number in range(3)])
+    queue.submit([Step(other.id, Kind.COMPRESS, "0")])
+    thread = threading.Thread(target=queue.run, args=(told, True))
+    thread.start()
+    while not told.progress:
+        time.sleep(0.01)
+    queue.cancel(job.id)
+    asked = time.monotonic()
+    while not told.left:
+        time.sleep(0.01)
+    assert time.monotonic() - asked < 3
+    thread.join()
+    assert told.done[2:] == [Step(other.id, Kind.COMPRESS, "0")]
+    assert not store.exists(keys.part(job.id, 0))
+
+
+def test_run_returns_when_it_is_stopped(queue: LocalQueue) -> None:
+    """Else a service that is told to end hangs."""
+    thread = threading.Thread(target=queue.run, args=(Told(queue), False))
+    thread.start()
+    queue.stop()
+    thread.join(timeout=5)
+    assert not thread.is_alive()

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import io
+import random
+import secrets
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -9,21 +12,33 @@ from pathlib import Path
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from keepmore.errors import NotFound, StoreError
+from keepmore.s3 import S3Store
 from keepmore.store import FolderStore, Store
 
-MAKERS: dict[str, Callable[[Path], Store]] = {"folder": FolderStore}
+Maker = Callable[[], Store]
+KINDS = ("folder", "s3")
+EXAMPLES = {"folder": 60, "s3": 20}
 
 key_parts = st.text("abc-.0Z_", min_size=1, max_size=6).filter(lambda part: part not in (".", "..", ".tmp"))
 key_lists = st.lists(st.lists(key_parts, min_size=1, max_size=4).map("/".join), max_size=12, unique=True)
 
 
-@pytest.fixture(params=list(MAKERS))
-def any_store(request: pytest.FixtureRequest, tmp_path: Path) -> Store:
-    return MAKERS[request.param](tmp_path / "store")
+@pytest.fixture(params=KINDS)
+def maker(request: pytest.FixtureRequest, tmp_path: Path) -> Maker:
+    """Makes empty stores of one kind."""
+    if request.param == "folder":
+        return lambda: FolderStore(tmp_path / secrets.token_hex(8))
+    server = request.getfixturevalue("s3")
+    return lambda: S3Store(server.endpoint, server.bucket, f"contract/{secrets.token_hex(8)}")
+
+
+@pytest.fixture
+def any_store(maker: Maker) -> Store:
+    return maker()
 
 
 def test_put_then_get_gives_the_same_bytes(any_store: Store) -> None:
@@ -77,22 +92,62 @@ def test_a_folder_of_keys_is_no_key(any_store: Store) -> None:
         any_store.get("work/1")
 
 
-@given(keys=key_lists, prefix=st.text("abc/-.", max_size=3), after=st.text("abc/-.Z", max_size=4))
-@settings(max_examples=60, suppress_health_check=[HealthCheck.function_scoped_fixture])
-@pytest.mark.parametrize("maker", MAKERS.values(), ids=MAKERS)
-def test_keys_are_those_with_the_prefix_in_order(
-    maker: Callable[[Path], Store],
-    tmp_path_factory: pytest.TempPathFactory,
-    keys: list[str],
-    prefix: str,
-    after: str,
-) -> None:
+@pytest.mark.parametrize("maker", KINDS, indirect=True)
+def test_keys_are_those_with_the_prefix_in_order(maker: Maker, request: pytest.FixtureRequest) -> None:
     """Else a merge misses parts, or a page of jobs shows some twice."""
-    keys = [key for key in keys if not any(other.startswith(key + "/") for other in keys)]
-    found = maker(tmp_path_factory.mktemp("keys"))
-    for key in keys:
-        found.put(key, b"")
-    assert list(found.keys(prefix, after)) == sorted(k for k in keys if k.startswith(prefix) and k > after)
+
+    @given(keys=key_lists, prefix=st.text("abc/-.", max_size=3), after=st.text("abc/-.Z", max_size=4))
+    @settings(max_examples=EXAMPLES[request.node.callspec.params["maker"]])
+    def check(keys: list[str], prefix: str, after: str) -> None:
+        keys = [key for key in keys if not any(other.startswith(key + "/") for other in keys)]
+        found = maker()
+        found.put_all(dict.fromkeys(keys, b""))
+        assert list(found.keys(prefix, after)) == sorted(k for k in keys if k.startswith(prefix) and k > after)
+
+    check()
+
+
+def test_more_keys_than_one_answer_holds(any_store: Store) -> None:
+    """Else a job of a million images loses the parts behind the first thousand."""
+    keys = [f"{folder}{n % 7}{'-' if n % 2 else '/'}{n:04d}" for folder in ("a/", "a-", "") for n in range(800)]
+    any_store.put_all(dict.fromkeys(keys, b""))
+    assert list(any_store.keys("")) == sorted(keys)
+    assert list(any_store.keys("a", "a-3")) == sorted(key for key in keys if key > "a-3" and key[0] == "a")
+
+
+def test_delete_takes_a_key_away(any_store: Store) -> None:
+    """Else a cancelled job's mark stays for ever, or deleting twice ends in an error."""
+    any_store.put_all({"work/1/a": b"", "work/1/b": b""})
+    any_store.delete("work/1/a")
+    any_store.delete("work/1/a")
+    any_store.delete("work/1/none/there")
+    any_store.delete("work/1")
+    assert list(any_store.keys("")) == ["work/1/b"]
+
+
+@pytest.mark.parametrize("size", [0, 1, 100_000, 20_000_000])
+def test_any_size_comes_back(any_store: Store, size: int) -> None:
+    """Else an index too large for one request, or an empty list of errors, cannot be kept."""
+    data = random.Random(size).randbytes(size)
+    with any_store.writer("big") as file:
+        file.write(data[: size // 2])
+        file.write(data[size // 2 :])
+    assert any_store.get("big") == data
+    with any_store.open("big") as file:
+        assert file.read() == data
+        for place in (size // 3, 0, size - 7, size // 2):
+            file.seek(max(place, 0))
+            assert file.read(1000) == data[max(place, 0) :][:1000]
+        assert file.seek(0, io.SEEK_END) == size
+        assert file.read(1) == b""
+
+
+def test_odd_names_are_kept(any_store: Store) -> None:
+    """Else a key with a space, a percent sign or a letter beyond ASCII cannot be read back."""
+    keys = ["a b", "a%20b", "späße 猫.jpg", "a#b?c&d+e", "'\"<>`"]
+    any_store.put_all({f"odd/{key}": key.encode() for key in keys})
+    assert list(any_store.keys("odd/")) == sorted(f"odd/{key}" for key in keys)
+    assert [any_store.get(f"odd/{key}") for key in keys] == [key.encode() for key in keys]
 
 
 def test_parquet_reads_a_part_through_open(any_store: Store) -> None:

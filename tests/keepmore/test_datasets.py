@@ -35,7 +35,7 @@ def _listed(path: Path) -> tuple[list[Entry], Skipped]:
 
 def _read(entry: Entry) -> bytes:
     with SourceReader(10_000) as reader:
-        return reader.read(entry.uri, entry.size, entry.mtime_ns)
+        return reader.read(entry.uri, entry.size, entry.version)
 
 
 def _tree(root: Path, *names: str) -> Path:
@@ -270,7 +270,7 @@ def test_embedded_images_as_hugging_face_writes_them(tmp_path: Path, row_group: 
     assert [(e.path, e.label) for e in entries[:2]] == [("000000000", "cat"), ("000000001-1.jpg", "dog")]
     with SourceReader(10_000) as reader:
         for n in (0, 1, 2, 17, 18, 39, 5, 38):
-            assert reader.read(entries[n].uri, entries[n].size, entries[n].mtime_ns) == f"image {n}".encode() * 50
+            assert reader.read(entries[n].uri, entries[n].size, entries[n].version) == f"image {n}".encode() * 50
 
 
 def test_a_uri_that_names_nothing(tmp_path: Path) -> None:

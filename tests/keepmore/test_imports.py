@@ -25,3 +25,10 @@ def test_decisions_need_no_heavy_library() -> None:
     """Else asking what is ready, or what fits, needs an image codec."""
     loaded = _loaded("import keepmore.budget, keepmore.keys, keepmore.request, keepmore.jobs")
     assert not {"PIL", "pillow_jxl", "pyarrow", "matplotlib", "torch", "click"} & loaded
+
+
+@pytest.mark.parametrize("module", ["keepmore.access", "keepmore.stores", "keepmore.datasets", "keepmore.cli"])
+def test_only_who_reads_s3_imports_its_client(module: str) -> None:
+    """Else every command waits for a library that a folder does not need."""
+    assert "minio" not in _loaded(f"import {module}")
+    assert "minio" in _loaded("import keepmore.bucket")

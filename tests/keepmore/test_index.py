@@ -11,6 +11,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from keepmore import codec, index, keys, listing
+from keepmore.access import EVERYTHING
 from keepmore.datasets import Entry
 from keepmore.errors import CountMismatch, DatasetNotFound, DuplicateImage
 from keepmore.index import EVALUATION, POOL, Listed, Summary
@@ -92,25 +93,30 @@ def test_two_images_of_one_path_are_noticed(store: FolderStore) -> None:
 
 def test_chunks_keep_their_rows(tmp_path: Path) -> None:
     """Else labels or sizes change between listing and compressing."""
-    rows = [Listed(POOL, Entry("a/ä.jpg", "file:///a", "a", 7, 3)), Listed(EVALUATION, Entry("b", "file:///b", None))]
+    rows = [
+        Listed(POOL, Entry("a/ä.jpg", "file:///a", "a", 7, "mtime:3")),
+        Listed(EVALUATION, Entry("b", "file:///b", None)),
+    ]
     assert index.read_chunk(index.write_chunk(rows)) == rows
 
 
 def test_chunks_are_bounded_and_complete() -> None:
     """Else a small job runs on one core only, or a chunk of large images outlives its time limit."""
     rows = [Listed(POOL, Entry(f"{n:05d}", "file:///x", None, 1000)) for n in range(5000)]
-    chunks = list(listing.chunked(iter(rows)))
+    chunks = list(listing.chunked(iter(rows), distances=5))
     assert [row for chunk in chunks for row in chunk] == rows
     assert len(chunks[0]) == 16
-    assert max(map(len, chunks)) <= listing.LARGEST_CHUNK_IMAGES
+    assert max(map(len, chunks)) <= listing.LARGEST_CHUNK_ENCODINGS / 5 + 1
+    assert len(next(listing.chunked(iter(rows), distances=20))) == 4
+    assert len(next(listing.chunked(iter(rows), distances=1))) == 16
     large = [Listed(POOL, Entry(f"{n}", "file:///x", None, 30_000_000)) for n in range(10)]
-    assert [len(chunk) for chunk in listing.chunked(iter(large))] == [3, 3, 3, 1]
+    assert [len(chunk) for chunk in listing.chunked(iter(large), distances=5)] == [3, 3, 3, 1]
 
 
 def test_the_hold_out_is_drawn_before_anything_is_compressed(store: FolderStore, sample: Path) -> None:
     """Else test images are in the pool, and the accuracy is measured on what was trained on."""
     request = Request((sample / "train").as_uri(), DISTANCES, evaluation=Evaluation(holdout=0.34))
-    made = listing.write_listing(store, "job", request)
+    made = listing.write_listing(store, "job", request, EVERYTHING)
     rows = [row for n in range(made["chunks"]) for row in index.read_chunk(store.get(keys.chunk("job", n)))]
     assert made["images"] == len(rows) == 48
     assert made["splits"] == {POOL: 32, EVALUATION: 16}
@@ -123,4 +129,4 @@ def test_a_dataset_without_images_is_an_error(store: FolderStore, tmp_path: Path
     (tmp_path / "d").mkdir()
     (tmp_path / "d/readme.txt").touch()
     with pytest.raises(DatasetNotFound, match=r"holds no image \(skipped: \{'not an image': 1\}\)"):
-        listing.write_listing(store, "job", Request((tmp_path / "d").as_uri(), DISTANCES))
+        listing.write_listing(store, "job", Request((tmp_path / "d").as_uri(), DISTANCES), EVERYTHING)

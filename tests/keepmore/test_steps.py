@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import random
 from collections.abc import Iterator
 from itertools import pairwise
@@ -12,11 +13,14 @@ from hypothesis import strategies as st
 
 from keepmore import keys
 from keepmore.budget import BytesBudget
-from keepmore.errors import JobNotReady, TrainerMissing
-from keepmore.jobs import Job
+from keepmore.errors import JobNotReady, NotTrainable, SubsetNotFound, TrainerMissing, TrainingNotFound
+from keepmore.index import Summary
+from keepmore.jobs import Job, State
+from keepmore.questions import ask_for_subset, ask_for_training, chunk_count, subset_request, training_request
 from keepmore.request import Evaluation, Request, Selection, Training
-from keepmore.steps import Kind, Step, ask_for_subset, chunk_count, load_trainer, output, ready_steps
+from keepmore.steps import Kind, Step, error_key, is_asked, ready_steps
 from keepmore.store import FolderStore
+from keepmore.trainers import load_trainer
 
 TRAINED = Request(
     "file:///d",
@@ -26,6 +30,7 @@ TRAINED = Request(
     training=Training(),
 )
 PLAIN = Request("file:///d", (4,))
+MADE: list[Kind] = [kind for kind in Kind if kind not in (Kind.ESTIMATE, Kind.NOTIFY)]  # what a job is made of
 requests = st.sampled_from([TRAINED, PLAIN])
 
 
@@ -39,8 +44,8 @@ def _run(request: Request, chunks: int, seed: int) -> Iterator[Step]:
     job, done = _job(request), set[str]()
     while ready := list(ready_steps(job, done, chunks if keys.listing(job.id) in done else None)):
         step = draw.choice(ready)
-        assert output(job, step) not in done, "a step that is done was ready again"
-        done.add(output(job, step))
+        assert step.output not in done, "a step that is done was ready again"
+        done.add(step.output)
         yield step
 
 
@@ -61,8 +66,8 @@ def test_any_order_of_finishing_ends_with_every_step_done_once(request: Request,
 def test_no_step_runs_before_its_inputs(chunks: int, seed: int) -> None:
     """Else the index is merged before its last part, or a model is trained on half a subset."""
     place = {step: number for number, step in enumerate(_run(TRAINED, chunks, seed))}
-    last = {kind: max(n for step, n in place.items() if step.kind is kind) for kind in Kind}
-    first = {kind: min(n for step, n in place.items() if step.kind is kind) for kind in Kind}
+    last = {kind: max(n for step, n in place.items() if step.kind is kind) for kind in MADE}
+    first = {kind: min(n for step, n in place.items() if step.kind is kind) for kind in MADE}
     order = [Kind.LIST, Kind.COMPRESS, Kind.INDEX, Kind.SELECT, Kind.FEATURES, Kind.TRAIN, Kind.REPORT]
     for before, after in pairwise(order):
         assert last[before] < first[after]
@@ -72,14 +77,14 @@ def test_no_step_runs_before_its_inputs(chunks: int, seed: int) -> None:
 def test_the_report_waits_for_the_check() -> None:
     """Else its warnings are missing from the report now and then."""
     job = _job(PLAIN)
-    done = {output(job, step) for step in _run(PLAIN, 2, 0) if step.kind not in (Kind.CHECK, Kind.REPORT)}
+    done = {step.output for step in _run(PLAIN, 2, 0) if step.kind not in (Kind.CHECK, Kind.REPORT)}
     assert [step.kind for step in ready_steps(job, done, 2)] == [Kind.CHECK]
 
 
 def test_steps_of_one_job_have_outputs_of_their_own() -> None:
     """Else one step passes for another that is done."""
     job = _job(TRAINED)
-    outputs = [output(job, step) for step in _run(TRAINED, 5, 1)]
+    outputs = [step.output for step in _run(TRAINED, 5, 1)]
     assert len(outputs) == len(set(outputs))
     assert all(key.startswith(keys.work(job.id)) for key in outputs)
 
@@ -89,6 +94,61 @@ def test_a_question_before_there_is_an_index_says_so(store: FolderStore) -> None
     with pytest.raises(JobNotReady, match="keepmore resume job"):
         ask_for_subset(_job(PLAIN), store, BytesBudget(1), Selection())
     assert chunk_count(store, "job") is None
+
+
+def _done(request: Request) -> set[str]:
+    return {step.output for step in _run(request, 2, 0)}
+
+
+def test_steps_survive_being_written_down() -> None:
+    """Else a message, or the board, names another step than was meant."""
+    for step in _run(TRAINED, 5, 1):
+        assert Step.parse(step.job, str(step)) == step
+
+
+def test_another_subset_and_training_are_ready_once_they_are_asked_for() -> None:
+    """Else a second budget waits for ever, or a failed question is tried for ever."""
+    job, done = _job(TRAINED).evolve(State.SUCCEEDED), _done(TRAINED)
+    assert not list(ready_steps(job, done, 2))
+    done |= {keys.subset_request(job.id, "abc"), keys.training_request(job.id, "def")}
+    ready = list(ready_steps(job, done, 2))
+    assert [str(step) for step in ready[:2]] == ["select:abc", "features:def/evaluation"]
+    assert all(is_asked(job, step) for step in ready)
+    done |= {step.output for step in ready}
+    assert {step.kind for step in ready_steps(job, done, 2)} == {Kind.TRAIN}
+    done |= {error_key(step) for step in ready}
+    assert not list(ready_steps(job, done, 2))
+
+
+@pytest.mark.parametrize("state", [State.FAILED, State.CANCELLED])
+def test_a_stopped_job_gets_no_further_but_answers_questions(state: State) -> None:
+    """Else cancelling frees no worker; or an index that cost days cannot be asked any more."""
+    job = _job(TRAINED).evolve(state)
+    half = {step.output for step in _run(TRAINED, 2, 0) if step.kind in (Kind.LIST, Kind.COMPRESS, Kind.INDEX)}
+    assert not list(ready_steps(job, half, 2))
+    asked = half | {keys.subset_request(job.id, "abc")}
+    assert [step.kind for step in ready_steps(job, asked, 2)] == [Kind.SELECT]
+
+
+def test_unknown_subsets_and_trainings_are_named(store: FolderStore) -> None:
+    """Else a mistyped id fails as a missing file."""
+    with pytest.raises(SubsetNotFound, match="no subset abc"):
+        subset_request(_job(PLAIN), "abc", store)
+    with pytest.raises(TrainingNotFound, match="no training abc"):
+        training_request(_job(PLAIN), "abc", store)
+
+
+@pytest.mark.parametrize(("classes", "evaluation", "why"), [({}, 3, "has a label"), ({"cat": 9}, 0, "to test on")])
+def test_a_training_without_labels_or_test_images_is_refused(
+    store: FolderStore, classes: dict[str, int], evaluation: int, why: str
+) -> None:
+    """Else it fails an hour later, or tests on what it was trained on."""
+    job = _job(PLAIN)
+    summary = Summary(pool=9, classes=classes, evaluation=evaluation)
+    store.put(keys.index_summary(job.id), json.dumps(summary.as_json()).encode())
+    store.put(keys.subset(job.id, PLAIN.subset_id), b"{}")
+    with pytest.raises(NotTrainable, match=why):
+        ask_for_training(job, store, PLAIN.subset_id, Training())
 
 
 def test_an_unknown_trainer_says_how_to_get_one() -> None:

@@ -15,7 +15,7 @@ from torchvision import models
 from keepmore.compress import Progress
 from keepmore.errors import NotTrainable, UnknownModel, WeightsUnavailable
 from keepmore.request import Training
-from keepmore.steps import Sample, load_trainer
+from keepmore.trainers import Sample, load_trainer
 from services.trainer import data
 from services.trainer.app import ProbeTrainer, accuracy
 from services.trainer.data import Features

@@ -1,0 +1,226 @@
+"""What is handed out and how far it is, beside the store: a cache that may be lost at any moment without losing work.
+
+Everything in it is a set, keyed by step, so that doing something twice says the same thing once.
+"""
+
+from __future__ import annotations
+
+import math
+import time
+from collections import Counter
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from threading import RLock
+from typing import Protocol
+
+from keepmore.compress import Progress
+from keepmore.steps import Kind, Step
+
+# Twice as many steps as there are processes keep every process busy; more would stand in the way of other jobs.
+STEPS_A_SLOT = 2
+FEWEST_STEPS = 2
+# How long a step that was handed out may wait for a worker before anybody has to be heard of about it.
+GRACE_S = 100.0
+
+Labels = tuple[tuple[str, str], ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Pace:
+    """Images of a stage done so far, how many of them were seen being done, and in how many seconds."""
+
+    done: Progress
+    seen_images: int
+    seconds: float
+
+    @property
+    def rate(self) -> float | None:
+        """Images a second; None before there is anything to go by."""
+        return self.seen_images / self.seconds if self.seen_images and self.seconds > 0 else None
+
+
+class Board(Protocol):
+    def offer(self, steps: Iterable[Step]) -> None:
+        """These steps of a job wait to be handed out; those that wait or are under way already are left as they are."""
+        ...
+
+    def take(self, job: str) -> list[Step]:
+        """Steps of `job` to hand out now, moved from waiting to under way: its fair share of the workers, no more."""
+        ...
+
+    def push(self, step: Step) -> bool:
+        """`step` is under way, past all that waits; False if it was already."""
+        ...
+
+    def begin(self, step: Step) -> int:
+        """A worker starts on `step`; gives how many did so without ending it, this one included."""
+        ...
+
+    def seen(self, step: Step) -> None:
+        """Whoever has `step` is alive."""
+        ...
+
+    def finish(self, step: Step) -> None:
+        """`step` is neither waiting nor under way any more."""
+        ...
+
+    def idle(self, job: str) -> bool:
+        """Whether nothing of `job` waits or is under way."""
+        ...
+
+    def lost(self, job: str, silent_s: float) -> list[Step]:
+        """Steps begun that nobody has been heard of about for `silent_s` seconds, or not begun GRACE_S later still."""
+        ...
+
+    def drop(self, job: str) -> None:
+        """Forget what waits of `job`."""
+        ...
+
+    def note(self, step: Step, total: Progress) -> None:
+        """So much of `step` is done."""
+        ...
+
+    def restore(self, job: str, kind: Kind, parts: Mapping[str, Progress]) -> None:
+        """What was done before this board began, by part; ignored where the board knows the job already."""
+        ...
+
+    def pace(self, job: str, kind: Kind) -> Pace | None:
+        """How far the steps of `kind` are; None where the board knows nothing."""
+        ...
+
+    def slots(self) -> int:
+        """Processes that compress, 1 at least."""
+        ...
+
+    def count(self, name: str, amount: float = 1, **labels: str) -> None:
+        """Add to a total that is kept for monitoring alone."""
+        ...
+
+    def counts(self) -> dict[tuple[str, Labels], float]: ...
+
+
+def window(slots: int, jobs: int) -> int:
+    """How many steps of one job may be under way at once while `jobs` share `slots` processes."""
+    return max(FEWEST_STEPS, math.ceil(STEPS_A_SLOT * slots / max(1, jobs)))
+
+
+@dataclass(slots=True)
+class _Desk:
+    """One job on the board: steps that wait, in order; steps under way and when they were heard of last."""
+
+    waiting: dict[Step, None] = field(default_factory=dict)
+    under_way: dict[Step, float] = field(default_factory=dict)
+    begun: Counter[Step] = field(default_factory=Counter)
+
+
+@dataclass(slots=True)
+class _Stage:
+    parts: dict[str, Progress]
+    restored: int
+    since: float
+
+
+class MemoryBoard:
+    """A board within one process, for any number of threads."""
+
+    def __init__(self, slots: int) -> None:
+        self._slots = slots
+        self._lock = RLock()
+        self._desks: dict[str, _Desk] = {}
+        self._stages: dict[tuple[str, Kind], _Stage] = {}
+        self._counts: Counter[tuple[str, Labels]] = Counter()
+
+    def offer(self, steps: Iterable[Step]) -> None:
+        with self._lock:
+            for step in steps:
+                desk = self._desks.setdefault(step.job, _Desk())
+                if step not in desk.under_way:
+                    desk.waiting[step] = None
+
+    def take(self, job: str) -> list[Step]:
+        with self._lock:
+            desk = self._desks.get(job, _Desk())
+            most = window(self._slots, len(self._desks)) - len(desk.under_way)
+            taken = list(desk.waiting)[:most] if most > 0 else []
+            for step in taken:
+                del desk.waiting[step]
+                desk.under_way[step] = time.monotonic() + GRACE_S
+            return taken
+
+    def push(self, step: Step) -> bool:
+        with self._lock:
+            desk = self._desks.setdefault(step.job, _Desk())
+            desk.waiting.pop(step, None)
+            new = step not in desk.under_way
+            desk.under_way[step] = time.monotonic() + GRACE_S
+            return new
+
+    def begin(self, step: Step) -> int:
+        with self._lock:
+            desk = self._desks.setdefault(step.job, _Desk())
+            desk.under_way[step] = time.monotonic()
+            desk.begun[step] += 1
+            return desk.begun[step]
+
+    def seen(self, step: Step) -> None:
+        with self._lock:
+            if step.job in self._desks:
+                self._desks[step.job].under_way[step] = time.monotonic()
+
+    def finish(self, step: Step) -> None:
+        with self._lock:
+            desk = self._desks.get(step.job)
+            if desk:
+                desk.waiting.pop(step, None)
+                desk.under_way.pop(step, None)
+                desk.begun.pop(step, None)
+                self._tidy(step.job)
+
+    def idle(self, job: str) -> bool:
+        with self._lock:
+            return job not in self._desks
+
+    def lost(self, job: str, silent_s: float) -> list[Step]:
+        limit = time.monotonic() - silent_s
+        with self._lock:
+            return [step for step, at in self._desks.get(job, _Desk()).under_way.items() if at < limit]
+
+    def drop(self, job: str) -> None:
+        with self._lock:
+            if job in self._desks:
+                self._desks[job].waiting.clear()
+                self._tidy(job)
+
+    def _tidy(self, job: str) -> None:
+        if not self._desks[job].waiting and not self._desks[job].under_way:
+            del self._desks[job]
+
+    def note(self, step: Step, total: Progress) -> None:
+        with self._lock:
+            stage = self._stages.setdefault((step.job, step.kind), _Stage({}, 0, time.monotonic()))
+            stage.parts[step.part] = total
+
+    def restore(self, job: str, kind: Kind, parts: Mapping[str, Progress]) -> None:
+        with self._lock:
+            if (job, kind) not in self._stages:
+                images = sum(found.images for found in parts.values())
+                self._stages[job, kind] = _Stage(dict(parts), images, time.monotonic())
+
+    def pace(self, job: str, kind: Kind) -> Pace | None:
+        with self._lock:
+            stage = self._stages.get((job, kind))
+            if stage is None:
+                return None
+            done = sum(stage.parts.values(), Progress())
+            return Pace(done, done.images - stage.restored, time.monotonic() - stage.since)
+
+    def slots(self) -> int:
+        return self._slots
+
+    def count(self, name: str, amount: float = 1, **labels: str) -> None:
+        with self._lock:
+            self._counts[name, tuple(sorted(labels.items()))] += amount  # type: ignore[assignment]
+
+    def counts(self) -> dict[tuple[str, Labels], float]:
+        with self._lock:
+            return dict(self._counts)

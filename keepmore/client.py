@@ -1,0 +1,264 @@
+"""A client of the HTTP API: what it answers as plain data, errors as the library's own, retried where that is safe."""
+
+from __future__ import annotations
+
+import json
+import secrets
+import time
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from typing import Any, BinaryIO, Literal, NotRequired, TypedDict, cast
+from urllib.parse import urlencode
+
+import urllib3
+from urllib3.response import BaseHTTPResponse
+
+from keepmore.budget import Budget
+from keepmore.errors import Cancelled, InvalidRequest, KeepmoreError, ServiceError, ServiceUnavailable, from_dict, known
+from keepmore.request import Request
+
+PARQUET, NDJSON, HTML = "application/vnd.apache.parquet", "application/x-ndjson", "text/html"
+LONGEST_WAIT_S = 30.0
+CONNECT_S, READ_S = 10.0, 120.0
+BLOCK_BYTES = 1 << 20
+OWN = "own"  # how the API calls the subset that a job itself asked for
+
+# Every POST of this API may be sent twice: jobs carry an idempotency key, the others ask for what then exists.
+RETRIES = urllib3.Retry(
+    total=6,
+    backoff_factor=0.5,
+    backoff_jitter=0.3,
+    backoff_max=10,
+    status_forcelist=(429, 502, 503, 504),
+    allowed_methods=None,
+    redirect=False,
+    raise_on_status=False,
+)
+
+
+class Counts(TypedDict):
+    listed: int
+    done: int
+    failed: int
+
+
+class JobStatus(TypedDict):
+    """How a job stands; docs/api.md tells each field."""
+
+    job: str
+    state: Literal["accepted", "succeeded", "failed", "cancelled"]
+    stage: Literal["list", "compress", "select", "train", "report"] | None
+    created_at: str
+    ended_at: str | None
+    error: dict[str, Any] | None
+    request: dict[str, Any]
+    images: Counts | None
+    bytes: dict[str, int] | None
+    rate: float | None
+    eta_s: int | None
+    warnings: list[str]
+    subset: dict[str, Any] | None
+    report: str | None
+    links: dict[str, Any]
+    index: NotRequired[dict[str, Any]]
+
+
+OnProgress = Callable[[JobStatus], None]
+
+
+class Client:
+    """Talks to one service. Safe to share between threads.
+
+    Raises the error that the service names, `ServiceError` for what the library knows no error of (a missing key, say),
+    and `ServiceUnavailable` when nobody answers.
+    """
+
+    def __init__(self, url: str, api_key: str | None = None, retries: urllib3.Retry = RETRIES) -> None:
+        if not url.startswith(("http://", "https://")):
+            raise InvalidRequest(f"server {url}: write it as http://host:port or https://host")
+        self.url = url.rstrip("/")
+        self._headers = {"Accept": "application/json"} | ({"Authorization": f"Bearer {api_key}"} if api_key else {})
+        timeout = urllib3.Timeout(connect=CONNECT_S, read=READ_S)
+        self._http = urllib3.PoolManager(maxsize=4, retries=retries, timeout=timeout)
+
+    def start(self, request: Request | Mapping[str, Any], idempotency_key: str | None = None) -> JobStatus:
+        """POST a job. Without a key of yours one is drawn, so that a retry after a lost answer starts no second job."""
+        body = posted(request) if isinstance(request, Request) else request
+        headers = {"Idempotency-Key": idempotency_key or secrets.token_hex(16)}
+        return cast(JobStatus, self._json("POST", "/v1/jobs", body, headers=headers))
+
+    def job(self, job: str, wait_s: float = 0) -> JobStatus:
+        """How a job stands; with `wait_s` (60 at most) once it has ended, or after so many seconds."""
+        return cast(JobStatus, self._json("GET", f"/v1/jobs/{job}", query={"wait": f"{wait_s:g}"}))
+
+    def jobs(self, state: str | None = None) -> Iterator[dict[str, Any]]:
+        """The records of all jobs, oldest first."""
+        after: str | None = ""
+        while after is not None:
+            query = {"after": after} | ({"state": state} if state else {})
+            page = self._json("GET", "/v1/jobs", query=query)
+            yield from page["jobs"]
+            after = page["next"]
+
+    def wait(self, job: str, on_progress: OnProgress | None = None, timeout_s: float | None = None) -> JobStatus:
+        """The job once it has succeeded; `on_progress` is told whenever something changed.
+
+        Raises what made it fail, Cancelled, or TimeoutError; the job itself goes on after a timeout.
+        """
+        deadline = None if timeout_s is None else time.monotonic() + timeout_s
+        etag = ""  # the first look returns at once, so that `on_progress` hears of the job from its start
+        while True:
+            left = LONGEST_WAIT_S if deadline is None else min(LONGEST_WAIT_S, deadline - time.monotonic())
+            if left <= 0:
+                raise TimeoutError(f"job {job} has not ended within {timeout_s:g} s; it goes on: wait again")
+            answer = self._ask(
+                "GET",
+                f"/v1/jobs/{job}",
+                query={"wait": f"{left:g}" if etag else "0"},
+                headers={"If-None-Match": etag} if etag else {},
+            )
+            if answer.status == 304:
+                continue
+            found = cast(JobStatus, answer.json())
+            etag = answer.headers.get("ETag", "")
+            if on_progress:
+                on_progress(found)
+            if found["state"] == "failed":
+                raise from_dict(found["error"] or {})
+            if found["state"] == "cancelled":
+                raise Cancelled(f"job {job} was cancelled; retry goes on with it")
+            if found["state"] == "succeeded":
+                return found
+
+    def cancel(self, job: str) -> JobStatus:
+        return cast(JobStatus, self._json("POST", f"/v1/jobs/{job}/cancel"))
+
+    def retry(self, job: str) -> JobStatus:
+        return cast(JobStatus, self._json("POST", f"/v1/jobs/{job}/retry"))
+
+    def errors(self, job: str) -> Iterator[dict[str, Any]]:
+        """Every image that failed and why, streamed."""
+        yield from self._rows(f"/v1/jobs/{job}/errors")
+
+    def report(self, job: str) -> dict[str, Any]:
+        return self._json("GET", f"/v1/jobs/{job}/report")
+
+    def report_page(self, job: str) -> bytes:
+        """The report as a page of HTML."""
+        return self._ask("GET", f"/v1/jobs/{job}/report", headers={"Accept": HTML}).data
+
+    def select(
+        self, job: str, budget: Budget | Any | None = None, selection: Mapping[str, Any] | None = None
+    ) -> dict[str, Any]:
+        """The subset for another budget or order, once it is made. `budget` as in requests, or a record of it."""
+        asked = budget.as_json() if isinstance(budget, Budget) else budget
+        body = {"budget": asked} | ({"selection": dict(selection)} if selection else {})
+        made = self._json("POST", f"/v1/jobs/{job}/subsets", body)
+        return self._finished(made, f"/v1/jobs/{job}/subsets/{made['subset']}")
+
+    def subsets(self, job: str) -> list[dict[str, Any]]:
+        return list(self._json("GET", f"/v1/jobs/{job}/subsets")["subsets"])
+
+    def manifest(self, job: str, distance: str, subset: str | None = None) -> Iterator[dict[str, Any]]:
+        """The rows of a manifest, streamed. `subset` None: the job's own."""
+        yield from self._rows(self._manifest_path(job, distance, subset))
+
+    def download_manifest(self, job: str, distance: str, file: BinaryIO, subset: str | None = None) -> None:
+        """The manifest as Parquet, written to `file`."""
+        with self._stream(self._manifest_path(job, distance, subset), PARQUET) as answer:
+            for block in answer.stream(BLOCK_BYTES):
+                file.write(block)
+
+    def train(self, job: str, training: Mapping[str, Any], subset: str | None = None) -> dict[str, Any]:
+        """Ask for a training on a job's subsets; `training` gives how it stands."""
+        return self._json("POST", f"/v1/jobs/{job}/trainings", {**training, "subset": subset})
+
+    def training(self, job: str, training: str) -> dict[str, Any]:
+        return self._json("GET", f"/v1/jobs/{job}/trainings/{training}")
+
+    def estimate(self, question: Mapping[str, Any]) -> dict[str, Any]:
+        """What a dataset would take, once it is known; `question` as the body of POST /v1/estimates."""
+        made = self._json("POST", "/v1/estimates", dict(question))
+        return self._finished(made, f"/v1/estimates/{made['estimate']}")
+
+    def _finished(self, made: dict[str, Any], path: str) -> dict[str, Any]:
+        while made["state"] == "running":
+            made = self._json("GET", path, query={"wait": f"{LONGEST_WAIT_S:g}"})
+        return made
+
+    def _manifest_path(self, job: str, distance: str, subset: str | None) -> str:
+        return f"/v1/jobs/{job}/subsets/{subset or OWN}/{distance}"
+
+    def _rows(self, path: str) -> Iterator[dict[str, Any]]:
+        with self._stream(path, NDJSON) as answer:
+            rest = b""
+            for block in answer.stream(BLOCK_BYTES):
+                *lines, rest = (rest + block).split(b"\n")
+                yield from map(json.loads, lines)
+
+    @contextmanager
+    def _stream(self, path: str, kind: str) -> Iterator[BaseHTTPResponse]:
+        answer = self._ask("GET", path, headers={"Accept": kind}, preload=False)
+        try:
+            yield answer
+            answer.release_conn()
+        except urllib3.exceptions.HTTPError as error:
+            raise ServiceUnavailable(f"{self.url}{path} broke off ({error}); ask again") from error
+        finally:
+            answer.close()
+
+    def _json(
+        self,
+        method: str,
+        path: str,
+        body: Mapping[str, Any] | None = None,
+        query: Mapping[str, str] | None = None,
+        headers: Mapping[str, str] | None = None,
+    ) -> dict[str, Any]:
+        return cast(dict[str, Any], self._ask(method, path, body, query, headers).json())
+
+    def _ask(
+        self,
+        method: str,
+        path: str,
+        body: Mapping[str, Any] | None = None,
+        query: Mapping[str, str] | None = None,
+        headers: Mapping[str, str] | None = None,
+        preload: bool = True,
+    ) -> BaseHTTPResponse:
+        sent = {**self._headers, **(headers or {})}
+        if body is not None:
+            sent["Content-Type"] = "application/json"
+        address = self.url + path + ("?" + urlencode(query) if query else "")
+        try:
+            answer = self._http.request(
+                method,
+                address,
+                body=None if body is None else json.dumps(body).encode(),
+                headers=sent,
+                preload_content=preload,
+                redirect=False,
+            )
+        except urllib3.exceptions.HTTPError as error:
+            raise ServiceUnavailable(f"{self.url} does not answer ({error}); is the service running there?") from error
+        if answer.status >= 400:
+            raise _error(answer, address)
+        return answer
+
+
+def posted(request: Request) -> dict[str, Any]:
+    """A request as the API takes it."""
+    return {name: value for name, value in request.as_json().items() if value is not None}
+
+
+def _error(answer: BaseHTTPResponse, address: str) -> KeepmoreError:
+    try:
+        found = json.loads(answer.data)
+        code, message = str(found["code"]), str(found["detail"])
+    except (ValueError, KeyError, TypeError):
+        return ServiceError(f"{address} answered {answer.status} {answer.reason}: is that a Keepmore service?")
+    if not known(code):
+        return ServiceError(f"{message} ({address}: {answer.status} {code})")
+    shown = ("type", "title", "status", "code", "detail", "retryable", "errors")
+    details = {name: value for name, value in found.items() if name not in shown}
+    return from_dict({"code": code, "message": message, "details": details})

@@ -1,0 +1,104 @@
+"""Questions of what a dataset would take, and their answers, in the store."""
+
+from __future__ import annotations
+
+import json
+import tempfile
+from dataclasses import asdict, dataclass, field
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+from keepmore import budget as budgets
+from keepmore import distance as distances
+from keepmore import keys
+from keepmore.access import Access
+from keepmore.budget import Budget, DistanceBudget
+from keepmore.compress import Compressor, Report
+from keepmore.datasets import Skipped, list_images
+from keepmore.errors import DatasetNotFound, InvalidRequest
+from keepmore.estimate import SAMPLE_IMAGES
+from keepmore.isolation import IsolatedDecoder
+from keepmore.jobs import new_id
+from keepmore.request import EFFORTS, Limits, Selection
+from keepmore.steps import Kind, Step
+from keepmore.store import FolderStore, Store
+
+MOST_IMAGES = 10_000
+FEWEST_IMAGES = 2
+
+
+@dataclass(frozen=True, slots=True)
+class Question:
+    """What `dataset` would take at `distances`, judged by so many of its images."""
+
+    dataset: str
+    distances: tuple[float, ...]
+    effort: int = 3
+    budget: Budget | None = None
+    selection: Selection = field(default_factory=Selection)
+    limits: Limits = field(default_factory=Limits)
+    images: int = SAMPLE_IMAGES
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "distances", distances.check(self.distances))
+        if self.effort not in EFFORTS:
+            raise InvalidRequest(f"effort: {self.effort} is not possible; use {EFFORTS[0]} to {EFFORTS[-1]}")
+        if not FEWEST_IMAGES <= self.images <= MOST_IMAGES:
+            raise InvalidRequest(f"images: {self.images} is not possible; sample {FEWEST_IMAGES} to {MOST_IMAGES:,}")
+        if isinstance(self.budget, DistanceBudget):
+            self.budget.bytes(dict.fromkeys(self.distances, 0))
+
+    def as_json(self) -> dict[str, Any]:
+        return asdict(self) | {"budget": budgets.as_json(self.budget), "distances": list(self.distances)}
+
+    @staticmethod
+    def from_json(written: dict[str, Any]) -> Question:
+        """The question that `as_json` wrote."""
+        parts = {
+            "distances": tuple(written["distances"]),
+            "budget": budgets.from_json(written["budget"]),
+            "selection": Selection(**written["selection"]),
+            "limits": Limits(**written["limits"]),
+        }
+        return Question(**{**written, **parts})
+
+
+def ask(store: Store, question: Question) -> Step:
+    """Write a question down; gives the step that answers it."""
+    name = f"estimate-{new_id(datetime.now(UTC))}"
+    store.put(keys.estimate_request(name), json.dumps(question.as_json()).encode())
+    return Step(name, Kind.ESTIMATE)
+
+
+def answer(store: Store, name: str, access: Access, decoder: IsolatedDecoder, report: Report) -> bytes:
+    """Do the work behind a question that was asked."""
+    question = Question.from_json(json.loads(store.get(keys.estimate_request(name))))
+    return json.dumps(estimated(question, access, decoder, report), indent=1).encode()
+
+
+def estimated(question: Question, access: Access, decoder: IsolatedDecoder, report: Report) -> dict[str, Any]:
+    """The estimate for `question`; what it encodes is kept nowhere. Raises DatasetError."""
+    skipped = Skipped()
+    entries = list(list_images(question.dataset, skipped, access))
+    if not entries:
+        raise DatasetNotFound(
+            f"dataset {question.dataset}: holds no image (skipped: {dict(skipped) or 'nothing'}); check the path"
+        )
+    from keepmore.estimate import estimate
+
+    with tempfile.TemporaryDirectory() as folder:
+        compressor = Compressor(
+            FolderStore(Path(folder)), question.distances, question.effort, question.limits, decoder, access
+        )
+        found = estimate(
+            entries,
+            question.distances,
+            question.budget,
+            question.selection,
+            lambda rows: compressor.chunk(rows, report),
+            question.images,
+            question.seed,
+        )
+    return {"request": question.as_json(), "skipped": dict(sorted(skipped.items())), **found}

@@ -1,0 +1,187 @@
+"""Says what comes next, whoever does the steps: starts jobs, follows them to their end, stops and resumes them.
+
+Any number of foremen may look after one job at once, each with its own idea of what is done: the worst that comes of
+it is a step that is done twice, which writes the same bytes.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from datetime import UTC, datetime
+
+from keepmore import keys, webhooks
+from keepmore.board import Board
+from keepmore.compress import Progress
+from keepmore.errors import JobEnded, JobNotFound, KeepmoreError, NothingToRetry
+from keepmore.jobs import Job, JobBook, State
+from keepmore.questions import chunk_count
+from keepmore.queue import Queue
+from keepmore.status import parts_progress
+from keepmore.steps import Kind, Step, error_key, is_asked, ready_steps
+from keepmore.store import Store
+
+# A worker says every two seconds that it is alive; a step that nobody speaks of for this long is handed out again.
+SILENT_S = 20.0
+
+
+class Foreman:
+    """Implements `keepmore.queue.Witness`."""
+
+    def __init__(self, store: Store, board: Board, queue: Queue) -> None:
+        self._store = store
+        self._board = board
+        self._queue = queue
+        self._book = JobBook(store)
+        self._totals: dict[Step, Progress] = {}
+
+    def start(self, job_id: str) -> None:
+        """Have the job's steps done, from whatever there is of it; it is looked after until it ends."""
+        self._store.put(keys.active(job_id), b"")
+        self.carry_on(job_id)
+
+    def ask(self, step: Step) -> None:
+        """Have one step done past all that waits: a caller waits for its answer."""
+        self._store.put(keys.active(step.job), b"")
+        if self._board.push(step):
+            self._queue.submit([step])
+
+    def cancel(self, job_id: str) -> Job:
+        """Stop a job; what is done is kept. Raises JobEnded if it has ended."""
+        job = self._book.get(job_id)
+        if job.state is not State.ACCEPTED:
+            raise JobEnded(f"job {job.id} has {job.state} already: there is nothing to cancel", state=job.state.value)
+        self._store.put(keys.cancelled(job.id), b"")
+        job = job.evolve(State.CANCELLED)
+        self._book.save(job)
+        self._board.drop(job.id)
+        self._queue.cancel(job.id)
+        self._tell(job)
+        return job
+
+    def retry(self, job_id: str) -> Job:
+        """Go on with a job that failed or was cancelled; raises NothingToRetry for others."""
+        job = self._book.get(job_id)
+        if job.state not in (State.FAILED, State.CANCELLED):
+            raise NothingToRetry(
+                f"job {job.id} is {job.state}; only a failed or cancelled job can be retried. Images that failed are "
+                "wrong in themselves: mend them and start a new job, which finds the encoded ones again",
+                state=job.state.value,
+            )
+        self._store.delete(keys.cancelled(job.id))
+        job = job.evolve(State.ACCEPTED)
+        self._book.save(job)
+        self.start(job.id)
+        return job
+
+    def reconcile(self) -> None:
+        """Look at every job that still has work: hand out again what was lost, and go on where nothing is under way."""
+        for key in self._store.keys(keys.active_prefix()):
+            job_id = key.removeprefix(keys.active_prefix())
+            lost = self._board.lost(job_id, SILENT_S)
+            for step in lost:
+                self._board.push(step)
+            self._queue.submit(lost)
+            self.carry_on(job_id)
+
+    def began(self, step: Step) -> int:
+        self._totals.pop(step, None)
+        return self._board.begin(step)
+
+    def progressed(self, step: Step, progress: Progress) -> None:
+        total = self._totals.get(step, Progress()) + progress
+        self._totals[step] = total
+        self._board.note(step, total)
+
+    def finished(self, step: Step) -> None:
+        self._count(step, "done")
+        self.carry_on(step.job)
+
+    def failed(self, step: Step, error: KeepmoreError) -> None:
+        """Write down what cannot be done, as the failure of the job or of the question that it belongs to."""
+        if step.kind is Kind.ESTIMATE:
+            self._store.put(keys.estimate_error(step.job), json.dumps(error.as_dict()).encode())
+        else:
+            job = self._book.get(step.job)
+            if is_asked(job, step):
+                self._store.put(error_key(step), json.dumps(error.as_dict()).encode())
+            elif job.state is State.ACCEPTED:
+                self._book.save(job.evolve(State.FAILED, error))
+            self._board.drop(step.job)
+        self._count(step, "failed")
+        self.carry_on(step.job)
+
+    def abandoned(self, step: Step) -> None:
+        self._count(step, "cancelled")
+        self.carry_on(step.job)
+
+    def _count(self, step: Step, outcome: str) -> None:
+        total = self._totals.pop(step, Progress())
+        self._board.finish(step)
+        self._board.count("steps", kind=step.kind, outcome=outcome)
+        for name in ("images", "bytes_in", "bytes_out", "encode_s"):
+            if amount := getattr(total, name):
+                self._board.count(name, amount, kind=step.kind)
+
+    def carry_on(self, job_id: str) -> None:
+        """Hand out the job's share of what waits; if nothing does and nothing is under way, see what is missing."""
+        steps = self._board.take(job_id)
+        if not steps and self._board.idle(job_id):
+            job = self._job(job_id)
+            missing = self._missing(job_id, job)
+            if missing:
+                self._board.offer(missing)
+                steps = self._board.take(job_id)
+            else:
+                self._end(job_id, job)
+        self._queue.submit(steps)
+
+    def _missing(self, job_id: str, job: Job | None) -> list[Step]:
+        if job is None:
+            return list(self._missing_estimate(job_id))
+        done = set(self._store.keys(keys.work(job_id)))
+        chunks = chunk_count(self._store, job_id)
+        if chunks is not None and self._board.pace(job_id, Kind.COMPRESS) is None:
+            self._board.restore(job_id, Kind.COMPRESS, parts_progress(self._store, job_id))
+        return list(ready_steps(job, done, chunks))
+
+    def _missing_estimate(self, estimate_id: str) -> Iterator[Step]:
+        asked, answers = (
+            keys.estimate_request(estimate_id),
+            (keys.estimate(estimate_id), keys.estimate_error(estimate_id)),
+        )
+        if self._store.exists(asked) and not any(map(self._store.exists, answers)):
+            yield Step(estimate_id, Kind.ESTIMATE)
+
+    def _job(self, job_id: str) -> Job | None:
+        try:
+            return self._book.get(job_id)
+        except JobNotFound:
+            return None
+
+    def _end(self, job_id: str, job: Job | None) -> None:
+        """Nothing is left to do: write down that the job succeeded, tell its caller, and look after it no more.
+
+        `job` is the record as it was before anybody looked what is missing: what has changed since (it was retried,
+        say) was not part of that look, and another one will follow.
+        """
+        if job and job.state is State.ACCEPTED:
+            job = job.evolve(State.SUCCEEDED)
+            self._book.save(job)
+        if job and self._tell(job):
+            return
+        self._store.delete(keys.active(job_id))
+        job = self._job(job_id)
+        if left := self._missing(job_id, job):  # asked for since we looked
+            self._store.put(keys.active(job_id), b"")
+            self._board.offer(left)
+            self._queue.submit(self._board.take(job_id))
+
+    def _tell(self, job: Job) -> bool:
+        """Have the webhook called if it is time to; says whether it still has to be, now or later."""
+        if job.request.webhook is None:
+            return False
+        next_at = webhooks.next_at(job, self._store)
+        if next_at is not None and next_at <= datetime.now(UTC):
+            self.ask(Step(job.id, Kind.NOTIFY))
+        return next_at is not None

@@ -1,0 +1,119 @@
+"""What can be asked of a job beside its own request: other subsets, trainings on them, and how far the job is."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import asdict
+from typing import Any
+
+from keepmore import budget as budgets
+from keepmore import keys
+from keepmore.budget import Budget
+from keepmore.errors import JobNotReady, KeepmoreError, NotFound, NotTrainable, SubsetNotFound, TrainingNotFound
+from keepmore.index import Summary
+from keepmore.jobs import Job
+from keepmore.request import Selection, Training, subset_id, training_id
+from keepmore.steps import Kind, Step
+from keepmore.store import Store
+
+
+def chunk_count(store: Store, job_id: str) -> int | None:
+    try:
+        return int(json.loads(store.get(keys.listing(job_id)))["chunks"])
+    except NotFound:
+        return None
+
+
+def subset_request(job: Job, name: str, store: Store) -> tuple[Budget | None, Selection]:
+    """What the subset `name` was asked to be; raises SubsetNotFound."""
+    if name == job.request.subset_id:
+        return job.request.budget, job.request.selection
+    written = _asked(store, keys.subset_request(job.id, name), SubsetNotFound(f"job {job.id} has no subset {name}"))
+    return budgets.from_json(written["budget"]), Selection(**written["selection"])
+
+
+def training_request(job: Job, name: str, store: Store) -> tuple[str, Training]:
+    """The subset that the training `name` is on, and how it trains; raises TrainingNotFound."""
+    if job.request.training and name == job.request.training_id:
+        return job.request.subset_id, job.request.training
+    unknown = TrainingNotFound(f"job {job.id} has no training {name}")
+    written = _asked(store, keys.training_request(job.id, name), unknown)
+    return written["subset"], Training(**written["training"])
+
+
+def _asked(store: Store, key: str, unknown: KeepmoreError) -> dict[str, Any]:
+    try:
+        found: dict[str, Any] = json.loads(store.get(key))
+    except NotFound:
+        raise unknown from None
+    return found
+
+
+def ask_for_subset(job: Job, store: Store, budget: Budget | None, selection: Selection) -> Step:
+    """Write down another question to a job's index; gives the step that answers it. Raises JobNotReady."""
+    require(job, store, Kind.INDEX)
+    if budget:
+        budget.bytes(dict.fromkeys(job.request.distances, 0))
+    name = subset_id(budget, selection)
+    question = {"budget": budgets.as_json(budget), "selection": asdict(selection)}
+    store.put(keys.subset_request(job.id, name), _json(question))
+    store.delete(keys.subset_error(job.id, name))
+    return Step(job.id, Kind.SELECT, name)
+
+
+def ask_for_training(job: Job, store: Store, subset: str, training: Training) -> str:
+    """Write down that a model is to be trained on the subsets `subset`; gives the training's id.
+
+    Raises JobNotReady, SubsetNotFound, or NotTrainable where there are no labels or nothing to test on.
+    """
+    require(job, store, Kind.INDEX)
+    subset_request(job, subset, store)
+    if not store.exists(keys.subset(job.id, subset)):
+        raise JobNotReady(f"subset {subset} of job {job.id} is not made yet; ask again soon", stage="select")
+    summary = Summary.from_json(json.loads(store.get(keys.index_summary(job.id))))
+    if not summary.classes:
+        raise NotTrainable(
+            f"job {job.id}: no image of the pool has a label; a dataset with one folder a class has them"
+        )
+    if not summary.evaluation:
+        raise NotTrainable(f"job {job.id} has no images to test on; start one with an evaluation dataset or a hold-out")
+    name = training_id(subset, training, job.request.evaluation)
+    if name != job.request.training_id:
+        store.put(keys.training_request(job.id, name), _json({"subset": subset, "training": asdict(training)}))
+        store.delete(keys.training_error(job.id, name))
+    return name
+
+
+def require(job: Job, store: Store, kind: Kind) -> None:
+    """Raises JobNotReady, with the stage that the job is in, unless the one step of `kind` is done."""
+    part = job.request.subset_id if kind is Kind.SELECT else ""
+    if not store.exists(Step(job.id, kind, part).output):
+        now = stage(job, store)
+        raise JobNotReady(
+            f"job {job.id} has no {kind} yet: it is {job.state}, at the stage {now}; wait for it, or let it go on: "
+            f"keepmore resume {job.id}",
+            stage=now,
+        )
+
+
+def stage(job: Job, store: Store) -> str | None:
+    """What a job does now, or would do next: list, compress, select, train, report; None when all is done.
+
+    A few questions to the store, however many chunks there are.
+    """
+    request = job.request
+    if not store.exists(keys.listing(job.id)):
+        return "list"
+    if not store.exists(keys.index_summary(job.id)):
+        return "compress"
+    if not store.exists(keys.subset(job.id, request.subset_id)):
+        return "select"
+    if request.training and not all(
+        store.exists(keys.training(job.id, request.training_id, d)) for d in request.distances
+    ):
+        return "train"
+    return None if store.exists(keys.report(job.id)) else "report"
+
+
+def _json(value: Any) -> bytes:
+    return json.dumps(value, indent=1, ensure_ascii=False).encode()

@@ -1,0 +1,126 @@
+"""URIs as users write them: taken apart, checked for tricks, and compared by folders."""
+
+from __future__ import annotations
+
+import os
+import re
+from dataclasses import dataclass
+from urllib.parse import unquote, unquote_to_bytes, urlsplit
+
+from keepmore.errors import InvalidUri
+
+DEFAULT_PORTS = {"http": 80, "https": 443}
+BUCKET = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{1,61}[A-Za-z0-9]")
+CONTROL = re.compile(r"[\x00-\x1f\x7f]")
+ODD_HOST = re.compile(r"[\s\\%\"<>^`{|}]")
+SCHEME = re.compile(r"[a-z][a-z0-9+.-]*")
+DECODE_ROUNDS = 5
+
+
+@dataclass(frozen=True, slots=True)
+class Uri:
+    """A checked URI. `path` is as written: percent-encoded for file and http(s), the raw key (with "/") for s3.
+
+    `host` is the bucket for s3. A fragment of file and http(s) is not part of it.
+    """
+
+    text: str
+    scheme: str
+    host: str
+    port: int | None
+    path: str
+
+    @property
+    def bucket(self) -> str:
+        return self.host
+
+    @property
+    def key(self) -> str:
+        """An S3 key, as it is: neither percent-encoding nor "#" or "?" mean anything in it."""
+        return self.path.removeprefix("/")
+
+    @property
+    def local_path(self) -> str:
+        """The path that a file URI names."""
+        return os.fsdecode(unquote_to_bytes(self.path))
+
+
+def parse(text: str) -> Uri:
+    """Raises InvalidUri for credentials, control characters, ".." beyond a server's sight, and what is no URI.
+
+    Messages never repeat credentials.
+    """
+    scheme, colon, rest = text.partition("://")
+    scheme = scheme.lower()
+    authority = re.split("[/?#]", rest, maxsplit=1)[0]
+    if not colon or not SCHEME.fullmatch(scheme):
+        raise InvalidUri("what was given is no URI; write file://, s3:// or https:// before it")
+    if "@" in authority:
+        raise InvalidUri(
+            f"a {scheme}:// URI holds credentials (name:password@); take them out: those of S3 belong into "
+            "KEEPMORE_S3_ACCESS_KEY and KEEPMORE_S3_SECRET_KEY"
+        )
+    if CONTROL.search(text) or ODD_HOST.search(authority):
+        raise InvalidUri(f"{text!r} holds a character that no URI may hold; percent-encode or remove it")
+    uri = _s3(text, authority, rest) if scheme == "s3" else _split(text, scheme)
+    if uri.scheme == "file":
+        if "\0" in uri.local_path:
+            raise InvalidUri(f"{text!r} holds a NUL character (%00); no file has such a name")
+    elif climbs(uri.path):
+        raise InvalidUri(f'{text!r} has a part "." or "..", which could leave the allowed places; write it without')
+    return uri
+
+
+def climbs(path: str) -> bool:
+    """Whether "." or ".." is a part of `path`, however often percent-encoded and whichever slash stands beside it."""
+    for _ in range(DECODE_ROUNDS):
+        if any(part in ("..", ".") for part in re.split(r"[/\\]", path)):
+            return True
+        decoded = unquote(path)
+        if decoded == path:
+            return False
+        path = decoded
+    return True  # nobody encodes a name so often in good faith
+
+
+def covers(prefix: str, uri: Uri) -> bool:
+    """Whether `uri` is `prefix` or lies below it, compared part by part: s3://photos does not cover s3://photos-private.
+
+    A prefix that is a scheme only ("https://") covers every host. Links below file:// are followed first.
+    """
+    if prefix.lower().removesuffix("://") in ("file", "s3", "http", "https"):
+        return uri.scheme == prefix.lower().removesuffix("://")
+    wanted = parse(prefix)
+    if (wanted.scheme, wanted.host, wanted.port) != (uri.scheme, uri.host, uri.port):
+        return False
+    above, below = _parts(wanted), _parts(uri)
+    return below[: len(above)] == above
+
+
+def _parts(uri: Uri) -> list[str]:
+    if uri.scheme == "file":
+        return [part for part in os.path.realpath(uri.local_path).split("/") if part]
+    parts = uri.path.split("/")[1:]
+    if parts and parts[-1] == "":
+        parts.pop()
+    return parts if uri.scheme == "s3" else [unquote(part) for part in parts]
+
+
+def _s3(text: str, bucket: str, rest: str) -> Uri:
+    if not BUCKET.fullmatch(bucket):
+        raise InvalidUri(f"{text!r} names no bucket; write s3://bucket/prefix")
+    return Uri(text, "s3", bucket, None, rest[len(bucket) :])
+
+
+def _split(text: str, scheme: str) -> Uri:
+    try:
+        parts = urlsplit(text)
+        port = parts.port or DEFAULT_PORTS.get(scheme)
+        host = parts.hostname or ""
+    except ValueError as error:
+        raise InvalidUri(f"{text!r} is no URI ({error})") from error
+    if scheme == "file" and host not in ("", "localhost"):
+        raise InvalidUri(f"{text!r} names the machine {host}; write file:///path for a file of this one")
+    if scheme in DEFAULT_PORTS and not host:
+        raise InvalidUri(f"{text!r} names no host; write {scheme}://host/path")
+    return Uri(text, scheme, "" if scheme == "file" else host, port, parts.path)

@@ -1,0 +1,119 @@
+"""Telling a caller that its job ended, as Standard Webhooks describe: signed, and under one id however often.
+
+https://www.standardwebhooks.com: the signature is HMAC-SHA256 over "id.timestamp.body", in base64 behind "v1,".
+"""
+
+from __future__ import annotations
+
+import base64
+import binascii
+import hashlib
+import hmac
+import json
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+import urllib3
+
+from keepmore import keys
+from keepmore.errors import InvalidRequest, KeepmoreError, NotFound
+from keepmore.jobs import Job, timestamp
+from keepmore.store import Store
+from keepmore.web import guarded_http
+
+SECRET_PREFIX = "whsec_"
+TIMEOUT_S = 15.0
+# Seconds before each try after the first: over a day in all, and then the caller has to ask by itself.
+BACK_OFF_S = (5, 30, 120, 600, 3600, 4 * 3600, 8 * 3600, 16 * 3600)
+
+
+class Notifier:
+    """Calls webhooks. `secret` is base64 behind "whsec_", as the receiver has it; None: nothing can be signed."""
+
+    def __init__(self, secret: str | None, private_addresses: bool) -> None:
+        self._key = None if secret is None else secret_bytes(secret)
+        self._http = guarded_http(private_addresses)
+
+    def __call__(self, job: Job, store: Store) -> bytes:
+        """Try once to tell the end of `job`; gives the record of all tries so far."""
+        tries = _tries(job, store)
+        moment = datetime.now(UTC)
+        tries.append({"at": timestamp(moment), **self._call(job, moment)})
+        delivered = "status" in tries[-1] and 200 <= tries[-1]["status"] < 300
+        wait = None if delivered or len(tries) > len(BACK_OFF_S) else timedelta(seconds=BACK_OFF_S[len(tries) - 1])
+        return json.dumps(
+            {
+                "ended_at": job.ended_at,
+                "delivered": delivered,
+                "next_at": wait and (moment + wait).isoformat(),
+                "tries": tries,
+            },
+            indent=1,
+        ).encode()
+
+    def _call(self, job: Job, moment: datetime) -> dict[str, Any]:
+        if self._key is None:
+            return {"error": "no secret to sign with is set on this worker (KEEPMORE_WEBHOOK_SECRET)"}
+        body = json.dumps(payload(job)).encode()
+        headers = {"Content-Type": "application/json"} | signed(self._key, message_id(job), moment, body)
+        try:
+            answer = self._http.request(
+                "POST", job.request.webhook or "", body=body, headers=headers, timeout=TIMEOUT_S, retries=False
+            )
+        except (urllib3.exceptions.HTTPError, KeepmoreError) as error:
+            return {"error": str(error)}
+        return {"status": answer.status}
+
+
+def next_at(job: Job, store: Store) -> datetime | None:
+    """When the end of `job` is to be told next; None if it was, or was tried often enough."""
+    try:
+        record = json.loads(store.get(keys.webhook(job.id)))
+    except NotFound:
+        return datetime.now(UTC)
+    if record["ended_at"] != job.ended_at:  # a retried job ends again
+        return datetime.now(UTC)
+    return datetime.fromisoformat(record["next_at"]) if record["next_at"] else None
+
+
+def _tries(job: Job, store: Store) -> list[dict[str, Any]]:
+    try:
+        record = json.loads(store.get(keys.webhook(job.id)))
+    except NotFound:
+        return []
+    return list(record["tries"]) if record["ended_at"] == job.ended_at else []
+
+
+def payload(job: Job) -> dict[str, Any]:
+    return {
+        "type": f"job.{job.state}",
+        "timestamp": job.ended_at,
+        "data": {"job": job.id, "state": job.state.value, "error": job.error},
+    }
+
+
+def message_id(job: Job) -> str:
+    """The same for every try to tell one end of a job, so that a receiver knows a repetition."""
+    return f"msg_{hashlib.sha256(f'{job.id} {job.ended_at}'.encode()).hexdigest()[:24]}"
+
+
+def signed(key: bytes, identifier: str, moment: datetime, body: bytes) -> dict[str, str]:
+    """The three headers of Standard Webhooks."""
+    seconds = str(int(moment.timestamp()))
+    mac = hmac.new(key, f"{identifier}.{seconds}.".encode() + body, hashlib.sha256).digest()
+    return {
+        "webhook-id": identifier,
+        "webhook-timestamp": seconds,
+        "webhook-signature": "v1," + base64.b64encode(mac).decode(),
+    }
+
+
+def secret_bytes(secret: str) -> bytes:
+    """The key behind a secret such as "whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw"; raises InvalidRequest."""
+    try:
+        key = base64.b64decode(secret.removeprefix(SECRET_PREFIX), validate=True)
+    except binascii.Error:
+        key = b""
+    if not (secret.startswith(SECRET_PREFIX) and 24 <= len(key) <= 64):
+        raise InvalidRequest('webhook secret: write "whsec_" and the base64 of 24 to 64 random bytes')
+    return key

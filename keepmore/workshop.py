@@ -1,0 +1,181 @@
+"""Doing a step: what each kind reads from the store, calls, and writes back."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterator
+from dataclasses import asdict, dataclass, field
+from typing import Any
+
+from keepmore import check, codec, estimates, index, keys, listing, manifest, subset
+from keepmore.access import Access
+from keepmore.compress import Compressor, Progress, Report
+from keepmore.datasets import SourceReader
+from keepmore.errors import DatasetChanged, JobNotReady
+from keepmore.index import Summary
+from keepmore.isolation import IsolatedDecoder
+from keepmore.jobs import Job, JobBook
+from keepmore.questions import chunk_count, subset_request, training_request
+from keepmore.request import Limits
+from keepmore.steps import EVALUATION, Kind, Step
+from keepmore.store import Store
+from keepmore.trainers import Sample, Trainer, load_trainer
+from keepmore.webhooks import Notifier
+
+PROGRESS = b"keepmore-progress"
+
+
+@dataclass(slots=True)
+class Workshop:
+    """What a process that runs steps adds to them. `isolate`: trust no decoder, because a worker died on this step."""
+
+    decoder: IsolatedDecoder
+    report: Report
+    access: Access = field(default_factory=Access)
+    isolate: bool = False
+    trainer: Callable[[str], Trainer] = load_trainer
+    notify: Notifier = field(default_factory=lambda: Notifier(None, private_addresses=False))
+
+
+def run_step(step: Step, store: Store, workshop: Workshop) -> None:
+    """Do one step unless its output exists. Any number of processes may do it at once: they write the same bytes."""
+    if step.kind is Kind.ESTIMATE:
+        if not store.exists(step.output):
+            store.put(
+                step.output, estimates.answer(store, step.job, workshop.access, workshop.decoder, workshop.report)
+            )
+    else:
+        job = JobBook(store).get(step.job)
+        if step.kind is Kind.NOTIFY or not store.exists(step.output):
+            store.put(step.output, _RUN[step.kind](job, step, store, workshop))
+
+
+def _list(job: Job, step: Step, store: Store, workshop: Workshop) -> bytes:
+    return _json(listing.write_listing(store, job.id, job.request, workshop.access) | {"codec": codec.CODEC})
+
+
+def _check(job: Job, step: Step, store: Store, workshop: Workshop) -> bytes:
+    chunks = chunk_count(store, job.id) or 0
+    return _json(check.run(store, job.id, chunks, _compressor(job, store, workshop), job.request.distances))
+
+
+def _compress(job: Job, step: Step, store: Store, workshop: Workshop) -> bytes:
+    rows = index.read_chunk(store.get(keys.chunk(job.id, int(step.part))))
+    total = Progress()
+
+    def report(progress: Progress) -> None:
+        nonlocal total
+        total += progress
+        workshop.report(progress)
+
+    table = _compressor(job, store, workshop).chunk(rows, report)
+    return index.to_parquet(table.replace_schema_metadata({PROGRESS: json.dumps(asdict(total)).encode()}))
+
+
+def _compressor(job: Job, store: Store, workshop: Workshop) -> Compressor:
+    begun_with = json.loads(store.get(keys.listing(job.id)))["codec"]
+    if begun_with != codec.CODEC:
+        raise JobNotReady(
+            f"job {job.id} began with the codec {begun_with} and {codec.CODEC} is installed now; "
+            "one job cannot mix them: install the former again and resume, or start a new job"
+        )
+    request = job.request
+    return Compressor(
+        store, request.distances, request.effort, request.limits, workshop.decoder, workshop.access, workshop.isolate
+    )
+
+
+def _index(job: Job, step: Step, store: Store, workshop: Workshop) -> bytes:
+    listed = json.loads(store.get(keys.listing(job.id)))
+    parts = [keys.part(job.id, number) for number in range(listed["chunks"])]
+    summary = index.merge(
+        store, parts, listed["images"], job.request.distances, keys.index(job.id), keys.evaluation(job.id)
+    )
+    return _json(summary.as_json())
+
+
+def _select(job: Job, step: Step, store: Store, workshop: Workshop) -> bytes:
+    budget, selection = subset_request(job, step.part, store)
+    return _json(
+        subset.write_subsets(
+            store,
+            job.id,
+            job.request.distances,
+            job.request.effort,
+            budget,
+            selection,
+            step.part,
+            Summary.from_json(json.loads(store.get(keys.index_summary(job.id)))),
+        )
+    )
+
+
+def _features(job: Job, step: Step, store: Store, workshop: Workshop) -> bytes:
+    name, part = step.part.split("/")
+    subset, training = training_request(job, name, store)
+    if part == EVALUATION:
+        rows, access = _evaluation_rows(store, job.id), workshop.access
+    else:
+        rows, access = manifest.rows(store.get(keys.manifest(job.id, subset, float(part)))), workshop.access
+    samples = _samples(rows, job.request.limits, access.trusting(store.uri(keys.objects())))
+    return workshop.trainer(training.method).features(samples, training, workshop.report)
+
+
+def _evaluation_rows(store: Store, job_id: str) -> Iterator[dict[str, Any]]:
+    names = {"path": "path", "label": "label", "source_uri": "object_uri", "source_bytes": "bytes"}
+    names["source_sha256"] = "sha256"
+    for batch in index.rows(store, keys.evaluation(job_id), [*names, "error_code"]):
+        for row in batch.to_pylist():
+            if row["error_code"] is None:
+                yield {new: row[old] for old, new in names.items()}
+
+
+def _samples(rows: Iterator[dict[str, Any]], limits: Limits, access: Access) -> Iterator[Sample]:
+    """The labelled images of manifest rows, each checked against its checksum."""
+    with SourceReader(limits.max_bytes, access) as reader:
+        for row in rows:
+            if row["label"] is None:
+                continue
+            data = reader.read(row["object_uri"], row["bytes"])
+            wrong = manifest.check_bytes(row, data)
+            if wrong:
+                raise DatasetChanged(f"{row['object_uri']} {wrong}; put it back as it was and resume the job")
+            yield Sample(row["path"], row["label"], data)
+
+
+def _train(job: Job, step: Step, store: Store, workshop: Workshop) -> bytes:
+    name, part = step.part.split("/")
+    _, training = training_request(job, name, store)
+    classes = json.loads(store.get(keys.index_summary(job.id)))["classes"]
+    sets = [store.get(keys.features(job.id, name, wanted)) for wanted in (part, EVALUATION)]
+    return _json(workshop.trainer(training.method).train(sets[0], sets[1], list(classes), training))
+
+
+def _report(job: Job, step: Step, store: Store, workshop: Workshop) -> bytes:
+    # Imported here because matplotlib would cost every worker of every kind 40 MB.
+    from keepmore import report
+
+    figures = report.figures(job, store)
+    store.put(keys.report_page(job.id), report.page(job, store, figures, workshop.access).encode())
+    return _json(figures)
+
+
+def _notify(job: Job, step: Step, store: Store, workshop: Workshop) -> bytes:
+    return workshop.notify(job, store)
+
+
+def _json(value: Any) -> bytes:
+    return json.dumps(value, indent=1, ensure_ascii=False).encode()
+
+
+_RUN: dict[Kind, Callable[[Job, Step, Store, Workshop], bytes]] = {
+    Kind.LIST: _list,
+    Kind.CHECK: _check,
+    Kind.COMPRESS: _compress,
+    Kind.INDEX: _index,
+    Kind.SELECT: _select,
+    Kind.FEATURES: _features,
+    Kind.TRAIN: _train,
+    Kind.REPORT: _report,
+    Kind.NOTIFY: _notify,
+}

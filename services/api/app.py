@@ -1,0 +1,129 @@
+"""The HTTP API as an ASGI application."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from http import HTTPStatus
+from typing import Any
+
+from fastapi import FastAPI
+from starlette.middleware.trustedhost import TrustedHostMiddleware
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from keepmore import __version__
+from services.api import estimates, health, jobs, problems, subsets, trainings
+from services.api.access import Gate
+from services.api.backend import Backend
+from services.api.schemas import Problem
+from services.api.views import Views
+
+DESCRIPTION = """Keeps more training images in the same storage: compresses datasets as JPEG XL at chosen Butteraugli
+distances, works out which images fit a budget at each, trains a classifier on each subset, and reports."""
+
+# A page in a browser must not reach an open service by way of a name that resolves to this machine.
+LOCAL_NAMES = ["localhost", "127.0.0.1", "[::1]"]
+
+REFUSALS = {
+    400: "The body is not JSON.",
+    401: "An API key is needed.",
+    403: "The key lacks the scope.",
+    404: "There is no such thing.",
+    405: "Not with this method.",
+    406: "None of the forms asked for is on offer.",
+    409: "Not now: the problem names the stage or state that the job is in.",
+    413: "The body is too large.",
+    422: "The request is wrong; the problem names the field, the value and the remedy.",
+    503: "Store or queue cannot be reached.",
+}
+
+
+def create_app(backend: Backend, gate: Gate, max_body_bytes: int, local_only: bool) -> FastAPI:
+    """`local_only`: answer only to requests that name this machine as their host."""
+
+    @asynccontextmanager
+    async def lifespan(app: FastAPI) -> AsyncIterator[None]:
+        with backend:
+            yield
+
+    described: dict[int | str, dict[str, Any]] = {
+        status: {
+            "description": why,
+            "content": {problems.MEDIA_TYPE: {"schema": {"$ref": "#/components/schemas/Problem"}}},
+        }
+        for status, why in REFUSALS.items()
+    }
+    app = FastAPI(
+        title="Keepmore", version=__version__, description=DESCRIPTION, lifespan=lifespan, responses=described
+    )
+    app.state.backend, app.state.gate = backend, gate
+    app.state.views, app.state.meter = Views(backend), health.Meter(backend)
+    problems.install(app)
+    for part in (jobs, subsets, trainings, estimates, health):
+        app.include_router(part.router)
+    app.add_middleware(_BodyLimit, max_body_bytes=max_body_bytes)
+    if local_only:
+        app.add_middleware(TrustedHostMiddleware, allowed_hosts=LOCAL_NAMES)
+    app.add_middleware(health.Measured, meter=app.state.meter)
+    _describe_problems(app)
+    return app
+
+
+def _describe_problems(app: FastAPI) -> None:
+    """Put the schema of problems where the description of every refusal points."""
+    made = app.openapi
+
+    def openapi() -> dict[str, Any]:
+        if app.openapi_schema is None:
+            schema = made()
+            schema["components"]["schemas"]["Problem"] = Problem.model_json_schema()
+            for name in ("HTTPValidationError", "ValidationError"):
+                schema["components"]["schemas"].pop(name, None)
+        return app.openapi_schema or {}
+
+    app.openapi = openapi  # type: ignore[method-assign]
+
+
+class _BodyLimit:
+    """Refuses a body that is longer than a request can be, before it is in memory."""
+
+    def __init__(self, app: ASGIApp, max_body_bytes: int) -> None:
+        self._app = app
+        self._limit = max_body_bytes
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] != "http":
+            await self._app(scope, receive, send)
+            return
+        stated = next((value for name, value in scope["headers"] if name == b"content-length"), b"0")
+        if stated.isdigit() and int(stated) > self._limit:
+            await self._refusal()(scope, receive, send)
+            return
+        received, answered = 0, False
+
+        async def counted() -> Message:
+            nonlocal received
+            message = await receive()
+            received += len(message.get("body", b""))
+            if received > self._limit:
+                raise _TooLarge
+            return message
+
+        async def noted(message: Message) -> None:
+            nonlocal answered
+            answered = True
+            await send(message)
+
+        try:
+            await self._app(scope, counted, noted)
+        except _TooLarge:
+            if not answered:
+                await self._refusal()(scope, receive, send)
+
+    def _refusal(self) -> ASGIApp:
+        detail = f"the body is over {self._limit:,} bytes; no request needs more. Name images by a table's URI instead"
+        return problems.problem(HTTPStatus.REQUEST_ENTITY_TOO_LARGE, "body_too_large", detail, {"Connection": "close"})
+
+
+class _TooLarge(Exception):
+    pass

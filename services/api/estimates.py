@@ -1,0 +1,54 @@
+"""Estimates: what a dataset would take, from a sample of it."""
+
+from __future__ import annotations
+
+from fastapi import APIRouter, Response
+from fastapi.concurrency import run_in_threadpool
+from fastapi.responses import JSONResponse
+from keepmore.estimates import Question, ask
+
+from keepmore import keys
+from keepmore.errors import EstimateNotFound
+from services.api.answers import answer
+from services.api.deps import Objects, Parts, Reader, Wait, Writer
+from services.api.schemas import EstimateIn, EstimateOut, budget_of, remote_uri
+
+router = APIRouter(prefix="/v1/estimates", tags=["estimates"])
+
+
+@router.post("", response_model=EstimateOut, responses={202: {"model": EstimateOut}})
+async def post_estimate(body: EstimateIn, caller: Writer, parts: Parts, wait: Wait = 30) -> Response:
+    """Compress a sample: bytes and counts by distance, each with an interval. 202 if it takes longer than `wait`."""
+    question = Question(
+        dataset=remote_uri("dataset", body.dataset),
+        distances=tuple(body.distances),
+        effort=body.effort,
+        budget=budget_of(body.budget),
+        selection=body.selection.record(),
+        limits=body.limits.record(),
+        images=body.images,
+        seed=body.seed,
+    )
+    parts.site.access.check(question.dataset)
+
+    def submit() -> str:
+        step = ask(parts.store, question)
+        parts.foreman.ask(step)
+        return step.job
+
+    return await _answer(parts.store, await run_in_threadpool(submit), wait)
+
+
+@router.get("/{estimate}", response_model=EstimateOut)
+async def show_estimate(estimate: str, caller: Reader, store: Objects, wait: Wait = 0) -> Response:
+    """An estimate that was asked for; the error, if it could not be made."""
+    known = estimate.replace("-", "").isalnum() and estimate.isascii()
+    if not known or not await run_in_threadpool(store.exists, keys.estimate_request(estimate)):
+        raise EstimateNotFound(f"there is no estimate {estimate[:64]!r}; POST /v1/estimates makes one")
+    return await _answer(store, estimate, wait)
+
+
+async def _answer(store: Objects, name: str, wait: float) -> Response:
+    made = await answer(store, keys.estimate(name), keys.estimate_error(name), wait)
+    shown = {"estimate": name, "state": "succeeded" if made else "running"} | (made or {})
+    return JSONResponse(shown, 200 if made else 202, {"Location": f"/v1/estimates/{name}"})

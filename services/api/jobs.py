@@ -1,0 +1,222 @@
+"""Jobs: accept, list, show, follow, cancel, retry; the images that failed; the report."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import logging
+import socket
+import time
+from collections.abc import AsyncIterator, Iterator
+from contextlib import suppress
+from typing import Annotated, Any, Literal
+
+from fastapi import APIRouter, Depends, Header, Query, Request, Response
+from fastapi.concurrency import run_in_threadpool
+from fastapi.responses import StreamingResponse
+from fastapi.sse import EventSourceResponse, ServerSentEvent
+
+from keepmore import index, keys, uris
+from keepmore.errors import InvalidRequest, QueueUnavailable
+from keepmore.jobs import JobBook, State
+from keepmore.questions import require
+from keepmore.steps import Kind
+from keepmore.store import Store
+from keepmore.web import public_addresses
+from services.api import idempotency
+from services.api.backend import Backend
+from services.api.deps import Book, JobViews, Objects, Parts, Reader, Wait, Writer
+from services.api.negotiation import preferred
+from services.api.schemas import JobIn, JobOut, JobsOut, described
+from services.api.views import View, Views
+
+log = logging.getLogger(__name__)
+router = APIRouter(prefix="/v1/jobs", tags=["jobs"])
+
+POLL_AGAIN_S = 2
+LOOK_EVERY_S = 0.5
+# A page with a state filter reads at most so many records, so that one call cannot read a million.
+SCANNED_A_PAGE = 1000
+
+IdempotencyKey = Annotated[
+    str | None,
+    Header(
+        min_length=1, max_length=255, description="Sent again within 24 h with the same body, it names the same job."
+    ),
+]
+
+
+async def _shown(job_id: str, views: JobViews) -> View:
+    return await views.get(job_id)
+
+
+# As a dependency, because an unknown job has to be told before a stream begins.
+Shown = Annotated[View, Depends(_shown)]
+
+
+@router.post(
+    "",
+    status_code=202,
+    response_model=JobOut,
+    responses={202: {"headers": {"Location": {"schema": {"type": "string"}}}}},
+)
+async def post_job(
+    body: JobIn, caller: Writer, parts: Parts, views: JobViews, idempotency_key: IdempotencyKey = None
+) -> Response:
+    """Compress a dataset at every distance, fit the budget, train, report. Poll `Location` for how it goes."""
+    request = body.record()
+    parts.site.access.check(request.dataset)
+    if request.evaluation and request.evaluation.dataset:
+        parts.site.access.check(request.evaluation.dataset)
+    if request.webhook is not None:
+        await run_in_threadpool(_check_webhook, parts, request.webhook)
+    job_id = await run_in_threadpool(_accept, parts, caller.name, idempotency_key, request)
+    view = await views.get(job_id)
+    return _answer(view, 202, {"Location": f"/v1/jobs/{job_id}"})
+
+
+def _check_webhook(parts: Backend, url: str) -> None:
+    if parts.site.webhook_secret is None:
+        raise InvalidRequest("webhook: this service cannot sign calls; set KEEPMORE_WEBHOOK_SECRET, or poll instead")
+    place = uris.parse(url)
+    if place.scheme not in uris.DEFAULT_PORTS:
+        raise InvalidRequest(f"webhook: {url} is no web address; write https://...")
+    if not parts.site.access.private_addresses:
+        with suppress(socket.gaierror):  # a name that does not resolve now is tried again when the job ends
+            public_addresses(place.host, place.port or uris.DEFAULT_PORTS[place.scheme])
+
+
+def _accept(parts: Backend, caller: str, key: str | None, request: Any) -> str:
+    book = JobBook(parts.store)
+    job_id = None if key is None else idempotency.job_id(parts.store, caller, key, request.as_json())
+    job = book.create(request, job_id)
+    try:
+        if job.state is State.ACCEPTED:
+            parts.foreman.start(job.id)
+    except QueueUnavailable as error:  # it is written down: the reconciler starts it once the queue is back
+        log.warning("job accepted while the queue is away", extra={"job": job.id, "reason": error.message})
+    return job.id
+
+
+@router.get("", response_model=JobsOut)
+def list_jobs(
+    caller: Reader,
+    book: Book,
+    state: State | None = None,
+    limit: Annotated[int, Query(ge=1, le=1000)] = 100,
+    after: Annotated[str, Query(max_length=64, pattern=r"^[0-9a-z-]*$", description="A page's `next`.")] = "",
+) -> dict[str, Any]:
+    """Jobs, oldest first. A page of a state may be short, or empty, and still have a next one."""
+    found: list[dict[str, Any]] = []
+    last = after
+    for scanned, job_id in enumerate(book.ids(after)):
+        if len(found) == limit or scanned == SCANNED_A_PAGE:
+            return {"jobs": found, "next": last}
+        job = book.get(job_id)
+        if state is None or job.state is state:
+            found.append(job.as_json())
+        last = job_id
+    return {"jobs": found, "next": None}
+
+
+@router.get("/{job_id}", response_model=JobOut, responses={304: {"description": "Nothing changed."}})
+async def show_job(
+    job_id: str,
+    caller: Reader,
+    views: JobViews,
+    wait: Wait = 0,
+    if_none_match: Annotated[str | None, Header()] = None,
+) -> Response:
+    """How a job stands. `wait` answers when the job has ended, or with `If-None-Match` when anything has changed."""
+    deadline = time.monotonic() + wait
+    view = await views.get(job_id)
+    while time.monotonic() < deadline and (if_none_match == view.etag if if_none_match else not view.ended):
+        await asyncio.sleep(LOOK_EVERY_S)
+        view = await views.get(job_id)
+    if if_none_match == view.etag:
+        return Response(status_code=304, headers=_headers(view))
+    return _answer(view, 200, {})
+
+
+def _answer(view: View, status: int, headers: dict[str, str]) -> Response:
+    return Response(view.body, status, {**_headers(view), **headers}, "application/json")
+
+
+def _headers(view: View) -> dict[str, str]:
+    headers = {"ETag": view.etag, "Cache-Control": "no-cache"}
+    return headers if view.ended else {**headers, "Retry-After": str(POLL_AGAIN_S)}
+
+
+@router.get("/{job_id}/events", response_class=EventSourceResponse)
+async def follow_job(
+    job_id: str, request: Request, caller: Reader, views: JobViews, view: Shown
+) -> AsyncIterator[ServerSentEvent]:
+    """The job each time that it changes, as events `progress`; the last is `end`."""
+    known = None
+    while not await request.is_disconnected():
+        if view.etag != known:
+            name = "end" if view.ended else "progress"
+            yield ServerSentEvent(raw_data=view.body.decode(), event=name, id=view.etag.strip('"'), retry=2000)
+            known = view.etag
+        if view.ended:
+            return
+        await asyncio.sleep(LOOK_EVERY_S)
+        view = await views.get(job_id)
+
+
+@router.post("/{job_id}/cancel", response_model=JobOut)
+async def cancel_job(job_id: str, caller: Writer, parts: Parts, views: JobViews) -> Response:
+    """Stop a job within seconds. What is done is kept; `retry` goes on with it."""
+    await run_in_threadpool(parts.foreman.cancel, job_id)
+    return await _changed(job_id, views)
+
+
+@router.post("/{job_id}/retry", status_code=202, response_model=JobOut)
+async def retry_job(job_id: str, caller: Writer, parts: Parts, views: JobViews) -> Response:
+    """Go on with a job that failed or was cancelled: only what is missing is done."""
+    await run_in_threadpool(parts.foreman.retry, job_id)
+    changed = await _changed(job_id, views)
+    changed.status_code = 202
+    return changed
+
+
+async def _changed(job_id: str, views: Views) -> Response:
+    views.forget(job_id)
+    return _answer(await views.get(job_id), 200, {})
+
+
+@router.get(
+    "/{job_id}/errors",
+    response_class=StreamingResponse,
+    responses={200: described("application/x-ndjson")},
+)
+def show_errors(job_id: str, caller: Reader, book: Book, store: Objects) -> StreamingResponse:
+    """Every image that failed and why: one JSON object a line."""
+    job = book.get(job_id)
+    require(job, store, Kind.INDEX)
+    return StreamingResponse(_error_lines(store, job.id), media_type="application/x-ndjson")
+
+
+def _error_lines(store: Store, job_id: str) -> Iterator[str]:
+    for row in index.errors(store, keys.index(job_id), keys.evaluation(job_id)):
+        yield json.dumps(row, ensure_ascii=False) + "\n"
+
+
+@router.get(
+    "/{job_id}/report",
+    response_class=Response,
+    responses={
+        200: {
+            "content": {"application/json": {"schema": {"type": "object"}}, "text/html": {"schema": {"type": "string"}}}
+        }
+    },
+)
+def show_report(
+    job_id: str, caller: Reader, book: Book, store: Objects, accept: Annotated[str | None, Header()] = None
+) -> Response:
+    """The report, as JSON or, by `Accept`, as the page with its plots."""
+    kind: Literal["application/json", "text/html"] | str = preferred(accept, ("application/json", "text/html"))
+    job = book.get(job_id)
+    require(job, store, Kind.REPORT)
+    key = keys.report(job.id) if kind == "application/json" else keys.report_page(job.id)
+    return Response(store.get(key), media_type=kind, headers={"Vary": "Accept"})

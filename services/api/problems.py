@@ -1,0 +1,153 @@
+"""Errors as problem+json (RFC 9457): the one place where an error's HTTP status is decided."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterator, Sequence
+from http import HTTPStatus
+from typing import Any
+
+from fastapi import FastAPI, Request
+from fastapi.exceptions import RequestValidationError
+from fastapi.responses import JSONResponse
+from starlette.exceptions import HTTPException
+from starlette.routing import BaseRoute, Route
+
+from keepmore import errors
+from keepmore.errors import KeepmoreError
+
+log = logging.getLogger(__name__)
+
+MEDIA_TYPE = "application/problem+json"
+TYPE_PREFIX = "urn:keepmore:problem:"
+
+# The most special class that fits decides.
+STATUSES: dict[type[KeepmoreError], HTTPStatus] = {
+    KeepmoreError: HTTPStatus.INTERNAL_SERVER_ERROR,
+    errors.InvalidRequest: HTTPStatus.UNPROCESSABLE_ENTITY,
+    errors.DatasetError: HTTPStatus.UNPROCESSABLE_ENTITY,
+    errors.DatasetUnreadable: HTTPStatus.BAD_GATEWAY,
+    errors.StoreError: HTTPStatus.SERVICE_UNAVAILABLE,
+    errors.QueueUnavailable: HTTPStatus.SERVICE_UNAVAILABLE,
+    errors.JobNotFound: HTTPStatus.NOT_FOUND,
+    errors.SubsetNotFound: HTTPStatus.NOT_FOUND,
+    errors.TrainingNotFound: HTTPStatus.NOT_FOUND,
+    errors.EstimateNotFound: HTTPStatus.NOT_FOUND,
+    errors.JobNotReady: HTTPStatus.CONFLICT,
+    errors.JobEnded: HTTPStatus.CONFLICT,
+    errors.NothingToRetry: HTTPStatus.CONFLICT,
+    errors.IdempotencyConflict: HTTPStatus.CONFLICT,
+    errors.NotTrainable: HTTPStatus.CONFLICT,
+}
+
+
+class Refused(Exception):
+    """A refusal that is HTTP's alone: no key, no such page, a body that is too large."""
+
+    def __init__(self, status: HTTPStatus, code: str, detail: str, headers: dict[str, str] | None = None) -> None:
+        super().__init__(detail)
+        self.status, self.code, self.detail, self.headers = status, code, detail, headers or {}
+
+
+def problem(
+    status: HTTPStatus, code: str, detail: str, headers: dict[str, str] | None = None, **more: Any
+) -> JSONResponse:
+    body = {
+        "type": TYPE_PREFIX + code,
+        "title": code.replace("_", " ").capitalize(),
+        "status": status.value,
+        "code": code,
+        "detail": detail,
+        **more,
+    }
+    return JSONResponse(body, status.value, headers, MEDIA_TYPE)
+
+
+def status_of(error: KeepmoreError) -> HTTPStatus:
+    return next(STATUSES[kind] for kind in type(error).__mro__ if kind in STATUSES)
+
+
+def install(app: FastAPI) -> None:
+    """Have every error of `app` answered as a problem."""
+
+    async def of_ours(request: Request, error: Exception) -> JSONResponse:
+        assert isinstance(error, KeepmoreError)
+        status = status_of(error)
+        if status >= HTTPStatus.INTERNAL_SERVER_ERROR:
+            log.error("request failed", extra={"path": request.url.path, "code": error.code, "reason": error.message})
+        headers = {"Retry-After": "5"} if status is HTTPStatus.SERVICE_UNAVAILABLE else None
+        return problem(status, error.code, error.message, headers, retryable=error.retryable, **error.details)
+
+    async def of_refusal(request: Request, error: Exception) -> JSONResponse:
+        assert isinstance(error, Refused)
+        return problem(error.status, error.code, error.detail, error.headers)
+
+    async def of_validation(request: Request, error: Exception) -> JSONResponse:
+        assert isinstance(error, RequestValidationError)
+        found = [_field_error(item) for item in error.errors()]
+        detail = "; ".join(f"{item['field']}: {item['message']}" for item in found)
+        status = HTTPStatus.BAD_REQUEST if found[0]["code"] == "malformed_json" else HTTPStatus.UNPROCESSABLE_ENTITY
+        return problem(status, found[0]["code"], detail, errors=found)
+
+    async def of_http(request: Request, error: Exception) -> JSONResponse:
+        assert isinstance(error, HTTPException)
+        status = HTTPStatus(error.status_code)
+        headers = dict(error.headers or {})
+        if status is HTTPStatus.METHOD_NOT_ALLOWED:
+            headers["Allow"] = ", ".join(_allowed(app, request.url.path))
+        code = {404: "no_such_page", 405: "method_not_allowed"}.get(error.status_code, status.name.lower())
+        remedy = f"{request.method} {request.url.path}: {error.detail}; /docs lists every call"
+        return problem(status, code, remedy, headers)
+
+    async def of_defect(request: Request, error: Exception) -> JSONResponse:
+        log.exception("a defect of the service", exc_info=error, extra={"path": request.url.path})
+        detail = "a defect of the service; its log holds the traceback. Nothing of your data was changed by this answer"
+        return problem(HTTPStatus.INTERNAL_SERVER_ERROR, "internal_error", detail)
+
+    for kind, handler in (
+        (KeepmoreError, of_ours),
+        (Refused, of_refusal),
+        (RequestValidationError, of_validation),
+        (HTTPException, of_http),
+        (Exception, of_defect),
+    ):
+        app.add_exception_handler(kind, handler)
+
+
+def _allowed(app: FastAPI, path: str) -> list[str]:
+    """Every method that some route of `path` takes; a router knows only those of the first."""
+    found = {method for route in _routes(app.routes) if route.path_regex.match(path) for method in route.methods or ()}
+    return sorted(found)
+
+
+def _routes(routes: Sequence[BaseRoute]) -> Iterator[Route]:
+    for route in routes:
+        if isinstance(route, Route):
+            yield route
+
+
+def _field_error(item: Any) -> dict[str, Any]:
+    """One error of Pydantic's as ours: which field, what is wrong with it, what to do."""
+    kind, place = item["type"], [part for part in item["loc"] if part not in ("body", "query", "path", "header")]
+    name = _field(place)
+    value = repr(item.get("input"))[:100]
+    if kind == "json_invalid":
+        why = item.get("ctx", {}).get("error", "")
+        return {"field": "body", "code": "malformed_json", "message": f"not JSON ({why}); send one JSON object"}
+    if kind == "extra_forbidden":
+        return {
+            "field": name,
+            "code": "unknown_field",
+            "message": "there is no such field; leave it out, or mend its name",
+        }
+    if kind == "missing":
+        return {"field": name, "code": "missing_field", "message": "this field is needed; /docs shows an example"}
+    code = "wrong_type" if kind.endswith(("_type", "_parsing", "_from_float")) else "invalid_request"
+    return {"field": name, "code": code, "message": f"{value} is not possible: {item['msg'].lower()}"}
+
+
+def _field(place: Sequence[Any]) -> str:
+    written = ""
+    for part in place:
+        written += f"[{part}]" if isinstance(part, int) else f".{part}" if written else str(part)
+    return written or "body"

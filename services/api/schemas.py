@@ -1,0 +1,274 @@
+"""What comes in and goes out over HTTP. Types are checked here, ranges by `keepmore.request`, which names remedies."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field
+
+from keepmore import budget as budgets
+from keepmore import distance as distances
+from keepmore import request as requests
+from keepmore.budget import Budget
+from keepmore.datasets import absolute_uri
+from keepmore.errors import InvalidRequest, UnsupportedDataset
+from keepmore.request import Evaluation, Limits, Request, Selection, Training
+
+LARGEST = budgets.LARGEST_BYTES
+LARGEST_COUNT = 1_000_000
+
+Distance = Annotated[
+    float,
+    Field(json_schema_extra={"anyOf": [{"const": 0}, {"minimum": distances.SMALLEST, "maximum": distances.LARGEST}]}),
+]
+Distances = Annotated[
+    list[Distance],
+    Field(
+        max_length=100,
+        json_schema_extra={"minItems": 1, "uniqueItems": True},
+        description="Butteraugli distances; 0 is the original file, untouched.",
+        examples=[[0, 2, 4, 6, 8, 10]],
+    ),
+]
+Uri = Annotated[
+    str,
+    Field(
+        min_length=1,
+        max_length=4096,
+        description="s3://bucket/prefix, or a .tar, .csv, .jsonl or .parquet under s3://, https:// or file://.",
+        examples=["s3://photos/food101/train"],
+    ),
+]
+Seed = Annotated[int, Field(ge=0, le=2**63 - 1)]
+Money = Annotated[float | str, Field(examples=[11.68])]
+
+
+class Strict(BaseModel):
+    model_config = ConfigDict(extra="forbid", strict=True)
+
+
+class AsDistance(Strict):
+    """What the pool, or a part of it, takes at a distance."""
+
+    as_distance: Distance
+    fraction: Annotated[float | str, Field(json_schema_extra={"examples": [1.0]})] = 1.0
+
+
+class Cost(Strict):
+    """What money buys: a monthly cost at a price for a gigabyte (10^9 bytes) a month."""
+
+    monthly_cost: Money
+    price_per_gb_month: Money
+
+
+BudgetIn = Annotated[
+    int | str | AsDistance | Cost | None,
+    Field(description="Bytes, a size such as 508MB or 485MiB, or an object; without it every image is kept."),
+]
+
+
+class SelectionIn(Strict):
+    order: Literal["random", "smallest"] = "random"
+    balance: bool | None = Field(None, description="Fill the classes in turn; null: where there are labels.")
+    seed: Seed = 0
+
+    def record(self) -> Selection:
+        return Selection(self.order, self.balance, self.seed)
+
+
+class EvaluationIn(Strict):
+    """Images to test on: a dataset of their own, or a part of every class held out."""
+
+    dataset: Uri | None = None
+    holdout: float | None = Field(None, json_schema_extra={"examples": [0.2]})
+    seed: Seed = 0
+
+    def record(self) -> Evaluation:
+        return Evaluation(self.dataset and remote_uri("evaluation.dataset", self.dataset), self.holdout, self.seed)
+
+
+class TrainingIn(Strict):
+    model: str = Field("mobilenet_v2", max_length=200)
+    weights: str = Field("default", max_length=4096)
+    method: Literal["probe"] = "probe"
+    steps: int = Field(300, json_schema_extra={"minimum": 1, "maximum": LARGEST_COUNT})
+    seeds: int = Field(3, json_schema_extra={"minimum": 1, "maximum": 1000})
+
+    def record(self) -> Training:
+        return Training(self.model, self.weights, self.method, self.steps, self.seeds)
+
+
+class LimitsIn(Strict):
+    """Caps on one image; a larger one is a row in the errors list."""
+
+    max_pixels: int = Field(64_000_000, json_schema_extra={"minimum": 1, "maximum": requests.LARGEST_PIXELS})
+    max_bytes: int = Field(100_000_000, json_schema_extra={"minimum": 1, "maximum": LARGEST})
+
+    def record(self) -> Limits:
+        return Limits(self.max_pixels, self.max_bytes)
+
+
+class JobIn(Strict):
+    model_config = ConfigDict(
+        json_schema_extra={
+            "examples": [
+                {
+                    "dataset": "s3://photos/food101/train",
+                    "distances": [0, 2, 4, 6, 8, 10],
+                    "budget": {"as_distance": 10},
+                    "evaluation": {"holdout": 0.2},
+                    "training": {"model": "mobilenet_v2"},
+                }
+            ]
+        }
+    )
+
+    dataset: Uri
+    distances: Distances
+    effort: int = Field(3, json_schema_extra={"minimum": 1, "maximum": 10})
+    budget: BudgetIn = None
+    selection: SelectionIn = SelectionIn()
+    evaluation: EvaluationIn | None = None
+    training: TrainingIn | None = None
+    limits: LimitsIn = LimitsIn()
+    webhook: str | None = Field(None, max_length=4096, description="An https:// URL that is told of the job's end.")
+
+    def record(self) -> Request:
+        return Request(
+            dataset=remote_uri("dataset", self.dataset),
+            distances=tuple(self.distances),
+            effort=self.effort,
+            budget=budget_of(self.budget),
+            selection=self.selection.record(),
+            evaluation=self.evaluation.record() if self.evaluation else None,
+            training=self.training.record() if self.training else None,
+            limits=self.limits.record(),
+            webhook=self.webhook,
+        )
+
+
+class SubsetIn(Strict):
+    budget: BudgetIn = None
+    selection: SelectionIn = SelectionIn()
+
+
+class TrainingAskedIn(TrainingIn):
+    subset: str | None = Field(None, max_length=64, description="Id of the subset to train on; null: the job's own.")
+
+
+class EstimateIn(Strict):
+    dataset: Uri
+    distances: Distances
+    effort: int = Field(3, json_schema_extra={"minimum": 1, "maximum": 10})
+    budget: BudgetIn = None
+    selection: SelectionIn = SelectionIn()
+    limits: LimitsIn = LimitsIn()
+    images: int = Field(128, json_schema_extra={"minimum": 2, "maximum": 10_000}, description="How many to sample.")
+    seed: Seed = 0
+
+
+class Problem(BaseModel):
+    """RFC 9457. `code` is stable; docs/errors.md lists them all."""
+
+    model_config = ConfigDict(extra="allow")
+
+    type: str = Field(examples=["urn:keepmore:problem:job_not_found"])
+    title: str
+    status: int
+    code: str = Field(examples=["job_not_found"])
+    detail: str
+
+
+class Images(BaseModel):
+    listed: int
+    done: int
+    failed: int
+
+
+class Bytes(BaseModel):
+    model_config = ConfigDict(populate_by_name=True)
+
+    in_: int = Field(alias="in", description="Bytes of the sources read so far.")
+    out: int = Field(description="Bytes of their encodings at all distances.")
+
+
+class JobOut(BaseModel):
+    """How a job stands."""
+
+    job: str
+    state: Literal["accepted", "succeeded", "failed", "cancelled"]
+    stage: Literal["list", "compress", "select", "train", "report"] | None
+    created_at: str
+    ended_at: str | None
+    error: dict[str, Any] | None
+    request: dict[str, Any]
+    images: Images | None
+    bytes: Bytes | None
+    rate: float | None = Field(description="Images a second.")
+    eta_s: int | None = Field(description="Seconds until all images are compressed.")
+    warnings: list[str]
+    subset: dict[str, Any] | None
+    report: str | None
+    links: dict[str, Any]
+
+
+class JobsOut(BaseModel):
+    jobs: list[dict[str, Any]]
+    next: str | None = Field(description="Give it as `after` for the next page; null: there is none.")
+
+
+class SubsetOut(BaseModel):
+    """A subset: `running` until its manifests are written."""
+
+    model_config = ConfigDict(extra="allow")
+
+    subset: str
+    state: Literal["running", "succeeded"]
+    links: dict[str, Any]
+
+
+class SubsetsOut(BaseModel):
+    subsets: list[SubsetOut]
+
+
+class TrainingOut(BaseModel):
+    """A training: its results by distance as they come in."""
+
+    training: str
+    subset: str
+    state: Literal["running", "succeeded", "failed"]
+    error: dict[str, Any] | None
+    request: dict[str, Any]
+    distances: dict[str, Any]
+
+
+class EstimateOut(BaseModel):
+    """Expected bytes and counts by distance, each with an interval."""
+
+    model_config = ConfigDict(extra="allow")
+
+    estimate: str
+    state: Literal["running", "succeeded"]
+
+
+class Health(BaseModel):
+    status: Literal["ok"]
+
+
+def described(*kinds: str) -> dict[str, Any]:
+    """An answer in OpenAPI that is one of these media types."""
+    return {"content": {kind: {"schema": {} if kind.endswith("json") else {"type": "string"}} for kind in kinds}}
+
+
+def budget_of(value: int | str | AsDistance | Cost | None) -> Budget | None:
+    return budgets.from_json(value.model_dump() if isinstance(value, Strict) else value)
+
+
+def remote_uri(field: str, written: str) -> str:
+    """A dataset URI as a service takes it: never a path, because that would be one of the service's machine."""
+    if "://" not in written:
+        raise InvalidRequest(f"{field}: {written!r} is no URI; write s3://bucket/prefix, https://... or file:///...")
+    try:
+        return absolute_uri(written)
+    except UnsupportedDataset as error:
+        raise InvalidRequest(f"{field}: {error}") from error

@@ -1,0 +1,116 @@
+"""Subsets of a job's index for other budgets, and manifests in several forms."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Annotated, Any
+
+from fastapi import APIRouter, Header, Response
+from fastapi.concurrency import run_in_threadpool
+from fastapi.responses import JSONResponse, StreamingResponse
+
+from keepmore import keys, manifest
+from keepmore.distance import text
+from keepmore.errors import JobNotReady, SubsetNotFound
+from keepmore.jobs import Job
+from keepmore.questions import ask_for_subset, require, stage, subset_request
+from keepmore.status import subsets
+from keepmore.steps import Kind
+from keepmore.store import Store
+from services.api.answers import answer
+from services.api.deps import Book, Objects, Parts, Reader, Wait, Writer
+from services.api.negotiation import preferred
+from services.api.schemas import SubsetIn, SubsetOut, SubsetsOut, budget_of
+from services.api.views import manifests
+
+router = APIRouter(prefix="/v1/jobs/{job_id}/subsets", tags=["subsets"])
+
+# Media types of a manifest and the suffixes that `keepmore.manifest` knows them by; the first is the default.
+FORMS = {"application/vnd.apache.parquet": ".parquet", "application/x-ndjson": ".ndjson", "text/csv": ".csv"}
+OWN = "own"  # instead of its id: the subset that the job itself asked for
+
+
+@router.post("", status_code=201, response_model=SubsetOut, responses={202: {"model": SubsetOut}})
+async def post_subset(
+    job_id: str, body: SubsetIn, caller: Writer, book: Book, parts: Parts, wait: Wait = 10
+) -> Response:
+    """Another budget or order over the same index; nothing is compressed again. 202 if it takes longer than `wait`."""
+    budget, selection = budget_of(body.budget), body.selection.record()
+
+    def ask() -> tuple[Job, str]:
+        job = book.get(job_id)
+        step = ask_for_subset(job, parts.store, budget, selection)
+        if not parts.store.exists(step.output):
+            parts.foreman.ask(step)
+        return job, step.part
+
+    job, subset = await run_in_threadpool(ask)
+    made = await answer(parts.store, keys.subset(job.id, subset), keys.subset_error(job.id, subset), wait)
+    headers = {"Location": f"/v1/jobs/{job.id}/subsets/{subset}"}
+    return JSONResponse(_shown(job.id, subset, made), 201 if made else 202, headers)
+
+
+def _shown(job_id: str, subset: str, made: dict[str, Any] | None) -> dict[str, Any]:
+    links = {"self": f"/v1/jobs/{job_id}/subsets/{subset}", "manifests": manifests(job_id, made) if made else {}}
+    return {"subset": subset, "state": "succeeded" if made else "running", "links": links} | (made or {})
+
+
+@router.get("", response_model=SubsetsOut)
+def list_subsets(job_id: str, caller: Reader, book: Book, store: Objects) -> JSONResponse:
+    """All subsets that were made of a job, its own first."""
+    job = book.get(job_id)
+    return JSONResponse({"subsets": [_shown(job.id, made["subset"], made) for made in subsets(job, store)]})
+
+
+@router.get("/{subset}", response_model=SubsetOut)
+async def show_subset(job_id: str, subset: str, caller: Reader, book: Book, store: Objects, wait: Wait = 0) -> Response:
+    """One subset: counts, bytes and digests by distance. The error, if it could not be made."""
+    job, subset = await run_in_threadpool(_known, book.get, job_id, subset, store)
+    made = await answer(store, keys.subset(job.id, subset), keys.subset_error(job.id, subset), wait)
+    return JSONResponse(_shown(job.id, subset, made))
+
+
+def _known(get: Callable[[str], Job], job_id: str, subset: str, store: Store) -> tuple[Job, str]:
+    """The job, and the id of its subset; raises SubsetNotFound."""
+    job = get(job_id)
+    if subset == OWN:
+        return job, job.request.subset_id
+    if not subset.isalnum() or not subset.isascii():
+        raise SubsetNotFound(f"job {job.id} has no subset {subset[:64]!r}")
+    subset_request(job, subset, store)
+    return job, subset
+
+
+@router.get(
+    "/{subset}/{distance}",
+    response_class=StreamingResponse,
+    responses={200: {"content": {kind: {"schema": {"type": "string"}} for kind in FORMS}}},
+)
+def show_manifest(
+    job_id: str,
+    subset: str,
+    distance: str,
+    caller: Reader,
+    book: Book,
+    store: Objects,
+    accept: Annotated[str | None, Header()] = None,
+) -> StreamingResponse:
+    """The manifest: which images are kept at a distance. Parquet, or by `Accept` NDJSON or CSV, streamed."""
+    kind = preferred(accept, tuple(FORMS))
+    job, subset = _known(book.get, job_id, subset, store)
+    key = keys.manifest(job.id, subset, _distance(job, distance))
+    if not store.exists(keys.subset(job.id, subset)):
+        require(job, store, Kind.SELECT) if subset == job.request.subset_id else None
+        raise JobNotReady(f"subset {subset} of job {job.id} is not made yet; ask again soon", stage=stage(job, store))
+    streamed = manifest.EXPORTS[FORMS[kind]](store.open(key))
+    name = f"{job.id}-{subset}-{distance}{FORMS[kind]}"
+    headers = {"Vary": "Accept", "Content-Disposition": f'attachment; filename="{name}"'}
+    return StreamingResponse(streamed, media_type=kind, headers=headers)
+
+
+def _distance(job: Job, written: str) -> float:
+    for distance in job.request.distances:
+        if text(distance) == written:
+            return distance
+    known = ", ".join(map(text, job.request.distances))
+    raise SubsetNotFound(f"job {job.id} has no distance {written[:20]!r}; it has {known}")

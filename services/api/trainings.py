@@ -1,0 +1,41 @@
+"""Trainings on a job's subsets, beside the one that the job itself asked for."""
+
+from __future__ import annotations
+
+from fastapi import APIRouter, Response
+from fastapi.concurrency import run_in_threadpool
+from fastapi.responses import JSONResponse
+
+from keepmore import status
+from keepmore.errors import TrainingNotFound
+from keepmore.jobs import Job
+from keepmore.questions import ask_for_training
+from services.api.deps import Book, Objects, Parts, Reader, Writer
+from services.api.schemas import TrainingAskedIn, TrainingOut
+
+router = APIRouter(prefix="/v1/jobs/{job_id}/trainings", tags=["trainings"])
+
+
+@router.post("", status_code=202, response_model=TrainingOut)
+async def post_training(job_id: str, body: TrainingAskedIn, caller: Writer, book: Book, parts: Parts) -> Response:
+    """Train a model on the subsets of every distance. Poll `Location` for its results."""
+    training = body.record()
+
+    def ask() -> tuple[Job, str]:
+        job = book.get(job_id)
+        name = ask_for_training(job, parts.store, body.subset or job.request.subset_id, training)
+        parts.foreman.start(job.id)
+        return job, name
+
+    job, name = await run_in_threadpool(ask)
+    headers = {"Location": f"/v1/jobs/{job.id}/trainings/{name}"}
+    return JSONResponse(await run_in_threadpool(status.training, job, name, parts.store), 202, headers)
+
+
+@router.get("/{training}", response_model=TrainingOut)
+def show_training(job_id: str, training: str, caller: Reader, book: Book, store: Objects) -> JSONResponse:
+    """A training: its accuracy by distance, as far as it is."""
+    job = book.get(job_id)
+    if not training.isalnum() or not training.isascii():
+        raise TrainingNotFound(f"job {job.id} has no training {training[:64]!r}")
+    return JSONResponse(status.training(job, training, store))

@@ -1,0 +1,169 @@
+"""What one worker process does with a message: run the step, say that it is alive, tell the foreman how it went."""
+
+from __future__ import annotations
+
+import logging
+import threading
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass, field
+from types import TracebackType
+
+from keepmore import keys
+from keepmore.board import Board
+from keepmore.compress import Progress, Report
+from keepmore.errors import Cancelled, KeepmoreError, QueueUnavailable, StoreError
+from keepmore.foreman import Foreman
+from keepmore.isolation import IsolatedDecoder
+from keepmore.memory import return_large_blocks
+from keepmore.queue import TRIES, Queue, attempt, lost
+from keepmore.site import Site
+from keepmore.steps import Lane, Step
+from keepmore.store import Store
+from services.logs import about
+
+log = logging.getLogger(__name__)
+
+PULSE_S = 2.0
+
+
+class Relay:
+    """A queue that keeps a lone step of the control lane for whoever has just finished the one before it.
+
+    Else every one of a small job's last steps would wait for a worker to finish a chunk of a huge one.
+    """
+
+    def __init__(self, queue: Queue) -> None:
+        self._queue = queue
+        self._kept: Step | None = None
+        self._keeps = False
+
+    def submit(self, steps: Iterable[Step]) -> None:
+        found = list(steps)
+        if self._keeps and len(found) == 1 and found[0].kind.lane is Lane.CONTROL and self._kept is None:
+            self._kept = found[0]
+        else:
+            self._queue.submit(found)
+
+    def cancel(self, job: str) -> None:
+        self._queue.cancel(job)
+
+    @contextmanager
+    def keeping(self) -> Iterator[None]:
+        self._keeps = True
+        try:
+            yield
+        finally:
+            self._keeps = False
+
+    def taken(self) -> Step | None:
+        """The step that was kept, once."""
+        kept, self._kept = self._kept, None
+        return kept
+
+
+@dataclass(slots=True)
+class Crew:
+    """The parts that a worker process keeps from one step to the next."""
+
+    site: Site
+    store: Store
+    board: Board
+    relay: Relay
+    decoder: IsolatedDecoder
+    foreman: Foreman = field(init=False)
+
+    def __post_init__(self) -> None:
+        return_large_blocks()
+        self.foreman = Foreman(self.store, self.board, self.relay)
+
+    def do(self, step: Step) -> None:
+        """Run `step` to its end, and what follows it alone. Raises only errors that may pass: try `step` later."""
+        self._do(step)
+        while following := self.relay.taken():
+            try:
+                self._do(following)
+            except KeepmoreError as error:
+                self.put_off(following)
+                self.relay.submit([following])
+                log.warning("step handed on", extra={"following": str(following), "reason": error.message})
+
+    def _do(self, step: Step) -> None:
+        with about(step):
+            tries = self.foreman.began(step)
+            if tries > TRIES:
+                self.foreman.failed(step, lost(step, "killed each time, often for lack of memory"))
+                return
+            log.info("step begins", extra={"try": tries})
+            try:
+                with _Pulse(self.store, self.board, step) as pulse:
+                    attempt(step, self.store, self.site.workshop(self.decoder, pulse.report(self.foreman), tries > 1))
+            except Cancelled:
+                log.info("step abandoned: its job was cancelled")
+                self.foreman.abandoned(step)
+            except KeepmoreError as error:
+                if error.transient:
+                    log.warning("step put off", extra={"code": error.code, "reason": error.message})
+                    raise
+                self.fail(step, error)
+            else:
+                log.info("step done")
+                with self.relay.keeping():
+                    self.foreman.finished(step)
+
+    def fail(self, step: Step, error: KeepmoreError) -> None:
+        log.error("step failed", extra={"code": error.code, "reason": error.message})
+        self.foreman.failed(step, error)
+
+    def put_off(self, step: Step) -> None:
+        """The step is tried again later, and that is no death of a worker."""
+        with suppress(QueueUnavailable):  # then the board has forgotten the try anyway, or will count one too many
+            self.board.finish(step)
+            self.board.push(step)
+
+
+class _Pulse:
+    """While a step runs: tells the board every few seconds that it is alive, and watches for its job's cancellation."""
+
+    def __init__(self, store: Store, board: Board, step: Step) -> None:
+        self._store = store
+        self._board = board
+        self._step = step
+        self._over = threading.Event()
+        self._cancelled = False
+        self._thread = threading.Thread(target=self._beat, name="pulse", daemon=True)
+
+    def __enter__(self) -> _Pulse:
+        self._look()
+        self._raise_if_cancelled()
+        self._thread.start()
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, tb: TracebackType | None) -> None:
+        self._over.set()
+        self._thread.join()
+
+    def report(self, foreman: Foreman) -> Report:
+        def tell(progress: Progress) -> None:
+            self._raise_if_cancelled()
+            try:
+                foreman.progressed(self._step, progress)
+            except QueueUnavailable as error:  # progress is for looking at: the step goes on without it
+                log.warning("no progress noted", extra={"reason": error.message})
+
+        return tell
+
+    def _raise_if_cancelled(self) -> None:
+        if self._cancelled:
+            raise Cancelled(f"job {self._step.job} was cancelled")
+
+    def _beat(self) -> None:
+        while not self._over.wait(PULSE_S):
+            try:
+                self._look()
+                self._board.seen(self._step)
+            except (StoreError, QueueUnavailable) as error:
+                log.warning("no sign of life given", extra={"reason": error.message})
+
+    def _look(self) -> None:
+        self._cancelled = self._store.exists(keys.cancelled(self._step.job))

@@ -1,0 +1,46 @@
+"""Settings of the services: the only reader of the environment. Each is named KEEPMORE_ and the field's name."""
+
+from __future__ import annotations
+
+import os
+from functools import cached_property
+
+from pydantic import Field, SecretStr
+from pydantic_settings import BaseSettings, SettingsConfigDict
+
+from keepmore.access import Access
+from keepmore.site import Site
+
+# Where callers of a service may read from when nobody says so: never from the machine that it runs on.
+REMOTE_SOURCES = "s3://,https://"
+
+
+class Settings(BaseSettings):
+    """`redis_url` decides: with it the service is distributed, without it one process with its pool does everything."""
+
+    model_config = SettingsConfigDict(env_prefix="KEEPMORE_", frozen=True, extra="ignore")
+
+    store: str = "~/.local/share/keepmore"
+    redis_url: SecretStr | None = None
+    processes: int = Field(default_factory=lambda: os.cpu_count() or 1, ge=1)
+    api_keys: str = ""
+    webhook_secret: SecretStr | None = None
+    log_level: str = "INFO"
+    max_body_bytes: int = Field(1_000_000, ge=1_000)
+    reconcile_s: float = Field(10.0, gt=0)
+
+    @property
+    def distributed(self) -> bool:
+        return self.redis_url is not None
+
+    @property
+    def redis(self) -> str:
+        return self.redis_url.get_secret_value() if self.redis_url else ""
+
+    @cached_property
+    def site(self) -> Site:
+        environment = {"KEEPMORE_PRIVATE_ADDRESSES": "0", **os.environ}
+        if self.distributed:
+            environment.setdefault("KEEPMORE_ALLOWED_SOURCES", REMOTE_SOURCES)
+        secret = self.webhook_secret.get_secret_value() if self.webhook_secret else None
+        return Site(self.store, Access.from_environment(environment), secret)

@@ -1,0 +1,78 @@
+"""The Celery application of workers, trainers and beat: `celery -A services.worker.app worker -Q compress,control`.
+
+A trainer is the same with `-Q training`, where PyTorch is installed; `beat` sets off the reconciler every few seconds.
+"""
+
+from __future__ import annotations
+
+import threading
+from functools import cache
+from typing import Any
+
+from celery import Task
+from celery.signals import setup_logging, worker_ready
+
+from keepmore.errors import KeepmoreError
+from keepmore.steps import Kind, Lane, Step
+from services import logs, wiring
+from services.board import ALIVE_S, RedisBoard
+from services.carrier import RECONCILE, RUN_STEP, celery_app
+from services.crew import Crew, log
+from services.settings import Settings
+
+# Two minutes and a half in all, beside what the store's own client tries again.
+MOST_RETRIES = 8
+LONGEST_WAIT_S = 30
+
+settings = Settings()
+app = celery_app(settings)
+
+
+@cache
+def crew() -> Crew:
+    """One a process, made after the fork."""
+    return wiring.crew(settings, app)
+
+
+@app.task(name=RUN_STEP, bind=True, max_retries=MOST_RETRIES)  # type: ignore[untyped-decorator]
+def run_step(self: Task[Any, Any], job: str, kind: str, part: str) -> None:
+    step = Step(job, Kind(kind), part)
+    try:
+        crew().do(step)
+    except KeepmoreError as error:
+        if not error.transient:
+            raise
+        if self.request.retries == MOST_RETRIES:
+            crew().fail(step, error)
+            return
+        crew().put_off(step)
+        raise self.retry(exc=error, countdown=min(2**self.request.retries, LONGEST_WAIT_S)) from error
+
+
+@app.task(name=RECONCILE)  # type: ignore[untyped-decorator]
+def reconcile() -> None:
+    crew().foreman.reconcile()
+
+
+@setup_logging.connect  # type: ignore[untyped-decorator]
+def _configure_logs(**_: Any) -> None:
+    logs.configure(settings.log_level)
+
+
+@worker_ready.connect  # type: ignore[untyped-decorator]
+def _sign_on(sender: Any, **_: Any) -> None:
+    """Tell the board how many processes compress here: each job's share of them depends on it."""
+    queues = {queue.name for queue in sender.task_consumer.queues}
+    if Lane.COMPRESS in queues:
+        name, slots = sender.hostname, sender.controller.concurrency
+        threading.Thread(target=_beat, args=(name, slots), name="sign-on", daemon=True).start()
+
+
+def _beat(name: str, slots: int) -> None:
+    board, never = RedisBoard(settings.redis), threading.Event()
+    while True:
+        try:
+            board.beat(name, slots)
+        except KeepmoreError as error:
+            log.warning("could not sign on", extra={"reason": error.message})
+        never.wait(ALIVE_S / 4)

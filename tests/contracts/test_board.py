@@ -1,0 +1,200 @@
+"""What every board must do: in memory, and in Redis."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from itertools import count
+
+import pytest
+import redis
+
+from keepmore.board import GRACE_S, Board, MemoryBoard, window
+from keepmore.compress import Progress
+from keepmore.steps import Kind, Step
+from services.board import RedisBoard
+
+_NUMBERS = count()
+
+
+@pytest.fixture(params=["memory", "redis"])
+def board(request: pytest.FixtureRequest) -> Iterator[Board]:
+    if request.param == "memory":
+        yield MemoryBoard(slots=2)
+        return
+    made = _empty(request.getfixturevalue("redis_url"))
+    made.beat("worker", 2)
+    yield made
+
+
+def _empty(url: str) -> RedisBoard:
+    with redis.Redis.from_url(url) as server:
+        server.flushall()
+    return RedisBoard(url)
+
+
+@pytest.fixture
+def job() -> str:
+    return f"job-{next(_NUMBERS)}"
+
+
+def _steps(job: str, number: int) -> list[Step]:
+    return [Step(job, Kind.COMPRESS, str(n)) for n in range(number)]
+
+
+def test_a_job_gets_its_share_and_no_more(board: Board, job: str) -> None:
+    """Else a huge job fills the queue, and a small one behind it waits for days."""
+    board.offer(_steps(job, 100))
+    assert board.take(job) == _steps(job, 4)
+    assert board.take(job) == []
+    board.finish(Step(job, Kind.COMPRESS, "2"))
+    assert board.take(job) == [Step(job, Kind.COMPRESS, "4")]
+
+
+def test_more_jobs_mean_a_smaller_share_each(board: Board, job: str) -> None:
+    """Else two jobs together hold twice as much in the queue, and a third waits twice as long."""
+    other = job + "-other"
+    board.offer(_steps(job, 100))
+    board.offer(_steps(other, 100))
+    assert len(board.take(job)) == len(board.take(other)) == 2
+    assert window(slots=8, jobs=4) == 4
+    assert window(slots=1, jobs=100) == 2
+
+
+def test_what_is_offered_twice_is_taken_once(board: Board, job: str) -> None:
+    """Else every look of the reconciler doubles the work."""
+    board.offer(_steps(job, 3))
+    taken = board.take(job)
+    board.offer(_steps(job, 3))
+    assert taken == _steps(job, 3)
+    assert board.take(job) == []
+
+
+def test_a_job_is_idle_when_nothing_waits_or_is_under_way(board: Board, job: str) -> None:
+    """Else its next stage begins before the last part, or never."""
+    assert board.idle(job)
+    board.offer(_steps(job, 1))
+    assert not board.idle(job)
+    (step,) = board.take(job)
+    assert not board.idle(job)
+    board.begin(step)
+    board.finish(step)
+    assert board.idle(job)
+    board.finish(step)
+    assert board.idle(job)
+
+
+def test_a_pushed_step_is_under_way_at_once(board: Board, job: str) -> None:
+    """Else a caller's question waits behind a thousand chunks."""
+    board.offer(_steps(job, 100))
+    step = Step(job, Kind.SELECT, "abc")
+    assert board.push(step)
+    assert not board.push(step)
+
+
+def test_tries_count_until_the_step_is_finished(board: Board, job: str) -> None:
+    """Else an image that kills its worker is tried for ever, or a step that was retried once counts as deadly."""
+    (step,) = _steps(job, 1)
+    assert [board.begin(step) for _ in range(3)] == [1, 2, 3]
+    board.finish(step)
+    assert board.begin(step) == 1
+
+
+def test_silent_steps_are_found_and_live_ones_are_not(board: Board, job: str) -> None:
+    """Else a lost message hangs its job, or a long step is done twice."""
+    board.offer(_steps(job, 2))
+    lost, live = board.take(job)
+    board.begin(lost)
+    time.sleep(0.3)
+    board.seen(live)
+    assert board.lost(job, 0.2) == [lost]
+    assert board.lost(job, 60) == []
+
+
+def test_a_step_may_wait_for_a_worker_for_a_while(board: Board, job: str) -> None:
+    """Else a busy cluster does every step twice, once for each time that it waited."""
+    board.offer(_steps(job, 2))
+    (step, _) = board.take(job)
+    board.push(Step(job, Kind.SELECT, "abc"))
+    time.sleep(0.3)
+    assert board.lost(job, 0.2) == []
+    assert board.lost(job, -GRACE_S - 1) != []
+    board.begin(step)
+    time.sleep(0.3)
+    assert board.lost(job, 0.2) == [step]
+
+
+def test_dropping_forgets_what_waits(board: Board, job: str) -> None:
+    """Else a cancelled job goes on for as long as it has steps."""
+    board.offer(_steps(job, 100))
+    taken = board.take(job)
+    board.drop(job)
+    for step in taken:
+        board.finish(step)
+    assert board.take(job) == []
+    assert board.idle(job)
+
+
+def test_progress_said_twice_counts_once(board: Board, job: str) -> None:
+    """Else a redelivered step shows more images done than there are."""
+    first, second = _steps(job, 2)
+    assert board.pace(job, Kind.COMPRESS) is None
+    for _ in range(2):
+        board.note(first, Progress(images=16, failed=1, bytes_in=100, bytes_out=40, encode_s=0.5))
+    board.note(second, Progress(images=3))
+    time.sleep(0.05)
+    pace = board.pace(job, Kind.COMPRESS)
+    assert pace is not None
+    assert (pace.done.images, pace.done.failed, pace.done.bytes_in) == (19, 1, 100)
+    assert pace.rate is not None
+    assert 0 < pace.rate < 19 / 0.05
+
+
+def test_restored_progress_is_no_speed(board: Board, job: str) -> None:
+    """Else after a restart the time that is left is a fantasy."""
+    board.restore(job, Kind.COMPRESS, {"0": Progress(images=1000)})
+    board.restore(job, Kind.COMPRESS, {"0": Progress(images=5)})
+    pace = board.pace(job, Kind.COMPRESS)
+    assert pace is not None
+    assert pace.done.images == 1000
+    assert pace.rate is None
+
+
+def test_many_workers_take_each_step_once(board: Board, job: str) -> None:
+    """Else two workers compress the same chunk at once, all the time."""
+    board.offer(_steps(job, 60))
+
+    def work(number: int) -> list[Step]:
+        mine = []
+        while steps := board.take(job):
+            for step in steps:
+                mine.append(step)
+                board.finish(step)
+        return mine
+
+    with ThreadPoolExecutor(4) as pool:
+        taken = [step for steps in pool.map(work, range(4)) for step in steps]
+    assert len(taken) == len(set(taken))
+    # A worker stops when the others hold the whole share; what is left then waits for the next.
+    assert set(taken) | set(work(0)) == set(_steps(job, 60))
+
+
+def test_counts_add_up_by_label(board: Board, job: str) -> None:
+    """Else an operator's graphs are wrong."""
+    board.count("steps", kind="list", outcome="done")
+    board.count("steps", outcome="done", kind="list")
+    board.count("bytes_in", 2.5, kind="compress")
+    assert board.counts() == {
+        ("steps", (("kind", "list"), ("outcome", "done"))): 2,
+        ("bytes_in", (("kind", "compress"),)): 2.5,
+    }
+
+
+def test_slots_are_those_of_living_workers(redis_url: str) -> None:
+    """Else a fleet that grew is kept half idle, or one that shrank is flooded."""
+    board = _empty(redis_url)
+    assert board.slots() == 1
+    for name, processes in (("a", 4), ("b", 8)):
+        board.beat(name, processes)
+    assert RedisBoard(redis_url).slots() == 12

@@ -1,0 +1,339 @@
+"""The distributed service as it runs in production: real Redis and S3 servers, the API, workers, a trainer, beat."""
+
+from __future__ import annotations
+
+import json
+import signal
+import threading
+import time
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+from typing import Any
+
+import pytest
+import redis
+from minio import Minio
+from standardwebhooks.webhooks import Webhook
+
+from keepmore.client import Client
+from keepmore.errors import Cancelled, KeepmoreError
+from tests.conftest import Command, digests, installed_command
+from tests.servers import free_ports
+from tests.service import Service, distributed, embedded
+
+Ran = Callable[..., dict[str, Any]]
+
+ASKED = {
+    "distances": [0, 4, 10],
+    "budget": {"as_distance": 10, "fraction": 0.5},
+    "evaluation": {"holdout": 0.2},
+}
+WORDS = ["--distances", "0,4,10", "--budget", "as:10*0.5", "--holdout", "0.2"]
+MANY = list(range(2, 22))
+SECRET = "whsec_" + "c2VjcmV0IHRoYXQgaXMgb25seSBmb3IgdGVzdHM="
+
+
+@pytest.fixture(scope="module")
+def service(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Service]:
+    folder = tmp_path_factory.mktemp("distributed")
+    settings = {"KEEPMORE_WEBHOOK_SECRET": SECRET, "KEEPMORE_PRIVATE_ADDRESSES": "1"}
+    with distributed(folder, workers=2, trainer=True, **settings) as found:
+        yield found
+
+
+@pytest.fixture(scope="module")
+def dataset(service: Service, sample: Path) -> str:
+    return _uploaded(service, sample / "train", "sample")
+
+
+@pytest.fixture(scope="module")
+def large(service: Service, sample: Path) -> str:
+    """480 images, all different: a job over them with many distances takes minutes."""
+    return _uploaded(service, sample / "train", "large", copies=10)
+
+
+@pytest.fixture(scope="module")
+def undisturbed(sample: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
+    """The digests that `keepmore run` gives for the same images in a folder."""
+    command = installed_command(tmp_path_factory.mktemp("undisturbed") / "store")
+    return digests(_answer(command, "run", str(sample / "train"), *WORDS))
+
+
+def _answer(command: Command, *words: str) -> dict[str, Any]:
+    done = command(*words, "--json", timeout=550)
+    assert done.returncode == 0, done.stderr
+    found: dict[str, Any] = json.loads(done.stdout)
+    return found
+
+
+def _uploaded(service: Service, folder: Path, prefix: str, copies: int = 1) -> str:
+    assert service.s3 is not None
+    s3 = service.s3
+    client = Minio(s3.url.removeprefix("http://"), s3.access_key, s3.secret_key, secure=False)
+
+    def put(file: Path) -> None:
+        for number in range(copies):
+            inside = file.relative_to(folder)
+            name = f"{prefix}/{inside if copies == 1 else inside.with_stem(f'{inside.stem}-{number}')}"
+            # A JPEG may be followed by anything: each copy is an image of its own to everyone who looks at bytes.
+            data = file.read_bytes() + (str(number).encode() if number else b"")
+            part = folder.parent / f"{threading.get_ident()}.part"
+            part.write_bytes(data)
+            client.fput_object(s3.bucket, name, str(part))
+            part.unlink()
+
+    with ThreadPoolExecutor(8) as pool:
+        list(pool.map(put, folder.rglob("*.jpg")))
+    return f"s3://{s3.bucket}/{prefix}"
+
+
+def _compressing(client: Client, job: str) -> None:
+    """Wait until some images of a job are done, and some are not."""
+    while True:
+        found = client.job(job)
+        assert found["state"] == "accepted", found
+        if found["stage"] == "compress" and found["images"] and found["images"]["done"]:
+            return
+        time.sleep(0.05)
+
+
+def test_a_job_over_s3_ends_with_the_manifests_of_a_run_on_this_machine(
+    clothing: Path, tmp_path: Path, service: Service
+) -> None:
+    """Else moving to the service changes which images are kept; or the service is not a service."""
+    here = _answer(
+        installed_command(tmp_path / "store"),
+        *("run", str(clothing / "train"), "--distances", "0,10", "--budget", "as:10*0.5"),
+        *("--evaluate", str(clothing / "test")),
+    )
+    asked = {"distances": [0, 10], "budget": {"as_distance": 10, "fraction": 0.5}}
+    train, test = (_uploaded(service, clothing / name, f"clothing/{name}") for name in ("train", "test"))
+    training = {"model": "mobilenet_v2", "seeds": 2}
+    body = {"dataset": train, "evaluation": {"dataset": test}, "training": training, **asked}
+    seen: list[str | None] = []
+    job = service.client.start(body)["job"]
+    ended = service.client.wait(job, lambda found: seen.append(found["stage"]), timeout_s=300)
+    report = service.client.report(job)
+    assert digests(report) == digests(here)
+    assert report["index"] == here["index"]
+    assert ended["images"] == {"listed": 2839, "done": 2839, "failed": 0}
+    assert {"compress", "train"} <= set(seen)
+    assert report["distances"][1]["factor"] > 2
+    assert 0.5 < report["distances"][0]["top1"] < 1
+    with embedded(tmp_path / "serve") as served:
+        body = {"dataset": (clothing / "train").as_uri(), "evaluation": {"dataset": (clothing / "test").as_uri()}}
+        job = served.client.start(body | asked)["job"]
+        served.client.wait(job, timeout_s=300)
+        assert digests(served.client.report(job)) == digests(here)
+
+
+def _begun(service: Service, worker: str, job: str) -> int:
+    return _said(service, worker, job, "step begins")
+
+
+def _ended(service: Service, worker: str, job: str) -> int:
+    return sum(_said(service, worker, job, end) for end in ("step done", "step abandoned: its job was cancelled"))
+
+
+def _said(service: Service, worker: str, job: str, message: str) -> int:
+    records = [json.loads(line) for line in service.log(worker).splitlines() if line.startswith("{")]
+    return sum(record["message"] == message and record.get("job") == job for record in records)
+
+
+def test_flushing_redis_in_the_middle_costs_only_time(
+    service: Service, dataset: str, undisturbed: dict[str, str]
+) -> None:
+    """Else a Redis that restarts empty hangs every job, or loses images."""
+    assert service.redis is not None
+    job = service.client.start({"dataset": dataset, **ASKED})["job"]
+    _compressing(service.client, job)
+    with redis.Redis.from_url(service.redis.url) as server:
+        server.flushall()
+    service.client.wait(job, timeout_s=120)
+    report = service.client.report(job)
+    assert digests(report) == undisturbed
+    assert report["index"]["listed"] == 48
+
+
+def test_a_worker_that_is_killed_loses_nothing(service: Service, sample: Path, undisturbed: dict[str, str]) -> None:
+    """Else a machine that is taken away takes images with it."""
+    fresh = _uploaded(service, sample / "train", "killed")
+    job = service.client.start({"dataset": fresh, **ASKED, "effort": 5})["job"]
+    _compressing(service.client, job)
+    service.stop("worker-1", signal.SIGKILL)
+    service.start_worker("worker-1", "control,compress")
+    service.client.wait(job, timeout_s=180)
+    assert service.client.report(job)["index"]["compressed"] == 48
+    again = service.client.start({"dataset": fresh, **ASKED})["job"]
+    service.client.wait(again, timeout_s=120)
+    assert digests(service.client.report(again)) == undisturbed
+
+
+def test_a_small_job_behind_a_huge_one_finishes_soon_and_cancel_takes_seconds(
+    service: Service, dataset: str, large: str
+) -> None:
+    """Else one team's archive blocks everybody for a week, and cannot be stopped."""
+    huge = service.client.start({"dataset": large, "distances": MANY})["job"]
+    _compressing(service.client, huge)
+    small = service.client.start({"dataset": dataset, "distances": [6, 12]})["job"]
+    service.client.wait(small, timeout_s=120)
+    counts = service.client.job(huge)["images"]
+    assert counts is not None
+    assert counts["done"] < counts["listed"] / 2
+    service.client.cancel(huge)
+    assert service.client.job(huge)["state"] == "cancelled"
+    time.sleep(5)
+    stopped = service.client.job(huge)["images"]
+    time.sleep(5)
+    assert service.client.job(huge)["images"] == stopped
+    for name in ("worker-0", "worker-1"):
+        assert _begun(service, name, huge) == _ended(service, name, huge), "no worker is at the job any more"
+    with pytest.raises(Cancelled):
+        service.client.wait(huge)
+
+
+def test_a_cancelled_job_goes_on_when_it_is_retried(
+    service: Service, dataset: str, undisturbed: dict[str, str]
+) -> None:
+    """Else cancelling by mistake costs all that was done."""
+    job = service.client.start({"dataset": dataset, **ASKED, "selection": {"seed": 0}})["job"]
+    service.client.cancel(job)
+    assert service.client.retry(job)["state"] == "accepted"
+    service.client.wait(job, timeout_s=120)
+    assert digests(service.client.report(job)) == undisturbed
+
+
+def test_another_subset_and_training_of_a_finished_job(service: Service, dataset: str) -> None:
+    """Else a second question costs a second job."""
+    client = service.client
+    job = client.start({"dataset": dataset, **ASKED})["job"]
+    client.wait(job, timeout_s=120)
+    made = client.select(job, "200kB", {"order": "smallest", "balance": False})
+    assert all(row["bytes"] <= 200_000 for row in made["distances"].values())
+    rows = list(client.manifest(job, "10", made["subset"]))
+    assert (len(rows), sum(row["bytes"] for row in rows)) == (
+        made["distances"]["10"]["images"],
+        made["distances"]["10"]["bytes"],
+    )
+    found = client.train(job, {"model": "mobilenet_v2", "seeds": 1, "steps": 30}, made["subset"])
+    while found["state"] == "running":
+        time.sleep(0.2)
+        found = client.training(job, found["training"])
+    assert found["state"] == "succeeded", found
+    assert [result["train_images"] for result in found["distances"].values()] == [
+        row["images"] for row in made["distances"].values()
+    ]
+    failed = client.train(job, {"model": "no_such_model"})
+    while failed["state"] == "running":
+        time.sleep(0.2)
+        failed = client.training(job, failed["training"])
+    assert failed["error"]["code"] == "unknown_model"
+    assert client.job(job)["state"] == "succeeded"
+
+
+def test_an_estimate_comes_back_in_seconds(service: Service, dataset: str) -> None:
+    """Else deciding whether a job is worth starting costs the job."""
+    begun = time.monotonic()
+    found: Any = service.client.estimate({"dataset": dataset, "distances": [0, 10], "budget": "300kB", "images": 24})
+    assert time.monotonic() - begun < 20
+    job = service.client.start({"dataset": dataset, "distances": [0, 10], "budget": "300kB"})["job"]
+    truth = service.client.wait(job, timeout_s=120)["index"]["pool_bytes"]["10"]
+    guess = found["distances"]["10"]["bytes"]
+    assert guess["low"] <= guess["expected"] <= guess["high"]
+    assert guess["expected"] == pytest.approx(truth, rel=0.25)
+
+
+def test_every_command_gives_the_same_by_way_of_the_service(
+    service: Service, dataset: str, sample: Path, tmp_path: Path, undisturbed: dict[str, str]
+) -> None:
+    """Else moving from a terminal to the service means learning another tool."""
+    command = installed_command(tmp_path / "store")
+    there = ("--server", service.url, "--api-key", service.api_key or "")
+    here_run = _answer(command, "run", str(sample / "train"), *WORDS)
+    there_run = _answer(command, "run", dataset, *WORDS, *there)
+    assert digests(there_run) == digests(here_run) == undisturbed
+    assert there_run.keys() == here_run.keys()
+    jobs = (here_run["job"], ()), (there_run["job"], there)
+    shown = [_answer(command, "show", job, *where) for job, where in jobs]
+    assert shown[0].keys() | {"links"} == shown[1].keys()
+    assert shown[0]["images"] == shown[1]["images"]
+    selected = [_answer(command, "select", job, "--budget", "200kB", *where) for job, where in jobs]
+    assert digests(selected[0]) == digests(selected[1])
+    exported = []
+    for job, where in jobs:
+        out = tmp_path / f"{job}.csv"
+        assert command("export", f"{job}/10", str(out), *where).returncode == 0
+        exported.append([line.split(",")[0] for line in out.read_text().splitlines()])
+        assert command("errors", job, *where).stdout == ""
+    assert exported[0] == exported[1]
+    listed: Any = _answer(command, "show", *there)
+    assert any(job["id"] == there_run["job"] for job in listed)
+    resumed = _answer(command, "resume", there_run["job"], *there)
+    assert digests(resumed) == undisturbed
+    refused = command("show", there_run["job"], "--server", service.url, "--api-key", "km_wrong")
+    assert refused.returncode == 1
+    assert "this API key is not known" in refused.stderr
+
+
+class _Receiver(BaseHTTPRequestHandler):
+    """Takes webhooks; the first of each is answered with an error."""
+
+    taken: list[tuple[dict[str, str], bytes]] = []  # noqa: RUF012 the test reads what the server took
+
+    def do_POST(self) -> None:
+        body = self.rfile.read(int(self.headers["Content-Length"]))
+        self.taken.append(({name.lower(): value for name, value in self.headers.items()}, body))
+        self.send_response(500 if len(self.taken) == 1 else 204)
+        self.end_headers()
+
+    def log_message(self, *_: object) -> None:
+        return None
+
+
+def test_a_webhook_is_signed_and_repeated_until_it_is_taken(service: Service, dataset: str) -> None:
+    """Else a pipeline never hears that its job ended, or believes anybody who says so."""
+    port = free_ports(1)[0]
+    with ThreadingHTTPServer(("127.0.0.1", port), _Receiver) as receiver:
+        threading.Thread(target=receiver.serve_forever, daemon=True).start()
+        hook = f"http://127.0.0.1:{port}/hook"
+        job = service.client.start({"dataset": dataset, "distances": [4], "webhook": hook})["job"]
+        service.client.wait(job, timeout_s=120)
+        deadline = time.monotonic() + 40
+        while len(_Receiver.taken) < 2 and time.monotonic() < deadline:
+            time.sleep(0.1)
+        time.sleep(1)
+        receiver.shutdown()
+    assert len(_Receiver.taken) == 2
+    for headers, body in _Receiver.taken:
+        told: Any = Webhook(SECRET).verify(body, headers)
+        assert told["type"] == "job.succeeded"
+        assert told["data"]["job"] == job
+    assert len({headers["webhook-id"] for headers, _ in _Receiver.taken}) == 1
+
+
+def test_logs_and_metrics_tell_what_the_workers_did(service: Service, dataset: str) -> None:
+    """Else nobody knows why a job is slow, or that it is."""
+    job = service.client.start({"dataset": dataset, "distances": [3]})["job"]
+    service.client.wait(job, timeout_s=120)
+    lines = [line for name in ("worker-0", "worker-1") for line in service.log(name).splitlines() if job in line]
+    records = [json.loads(line) for line in lines if line.startswith("{")]
+    assert {"compress", "list", "report"} <= {record["step"].split(":")[0] for record in records}
+    assert all(record["job"] == job for record in records)
+    metrics = service.client._ask("GET", "/metrics").data.decode()
+    for name in ("steps_total", "images_total", "bytes_in_total", "bytes_out_total", "encode_seconds_total"):
+        assert f"keepmore_{name}{{" in metrics
+    assert 'keepmore_queue_depth{lane="compress"}' in metrics
+    assert "keepmore_requests_total" in metrics
+
+
+def test_an_unlabelled_job_cannot_be_trained_on(service: Service, sample: Path) -> None:
+    """Else a training fails on the trainer after an hour, and says only that it did."""
+    flat = sample / "train" / sorted(path.name for path in (sample / "train").iterdir())[0]
+    dataset = _uploaded(service, flat, "flat")
+    job = service.client.start({"dataset": dataset, "distances": [4]})["job"]
+    service.client.wait(job, timeout_s=120)
+    with pytest.raises(KeepmoreError, match="has a label") as refused:
+        service.client.train(job, {"model": "mobilenet_v2"})
+    assert refused.value.code == "not_trainable"

@@ -1,0 +1,97 @@
+"""The select step: an index becomes manifests."""
+
+from __future__ import annotations
+
+import hashlib
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from keepmore import codec, index, keys, manifest, subset
+from keepmore.budget import BytesBudget, path_hash
+from keepmore.distance import text
+from keepmore.index import Summary
+from keepmore.request import Selection
+from keepmore.store import FolderStore
+
+DISTANCES = (0.0, 0.5, 10.0)
+ENCODINGS = ("original", "lossless", "lossy")
+
+
+def _row(number: int) -> dict[str, Any]:
+    """A row of an index; every seventh image failed."""
+    path = f"{number % 3}/{number:05d}.jpg"
+    row: dict[str, Any] = {"split": "pool", "path": path, "path_hash": path_hash(path), "source_uri": f"file:///{path}"}
+    if number % 7 == 3:
+        return row | {"error_code": "unreadable_image", "error": "it is none"}
+    row |= {"label": None if number % 5 == 0 else f"class {number % 3}", "source_sha256": _sha256(path)}
+    row |= {"source_bytes": 1000 + number, "width": 4, "height": 3}
+    for d in DISTANCES:
+        row[index.column("bytes", d)] = int((1000 + number) / (1 + d))
+        row[index.column("encoding", d)] = ENCODINGS[number % 3] if d else "original"
+        row[index.column("sha256", d)] = _sha256(f"{path} at {d}")
+    return row
+
+
+def _sha256(written: str) -> str:
+    return hashlib.sha256(written.encode()).hexdigest()
+
+
+def _written(store: FolderStore, images: int, row_group: int, budget: int | None) -> dict[str, Any]:
+    rows = sorted(map(_row, range(images)), key=lambda row: str(row["path"]))
+    with store.writer(keys.index("job")) as file:
+        pq.write_table(pa.Table.from_pylist(rows, index.schema(DISTANCES)), file, row_group_size=row_group)
+    asked = BytesBudget(budget) if budget else None
+    return subset.write_subsets(store, "job", DISTANCES, 3, asked, Selection(), "subset", Summary())
+
+
+def test_a_manifest_holds_what_the_index_says_of_the_images_that_were_chosen(store: FolderStore) -> None:
+    """Else a manifest names the object of another image, and the wrong original is deleted."""
+    made = _written(store, 900, 7, 200_000)
+    by_path = {row["path"]: row for row in map(_row, range(900))}
+    pool = subset.read_pool(store, keys.index("job"), DISTANCES)
+    chosen = subset.choose(pool, DISTANCES, Selection(), 200_000)
+    for d, places in zip(DISTANCES, chosen, strict=True):
+        rows = list(manifest.rows(store.get(keys.manifest("job", "subset", d))))
+        assert [path_hash(row["path"]) for row in rows] == pool.path_hashes[np.sort(places)].tolist()
+        about = made["distances"][text(d)]
+        assert (about["images"], about["bytes"]) == (len(rows), sum(row["bytes"] for row in rows))
+        for row in rows:
+            listed = by_path[row["path"]]
+            assert [row[n] for n in subset.SHARED] == [listed[n] for n in subset.SHARED]
+            assert [row[n] for n in subset.OWN[:3]] == [listed[index.column(n, d)] for n in subset.OWN[:3]]
+            assert row["distance"] == d
+            key = keys.object(row["source_sha256"], row["encoding"], d, 3, codec.CODEC)
+            assert row["object_uri"] == (store.uri(key) if d else row["source_uri"])
+
+
+@pytest.mark.parametrize("budget", [None, 100_000])
+def test_manifests_do_not_depend_on_how_an_index_is_laid_out(store: FolderStore, budget: int | None) -> None:
+    """Else the same images have another digest after a resume with other chunks."""
+    digests = [
+        [about["digest"] for about in _written(store, 700, rows, budget)["distances"].values()]
+        for rows in (3, 64, 5000)
+    ]
+    assert digests[0] == digests[1] == digests[2]
+
+
+@pytest.fixture(scope="module")
+def folders(tmp_path_factory: pytest.TempPathFactory) -> pytest.TempPathFactory:
+    return tmp_path_factory
+
+
+@given(
+    images=st.lists(st.tuples(st.binary(min_size=32, max_size=32), st.sampled_from(ENCODINGS)), min_size=1, max_size=9)
+)
+def test_object_uris_are_those_of_the_keys(folders: pytest.TempPathFactory, images: list[tuple[bytes, str]]) -> None:
+    """Else a manifest names objects that are not there, in a store whose name looks like a checksum too."""
+    store = FolderStore(folders.getbasetemp() / subset.ANY_SHA256[:2] / "ü ab")
+    sha256s, encodings = [sha.hex() for sha, _ in images], [encoding for _, encoding in images]
+    found = subset.object_uris(store, pa.array(sha256s), pa.array(encodings), 0.5, 3)
+    pairs = zip(sha256s, encodings, strict=True)
+    assert found.to_pylist() == [store.uri(keys.object(sha, encoding, 0.5, 3, codec.CODEC)) for sha, encoding in pairs]

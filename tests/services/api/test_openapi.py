@@ -1,0 +1,51 @@
+"""The API against its own description, by requests that schemathesis makes up."""
+
+from __future__ import annotations
+
+import subprocess
+from pathlib import Path
+
+import pytest
+
+from services.api.access import new_key
+from tests.service import BIN, embedded
+from tests.services.api.conftest import Ask
+
+EXAMPLES = 25
+
+# What only a person can know from a schema: whether a dataset exists, whether a budget holds an image.
+LEFT_OUT = "positive_data_acceptance"
+
+
+@pytest.mark.parametrize("known", [False, True], ids=["ids-made-up", "ids-of-a-job"])
+def test_schemathesis_finds_nothing(known: bool, tmp_path: Path, sample: Path) -> None:
+    """Else a client that was made from the description breaks, or some input is a 500."""
+    key, entry = new_key("schemathesis", "read+write")
+    with embedded(tmp_path / "service", KEEPMORE_API_KEYS=entry, KEEPMORE_ALLOWED_SOURCES=sample.as_uri()) as service:
+        service.api_key = key
+        lines = []
+        if known:
+            job = service.client.start({"dataset": (sample / "test").as_uri(), "distances": [4]})["job"]
+            service.client.wait(job, timeout_s=60)
+            lines = ["[parameters]", f'"path.job_id" = "{job}"', '"path.subset" = "own"', '"path.distance" = "4"']
+        (tmp_path / "schemathesis.toml").write_text("\n".join(lines))
+        command = [str(BIN / "schemathesis"), "run", f"{service.url}/openapi.json", "--no-color", "--seed", "1"]
+        command += ["--header", f"Authorization: Bearer {key}", "--exclude-checks", LEFT_OUT]
+        command += ["--max-examples", str(EXAMPLES), "--phases", "examples,coverage,fuzzing"]
+        command += ["--request-timeout", "60", "--exclude-path-regex", "/events$"]
+        done = subprocess.run(command, capture_output=True, text=True, timeout=280, cwd=tmp_path, check=False)
+    assert done.returncode == 0, done.stdout[-6000:] + done.stderr[-2000:]
+
+
+def test_every_call_is_described_with_its_problems(ask: Ask) -> None:
+    """Else a caller finds out about a refusal when it happens."""
+    paths = ask("GET", "/openapi.json").json["paths"]
+    posts = [found["post"] for path, found in paths.items() if "post" in found]
+    assert len(posts) == 6
+    for path, found in paths.items():
+        for method, call in found.items():
+            assert call["summary"], (method, path)
+            assert "422" in call["responses"], (method, path)
+            assert "application/problem+json" in call["responses"]["404"]["content"], (method, path)
+    example = ask("GET", "/openapi.json").json["components"]["schemas"]["JobIn"]["examples"][0]
+    assert {"dataset", "distances", "budget", "training"} <= example.keys()

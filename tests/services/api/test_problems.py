@@ -1,0 +1,169 @@
+"""Bad input: each kind has a problem of its own that names the field, the value and what to do."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from keepmore import errors
+from keepmore.errors import KeepmoreError
+from services.api.problems import status_of
+from tests.service import embedded
+from tests.services.api.conftest import Ask, asking
+
+GOOD: dict[str, Any] = {"dataset": "file:///photos", "distances": [0, 10]}
+DOCS = Path(__file__).resolve().parents[3] / "docs" / "errors.md"
+
+BAD_BODIES = [
+    ({"colour": "red"}, 422, "unknown_field", "colour"),
+    ({"selection": {"sead": 1}}, 422, "unknown_field", "selection.sead"),
+    ({"distances": "0,10"}, 422, "wrong_type", "distances"),
+    ({"distances": ["4"]}, 422, "wrong_type", "distances[0]"),
+    ({"effort": "3"}, 422, "wrong_type", "effort"),
+    ({"budget": True}, 422, "wrong_type", "budget"),
+    ({"distances": []}, 422, "invalid_request", "distances: the list is empty"),
+    ({"distances": [0, 25.5]}, 422, "distance_out_of_range", "25.5"),
+    ({"distances": [-1]}, 422, "distance_out_of_range", "-1"),
+    ({"distances": [0.05]}, 422, "distance_out_of_range", "0.05"),
+    ({"distances": [4, 4.0]}, 422, "duplicate_distance", "4 is named more than once"),
+    ({"effort": 11}, 422, "invalid_request", "effort: 11"),
+    ({"budget": 0}, 422, "budget_out_of_range", "0 bytes"),
+    ({"budget": -5}, 422, "budget_out_of_range", "-5 bytes"),
+    ({"budget": 2**63}, 422, "budget_out_of_range", str(2**63)),
+    ({"budget": "10EB"}, 422, "invalid_request", "'10EB' is not a size"),
+    ({"budget": "999999999999999PB"}, 422, "budget_out_of_range", "bytes is not possible"),
+    ({"budget": {"as_distance": 7}}, 422, "invalid_request", "0, 10"),
+    ({"budget": {"as_distance": 10, "fraction": 2}}, 422, "budget_out_of_range", "fraction"),
+    ({"budget": {"monthly_cost": 1, "price_per_gb_month": 0}}, 422, "budget_out_of_range", "price_per_gb_month"),
+    ({"dataset": "photos/train"}, 422, "invalid_request", "is no URI"),
+    ({"dataset": "gopher://x/y"}, 422, "invalid_request", "gopher"),
+    ({"dataset": "s3://photos/../secrets"}, 422, "invalid_uri", ".."),
+    ({"dataset": "s3://key:secret@photos/train"}, 422, "invalid_uri", "credentials"),
+    ({"dataset": "https://user:hunter2@example.org/x.tar"}, 422, "invalid_uri", "credentials"),
+    ({"evaluation": {}}, 422, "invalid_request", "evaluation"),
+    ({"evaluation": {"holdout": 1.5}}, 422, "invalid_request", "1.5"),
+    ({"training": {"model": "mobilenet_v2"}}, 422, "invalid_request", "nothing to test on"),
+    ({"training": {"method": "magic"}, "evaluation": {"holdout": 0.2}}, 422, "invalid_request", "training.method"),
+    ({"webhook": "https://example.org/hook"}, 422, "invalid_request", "KEEPMORE_WEBHOOK_SECRET"),
+]
+
+
+@pytest.mark.parametrize(("change", "status", "code", "named"), BAD_BODIES)
+def test_a_wrong_request_is_named(ask: Ask, change: dict[str, Any], status: int, code: str, named: str) -> None:
+    """Else a pipeline's author guesses; or a typing error starts a job that nobody wanted."""
+    before = ask("GET", "/v1/jobs?limit=1000").json["jobs"]
+    reply = ask("POST", "/v1/jobs", GOOD | change)
+    assert (reply.status, reply.json["code"]) == (status, code), reply.json
+    assert reply.headers["content-type"] == "application/problem+json"
+    assert reply.json["type"] == f"urn:keepmore:problem:{code}"
+    assert named in reply.json["detail"]
+    assert "hunter2" not in reply.body.decode()
+    assert len(reply.json["detail"].split()) > 4, "it says what to do"
+    assert ask("GET", "/v1/jobs?limit=1000").json["jobs"] == before
+
+
+@pytest.mark.parametrize(
+    ("method", "path", "status", "code"),
+    [
+        ("GET", "/v1/nothing", 404, "no_such_page"),
+        ("DELETE", "/v1/jobs", 405, "method_not_allowed"),
+        ("GET", "/v1/jobs/20200101-000000", 404, "job_not_found"),
+        ("GET", "/v1/jobs/..%2f..%2fetc", 404, "no_such_page"),
+        ("GET", "/v1/jobs/%2e%2e", 404, "job_not_found"),
+        ("GET", "/v1/jobs/UPPER_case%00", 404, "job_not_found"),
+        ("POST", "/v1/jobs/20200101-000000/cancel", 404, "job_not_found"),
+        ("POST", "/v1/jobs/20200101-000000/retry", 404, "job_not_found"),
+        ("GET", "/v1/jobs/20200101-000000/errors", 404, "job_not_found"),
+        ("GET", "/v1/jobs/20200101-000000/report", 404, "job_not_found"),
+        ("GET", "/v1/jobs/20200101-000000/events", 404, "job_not_found"),
+        ("GET", "/v1/estimates/estimate-none", 404, "estimate_not_found"),
+        ("GET", "/v1/jobs?limit=0", 422, "invalid_request"),
+        ("GET", "/v1/jobs?state=tired", 422, "invalid_request"),
+    ],
+)
+def test_what_is_not_there_is_a_problem_too(ask: Ask, method: str, path: str, status: int, code: str) -> None:
+    """Else a client that reads problems breaks on the first page of HTML."""
+    reply = ask(method, path)
+    assert (reply.status, reply.json["code"]) == (status, code)
+    assert reply.headers["content-type"] == "application/problem+json"
+
+
+def test_a_body_that_is_not_json(ask: Ask) -> None:
+    """Else a missing quote looks like a defect of the service."""
+    for body in (b"{", b"\xff\xfe", b"[1]", b"null"):
+        reply = ask("POST", "/v1/jobs", body)
+        assert (reply.status, reply.json["code"]) in {(400, "malformed_json"), (422, "wrong_type")}, reply.json
+
+
+def test_a_huge_body_is_refused_whether_its_length_is_told_or_not(ask: Ask) -> None:
+    """Else one caller takes the memory of the service from all the others."""
+    huge = json.dumps(GOOD | {"dataset": "x" * 10_000_000}).encode()
+    reply = ask("POST", "/v1/jobs", huge)
+    assert (reply.status, reply.json["code"]) == (413, "body_too_large")
+    assert "1,000,000 bytes" in reply.json["detail"]
+
+
+def test_a_manifest_before_it_exists_tells_the_stage(ask: Ask, waiting: str) -> None:
+    """Else "not found" makes a retention system believe that nothing is kept."""
+    for path in ("subsets/own/4", "report", "errors"):
+        reply = ask("GET", f"/v1/jobs/{waiting}/{path}")
+        assert (reply.status, reply.json["code"], reply.json["stage"]) == (409, "job_not_ready", "list")
+    for path, body in (("subsets", {"budget": "1MB"}), ("trainings", {})):
+        reply = ask("POST", f"/v1/jobs/{waiting}/{path}", body)
+        assert (reply.status, reply.json["code"]) == (409, "job_not_ready")
+
+
+def test_questions_that_a_job_cannot_answer(ask: Ask, job: str) -> None:
+    """Else a wrong id gives somebody else's manifest, or none without a word."""
+    for path in ("subsets/own/7", "subsets/nothing/4", "subsets/..%2f..%2fx/4", "subsets/nothing", "trainings/nothing"):
+        reply = ask("GET", f"/v1/jobs/{job}/{path}")
+        assert reply.status == 404, path
+        assert reply.json["code"] in ("subset_not_found", "training_not_found", "no_such_page")
+    small = ask("POST", f"/v1/jobs/{job}/subsets", {"budget": 10})
+    assert (small.status, small.json["code"]) == (422, "budget_too_small")
+    unknown = ask("POST", f"/v1/jobs/{job}/subsets", {"budget": {"as_distance": 6}})
+    assert (unknown.status, unknown.json["code"]) == (422, "invalid_request")
+    ended = ask("POST", f"/v1/jobs/{job}/cancel")
+    assert (ended.status, ended.json["code"], ended.json["state"]) == (409, "job_ended", "succeeded")
+    fine = ask("POST", f"/v1/jobs/{job}/retry")
+    assert (fine.status, fine.json["code"]) == (409, "nothing_to_retry")
+
+
+def test_forms_that_are_not_on_offer(ask: Ask, job: str) -> None:
+    """Else a client that asked for Avro parses Parquet as such."""
+    for path in (f"/v1/jobs/{job}/report", f"/v1/jobs/{job}/subsets/own/4"):
+        reply = ask("GET", path, Accept="application/avro")
+        assert (reply.status, reply.json["code"]) == (406, "not_acceptable")
+
+
+def test_a_source_that_is_not_allowed(tmp_path: Path) -> None:
+    """Else whoever may post a job may read the disk of the service, or what stands behind its firewall."""
+    allowed = {"KEEPMORE_ALLOWED_SOURCES": f"s3://photos,https://,{tmp_path.as_uri()}/mine"}
+    with embedded(tmp_path / "service", **allowed) as service:
+        ask = asking(service)
+        for uri in ("file:///etc", "s3://photos-private/x", f"{tmp_path.as_uri()}/mine/../yours", "http://x.org/a.tar"):
+            reply = ask("POST", "/v1/jobs", {"dataset": uri, "distances": [4]})
+            assert (reply.status, reply.json["code"]) in {(422, "source_not_allowed"), (422, "invalid_uri")}, uri
+            assert ask("POST", "/v1/estimates", {"dataset": uri, "distances": [4]}).status == 422
+        job = service.client.start({"dataset": "https://127.0.0.1:9/x.tar", "distances": [4]})["job"]
+        with pytest.raises(KeepmoreError, match=r"127\.0\.0\.1"):
+            service.client.wait(job, timeout_s=60)
+        assert service.client._ask("GET", f"/v1/jobs/{job}").json()["error"]["code"] == "address_refused"
+
+
+def _all(kind: type[KeepmoreError]) -> set[type[KeepmoreError]]:
+    return {kind}.union(*map(_all, kind.__subclasses__()))
+
+
+def test_every_error_has_a_status_and_stands_in_the_list() -> None:
+    """Else a code appears that no caller has a branch for, and nobody can look it up."""
+    listed = DOCS.read_text()
+    for kind in _all(KeepmoreError):
+        assert 400 <= status_of(kind("x")) < 600
+        assert f"`{kind.code}`" in listed, kind
+    others = ("unauthorized", "forbidden", "no_such_page", "method_not_allowed", "not_acceptable", "body_too_large")
+    assert all(f"`{code}`" in listed for code in (*others, "malformed_json"))
+    assert status_of(errors.BudgetTooSmall("x")) == 422
