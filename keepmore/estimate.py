@@ -87,7 +87,7 @@ def judged(
     """
     deck = Deck.of(images, strata_, sample)
     with freed_memory_kept():
-        runs = _run(deck, images, distances, budget, selection, seed)
+        runs = _run(deck, _Pool.of(deck, images, selection), distances, budget, seed)
     t = _student_t(rate, _freedom(deck))
     sizes = runs.figures(runs.expected_bytes, runs.bytes, t)
     limits = runs.figures(runs.expected_limit, runs.limits, t)
@@ -108,9 +108,9 @@ def judged(
 
 @dataclass(frozen=True, slots=True)
 class _Runs:
-    """What the selection found on each imputed dataset; shapes (imputations, figures), of `weights` (imputations, donors).
+    """What the selection found on each imputed dataset; shapes (imputations, figures).
 
-    `weights`: how often each donor was drawn.
+    `weights`: how often each donor was drawn, shape (imputations, donors).
     """
 
     weights: NDArray[np.float64]
@@ -147,29 +147,103 @@ def _balanced(images: Images, selection: Selection) -> bool:
     return images.labelled if selection.balance is None else selection.balance
 
 
-def _run(
-    deck: Deck, images: Images, distances: Sequence[float], budget: Budget | None, selection: Selection, seed: int
-) -> _Runs:
-    classes = images.classes if _balanced(images, selection) else None
-    places = _in_order(deck, images, classes, selection)
-    all_known = len(deck.unknown(places)) == 0
-    few = places if all_known else _every(places, ORDERED_IMAGES if selection.order == "random" else SORTED_IMAGES)
-    expected = deck.expected(places)
-    growth = expected / np.maximum(deck.expected(few), 1)
-    if len(few) == len(places):
-        growth[:] = 1
+@dataclass(frozen=True, slots=True)
+class _Pool:
+    """The images that may be kept: `places`, in the random order where that is asked for.
+
+    Imputed are `some` of them, with `classes` where the order is balanced; `resorted` where it depends on sizes.
+    """
+
+    places: NDArray[np.int64]
+    some: NDArray[np.int64]
+    classes: NDArray[np.int32] | None
+    resorted: bool
+
+    @staticmethod
+    def of(deck: Deck, images: Images, selection: Selection) -> _Pool:
+        may_be_kept = np.ones(len(images.sizes), np.bool_)
+        may_be_kept[deck.donors[~deck.good]] = False
+        places = np.flatnonzero(may_be_kept)
+        resorted = selection.order == "smallest"
+        most = SORTED_IMAGES if resorted else ORDERED_IMAGES
+        exact = len(deck.unknown(places)) == 0 or len(places) <= most
+        classes = images.classes if _balanced(images, selection) else None
+        if not resorted:
+            keys = budgets.ranks(images.path_hashes[places], selection.seed)
+            places = places[budgets.in_order(keys, None if classes is None else classes[places])]
+        elif not exact:
+            places = places[np.lexsort((deck.scale[places], images.classes[places]))]
+        every = (np.arange(most) + 0.5) * len(places) / most
+        some = places if exact else places[every.astype(np.int64)]
+        return _Pool(places, some, None if classes is None else classes[some], resorted)
+
+    def kept(self, sizes: NDArray[np.float64], good: NDArray[np.bool_] | None, limit: float) -> int:
+        """How many of `some` images fit `limit` bytes, as budget.select has it, without those that are not `good`."""
+        if self.resorted:
+            here = slice(None) if good is None else good
+            sizes, classes, good = sizes[here], None if self.classes is None else self.classes[here], None
+            sizes = sizes[budgets.in_order(sizes.astype(np.int64), classes)]
+        count = int(np.searchsorted(np.cumsum(sizes), limit, side="right"))
+        return count if good is None else int(np.count_nonzero(good[:count]))
+
+
+def _run(deck: Deck, pool: _Pool, distances: Sequence[float], budget: Budget | None, seed: int) -> _Runs:
+    expected = deck.expected(pool.places)
+    # How much all images take for each byte of those that are imputed.
+    growth = expected / np.maximum(deck.expected(pool.some), 1) if len(pool.some) < len(pool.places) else expected**0
+    times = IMPUTATIONS if len(deck.unknown(pool.places)) else 1
     rng = np.random.default_rng(seed)
-    times = 1 if all_known else IMPUTATIONS
     slots, weights = deck.resampled(rng, times)
-    bytes_, limits, kept = np.empty((times, len(expected))), np.zeros((times, 1)), np.zeros((times, len(distances)))
-    resorted = selection.order == "smallest"
-    for run, (values, good) in enumerate(deck.imputed(few, slots, rng)):
-        bytes_[run] = values.sum(axis=1) * growth
+    sizes, limits, kept = np.empty((times, len(expected))), np.zeros((times, 1)), np.zeros((times, len(distances)))
+    for run, (values, good) in enumerate(deck.imputed(pool.some, slots, rng)):
+        sizes[run] = values.sum(axis=1) * growth
         if budget:
-            limits[run] = limit = _limit(budget, distances, bytes_[run])
-            for place, grown in enumerate(growth[: len(distances)].tolist()):
-                order = _smallest(values[place], classes, few) if resorted else slice(None)
-                count = np.searchsorted(np.cumsum(values[place][order]), limit / grown, side="right")
-                kept[run, place] = count if good is None else np.count_nonzero(good[order][:count])
+            limits[run] = limit = _limit(budget, distances, sizes[run])
+            kept[run] = [pool.kept(values[row], good, limit / growth[row]) for row in range(len(distances))]
+    kept *= len(pool.places) / max(len(pool.some), 1)
     limit = _limit(budget, distances, expected) if budget else 0
-    return _Runs(weights, bytes_, limits, kept * (len(places) / max(len(few), 1)), expected, np.array([limit]))
+    return _Runs(weights, sizes, limits, kept, expected, np.array([limit], np.float64))
+
+
+def _limit(budget: Budget, distances: Sequence[float], sizes: NDArray[np.float64]) -> int:
+    return budget.bytes({d: round(size) for d, size in zip(distances, sizes.tolist(), strict=False)})
+
+
+def _freedom(deck: Deck) -> int:
+    """Degrees of freedom of a variance that is estimated from the sample."""
+    guessed = np.unique(deck.strata[deck.unknown(np.arange(len(deck.strata)))])
+    return max(int((deck.strata_sampled[guessed] - 1).sum()), 1)
+
+
+def _student_t(rate: float, freedom: int) -> float:
+    """How many standard deviations hold `rate` of Student's t: its expansion in 1/freedom (Abramowitz and Stegun
+    1964, 26.7.5), good to a thousandth from 6 degrees of freedom on."""
+    z = NormalDist().inv_cdf((1 + rate) / 2)
+    terms = (
+        (z**3 + z) / 4,
+        (5 * z**5 + 16 * z**3 + 3 * z) / 96,
+        (3 * z**7 + 19 * z**5 + 17 * z**3 - 15 * z) / 384,
+        (79 * z**9 + 776 * z**7 + 1482 * z**5 - 1920 * z**3 - 945 * z) / 92160,
+    )
+    return z + math.fsum(term / float(freedom) ** power for power, term in enumerate(terms, start=1))
+
+
+def _failed(deck: Deck, rate: float) -> dict[str, int]:
+    """How many images fail: those of the sample that did, and of the others a share with Wilson's interval (1927).
+
+    The share weighs strata by their images; it is as sure as that of a plain sample of Kish's effective size (1965).
+    """
+    failed = int(np.count_nonzero(~deck.good))
+    unknown = deck.unknown(np.arange(len(deck.strata)))
+    if len(unknown) == 0:
+        return _figure(failed, failed, failed)
+    sampled = np.maximum(deck.strata_sampled, 1)
+    others = np.bincount(deck.strata[unknown], minlength=len(sampled))
+    failures = np.bincount(deck.strata[deck.donors[~deck.good]], minlength=len(sampled))
+    share = (others * failures / sampled).sum() / len(unknown)
+    size = len(unknown) ** 2 / (others**2 / sampled).sum()
+    z = NormalDist().inv_cdf((1 + rate) / 2)
+    middle = (share + z * z / (2 * size)) / (1 + z * z / size)
+    half = z * math.sqrt(share * (1 - share) / size + z * z / (4 * size * size)) / (1 + z * z / size)
+    low, high = max(middle - half, 0), min(middle + half, 1)
+    return _figure(*(failed + len(unknown) * part for part in (share, low, high)))

@@ -156,7 +156,10 @@ class Deck:
         return places[~known[places]]
 
     def expected(self, places: NDArray[np.int64]) -> NDArray[np.float64]:
-        """Expected sums over the images at `places`, shape (rows,): the separate ratio estimator (Cochran 1977, 6.10)."""
+        """Expected sums over the images at `places`, shape (rows,).
+
+        The separate ratio estimator (Cochran 1977, 6.10).
+        """
         here = np.zeros(len(self.scale), np.bool_)
         here[places] = True
         unknown, count = self.unknown(places), len(self.strata_sampled)
@@ -182,7 +185,7 @@ class Deck:
             shares = np.cumsum(self.scale[self.donors[chosen]], axis=1)
             ends = np.ceil(shares / shares[:, -1:] * SLOTS - rng.random((times, 1))).clip(0, SLOTS)
             ends[:, -1] = SLOTS
-            counts = np.diff(ends.astype(np.int64), axis=1, prefix=0)
+            counts = np.diff(ends.astype(np.int64), axis=1, prepend=0)
             slots[:, number] = np.repeat(chosen.ravel(), counts.ravel()).reshape(times, SLOTS)
         return slots.reshape(times, -1), weights
 

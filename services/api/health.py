@@ -100,6 +100,7 @@ class Measured:
     def __init__(self, app: ASGIApp, meter: Meter) -> None:
         self._app = app
         self._meter = meter
+        self._series: dict[tuple[str, str, int], tuple[Counter, Histogram]] = {}
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
@@ -110,8 +111,16 @@ class Measured:
         async def answer(message: Message) -> None:
             if message["type"] == "http.response.start":
                 route = getattr(scope.get("route"), "path", "none")
-                self._meter.requests.labels(scope["method"], route, str(message["status"])).inc()
-                self._meter.seconds.labels(scope["method"], route).observe(time.perf_counter() - begun)
+                requests, seconds = self._of(scope["method"], route, message["status"])
+                requests.inc()
+                seconds.observe(time.perf_counter() - begun)
             await send(message)
 
         await self._app(scope, receive, answer)
+
+    def _of(self, method: str, route: str, status: int) -> tuple[Counter, Histogram]:
+        key = (method, route, status)
+        if key not in self._series:
+            requests = self._meter.requests.labels(method, route, str(status))
+            self._series[key] = (requests, self._meter.seconds.labels(method, route))
+        return self._series[key]

@@ -1,0 +1,99 @@
+"""`keepmore serve`, killed and started again; and the command over S3, without any service."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import time
+from pathlib import Path
+from typing import Any
+
+from minio import Minio
+
+from tests.conftest import digests, installed_command
+from tests.servers import S3Server
+from tests.service import BIN, Service, embedded
+
+ASKED = {"distances": [0, 2, 4, 6, 8, 10], "budget": {"as_distance": 10, "fraction": 0.5}}
+WORDS = ["--distances", "0,2,4,6,8,10", "--budget", "as:10*0.5"]
+
+
+def _run(sample: Path, store: Path) -> dict[str, Any]:
+    done = installed_command(store)("run", str(sample / "train"), *WORDS, "--json")
+    assert done.returncode == 0, done.stderr
+    found: dict[str, Any] = json.loads(done.stdout)
+    return found
+
+
+def _compressing(service: Service, job: str) -> None:
+    while not (found := service.client.job(job))["images"] or found["stage"] == "list":
+        time.sleep(0.02)
+
+
+def test_a_service_that_is_killed_goes_on_with_its_jobs(sample: Path, tmp_path: Path) -> None:
+    """Else every restart of the service loses the jobs that ran, or what they had done."""
+    here = _run(sample, tmp_path / "here")
+    with embedded(tmp_path / "service") as service:
+        job = service.client.start({"dataset": (sample / "train").as_uri(), **ASKED})["job"]
+        _compressing(service, job)
+        service.stop("api", signal.SIGKILL)
+    with embedded(tmp_path / "service") as service:
+        found = service.client.wait(job, timeout_s=120)
+        assert found["images"] == {"listed": 48, "done": 48, "failed": 0}
+        assert digests(service.client.report(job)) == digests(here)
+        assert [record["id"] for record in service.client.jobs("succeeded")] == [job]
+
+
+def test_a_service_ends_when_it_is_told_to_and_leaves_no_process(sample: Path, tmp_path: Path) -> None:
+    """Else a deployment waits for its grace period each time, and workers pile up."""
+    with embedded(tmp_path / "service") as service:
+        process = service.processes["api"]
+        job = service.client.start({"dataset": (sample / "train").as_uri(), **ASKED})["job"]
+        _compressing(service, job)
+        begun = time.monotonic()
+        process.terminate()
+        assert process.wait(30) in (0, -signal.SIGTERM)
+        assert time.monotonic() - begun < 10
+        deadline = time.monotonic() + 10
+        while _alive(process.pid):
+            assert time.monotonic() < deadline
+            time.sleep(0.1)
+
+
+def _alive(group: int) -> bool:
+    try:
+        os.killpg(group, 0)
+    except ProcessLookupError:
+        return False
+    return True
+
+
+def test_a_run_from_s3_to_s3_keeps_the_same_images(sample: Path, tmp_path: Path, s3: S3Server) -> None:
+    """Else where images and objects lie changes what is kept."""
+    here = _run(sample, tmp_path / "here")
+    client = Minio(s3.url.removeprefix("http://"), s3.access_key, s3.secret_key, secure=False)
+    for file in (sample / "train").rglob("*.jpg"):
+        client.fput_object(s3.bucket, f"run/{file.relative_to(sample / 'train')}", str(file))
+    environment = os.environ | {
+        "KEEPMORE_S3_ENDPOINT": s3.url,
+        "KEEPMORE_S3_ACCESS_KEY": s3.access_key,
+        "KEEPMORE_S3_SECRET_KEY": s3.secret_key,
+    }
+
+    def keepmore(*words: str) -> subprocess.CompletedProcess[str]:
+        command = [str(BIN / "keepmore"), *words, "--store", f"s3://{s3.bucket}/run-store"]
+        return subprocess.run(command, env=environment, capture_output=True, text=True, timeout=200, check=False)
+
+    done = keepmore("run", f"s3://{s3.bucket}/run", *WORDS, "--json")
+    assert done.returncode == 0, done.stderr
+    there = json.loads(done.stdout)
+    assert digests(there) == digests(here)
+    assert there["index"] == here["index"]
+    checked = keepmore("verify", f"{there['job']}/10")
+    assert checked.returncode == 0, checked.stdout + checked.stderr
+    assert "all there and unchanged" in checked.stdout
+    inside = keepmore("run", f"s3://{s3.bucket}/", "--distances", "4")
+    assert inside.returncode == 2
+    assert "lies in the dataset" in inside.stderr

@@ -1,0 +1,127 @@
+"""The client where the service is not as it should be; what it does with a good one is in the tests of the service."""
+
+from __future__ import annotations
+
+import http.server
+import json
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import pytest
+import urllib3
+
+from keepmore.client import Client
+from keepmore.errors import Cancelled, InvalidRequest, JobNotReady, ServiceError, ServiceUnavailable, StoreFull
+from tests.servers import free_ports
+
+QUICK = urllib3.Retry(
+    total=3, backoff_factor=0.01, status_forcelist=(503,), allowed_methods=None, redirect=False, raise_on_status=False
+)
+
+Answer = tuple[int, dict[str, str], bytes]
+
+
+@contextmanager
+def _answering(*answers: Answer) -> Iterator[tuple[Client, list[Any]]]:
+    """A server that gives these answers in turn, the last for ever; what it was asked is kept."""
+    asked: list[Any] = []
+
+    class Handler(http.server.BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            length = int(self.headers.get("Content-Length", 0))
+            asked.append((self.command, self.path, dict(self.headers), self.rfile.read(length)))
+            status, headers, body = answers[min(len(asked), len(answers)) - 1]
+            self.send_response(status)
+            for name, value in ({"Content-Length": str(len(body))} | headers).items():
+                self.send_header(name, value)
+            self.end_headers()
+            self.wfile.write(body)
+
+        do_POST = do_GET  # noqa: N815 the name that http.server looks for
+
+        def log_message(self, *_: object) -> None:
+            return None
+
+    with http.server.ThreadingHTTPServer(("127.0.0.1", free_ports(1)[0]), Handler) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        yield Client(f"http://127.0.0.1:{server.server_port}/", retries=QUICK), asked
+        server.shutdown()
+
+
+def _json(status: int, found: Any, **headers: str) -> Answer:
+    return status, headers, json.dumps(found).encode()
+
+
+def _job(state: str, error: dict[str, Any] | None = None) -> Answer:
+    return _json(200, {"job": "j", "state": state, "error": error}, ETag=f'"{state}"')
+
+
+def test_nobody_there_is_said_with_the_address() -> None:
+    """Else a mistyped port ends in a traceback of a library."""
+    port = free_ports(1)[0]
+    with pytest.raises(ServiceUnavailable, match=f"127.0.0.1:{port} does not answer"):
+        Client(f"http://127.0.0.1:{port}", retries=urllib3.Retry(0)).job("j")
+
+
+def test_an_address_that_is_none_is_refused() -> None:
+    """Else a host without a scheme fails deep inside."""
+    with pytest.raises(InvalidRequest, match="http://host:port"):
+        Client("localhost:8000")
+
+
+def test_another_kind_of_server_is_recognised() -> None:
+    """Else a proxy's login page is taken for an answer."""
+    with (
+        _answering((404, {}, b"<html>nginx</html>")) as (client, _),
+        pytest.raises(ServiceError, match="is that a Keepmore service"),
+    ):
+        client.job("j")
+
+
+def test_problems_become_the_errors_that_they_name() -> None:
+    """Else a caller has to read HTTP statuses."""
+    not_ready = {"code": "job_not_ready", "detail": "wait", "stage": "compress", "status": 409, "title": "x"}
+    with _answering(_json(409, not_ready)) as (client, _), pytest.raises(JobNotReady, match="wait") as told:
+        client.report("j")
+    assert told.value.details == {"stage": "compress"}
+    unknown = {"code": "from_the_future", "detail": "new", "status": 418}
+    with _answering(_json(418, unknown)) as (client, _), pytest.raises(ServiceError, match="from_the_future"):
+        client.job("j")
+
+
+def test_a_busy_service_is_asked_again_with_the_same_key() -> None:
+    """Else a restart of the service fails a pipeline, or a retried POST starts two jobs."""
+    busy = _json(503, {"code": "store_unavailable", "detail": "soon"})
+    with _answering(busy, busy, _json(202, {"job": "j"})) as (client, asked):
+        assert client.start({"dataset": "s3://x/y", "distances": [4]})["job"] == "j"
+    assert len(asked) == 3
+    assert len({headers["Idempotency-Key"] for _, _, headers, _ in asked}) == 1
+
+
+def test_waiting_tells_of_changes_and_ends_with_the_job() -> None:
+    """Else a progress bar stands still, or a failed job looks like one that goes on."""
+    seen: list[str] = []
+    unchanged: Answer = (304, {}, b"")
+    with _answering(_job("accepted"), unchanged, _job("succeeded")) as (client, asked):
+        ended = client.wait("j", lambda found: seen.append(found["state"]))
+    assert ended["state"] == "succeeded"
+    assert seen == ["accepted", "succeeded"]
+    assert asked[1][2]["If-None-Match"] == '"accepted"'
+    full = {"code": "store_full", "message": "no room", "retryable": True}
+    with _answering(_job("failed", full)) as (client, _), pytest.raises(StoreFull, match="no room"):
+        client.wait("j")
+    with _answering(_job("cancelled")) as (client, _), pytest.raises(Cancelled, match="retry"):
+        client.wait("j")
+    with _answering(_job("accepted"), unchanged) as (client, _), pytest.raises(TimeoutError, match="it goes on"):
+        client.wait("j", timeout_s=0.3)
+
+
+def test_a_stream_that_breaks_off_is_no_shorter_manifest() -> None:
+    """Else a retention system deletes every image that stood behind the break."""
+    cut: Answer = (200, {"Content-Length": "1000"}, b'{"path": "a"}\n{"path": "b"}\n{"pa')
+    with _answering(cut) as (client, _):
+        rows = client.manifest("j", "10")
+        with pytest.raises(ServiceUnavailable, match="broke off"):
+            list(rows)
