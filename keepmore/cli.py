@@ -70,7 +70,11 @@ def training_options(command: Command) -> Command:
             "--weights", default="default", show_default=True, help="default, none, torchvision's name, or a file."
         ),
         click.option(
-            "--train", metavar="MODEL", help="Train a linear probe on this torchvision classifier, per distance."
+            "--train",
+            "--model",
+            "train",
+            metavar="MODEL",
+            help="Train a linear probe on this torchvision classifier, per distance.",
         ),
     ):
         command = option(command)

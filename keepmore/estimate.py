@@ -190,7 +190,9 @@ class _Pool:
 def _run(deck: Deck, pool: _Pool, distances: Sequence[float], budget: Budget | None, seed: int) -> _Runs:
     expected = deck.expected(pool.places)
     # How much all images take for each byte of those that are imputed.
-    growth = expected / np.maximum(deck.expected(pool.some), 1) if len(pool.some) < len(pool.places) else expected**0
+    growth = np.ones_like(expected)
+    if len(pool.some) < len(pool.places):
+        growth = expected / np.maximum(deck.expected(pool.some), 1)
     times = IMPUTATIONS if len(deck.unknown(pool.places)) else 1
     rng = np.random.default_rng(seed)
     slots, weights = deck.resampled(rng, times)

@@ -22,7 +22,7 @@ from keepmore.datasets import Entry
 from keepmore.datasets.entry import UNKNOWN
 
 # So many sampled images to a stratum, and never more strata: more of either gains nothing.
-STRATUM_IMAGES = 8
+STRATUM_IMAGES = 16
 MOST_STRATA = 32
 CLASS_GROUPS = 4
 
@@ -91,7 +91,8 @@ def strata(images: Images, sampled: int, balanced: bool) -> NDArray[np.int64]:
         (members,) = np.nonzero(groups == group)
         members = members[np.argsort(images.sizes[members], kind="stable")]
         found[members] = _shares(np.maximum(images.sizes[members], 1), most // (int(groups.max()) + 1))
-    return np.unique(groups * MOST_STRATA + found, return_inverse=True)[1]
+    numbers: NDArray[np.int64] = np.unique(groups * MOST_STRATA + found, return_inverse=True)[1]
+    return numbers
 
 
 def _class_groups(classes: NDArray[np.int32], count: int) -> NDArray[np.int64]:
@@ -100,13 +101,15 @@ def _class_groups(classes: NDArray[np.int32], count: int) -> NDArray[np.int64]:
     by_size = np.argsort(sizes, kind="stable")
     group_of = np.empty(len(sizes), np.int64)
     group_of[by_size] = _shares(sizes[by_size], count)
-    return group_of[numbers]
+    groups: NDArray[np.int64] = group_of[numbers]
+    return groups
 
 
 def _shares(weights: NDArray[np.int64], count: int) -> NDArray[np.int64]:
     """Which of `count` consecutive shares of about equal weight each member belongs to."""
     middles = np.cumsum(weights) - weights / 2
-    return np.minimum(middles * count / weights.sum(), count - 1).astype(np.int64)
+    shares: NDArray[np.int64] = np.minimum(middles * count / weights.sum(), count - 1).astype(np.int64)
+    return shares
 
 
 def drawn(strata_: NDArray[np.int64], ranks: NDArray[np.uint64], sampled: int) -> NDArray[np.int64]:
@@ -185,7 +188,7 @@ class Deck:
             shares = np.cumsum(self.scale[self.donors[chosen]], axis=1)
             ends = np.ceil(shares / shares[:, -1:] * SLOTS - rng.random((times, 1))).clip(0, SLOTS)
             ends[:, -1] = SLOTS
-            counts = np.diff(ends.astype(np.int64), axis=1, prepend=0)
+            counts = np.diff(ends, axis=1, prepend=0).astype(np.int64)
             slots[:, number] = np.repeat(chosen.ravel(), counts.ravel()).reshape(times, SLOTS)
         return slots.reshape(times, -1), weights
 

@@ -115,5 +115,5 @@ def secret_bytes(secret: str) -> bytes:
     except binascii.Error:
         key = b""
     if not (secret.startswith(SECRET_PREFIX) and 24 <= len(key) <= 64):
-        raise InvalidRequest('webhook secret: write "whsec_" and the base64 of 24 to 64 random bytes')
+        raise InvalidRequest('KEEPMORE_WEBHOOK_SECRET: write "whsec_" and the base64 of 24 to 64 random bytes')
     return key

@@ -4,15 +4,33 @@ from __future__ import annotations
 
 import os
 from functools import cached_property
+from typing import Any
 
-from pydantic import Field, SecretStr
+from pydantic import Field, SecretStr, ValidationError
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
+from keepmore import webhooks
 from keepmore.access import Access
+from keepmore.errors import InvalidRequest
 from keepmore.site import Site
 
 # Where callers of a service may read from when nobody says so: never from the machine that it runs on.
 REMOTE_SOURCES = "s3://,https://"
+REDIS_SCHEMES = ("redis://", "rediss://")
+
+
+def load(**given: Any) -> Settings:
+    """Settings from the environment, and what of `given` is not None. Raises InvalidRequest naming what is wrong."""
+    try:
+        settings = Settings(**{name: value for name, value in given.items() if value is not None})
+    except ValidationError as error:
+        found = [f"KEEPMORE_{str(item['loc'][0]).upper()}: {item['msg'].lower()}" for item in error.errors()]
+        raise InvalidRequest("; ".join(found)) from None  # what was written may be a secret: it is not repeated
+    if settings.distributed and not settings.redis.startswith(REDIS_SCHEMES):
+        raise InvalidRequest(f"KEEPMORE_REDIS_URL: write it as {' or '.join(REDIS_SCHEMES)}host:port/number")
+    if settings.site.webhook_secret:
+        webhooks.secret_bytes(settings.site.webhook_secret)
+    return settings
 
 
 class Settings(BaseSettings):

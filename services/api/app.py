@@ -8,7 +8,7 @@ from http import HTTPStatus
 from typing import Any
 
 from fastapi import FastAPI
-from starlette.middleware.trustedhost import TrustedHostMiddleware
+from starlette.datastructures import Headers
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from keepmore import __version__
@@ -21,8 +21,7 @@ from services.api.views import Views
 DESCRIPTION = """Keeps more training images in the same storage: compresses datasets as JPEG XL at chosen Butteraugli
 distances, works out which images fit a budget at each, trains a classifier on each subset, and reports."""
 
-# A page in a browser must not reach an open service by way of a name that resolves to this machine.
-LOCAL_NAMES = ["localhost", "127.0.0.1", "[::1]"]
+LOCAL_NAMES = ("localhost", "127.0.0.1", "[::1]")
 
 REFUSALS = {
     400: "The body is not JSON.",
@@ -63,7 +62,7 @@ def create_app(backend: Backend, gate: Gate, max_body_bytes: int, local_only: bo
         app.include_router(part.router)
     app.add_middleware(_BodyLimit, max_body_bytes=max_body_bytes)
     if local_only:
-        app.add_middleware(TrustedHostMiddleware, allowed_hosts=LOCAL_NAMES)
+        app.add_middleware(_LocalOnly)
     app.add_middleware(health.Measured, meter=app.state.meter)
     _describe_problems(app)
     return app
@@ -123,6 +122,25 @@ class _BodyLimit:
     def _refusal(self) -> ASGIApp:
         detail = f"the body is over {self._limit:,} bytes; no request needs more. Name images by a table's URI instead"
         return problems.problem(HTTPStatus.REQUEST_ENTITY_TOO_LARGE, "body_too_large", detail, {"Connection": "close"})
+
+
+class _LocalOnly:
+    """Answers only to names of this machine: else a page in a browser reaches an open service by a name of its own
+    that resolves to 127.0.0.1."""
+
+    def __init__(self, app: ASGIApp) -> None:
+        self._app = app
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] == "http":
+            host = Headers(scope=scope).get("host", "")
+            name = host.rpartition(":")[0] if host.rpartition(":")[2].isdigit() else host
+            if name not in LOCAL_NAMES:
+                detail = f"this service is open, so it answers to {', '.join(LOCAL_NAMES)} only, not to {host[:100]!r}"
+                answer = problems.problem(HTTPStatus.BAD_REQUEST, "unknown_host", detail)
+                await answer(scope, receive, send)
+                return
+        await self._app(scope, receive, send)
 
 
 class _TooLarge(Exception):

@@ -95,6 +95,11 @@ class TrainingIn(Strict):
     seeds: int = Field(3, json_schema_extra={"minimum": 1, "maximum": 1000})
 
     def record(self) -> Training:
+        if not self.weights.isidentifier():
+            raise InvalidRequest(
+                f"training.weights: {self.weights!r} is a path, which would be one of the trainer's machine; "
+                "use default, none, or the name of torchvision's weights"
+            )
         return Training(self.model, self.weights, self.method, self.steps, self.seeds)
 
 

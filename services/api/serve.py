@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import ipaddress
-from typing import Any
 
 import click
 import uvicorn
@@ -14,7 +13,7 @@ from services.api import access
 from services.api.access import Gate
 from services.api.app import create_app
 from services.api.backend import backend
-from services.settings import Settings
+from services.settings import Settings, load
 
 
 @click.command()
@@ -28,8 +27,7 @@ def serve(host: str, port: int, store: str | None, processes: int | None, insecu
 
     API keys (KEEPMORE_API_KEYS, see `keepmore key`) are needed except with the own pool on a loopback address.
     """
-    given: dict[str, Any] = {"store": store, "processes": processes}
-    settings = Settings(**{name: value for name, value in given.items() if value is not None})
+    settings = load(store=store, processes=processes)
     gate = Gate(access.parse(settings.api_keys))
     if gate.is_open and not insecure:
         _refuse_if_open(host, settings)

@@ -18,13 +18,13 @@ from services import logs, wiring
 from services.board import ALIVE_S, RedisBoard
 from services.carrier import RECONCILE, RUN_STEP, celery_app
 from services.crew import Crew, log
-from services.settings import Settings
+from services.settings import load
 
 # Two minutes and a half in all, beside what the store's own client tries again.
 MOST_RETRIES = 8
 LONGEST_WAIT_S = 30
 
-settings = Settings()
+settings = load()
 app = celery_app(settings)
 
 

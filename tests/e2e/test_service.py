@@ -328,6 +328,14 @@ def test_logs_and_metrics_tell_what_the_workers_did(service: Service, dataset: s
     assert "keepmore_requests_total" in metrics
 
 
+def test_files_of_the_machine_are_out_of_reach(service: Service) -> None:
+    """Else whoever may post a job may read the disks of the workers."""
+    for uri in ("file:///etc", "http://example.org/x.tar"):
+        with pytest.raises(KeepmoreError, match="KEEPMORE_ALLOWED_SOURCES") as refused:
+            service.client.start({"dataset": uri, "distances": [4]})
+        assert refused.value.code == "source_not_allowed"
+
+
 def test_an_unlabelled_job_cannot_be_trained_on(service: Service, sample: Path) -> None:
     """Else a training fails on the trainer after an hour, and says only that it did."""
     flat = sample / "train" / sorted(path.name for path in (sample / "train").iterdir())[0]

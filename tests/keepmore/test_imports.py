@@ -14,7 +14,13 @@ def _loaded(code: str) -> set[str]:
     return set(done.stdout.split())
 
 
-@pytest.mark.parametrize("module", ["keepmore", "keepmore.cli", "keepmore.queue", "keepmore.steps", "keepmore.report"])
+MODULES = [
+    "keepmore", "keepmore.cli", "keepmore.queue", "keepmore.steps", "keepmore.report", "services.api.serve",
+    "services.worker.app",
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("module", MODULES)
 def test_only_the_trainer_imports_torch(module: str) -> None:
     """Else every worker pays seconds and hundreds of megabytes for a library that it never uses."""
     assert not {"torch", "torchvision"} & _loaded(f"import {module}")

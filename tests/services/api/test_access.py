@@ -78,8 +78,31 @@ def test_a_distributed_service_needs_keys_even_on_loopback(service: Service) -> 
 
 def test_an_open_service_answers_to_this_machine_only(ask: Ask) -> None:
     """Else a page in a browser reaches it by a name that resolves to 127.0.0.1."""
-    assert ask("GET", "/healthz", Host="evil.example.org").status == 400
+    refused = ask("GET", "/healthz", Host="evil.example.org")
+    assert (refused.status, refused.json["code"]) == (400, "unknown_host")
     assert ask("GET", "/healthz", Host="localhost:1234").status == 200
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("KEEPMORE_PROCESSES", "many"),
+        ("KEEPMORE_REDIS_URL", "hunter2"),
+        ("KEEPMORE_WEBHOOK_SECRET", "hunter2"),
+        ("KEEPMORE_API_KEYS", "hunter2"),
+        ("KEEPMORE_S3_SOURCES", "hunter2"),
+        ("KEEPMORE_STORE", "s3://hunter2:x@bucket"),
+    ],
+)
+def test_a_wrong_setting_is_named_at_the_start(service: Service, name: str, value: str) -> None:
+    """Else the service starts, and fails at the first job; or it prints a secret."""
+    command = [str(BIN / "keepmore"), "serve", "--port", "0"]
+    environment = {**service.environment, name: value}
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=60, check=False)
+    assert done.returncode == 2, done.stderr
+    assert name in done.stderr or "credentials" in done.stderr
+    assert "hunter2" not in done.stderr
+    assert "Traceback" not in done.stderr
 
 
 @pytest.mark.parametrize(

@@ -47,6 +47,7 @@ BAD_BODIES = [
     ({"evaluation": {"holdout": 1.5}}, 422, "invalid_request", "1.5"),
     ({"training": {"model": "mobilenet_v2"}}, 422, "invalid_request", "nothing to test on"),
     ({"training": {"method": "magic"}, "evaluation": {"holdout": 0.2}}, 422, "invalid_request", "training.method"),
+    ({"training": {"weights": "/etc/passwd"}, "evaluation": {"holdout": 0.2}}, 422, "invalid_request", "a path"),
     ({"webhook": "https://example.org/hook"}, 422, "invalid_request", "KEEPMORE_WEBHOOK_SECRET"),
 ]
 
@@ -152,6 +153,20 @@ def test_a_source_that_is_not_allowed(tmp_path: Path) -> None:
         with pytest.raises(KeepmoreError, match=r"127\.0\.0\.1"):
             service.client.wait(job, timeout_s=60)
         assert service.client._ask("GET", f"/v1/jobs/{job}").json()["error"]["code"] == "address_refused"
+
+
+def test_a_webhook_goes_to_the_internet_only(tmp_path: Path) -> None:
+    """Else whoever may post a job may have the service post to what stands behind its firewall."""
+    with embedded(tmp_path, KEEPMORE_WEBHOOK_SECRET="whsec_" + 32 * "a") as service:
+        ask = asking(service)
+        for hook in ("http://127.0.0.1/x", "https://[::1]/x", "http://169.254.169.254/latest", "https://localhost/"):
+            reply = ask("POST", "/v1/jobs", GOOD | {"webhook": hook})
+            assert (reply.status, reply.json["code"]) == (422, "address_refused"), hook
+        for hook in ("s3://bucket/x", "https://me:hunter2@example.org/", "example.org"):
+            reply = ask("POST", "/v1/jobs", GOOD | {"webhook": hook})
+            assert reply.status == 422
+            assert "hunter2" not in reply.body.decode()
+        assert ask("GET", "/v1/jobs").json["jobs"] == []
 
 
 def _all(kind: type[KeepmoreError]) -> set[type[KeepmoreError]]:
