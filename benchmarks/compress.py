@@ -18,7 +18,7 @@ from pathlib import Path
 
 from PIL import Image
 
-from benchmarks.table import show
+from benchmarks.table import ratios, show
 from keepmore import codec
 from keepmore.datasets import Skipped, absolute_uri, list_images
 from keepmore.jobs import JobBook
@@ -128,9 +128,7 @@ def _show(seconds: dict[str, list[float]], images: int) -> None:
     names = list(seconds)
     rows = []
     for name, found in seconds.items():
-        ratios = [other / own for own, other in zip(seconds[names[0]], found, strict=True)]
-        rate = f"{images / statistics.median(found):.1f}"
-        rows.append([name, rate, f"{statistics.median(ratios):.2f} ({min(ratios):.2f} to {max(ratios):.2f})"])
+        rows.append([name, f"{images / statistics.median(found):.1f}", ratios(found, seconds[names[0]])])
     show(
         f"{images} JPEGs, effort {EFFORT}, distances 2, 4, 6, 8, 10, {PROCESSES} processes, {ROUNDS} rounds",
         ["way", "images/s", "keepmore is so many times as fast"],

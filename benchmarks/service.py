@@ -29,7 +29,7 @@ import urllib3
 import uvicorn
 from fastapi import FastAPI, Response
 
-from benchmarks.table import in_new_process, peak_megabytes, show
+from benchmarks.table import in_new_process, peak_megabytes, ratios, show
 from keepmore import keys, listing, manifest
 from keepmore.access import EVERYTHING
 from keepmore.jobs import JobBook
@@ -65,9 +65,7 @@ def compress(root: Path) -> None:
     first = seconds["keepmore serve, folder"]
     rows = []
     for name, found in seconds.items():
-        ratios = [one / other for one, other in zip(first, found, strict=True)]
-        spread = f"{statistics.median(ratios):.2f} ({min(ratios):.2f} to {max(ratios):.2f})"
-        rows.append([name, f"{IMAGES / statistics.median(found):.1f}", spread])
+        rows.append([name, f"{IMAGES / statistics.median(found):.1f}", ratios(first, found)])
     title = f"Compress stage: {IMAGES} JPEGs, effort 3, distances 2 to 10, {PROCESSES} processes, {ROUNDS} rounds"
     show(title, ["way", "images/s", "of the embedded rate"], rows)
 
@@ -104,9 +102,7 @@ def poll(root: Path) -> None:
     first = rates["bare FastAPI route"]
     rows = []
     for name, found in rates.items():
-        ratios = [own / other for own, other in zip(found, first, strict=True)]
-        spread = f"{statistics.median(ratios):.2f} ({min(ratios):.2f} to {max(ratios):.2f})"
-        rows.append([name, f"{statistics.median(found):,.0f}", spread])
+        rows.append([name, f"{statistics.median(found):,.0f}", ratios(found, first)])
     show(
         f"{len(body):,} bytes of JSON, {CONNECTIONS} connections",
         ["way", "requests/s", "of the bare route's rate"],

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import statistics
 import subprocess
 import sys
 from collections.abc import Sequence
@@ -15,6 +16,12 @@ def show(title: str, head: Sequence[str], rows: Sequence[Sequence[str]]) -> None
     print("|" + " --- |" * len(head))
     for row in rows:
         print("| " + " | ".join(row) + " |", flush=True)
+
+
+def ratios(ours: Sequence[float], theirs: Sequence[float]) -> str:
+    """The median of ours / theirs, round by round, and its range."""
+    found = [own / other for own, other in zip(ours, theirs, strict=True)]
+    return f"{statistics.median(found):.2f} ({min(found):.2f} to {max(found):.2f})"
 
 
 def in_new_process(module: str, *words: str) -> str:

@@ -21,6 +21,7 @@ STEPS_A_SLOT = 2
 FEWEST_STEPS = 2
 # How long a step that was handed out may wait for a worker before anybody has to be heard of about it.
 GRACE_S = 100.0
+BUSY_S = 6.0
 
 Labels = tuple[tuple[str, str], ...]
 
@@ -54,6 +55,14 @@ class Board(Protocol):
 
     def begin(self, step: Step) -> int:
         """A worker starts on `step`; gives how many did so without ending it, this one included."""
+        ...
+
+    def tries(self, step: Step) -> int:
+        """How many workers started on `step` without ending it."""
+        ...
+
+    def busy(self, step: Step) -> bool:
+        """Whether somebody who works on `step` was heard of in the last BUSY_S seconds."""
         ...
 
     def seen(self, step: Step) -> None:
@@ -161,6 +170,15 @@ class MemoryBoard:
             desk.under_way[step] = time.monotonic()
             desk.begun[step] += 1
             return desk.begun[step]
+
+    def tries(self, step: Step) -> int:
+        with self._lock:
+            return self._desks.get(step.job, _Desk()).begun[step]
+
+    def busy(self, step: Step) -> bool:
+        with self._lock:
+            at = self._desks.get(step.job, _Desk()).under_way.get(step, -math.inf)
+            return self.tries(step) > 0 and 0 <= time.monotonic() - at < BUSY_S
 
     def seen(self, step: Step) -> None:
         with self._lock:

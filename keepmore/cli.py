@@ -9,6 +9,7 @@ import signal
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from importlib.metadata import entry_points
 from pathlib import Path
 from typing import Any
@@ -22,7 +23,15 @@ from keepmore.access import Access
 from keepmore.client import Client
 from keepmore.datasets import absolute_uri
 from keepmore.desk import Desk, LocalDesk
-from keepmore.errors import DatasetError, InvalidRequest, JobNotFound, KeepmoreError, StoreUnwritable
+from keepmore.errors import (
+    DatasetError,
+    InvalidRequest,
+    JobNotFound,
+    KeepmoreError,
+    StoreUnwritable,
+    SubsetNotFound,
+    TrainingNotFound,
+)
 from keepmore.estimate import SAMPLE_IMAGES
 from keepmore.estimates import Question
 from keepmore.remote import RemoteDesk
@@ -34,7 +43,7 @@ from keepmore.site import Site
 DEFAULT_STORE = "~/.local/share/keepmore"
 EXIT_FAILED, EXIT_USAGE, EXIT_PROBLEMS, EXIT_INTERRUPTED = 1, 2, 3, 130
 
-WRONG_REQUESTS = (InvalidRequest, DatasetError, JobNotFound)
+WRONG_REQUESTS = (InvalidRequest, DatasetError, JobNotFound, SubsetNotFound, TrainingNotFound)
 
 Command = Callable[..., Any]
 
@@ -50,10 +59,11 @@ def place_options(command: Command) -> Command:
         ),
         click.option(
             "--store",
+            envvar="KEEPMORE_STORE",
             default=DEFAULT_STORE,
             show_default=True,
             metavar="PLACE",
-            help="Folder, or s3://bucket/prefix, that holds jobs and objects.",
+            help="Folder, or s3://bucket/prefix, that holds jobs and objects. Also KEEPMORE_STORE.",
         ),
     ):
         command = option(command)
@@ -119,9 +129,16 @@ class _Commands(click.Group):
                 try:
                     found: click.Command = point.load()
                 except ImportError as error:
-                    raise InvalidRequest(f"{name} needs more ({error}): pip install 'keepmore[api]'") from error
+                    return _not_installed(name, error)
                 return found
         return None
+
+
+def _not_installed(name: str, error: ImportError) -> click.Command:
+    def refuse() -> None:
+        raise InvalidRequest(f"{name} needs more ({error}): pip install 'keepmore[api]'")
+
+    return click.Command(name, callback=refuse, help="Needs: pip install 'keepmore[api]'.")
 
 
 def _added() -> Any:
@@ -218,7 +235,7 @@ def _work(desk: Desk, job: str, as_json: bool) -> None:
         screen.say(f"job {job}; to go on after an interruption: {again}")
         made = desk.work(job, screen)
     except KeyboardInterrupt:
-        screen.complain(f"stopped; nothing is lost. Go on with: {again}")
+        screen.complain(f"{desk.when_left} with: {again}")
         sys.exit(EXIT_INTERRUPTED)
     except JobNotFound:
         raise
@@ -318,7 +335,9 @@ def verify(reference: str, max_pixels: int, max_bytes: int, as_json: bool, **ask
         with manifest.opened(file) as parquet:
             about = manifest.metadata(parquet)
         with screen.counting("verify", about["images"]) as on_row:
-            access, limits = Access.from_environment(os.environ), Limits(max_pixels, max_bytes)
+            # What callers of a service may read does not bind whoever checks its manifests.
+            access = replace(Access.from_environment(os.environ), allowed=None)
+            limits = Limits(max_pixels, max_bytes)
             problems = list(manifest.verify(file, limits, on_row, access))
     screen.verified(reference, about, problems)
     sys.exit(EXIT_PROBLEMS if problems else 0)

@@ -23,13 +23,13 @@ CONNECT_S, READ_S = 10.0, 120.0
 BLOCK_BYTES = 1 << 20
 OWN = "own"  # how the API calls the subset that a job itself asked for
 
-# Every POST of this API may be sent twice: jobs carry an idempotency key, the others ask for what then exists.
+# POSTs of this API may be sent twice: jobs carry an idempotency key, the others ask for what then exists.
 RETRIES = urllib3.Retry(
     total=6,
     backoff_factor=0.5,
     backoff_jitter=0.3,
     backoff_max=10,
-    status_forcelist=(429, 502, 503, 504),
+    status_forcelist=(429, 503, 504),
     allowed_methods=None,
     redirect=False,
     raise_on_status=False,

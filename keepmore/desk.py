@@ -34,6 +34,11 @@ OWN = "own"
 
 
 class Desk(Protocol):
+    @property
+    def when_left(self) -> str:
+        """What becomes of a job whose command is interrupted, before the command that goes on."""
+        ...
+
     def start(self, request: Request) -> str:
         """Write a job down; gives its id."""
         ...
@@ -77,6 +82,10 @@ class LocalDesk:
         self._default_place = default_place
         self._processes = processes
         self._opened: Store | None = None
+
+    @property
+    def when_left(self) -> str:
+        return "stopped; nothing is lost. Go on"
 
     @property
     def store(self) -> Store:

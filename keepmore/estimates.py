@@ -17,7 +17,7 @@ from keepmore.budget import Budget, DistanceBudget
 from keepmore.compress import Compressor, Report
 from keepmore.datasets import Skipped, list_images
 from keepmore.errors import DatasetNotFound, InvalidRequest
-from keepmore.estimate import SAMPLE_IMAGES
+from keepmore.estimate import SAMPLE_IMAGES, estimate
 from keepmore.isolation import IsolatedDecoder
 from keepmore.jobs import new_id
 from keepmore.request import EFFORTS, Limits, Selection
@@ -86,8 +86,6 @@ def estimated(question: Question, access: Access, decoder: IsolatedDecoder, repo
         raise DatasetNotFound(
             f"dataset {question.dataset}: holds no image (skipped: {dict(skipped) or 'nothing'}); check the path"
         )
-    from keepmore.estimate import estimate
-
     with tempfile.TemporaryDirectory() as folder:
         compressor = Compressor(
             FolderStore(Path(folder)), question.distances, question.effort, question.limits, decoder, access

@@ -23,6 +23,8 @@ from keepmore.store import Store
 
 # A worker says every two seconds that it is alive; a step that nobody speaks of for this long is handed out again.
 SILENT_S = 20.0
+# And so is one whose message may still wait in a queue that is never empty.
+FORGOTTEN_S = 3600.0
 
 
 class Foreman:
@@ -49,8 +51,10 @@ class Foreman:
     def cancel(self, job_id: str) -> Job:
         """Stop a job; what is done is kept. Raises JobEnded if it has ended."""
         job = self._book.get(job_id)
+        if job.state is State.CANCELLED:
+            return job
         if job.state is not State.ACCEPTED:
-            raise JobEnded(f"job {job.id} has {job.state} already: there is nothing to cancel", state=job.state.value)
+            raise JobEnded(f"job {job.id} is {job.state} already: there is nothing to cancel", state=job.state.value)
         self._store.put(keys.cancelled(job.id), b"")
         job = job.evolve(State.CANCELLED)
         self._book.save(job)
@@ -60,9 +64,10 @@ class Foreman:
         return job
 
     def retry(self, job_id: str) -> Job:
-        """Go on with a job that failed or was cancelled; raises NothingToRetry for others."""
+        """Go on with a job that failed, was cancelled, or that nobody looks after; raises NothingToRetry for others."""
         job = self._book.get(job_id)
-        if job.state not in (State.FAILED, State.CANCELLED):
+        orphaned = job.state is State.ACCEPTED and not self._store.exists(keys.active(job.id))
+        if not (orphaned or job.state in (State.FAILED, State.CANCELLED)):
             raise NothingToRetry(
                 f"job {job.id} is {job.state}; only a failed or cancelled job can be retried. Images that failed are "
                 "wrong in themselves: mend them and start a new job, which finds the encoded ones again",
@@ -78,11 +83,22 @@ class Foreman:
         """Look at every job that still has work: hand out again what was lost, and go on where nothing is under way."""
         for key in self._store.keys(keys.active_prefix()):
             job_id = key.removeprefix(keys.active_prefix())
-            lost = self._board.lost(job_id, SILENT_S)
+            lost = self._lost(job_id)
             for step in lost:
                 self._board.push(step)
             self._queue.submit(lost)
             self.carry_on(job_id)
+
+    def _lost(self, job_id: str) -> list[Step]:
+        """Steps whose worker has fallen silent, and steps whose message must be gone because none is waiting."""
+        silent = self._board.lost(job_id, SILENT_S)
+        forgotten = set(self._board.lost(job_id, FORGOTTEN_S))
+        depths = self._queue.depths() if silent else {}
+        return [
+            step
+            for step in silent
+            if step in forgotten or self._board.tries(step) or not depths.get(step.kind.lane.value)
+        ]
 
     def began(self, step: Step) -> int:
         self._totals.pop(step, None)
@@ -103,13 +119,14 @@ class Foreman:
             self._store.put(keys.estimate_error(step.job), json.dumps(error.as_dict()).encode())
         else:
             job = self._book.get(step.job)
-            if is_asked(job, step):
-                self._store.put(error_key(step), json.dumps(error.as_dict()).encode())
-            elif job.state is State.ACCEPTED:
+            if job.state is State.ACCEPTED and not is_asked(job, step):
                 self._book.save(job.evolve(State.FAILED, error))
+            elif key := error_key(step):
+                self._store.put(key, json.dumps(error.as_dict()).encode())
             self._board.drop(step.job)
         self._count(step, "failed")
-        self.carry_on(step.job)
+        if step.kind is not Kind.NOTIFY:  # that is tried again in its own time
+            self.carry_on(step.job)
 
     def abandoned(self, step: Step) -> None:
         self._count(step, "cancelled")

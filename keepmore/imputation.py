@@ -21,10 +21,12 @@ from keepmore import index
 from keepmore.datasets import Entry
 from keepmore.datasets.entry import UNKNOWN
 
-# So many sampled images to a stratum, and never more strata: more of either gains nothing.
+# So many sampled images to a stratum: fewer make intervals too narrow. A balanced order needs strata by classes and by
+# sizes, and counts are beside the truth where either are too coarse.
 STRATUM_IMAGES = 16
-MOST_STRATA = 32
+BALANCED_STRATUM_IMAGES = 8
 CLASS_GROUPS = 4
+MOST_STRATA = 32
 
 # A stratum's donors fill so many slots, each as many as its share.
 SLOTS = 1024
@@ -82,7 +84,7 @@ def strata(images: Images, sampled: int, balanced: bool) -> NDArray[np.int64]:
     Of a balanced order, the first part is richer in small classes than the whole. So there, each group of classes with
     about as many images has strata of its own.
     """
-    most = min(max(sampled // STRATUM_IMAGES, 1), MOST_STRATA)
+    most = min(max(sampled // (BALANCED_STRATUM_IMAGES if balanced else STRATUM_IMAGES), 1), MOST_STRATA)
     groups = np.zeros(len(images.sizes), np.int64)
     if balanced and len(groups):
         groups = _class_groups(images.classes, min(CLASS_GROUPS, most))

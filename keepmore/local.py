@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable
 
+from keepmore import keys
 from keepmore.board import MemoryBoard
 from keepmore.compress import Progress
-from keepmore.errors import KeepmoreError, StoreError
+from keepmore.errors import Cancelled, KeepmoreError, StoreError
 from keepmore.foreman import Foreman
 from keepmore.jobs import Job, JobBook, State
 from keepmore.queue import LocalQueue
@@ -17,11 +19,14 @@ from keepmore.store import Store
 OnProgress = Callable[[Step, Progress], None]
 OnStep = Callable[[Step], None]
 
+LOOK_EVERY_S = 1.0
+
 
 def run_job(job: Job, site: Site, store: Store, processes: int, on_progress: OnProgress, on_done: OnStep) -> Job:
     """Do what the store lacks of `job`; gives the job as it ended. Raises what failed, after writing it down."""
     book = JobBook(store)
     book.save(job.evolve(State.ACCEPTED))
+    store.delete(keys.cancelled(job.id))
     run_missing(job.id, site, store, processes, on_progress, on_done)
     return book.get(job.id)
 
@@ -33,21 +38,32 @@ def run_missing(
     with LocalQueue(site, processes) as queue:
         foreman = Foreman(store, MemoryBoard(processes), queue)
         foreman.carry_on(job_id)
-        queue.run(_Overseer(foreman, on_progress, on_done), until_idle=True)
+        queue.run(_Overseer(foreman, store, on_progress, on_done), until_idle=True)
 
 
 class _Overseer:
     """A witness for one job at a terminal: shows what the foreman hears, and gives up at the first failure."""
 
-    def __init__(self, foreman: Foreman, on_progress: OnProgress, on_done: OnStep) -> None:
+    def __init__(self, foreman: Foreman, store: Store, on_progress: OnProgress, on_done: OnStep) -> None:
         self._foreman = foreman
+        self._store = store
+        self._looked_at = 0.0
         self._on_progress = on_progress
         self._on_done = on_done
 
     def began(self, step: Step) -> int:
         return self._foreman.began(step)
 
+    def _raise_if_cancelled(self, job: str) -> None:
+        """`keepmore cancel` in another terminal leaves a marker."""
+        now = time.monotonic()
+        if now - self._looked_at > LOOK_EVERY_S:
+            self._looked_at = now
+            if self._store.exists(keys.cancelled(job)):
+                raise Cancelled(f"job {job} was cancelled; what is done is kept")
+
     def progressed(self, step: Step, progress: Progress) -> None:
+        self._raise_if_cancelled(step.job)
         self._foreman.progressed(step, progress)
         self._on_progress(step, progress)
 

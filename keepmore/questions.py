@@ -11,7 +11,7 @@ from keepmore import keys
 from keepmore.budget import Budget
 from keepmore.errors import JobNotReady, KeepmoreError, NotFound, NotTrainable, SubsetNotFound, TrainingNotFound
 from keepmore.index import Summary
-from keepmore.jobs import Job
+from keepmore.jobs import Job, State
 from keepmore.request import Selection, Training, subset_id, training_id
 from keepmore.steps import Kind, Step
 from keepmore.store import Store
@@ -78,7 +78,8 @@ def ask_for_training(job: Job, store: Store, subset: str, training: Training) ->
     if not summary.evaluation:
         raise NotTrainable(f"job {job.id} has no images to test on; start one with an evaluation dataset or a hold-out")
     name = training_id(subset, training, job.request.evaluation)
-    if name != job.request.training_id:
+    # The job's own training is the job's to do, unless that has been stopped.
+    if name != job.request.training_id or job.state is not State.ACCEPTED:
         store.put(keys.training_request(job.id, name), _json({"subset": subset, "training": asdict(training)}))
         store.delete(keys.training_error(job.id, name))
     return name

@@ -42,6 +42,10 @@ class Queue(Protocol):
         """Stop what is under way of `job`, where that is possible at once, and do not begin more of it."""
         ...
 
+    def depths(self) -> dict[str, int]:
+        """How many steps wait for a worker, by lane."""
+        ...
+
 
 class Witness(Protocol):
     """Hears what becomes of steps."""
@@ -123,7 +127,6 @@ class LocalQueue:
         self._ring()
 
     def depths(self) -> dict[str, int]:
-        """How many steps wait, by lane."""
         return {lane.value: len(pool.waiting) for lane, pool in self._pools.items()}
 
     def stop(self) -> None:

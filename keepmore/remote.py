@@ -5,7 +5,7 @@ from __future__ import annotations
 import tempfile
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -14,7 +14,7 @@ from keepmore.budget import Budget
 from keepmore.client import Client
 from keepmore.desk import parse_reference
 from keepmore.distance import text
-from keepmore.errors import InvalidRequest, from_dict
+from keepmore.errors import InvalidRequest, NothingToRetry, from_dict
 from keepmore.estimates import Question
 from keepmore.request import Request, Selection, Training
 from keepmore.screen import RemoteProgress, Screen
@@ -28,12 +28,17 @@ class RemoteDesk:
     def __init__(self, client: Client) -> None:
         self._client = client
 
+    @property
+    def when_left(self) -> str:
+        return "the job goes on at the service. Follow it"
+
     def start(self, request: Request) -> str:
         return self._client.start(request)["job"]
 
     def work(self, job: str, screen: Screen) -> dict[str, Any]:
-        if self._client.job(job)["state"] in ("failed", "cancelled"):
-            self._client.retry(job)
+        if self._client.job(job)["state"] != "succeeded":
+            with suppress(NothingToRetry):  # it is under way
+                self._client.retry(job)
         with RemoteProgress(screen) as progress:
             ended = self._client.wait(job, progress.show)
         return self._client.report(job) | {"report": self._address(ended["report"])}

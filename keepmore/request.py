@@ -17,6 +17,7 @@ METHODS = ("probe",)
 EFFORTS = range(1, 11)
 # Pillow refuses more than this on its own, so a higher limit would promise what cannot be kept.
 LARGEST_PIXELS = 178_956_970
+MOST_STEPS, MOST_SEEDS = 1_000_000, 1000
 ID_DIGITS = 12
 
 
@@ -61,9 +62,9 @@ class Training:
     def __post_init__(self) -> None:
         if self.method not in METHODS:
             raise InvalidRequest(f"training.method: {self.method!r} is unknown; use {' or '.join(METHODS)}")
-        for name, value in (("steps", self.steps), ("seeds", self.seeds)):
-            if value < 1:
-                raise InvalidRequest(f"training.{name}: {value} is not possible; use at least 1")
+        for name, value, most in (("steps", self.steps, MOST_STEPS), ("seeds", self.seeds, MOST_SEEDS)):
+            if not 1 <= value <= most:
+                raise InvalidRequest(f"training.{name}: {value} is not possible; use 1 to {most:,}")
 
 
 @dataclass(frozen=True, slots=True)

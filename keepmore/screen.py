@@ -92,7 +92,7 @@ class Screen:
         if self.as_json:
             print(json.dumps(found, ensure_ascii=False))
             return
-        title = f"{found['sampled']:,} of {found['listed']:,} images; intervals at {100 * found['rate']:g} %"
+        title = f"{found['sampled']:,} of {found['images']:,} images; intervals at {100 * found['rate']:g} %"
         table = Table(title=title, title_justify="left")
         for name in ("distance", "bytes", "interval", "images that fit", "interval"):
             table.add_column(name, justify="right")
@@ -143,7 +143,7 @@ class Screen:
         self.out.print(
             f"{about['images']:,} images, {about['bytes']:,} bytes, digest {about['digest']}: "
             + (
-                f"{len(problems)} problems, {bad:,} images cannot be relied on"
+                f"{len(problems)} found wrong, {bad:,} images cannot be relied on"
                 if problems
                 else "all there and unchanged"
             )

@@ -12,7 +12,7 @@ from keepmore import keys
 from keepmore.board import Board, Pace
 from keepmore.compress import Progress
 from keepmore.distance import text
-from keepmore.errors import NotFound
+from keepmore.errors import NotFound, QueueUnavailable
 from keepmore.jobs import Job, State
 from keepmore.questions import stage, training_request
 from keepmore.steps import Kind
@@ -94,7 +94,10 @@ def read_json(store: Store, key: str) -> dict[str, Any] | None:
 
 
 def _pace(job: Job, store: Store, board: Board | None) -> Pace:
-    known = board.pace(job.id, Kind.COMPRESS) if board else None
+    try:
+        known = board.pace(job.id, Kind.COMPRESS) if board else None
+    except QueueUnavailable:
+        known = None  # the store says the same, only slower and without a rate
     return known or Pace(sum(parts_progress(store, job.id).values(), Progress()), 0, 0.0)
 
 

@@ -166,8 +166,8 @@ def is_asked(job: Job, step: Step) -> bool:
     return step.kind.lane is Lane.TRAINING and step.part.split("/")[0] != job.request.training_id
 
 
-def error_key(step: Step) -> str:
-    """Where the failure of a step that `is_asked` is written."""
+def error_key(step: Step) -> str | None:
+    """Where the failure of a question beside the job's own request is written; None for steps that answer none."""
     if step.kind is Kind.SELECT:
         return keys.subset_error(step.job, step.part)
-    return keys.training_error(step.job, step.part.split("/")[0])
+    return keys.training_error(step.job, step.part.split("/")[0]) if step.kind.lane is Lane.TRAINING else None

@@ -72,13 +72,18 @@ def _compress(job: Job, step: Step, store: Store, workshop: Workshop) -> bytes:
     return index.to_parquet(table.replace_schema_metadata({PROGRESS: json.dumps(asdict(total)).encode()}))
 
 
-def _compressor(job: Job, store: Store, workshop: Workshop) -> Compressor:
+def _check_codec(job: Job, store: Store) -> None:
+    """Raises JobNotReady where objects would get other names, or other bytes, than those that the job began with."""
     begun_with = json.loads(store.get(keys.listing(job.id)))["codec"]
     if begun_with != codec.CODEC:
         raise JobNotReady(
             f"job {job.id} began with the codec {begun_with} and {codec.CODEC} is installed now; "
             "one job cannot mix them: install the former again and resume, or start a new job"
         )
+
+
+def _compressor(job: Job, store: Store, workshop: Workshop) -> Compressor:
+    _check_codec(job, store)
     request = job.request
     return Compressor(
         store, request.distances, request.effort, request.limits, workshop.decoder, workshop.access, workshop.isolate
@@ -95,6 +100,7 @@ def _index(job: Job, step: Step, store: Store, workshop: Workshop) -> bytes:
 
 
 def _select(job: Job, step: Step, store: Store, workshop: Workshop) -> bytes:
+    _check_codec(job, store)
     budget, selection = subset_request(job, step.part, store)
     return _json(
         subset.write_subsets(
@@ -152,6 +158,7 @@ def _train(job: Job, step: Step, store: Store, workshop: Workshop) -> bytes:
 
 
 def _report(job: Job, step: Step, store: Store, workshop: Workshop) -> bytes:
+    _check_codec(job, store)
     # Imported here because matplotlib would cost every worker of every kind 40 MB.
     from keepmore import report
 

@@ -16,7 +16,7 @@ from typing import Any, cast
 
 import redis
 
-from keepmore.board import FEWEST_STEPS, GRACE_S, STEPS_A_SLOT, Labels, Pace
+from keepmore.board import BUSY_S, FEWEST_STEPS, GRACE_S, STEPS_A_SLOT, Labels, Pace
 from keepmore.compress import Progress
 from keepmore.errors import QueueUnavailable
 from keepmore.steps import Kind, Step
@@ -102,6 +102,15 @@ class RedisBoard:
             pipe.scard(_tries(step))
             return int(pipe.execute()[-1])
 
+    def tries(self, step: Step) -> int:
+        with _explained():
+            return self._redis.scard(_tries(step))
+
+    def busy(self, step: Step) -> bool:
+        with _explained():
+            at = self._redis.zscore(_under_way(step.job), str(step))
+        return at is not None and 0 <= time.time() - at < BUSY_S and self.tries(step) > 0
+
     def seen(self, step: Step) -> None:
         with _explained():
             self._redis.zadd(_under_way(step.job), {str(step): time.time()})
@@ -174,11 +183,6 @@ class RedisBoard:
             found = cast(dict[str, str], self._redis.hgetall(COUNTS))
         decoded = ((json.loads(key), float(value)) for key, value in found.items())
         return {(name, tuple((key, value) for key, value in labels)): amount for (name, labels), amount in decoded}
-
-    def waiting_messages(self, lanes: Iterable[str]) -> dict[str, int]:
-        """How many messages wait in the queue of each lane."""
-        with _explained():
-            return {lane: self._redis.llen(lane) for lane in lanes}
 
     def ping(self) -> None:
         with _explained():

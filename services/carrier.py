@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
+import redis
 from celery import Celery
 from kombu.exceptions import OperationalError
 
@@ -58,6 +59,7 @@ class CeleryQueue:
 
     def __init__(self, app: Celery) -> None:
         self._app = app
+        self._redis = redis.Redis.from_url(app.conf.broker_url, socket_timeout=10, socket_connect_timeout=5)
 
     def submit(self, steps: Iterable[Step]) -> None:
         for step in steps:
@@ -65,6 +67,13 @@ class CeleryQueue:
                 self._app.send_task(RUN_STEP, (step.job, step.kind.value, step.part), queue=step.kind.lane.value)
             except OperationalError as error:
                 raise QueueUnavailable(f"the queue's Redis cannot be reached ({error})") from error
+
+    def depths(self) -> dict[str, int]:
+        """Celery's queues are lists in Redis, named as the lanes."""
+        try:
+            return {lane.value: self._redis.llen(lane.value) for lane in Lane}
+        except redis.RedisError as error:
+            raise QueueUnavailable(f"the queue's Redis cannot be reached ({error})") from error
 
     def cancel(self, job: str) -> None:
         """Nothing to do: every worker looks for the marker of a cancelled job every few seconds."""

@@ -48,6 +48,9 @@ class Relay:
     def cancel(self, job: str) -> None:
         self._queue.cancel(job)
 
+    def depths(self) -> dict[str, int]:
+        return self._queue.depths()
+
     @contextmanager
     def keeping(self) -> Iterator[None]:
         self._keeps = True
@@ -90,6 +93,9 @@ class Crew:
 
     def _do(self, step: Step) -> None:
         with about(step):
+            if self.board.busy(step):
+                log.info("step left alone: another worker is at it")
+                return
             tries = self.foreman.began(step)
             if tries > TRIES:
                 self.foreman.failed(step, lost(step, "killed each time, often for lack of memory"))

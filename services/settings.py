@@ -28,6 +28,10 @@ def load(**given: Any) -> Settings:
         raise InvalidRequest("; ".join(found)) from None  # what was written may be a secret: it is not repeated
     if settings.distributed and not settings.redis.startswith(REDIS_SCHEMES):
         raise InvalidRequest(f"KEEPMORE_REDIS_URL: write it as {' or '.join(REDIS_SCHEMES)}host:port/number")
+    if settings.distributed and "store" not in settings.model_fields_set:
+        raise InvalidRequest(
+            "KEEPMORE_STORE: the distributed service needs one that all of it reaches: s3://bucket/prefix"
+        )
     if settings.site.webhook_secret:
         webhooks.secret_bytes(settings.site.webhook_secret)
     return settings

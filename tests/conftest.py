@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import io
 import json
 import os
 import shutil
 import subprocess
 import sys
+import tarfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -119,6 +121,16 @@ def chromium() -> str:
     if found is None:
         pytest.skip("no chromium is installed")
     return found
+
+
+def tar_file(path: Path, members: dict[str, bytes]) -> Path:
+    """A tar at `path` with these members."""
+    with tarfile.open(path, "w") as archive:
+        for name, data in members.items():
+            member = tarfile.TarInfo(name)
+            member.size = len(data)
+            archive.addfile(member, io.BytesIO(data))
+    return path
 
 
 def digests(report: dict[str, Any]) -> dict[str, str]:

@@ -85,6 +85,15 @@ class Service:
             time.sleep(0.1)
 
 
+def group_lives(group: int) -> bool:
+    """Whether any process of a process group is left."""
+    try:
+        os.killpg(group, 0)
+    except ProcessLookupError:
+        return False
+    return True
+
+
 @contextmanager
 def embedded(folder: Path, **settings: str) -> Iterator[Service]:
     """`keepmore serve` over a folder store, open on loopback."""

@@ -16,6 +16,7 @@ READ, WRITE = "read", "write"
 KEY_PREFIX = "km_"
 FORM = "name:read:sha256 or name:read+write:sha256, several with commas between; `keepmore key NAME` makes one"
 
+_NAME = re.compile(r"[A-Za-z0-9._-]+")
 _ENTRY = re.compile(r"([A-Za-z0-9._-]+):(read|write|read\+write|write\+read):([0-9a-f]{64})")
 _CHALLENGE = {"WWW-Authenticate": 'Bearer realm="keepmore"'}
 
@@ -43,10 +44,10 @@ def parse(written: str) -> tuple[ApiKey, ...]:
 
 def new_key(name: str, scopes: str) -> tuple[str, str]:
     """A new key, and the entry of the setting that lets it in; raises InvalidRequest for a name that cannot be one."""
+    if not _NAME.fullmatch(name):
+        raise InvalidRequest(f"{name!r} cannot be a key's name; use letters, digits, dots, dashes and underscores")
     key = KEY_PREFIX + secrets.token_urlsafe(32)
-    entry = f"{name}:{scopes}:{_sha256(key)}"
-    parse(entry)
-    return key, entry
+    return key, f"{name}:{scopes}:{_sha256(key)}"
 
 
 class Gate:

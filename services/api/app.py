@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from http import HTTPStatus
 from typing import Any
 
@@ -24,7 +24,7 @@ distances, works out which images fit a budget at each, trains a classifier on e
 LOCAL_NAMES = ("localhost", "127.0.0.1", "[::1]")
 
 REFUSALS = {
-    400: "The body is not JSON.",
+    400: "The body is not JSON, or the host is not one of this service.",
     401: "An API key is needed.",
     403: "The key lacks the scope.",
     404: "There is no such thing.",
@@ -32,7 +32,10 @@ REFUSALS = {
     406: "None of the forms asked for is on offer.",
     409: "Not now: the problem names the stage or state that the job is in.",
     413: "The body is too large.",
+    415: "The body is not declared as JSON.",
     422: "The request is wrong; the problem names the field, the value and the remedy.",
+    500: "A defect of the service.",
+    502: "The dataset cannot be read.",
     503: "Store or queue cannot be reached.",
 }
 
@@ -98,26 +101,28 @@ class _BodyLimit:
         if stated.isdigit() and int(stated) > self._limit:
             await self._refusal()(scope, receive, send)
             return
-        received, answered = 0, False
+        received, answered, too_large = 0, False, False
 
         async def counted() -> Message:
-            nonlocal received
+            nonlocal received, too_large
             message = await receive()
             received += len(message.get("body", b""))
             if received > self._limit:
+                too_large = True
                 raise _TooLarge
             return message
 
         async def noted(message: Message) -> None:
             nonlocal answered
+            if too_large and not answered:
+                return  # what the application makes of a body that ends in an error: ours is the better answer
             answered = True
             await send(message)
 
-        try:
+        with suppress(_TooLarge):
             await self._app(scope, counted, noted)
-        except _TooLarge:
-            if not answered:
-                await self._refusal()(scope, receive, send)
+        if too_large and not answered:
+            await self._refusal()(scope, receive, send)
 
     def _refusal(self) -> ASGIApp:
         detail = f"the body is over {self._limit:,} bytes; no request needs more. Name images by a table's URI instead"

@@ -14,7 +14,7 @@ from keepmore.errors import KeepmoreError, QueueUnavailable, StoreError
 from keepmore.foreman import Foreman
 from keepmore.queue import LocalQueue
 from keepmore.site import Site
-from keepmore.steps import Lane, Step
+from keepmore.steps import Step
 from keepmore.store import Store
 from services.board import RedisBoard
 from services.carrier import CeleryQueue, celery_app
@@ -58,7 +58,8 @@ class Distributed:
         self.site = settings.site
         self.store = settings.site.store()
         self.board = RedisBoard(settings.redis)
-        self.foreman = Foreman(self.store, self.board, CeleryQueue(celery_app(settings)))
+        self._queue = CeleryQueue(celery_app(settings))
+        self.foreman = Foreman(self.store, self.board, self._queue)
 
     def __enter__(self) -> Backend:
         return self
@@ -71,7 +72,7 @@ class Distributed:
         self.board.ping()
 
     def depths(self) -> dict[str, int]:
-        return self.board.waiting_messages(lane.value for lane in Lane)
+        return self._queue.depths()
 
 
 class Embedded:

@@ -7,7 +7,7 @@ import json
 import logging
 import socket
 import time
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import suppress
 from typing import Annotated, Any, Literal
 
@@ -17,7 +17,7 @@ from fastapi.responses import StreamingResponse
 from fastapi.sse import EventSourceResponse, ServerSentEvent
 
 from keepmore import index, keys, uris
-from keepmore.errors import InvalidRequest, QueueUnavailable
+from keepmore.errors import InvalidRequest, InvalidUri, QueueUnavailable
 from keepmore.jobs import JobBook, State
 from keepmore.questions import require
 from keepmore.steps import Kind
@@ -78,7 +78,10 @@ async def post_job(
 def _check_webhook(parts: Backend, url: str) -> None:
     if parts.site.webhook_secret is None:
         raise InvalidRequest("webhook: this service cannot sign calls; set KEEPMORE_WEBHOOK_SECRET, or poll instead")
-    place = uris.parse(url)
+    try:
+        place = uris.parse(url)
+    except InvalidUri as error:
+        raise InvalidUri(f"webhook: {error}") from error
     if place.scheme not in uris.DEFAULT_PORTS:
         raise InvalidRequest(f"webhook: {url} is no web address; write https://...")
     if not parts.site.access.private_addresses:
@@ -90,12 +93,17 @@ def _accept(parts: Backend, caller: str, key: str | None, request: Any) -> str:
     book = JobBook(parts.store)
     job_id = None if key is None else idempotency.job_id(parts.store, caller, key, request.as_json())
     job = book.create(request, job_id)
-    try:
-        if job.state is State.ACCEPTED:
-            parts.foreman.start(job.id)
-    except QueueUnavailable as error:  # it is written down: the reconciler starts it once the queue is back
-        log.warning("job accepted while the queue is away", extra={"job": job.id, "reason": error.message})
+    if job.state is State.ACCEPTED:
+        _written_at_least(parts.foreman.start, job.id)
     return job.id
+
+
+def _written_at_least(change: Callable[[str], object], job_id: str) -> None:
+    """Change a job. The store comes first: while the queue is away that has to do, and the reconciler does the rest."""
+    try:
+        change(job_id)
+    except QueueUnavailable as error:
+        log.warning("written down while the queue is away", extra={"job": job_id, "reason": error.message})
 
 
 @router.get("", response_model=JobsOut)
@@ -133,12 +141,18 @@ async def show_job(job_id: str, request: Request, caller: Reader, wait: Wait = 0
     if_none_match = request.headers.get("if-none-match")
     deadline = time.monotonic() + wait
     view = await views.get(job_id)
-    while time.monotonic() < deadline and (if_none_match == view.etag if if_none_match else not view.ended):
+    while time.monotonic() < deadline and (_fits(if_none_match, view.etag) if if_none_match else not view.ended):
         await asyncio.sleep(LOOK_EVERY_S)
         view = await views.get(job_id)
-    if if_none_match == view.etag:
+    if _fits(if_none_match, view.etag):
         return Response(status_code=304, headers=_headers(view))
     return _answer(view, 200, {})
+
+
+def _fits(if_none_match: str | None, etag: str) -> bool:
+    """RFC 9110, section 13.1.2: a list, compared weakly, because proxies that compress weaken what passes them."""
+    known = [part.strip().removeprefix("W/") for part in (if_none_match or "").split(",")]
+    return etag in known or known == ["*"]
 
 
 def _answer(view: View, status: int, headers: dict[str, str]) -> Response:
@@ -170,14 +184,14 @@ async def follow_job(
 @router.post("/{job_id}/cancel", response_model=JobOut)
 async def cancel_job(job_id: str, caller: Writer, parts: Parts, views: JobViews) -> Response:
     """Stop a job within seconds. What is done is kept; `retry` goes on with it."""
-    await run_in_threadpool(parts.foreman.cancel, job_id)
+    await run_in_threadpool(_written_at_least, parts.foreman.cancel, job_id)
     return await _changed(job_id, views)
 
 
 @router.post("/{job_id}/retry", status_code=202, response_model=JobOut)
 async def retry_job(job_id: str, caller: Writer, parts: Parts, views: JobViews) -> Response:
     """Go on with a job that failed or was cancelled: only what is missing is done."""
-    await run_in_threadpool(parts.foreman.retry, job_id)
+    await run_in_threadpool(_written_at_least, parts.foreman.retry, job_id)
     changed = await _changed(job_id, views)
     changed.status_code = 202
     return changed

@@ -41,6 +41,12 @@ STATUSES: dict[type[KeepmoreError], HTTPStatus] = {
 }
 
 
+MALFORMED = {
+    "malformed_json": HTTPStatus.BAD_REQUEST,
+    "unsupported_media_type": HTTPStatus.UNSUPPORTED_MEDIA_TYPE,
+}
+
+
 class Refused(Exception):
     """A refusal that is HTTP's alone: no key, no such page, a body that is too large."""
 
@@ -86,7 +92,7 @@ def install(app: FastAPI) -> None:
         assert isinstance(error, RequestValidationError)
         found = [_field_error(item) for item in error.errors()]
         detail = "; ".join(f"{item['field']}: {item['message']}" for item in found)
-        status = HTTPStatus.BAD_REQUEST if found[0]["code"] == "malformed_json" else HTTPStatus.UNPROCESSABLE_ENTITY
+        status = MALFORMED.get(found[0]["code"], HTTPStatus.UNPROCESSABLE_ENTITY)
         return problem(status, found[0]["code"], detail, errors=found)
 
     async def of_http(request: Request, error: Exception) -> JSONResponse:
@@ -134,6 +140,9 @@ def _field_error(item: Any) -> dict[str, Any]:
     if kind == "json_invalid":
         why = item.get("ctx", {}).get("error", "")
         return {"field": "body", "code": "malformed_json", "message": f"not JSON ({why}); send one JSON object"}
+    if kind == "model_attributes_type" and isinstance(item.get("input"), bytes | str) and not place:
+        message = "send the body as JSON, with the header Content-Type: application/json"
+        return {"field": "body", "code": "unsupported_media_type", "message": message}
     if kind == "extra_forbidden":
         return {
             "field": name,

@@ -15,7 +15,6 @@ from keepmore.errors import InvalidRequest, UnsupportedDataset
 from keepmore.request import Evaluation, Limits, Request, Selection, Training
 
 LARGEST = budgets.LARGEST_BYTES
-LARGEST_COUNT = 1_000_000
 
 Distance = Annotated[
     float,
@@ -91,8 +90,8 @@ class TrainingIn(Strict):
     model: str = Field("mobilenet_v2", max_length=200)
     weights: str = Field("default", max_length=4096)
     method: Literal["probe"] = "probe"
-    steps: int = Field(300, json_schema_extra={"minimum": 1, "maximum": LARGEST_COUNT})
-    seeds: int = Field(3, json_schema_extra={"minimum": 1, "maximum": 1000})
+    steps: int = Field(300, json_schema_extra={"minimum": 1, "maximum": requests.MOST_STEPS})
+    seeds: int = Field(3, json_schema_extra={"minimum": 1, "maximum": requests.MOST_SEEDS})
 
     def record(self) -> Training:
         if not self.weights.isidentifier():
@@ -215,6 +214,7 @@ class JobOut(BaseModel):
     subset: dict[str, Any] | None
     report: str | None
     links: dict[str, Any]
+    index: dict[str, Any] | None = None
 
 
 class JobsOut(BaseModel):

@@ -11,13 +11,13 @@ from fastapi.responses import JSONResponse, StreamingResponse
 
 from keepmore import keys, manifest
 from keepmore.distance import text
-from keepmore.errors import JobNotReady, SubsetNotFound
+from keepmore.errors import JobNotReady, SubsetNotFound, from_dict
 from keepmore.jobs import Job
 from keepmore.questions import ask_for_subset, require, stage, subset_request
-from keepmore.status import subsets
+from keepmore.status import read_json, subsets
 from keepmore.steps import Kind
 from keepmore.store import Store
-from services.api.answers import answer
+from services.api.answers import OWN, answer
 from services.api.deps import Book, Objects, Parts, Reader, Wait, Writer
 from services.api.negotiation import preferred
 from services.api.schemas import SubsetIn, SubsetOut, SubsetsOut, budget_of
@@ -27,7 +27,6 @@ router = APIRouter(prefix="/v1/jobs/{job_id}/subsets", tags=["subsets"])
 
 # Media types of a manifest and the suffixes that `keepmore.manifest` knows them by; the first is the default.
 FORMS = {"application/vnd.apache.parquet": ".parquet", "application/x-ndjson": ".ndjson", "text/csv": ".csv"}
-OWN = "own"  # instead of its id: the subset that the job itself asked for
 
 
 @router.post("", status_code=201, response_model=SubsetOut, responses={202: {"model": SubsetOut}})
@@ -100,7 +99,10 @@ def show_manifest(
     job, subset = _known(book.get, job_id, subset, store)
     key = keys.manifest(job.id, subset, _distance(job, distance))
     if not store.exists(keys.subset(job.id, subset)):
-        require(job, store, Kind.SELECT) if subset == job.request.subset_id else None
+        if subset == job.request.subset_id:
+            require(job, store, Kind.SELECT)
+        if failed := read_json(store, keys.subset_error(job.id, subset)):
+            raise from_dict(failed)
         raise JobNotReady(f"subset {subset} of job {job.id} is not made yet; ask again soon", stage=stage(job, store))
     streamed = manifest.EXPORTS[FORMS[kind]](store.open(key))
     name = f"{job.id}-{subset}-{distance}{FORMS[kind]}"

@@ -101,6 +101,19 @@ def test_tries_count_until_the_step_is_finished(board: Board, job: str) -> None:
     assert board.begin(step) == 1
 
 
+def test_a_step_that_somebody_works_on_is_busy(board: Board, job: str) -> None:
+    """Else a message that comes twice has two workers do the same, and counts as a death."""
+    board.offer(_steps(job, 1))
+    (step,) = board.take(job)
+    assert (board.busy(step), board.tries(step)) == (False, 0)
+    board.begin(step)
+    assert (board.busy(step), board.tries(step)) == (True, 1)
+    board.push(step)
+    assert (board.busy(step), board.tries(step)) == (False, 1)
+    board.finish(step)
+    assert (board.busy(step), board.tries(step)) == (False, 0)
+
+
 def test_silent_steps_are_found_and_live_ones_are_not(board: Board, job: str) -> None:
     """Else a lost message hangs its job, or a long step is done twice."""
     board.offer(_steps(job, 2))

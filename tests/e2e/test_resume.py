@@ -21,6 +21,7 @@ from keepmore import keys
 from keepmore.jobs import JobBook, State
 from keepmore.store import FolderStore
 from tests.conftest import Command, digests
+from tests.service import group_lives
 
 Ran = Callable[..., dict[str, Any]]
 
@@ -100,6 +101,25 @@ def test_ctrl_c_stops_at_once_and_prints_how_to_go_on(keepmore: Command, sample:
     assert keepmore("resume", resume.split()[0]).returncode == 0
 
 
+def test_a_job_that_is_cancelled_from_elsewhere_stops_and_can_go_on(
+    keepmore: Command, ran: Ran, sample: Path, tmp_path: Path
+) -> None:
+    """Else the only way to stop a job is to find its process."""
+    process = _started(["run", str(sample / "train"), "--distances", "0,2,4,6,8,10,15,20"], tmp_path / "store")
+    while not list((tmp_path / "store").glob("work/*/listing.json")):
+        time.sleep(0.05)
+    job = _only_job(tmp_path / "store")
+    assert keepmore("cancel", job).returncode == 0
+    begun = time.monotonic()
+    _, err = process.communicate(timeout=30)
+    assert time.monotonic() - begun < 10
+    assert process.returncode == 1
+    assert "was cancelled" in err
+    assert f"keepmore resume {job}" in err
+    assert ran("show", job)["state"] == State.CANCELLED
+    assert ran("resume", job)["index"]["compressed"] == 48
+
+
 def test_workers_end_with_their_parent(sample: Path, tmp_path: Path) -> None:
     """Else every crash of the command leaves processes that use the machine for ever."""
     process = _started(["run", str(sample / "train"), "--distances", "0,2,4,6,8,10"], tmp_path / "store")
@@ -108,17 +128,9 @@ def test_workers_end_with_their_parent(sample: Path, tmp_path: Path) -> None:
     process.kill()
     process.communicate()
     deadline = time.monotonic() + 30
-    while _alive_in_group(process.pid) and time.monotonic() < deadline:
+    while group_lives(process.pid) and time.monotonic() < deadline:
         time.sleep(0.1)
-    assert not _alive_in_group(process.pid)
-
-
-def _alive_in_group(group: int) -> bool:
-    try:
-        os.killpg(group, 0)
-    except ProcessLookupError:
-        return False
-    return True
+    assert not group_lives(process.pid)
 
 
 def test_a_worker_that_dies_costs_a_retry_and_nothing_else(ran: Ran, sample: Path, tmp_path: Path) -> None:

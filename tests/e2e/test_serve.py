@@ -14,7 +14,7 @@ from minio import Minio
 
 from tests.conftest import digests, installed_command
 from tests.servers import S3Server
-from tests.service import BIN, Service, embedded
+from tests.service import BIN, Service, embedded, group_lives
 
 ASKED = {"distances": [0, 2, 4, 6, 8, 10], "budget": {"as_distance": 10, "fraction": 0.5}}
 WORDS = ["--distances", "0,2,4,6,8,10", "--budget", "as:10*0.5"]
@@ -57,17 +57,9 @@ def test_a_service_ends_when_it_is_told_to_and_leaves_no_process(sample: Path, t
         assert process.wait(30) in (0, -signal.SIGTERM)
         assert time.monotonic() - begun < 10
         deadline = time.monotonic() + 10
-        while _alive(process.pid):
+        while group_lives(process.pid):
             assert time.monotonic() < deadline
             time.sleep(0.1)
-
-
-def _alive(group: int) -> bool:
-    try:
-        os.killpg(group, 0)
-    except ProcessLookupError:
-        return False
-    return True
 
 
 def test_a_run_from_s3_to_s3_keeps_the_same_images(sample: Path, tmp_path: Path, s3: S3Server) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import signal
 import threading
 import time
@@ -14,6 +15,7 @@ from typing import Any
 
 import pytest
 import redis
+import urllib3
 from minio import Minio
 from standardwebhooks.webhooks import Webhook
 
@@ -326,6 +328,35 @@ def test_logs_and_metrics_tell_what_the_workers_did(service: Service, dataset: s
         assert f"keepmore_{name}{{" in metrics
     assert 'keepmore_queue_depth{lane="compress"}' in metrics
     assert "keepmore_requests_total" in metrics
+
+
+def test_while_redis_is_away_jobs_are_written_down_and_done_later(
+    service: Service, dataset: str, undisturbed: dict[str, str]
+) -> None:
+    """Else an outage of the queue loses jobs that were accepted, or shows none of those that there are."""
+    assert service.redis is not None
+    os.kill(service.redis.pid, signal.SIGSTOP)
+    try:
+        patient = Client(service.url, service.api_key, retries=urllib3.Retry(0))
+        job = patient.start({"dataset": dataset, **ASKED})["job"]
+        assert patient.job(job)["state"] == "accepted"
+    finally:
+        os.kill(service.redis.pid, signal.SIGCONT)
+    service.client.wait(job, timeout_s=180)
+    assert digests(service.client.report(job)) == undisturbed
+
+
+def test_an_outage_of_the_store_costs_only_time(service: Service, sample: Path, undisturbed: dict[str, str]) -> None:
+    """Else a store that restarts fails every job that runs."""
+    assert service.s3 is not None
+    fresh = _uploaded(service, sample / "train", "outage")
+    job = service.client.start({"dataset": fresh, **ASKED})["job"]
+    _compressing(service.client, job)
+    os.kill(service.s3.pid, signal.SIGSTOP)
+    time.sleep(5)
+    os.kill(service.s3.pid, signal.SIGCONT)
+    service.client.wait(job, timeout_s=180)
+    assert digests(service.client.report(job)) == undisturbed
 
 
 def test_files_of_the_machine_are_out_of_reach(service: Service) -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import io
 import json
 import os
 import tarfile
@@ -24,6 +23,7 @@ from keepmore.errors import (
     UnreadableImage,
     UnsupportedDataset,
 )
+from tests.conftest import tar_file
 
 PIXEL = b"bytes of a picture"
 
@@ -43,15 +43,6 @@ def _tree(root: Path, *names: str) -> Path:
         (root / name).parent.mkdir(parents=True, exist_ok=True)
         (root / name).write_bytes(PIXEL + name.encode())
     return root
-
-
-def _tar(path: Path, members: dict[str, bytes]) -> Path:
-    with tarfile.open(path, "w") as archive:
-        for name, data in members.items():
-            member = tarfile.TarInfo(name)
-            member.size = len(data)
-            archive.addfile(member, io.BytesIO(data))
-    return path
 
 
 def test_a_folder_is_listed_by_path_with_its_first_folder_as_label(tmp_path: Path) -> None:
@@ -109,7 +100,7 @@ def test_odd_names_survive_the_way_through_a_uri(tmp_path: Path, name: str) -> N
     entries, _ = _listed(_tree(tmp_path / "d", f"a/{name}"))
     assert entries[0].path == f"a/{name}"
     assert _read(entries[0]) == PIXEL + f"a/{name}".encode()
-    tar, _ = _listed(_tar(tmp_path / "d.tar", {f"a/{name}": PIXEL}))
+    tar, _ = _listed(tar_file(tmp_path / "d.tar", {f"a/{name}": PIXEL}))
     assert tar[0].path == f"a/{name}"
     assert _read(tar[0]) == PIXEL
 
@@ -128,7 +119,7 @@ def test_a_name_that_is_not_utf8_is_kept(tmp_path: Path) -> None:
 def test_a_tar_is_a_tree(tmp_path: Path) -> None:
     """Else a packed dataset has other labels, or another order, than the folder it was made from."""
     members = {"./b/2.jpg": b"two", "a/1.jpg": b"one", "a/.x.jpg": b"", "../up.jpg": b"", "notes.txt": b""}
-    entries, skipped = _listed(_tar(tmp_path / "d.tar", members))
+    entries, skipped = _listed(tar_file(tmp_path / "d.tar", members))
     assert [(e.path, e.label, e.size, _read(e)) for e in entries] == [
         ("a/1.jpg", "a", 3, b"one"),
         ("b/2.jpg", "b", 3, b"two"),
@@ -147,7 +138,7 @@ def test_webdataset_labels(tmp_path: Path) -> None:
         "sub/3.json": json.dumps({"label": "cat", "more": 1}).encode(),
         "4.jpg": b"d",
     }
-    entries, _ = _listed(_tar(tmp_path / "d.tar", members))
+    entries, _ = _listed(tar_file(tmp_path / "d.tar", members))
     assert [(e.path, e.label) for e in entries] == [
         ("0001.jpg", "7"),
         ("0002.jpg", "dog"),
@@ -159,14 +150,14 @@ def test_webdataset_labels(tmp_path: Path) -> None:
 def test_a_stray_label_file_takes_no_labels_away(tmp_path: Path) -> None:
     """Else one metadata file in a packed folder makes every image unlabelled, and nothing can be trained."""
     members = {"cat/1.jpg": b"a", "dog/2.jpg": b"b", "dog/2.json": b'{"width": 1}', "meta.json": b"[not json"}
-    entries, skipped = _listed(_tar(tmp_path / "d.tar", members))
+    entries, skipped = _listed(tar_file(tmp_path / "d.tar", members))
     assert [e.label for e in entries] == ["cat", "dog"]
     assert skipped == {"label without an image": 1}
 
 
 def test_a_damaged_tar_loses_nothing_in_silence(tmp_path: Path) -> None:
     """Else half of an archive vanishes from a job, and is deleted as "not kept"."""
-    tar = _tar(tmp_path / "d.tar", {f"a/{n}.jpg": b"x" * 600 for n in range(6)})
+    tar = tar_file(tmp_path / "d.tar", {f"a/{n}.jpg": b"x" * 600 for n in range(6)})
     whole = tar.read_bytes()
     for broken in (whole[:4608] + b"?" + whole[4609:], whole[: 3 * 1536 + 100]):
         tar.write_bytes(broken)
@@ -201,11 +192,11 @@ def test_broken_tars_are_named(tmp_path: Path) -> None:
     bad.write_bytes(b"this is no tar" * 100)
     with pytest.raises(UnsupportedDataset, match=r"bad\.tar: not an uncompressed tar"):
         _listed(bad)
-    twice = _tar(tmp_path / "twice.tar", {"a/1.jpg": b"1", "./a/1.jpg": b"2"})
+    twice = tar_file(tmp_path / "twice.tar", {"a/1.jpg": b"1", "./a/1.jpg": b"2"})
     with pytest.raises(DuplicateImage, match=r"a/1\.jpg is there twice"):
         _listed(twice)
     with pytest.raises(InvalidTable, match=r"0\.json: not readable as a label"):
-        _listed(_tar(tmp_path / "label.tar", {"0.jpg": b"", "0.json": b"{"}))
+        _listed(tar_file(tmp_path / "label.tar", {"0.jpg": b"", "0.json": b"{"}))
 
 
 @pytest.mark.parametrize("kind", ["csv", "jsonl", "parquet"])
@@ -308,7 +299,7 @@ def test_a_dataset_that_changed_since_it_was_listed_is_noticed(tmp_path: Path) -
     for entry, message in zip(entries, ("had 23 bytes when it was listed and has 5 now", "is gone"), strict=True):
         with pytest.raises(DatasetChanged, match=f"{message}.*resume the job"):
             _read(entry)
-    tar, _ = _listed(_tar(tmp_path / "d.tar", {"1.jpg": b"one"}))
+    tar, _ = _listed(tar_file(tmp_path / "d.tar", {"1.jpg": b"one"}))
     os.utime(tmp_path / "d.tar", (1, 1))
     with pytest.raises(DatasetChanged, match="modified after it was listed"):
         _read(tar[0])

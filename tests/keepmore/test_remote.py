@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import io
 import json
 import random
 import secrets
-import tarfile
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import replace
@@ -34,6 +32,7 @@ from keepmore.errors import (
     UnreadableImage,
     UnsupportedDataset,
 )
+from tests.conftest import tar_file
 from tests.proxy import proxied
 from tests.servers import S3Server, WebServer, web
 
@@ -84,15 +83,6 @@ def _tree(root: Path, names: list[str]) -> Path:
         (root / name).parent.mkdir(parents=True, exist_ok=True)
         (root / name).write_bytes(b"bytes of " + name.encode())
     return root
-
-
-def _tar(path: Path, members: dict[str, bytes]) -> Path:
-    with tarfile.open(path, "w") as archive:
-        for name, data in members.items():
-            member = tarfile.TarInfo(name)
-            member.size = len(data)
-            archive.addfile(member, io.BytesIO(data))
-    return path
 
 
 def _table(path: Path, rows: list[tuple[str, str]]) -> Path:
@@ -168,7 +158,7 @@ def test_a_tar_elsewhere(tmp_path: Path, where: str, site: WebServer, upload: Up
     """Else a packed dataset has to be copied to a disk first."""
     members = {f"{n % 3}/{n}.jpg": random.Random(n).randbytes(n * 1000) for n in range(40)}
     members |= {"odd/a#b&path=%20.jpg": b"odd", "notes.txt": b""}
-    local = _tar(tmp_path / "d.tar", members)
+    local = tar_file(tmp_path / "d.tar", members)
     uri = upload(local) if where == "s3" else f"{site.url}/d.tar"
     entries, skipped = _listed(uri, access)
     expected, _ = _listed(local.as_uri(), access)
@@ -214,7 +204,7 @@ def test_tables_elsewhere(tmp_path: Path, kind: str, where: str, upload: Upload,
 
 def test_a_tar_needs_a_server_with_ranges(tmp_path: Path) -> None:
     """Else reading one image of a tar means fetching all of it, every time."""
-    _tar(tmp_path / "d.tar", {"a/1.jpg": b"1"})
+    tar_file(tmp_path / "d.tar", {"a/1.jpg": b"1"})
     with web(tmp_path, ranges=False) as site, pytest.raises(UnsupportedDataset, match="HTTP ranges"):
         _listed(f"{site.url}/d.tar", Access())
 
@@ -248,19 +238,19 @@ def test_a_remote_dataset_that_changed_is_noticed(
         with pytest.raises(DatasetChanged, match=f"{message}.*resume the job"):
             _read([entry], access)
 
-    _tar(tmp_path / "d.tar", {"a/1.jpg": b"1", "a/2.jpg": bytes(300_000)})
+    tar_file(tmp_path / "d.tar", {"a/1.jpg": b"1", "a/2.jpg": bytes(300_000)})
     in_s3, on_web = upload(tmp_path / "d.tar"), f"{site.url}/d.tar"
     for uri in (in_s3, on_web):
         first, second = _listed(uri, access)[0]
         with SourceReader(1_000_000, access) as reader:
             assert reader.read(first.uri, first.size, first.version) == b"1"
-            _tar(tmp_path / "d.tar", {"a/1.jpg": b"2", "a/2.jpg": b"\1" * 300_000})
+            tar_file(tmp_path / "d.tar", {"a/1.jpg": b"2", "a/2.jpg": b"\1" * 300_000})
             bucket.put(in_s3.removeprefix(f"s3://{s3.bucket}/"), (tmp_path / "d.tar").read_bytes())
             with pytest.raises(DatasetChanged, match="was modified after it was listed"):
                 reader.read(second.uri, second.size, second.version)
         with pytest.raises(DatasetChanged, match="was modified after it was listed"):
             _read([first], access)
-        _tar(tmp_path / "d.tar", {"a/1.jpg": b"1", "a/2.jpg": bytes(300_000)})
+        tar_file(tmp_path / "d.tar", {"a/1.jpg": b"1", "a/2.jpg": bytes(300_000)})
     (tmp_path / "d.tar").unlink()
     with pytest.raises(DatasetChanged, match="is gone"):
         _read([first], access)
@@ -324,7 +314,7 @@ def test_a_lost_connection_fails_the_step_and_no_image(
     tmp_path: Path, where: str, s3: S3Server, site: WebServer
 ) -> None:
     """Else an outage writes a thousand sound images into the errors list, and they are never kept."""
-    _tar(tmp_path / "d.tar", {f"{n}.jpg": random.Random(n).randbytes(200_000) for n in range(10)})
+    tar_file(tmp_path / "d.tar", {f"{n}.jpg": random.Random(n).randbytes(200_000) for n in range(10)})
     _embedded(tmp_path / "d.parquet", 40, 40_000)
     Bucket(s3.endpoint, s3.bucket).put("lost/d.tar", (tmp_path / "d.tar").read_bytes())
     Bucket(s3.endpoint, s3.bucket).put("lost/d.parquet", (tmp_path / "d.parquet").read_bytes())
@@ -352,7 +342,7 @@ def test_a_lost_connection_fails_the_step_and_no_image(
 
 def test_reading_in_order_takes_few_requests(tmp_path: Path, site: WebServer) -> None:
     """Else every image of a tar costs a round trip, and a job over the web takes days."""
-    _tar(tmp_path / "d.tar", {f"{n:03d}.jpg": random.Random(n).randbytes(50_000) for n in range(200)})
+    tar_file(tmp_path / "d.tar", {f"{n:03d}.jpg": random.Random(n).randbytes(50_000) for n in range(200)})
     entries, _ = _listed(f"{site.url}/d.tar", Access())
     assert len(site.asked) < 20
     site.asked.clear()

@@ -31,15 +31,17 @@ Ask = Callable[..., Reply]
 
 
 def asking(service: Service) -> Ask:
-    """Sends a request as any client would, with nothing retried; a dict goes as JSON, bytes as they are."""
+    """Sends a request as any client would, with nothing retried: a dict as JSON, bytes as they are, others in chunks."""
     http = urllib3.PoolManager()
 
     def ask(method: str, path: str, body: Any = None, **headers: str) -> Reply:
-        data = body if body is None or isinstance(body, bytes) else json.dumps(body).encode()
+        data = json.dumps(body).encode() if isinstance(body, dict) else body
         sent = {name.replace("_", "-"): value for name, value in headers.items()}
         if body is not None:
             sent.setdefault("Content-Type", "application/json")
-        answer = http.request(method, service.url + path, body=data, headers=sent, retries=False, timeout=120)
+        answer = http.request(
+            method, service.url + path, body=data, headers=sent, retries=False, timeout=120, redirect=False
+        )
         return Reply(answer.status, {k.lower(): v for k, v in answer.headers.items()}, answer.data)
 
     return ask

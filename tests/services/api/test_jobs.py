@@ -61,6 +61,7 @@ def test_polling_costs_nothing_while_nothing_changes(ask: Ask, job: str) -> None
     assert ask("GET", f"/v1/jobs/{job}?wait=2", If_None_Match=reply.headers["etag"]).status == 304
     assert time.monotonic() - begun > 1.5
     assert ask("GET", f"/v1/jobs/{job}", If_None_Match='"another"').status == 200
+    assert ask("GET", f"/v1/jobs/{job}", If_None_Match=f'"another", W/{reply.headers["etag"]}').status == 304
 
 
 def test_an_idempotency_key_names_one_job(ask: Ask, sample: Path) -> None:
@@ -199,6 +200,7 @@ def test_a_cancelled_job_says_so_and_goes_on_when_retried(ask: Ask, sample: Path
     cancelled = ask("POST", f"/v1/jobs/{job}/cancel")
     assert (cancelled.status, cancelled.json["state"]) == (200, "cancelled")
     assert ask("GET", f"/v1/jobs/{job}?wait=5").json["state"] == "cancelled"
+    assert ask("POST", f"/v1/jobs/{job}/cancel").status == 200
     again = ask("POST", f"/v1/jobs/{job}/retry")
     assert (again.status, again.json["state"]) == (202, "accepted")
     assert _ended(ask, job)["state"] == "succeeded"

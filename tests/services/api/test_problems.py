@@ -9,7 +9,9 @@ from typing import Any
 import pytest
 
 from keepmore import errors
+from keepmore.budget import BytesBudget
 from keepmore.errors import KeepmoreError
+from keepmore.request import Selection, subset_id
 from services.api.problems import status_of
 from tests.service import embedded
 from tests.services.api.conftest import Ask, asking
@@ -47,6 +49,8 @@ BAD_BODIES = [
     ({"evaluation": {"holdout": 1.5}}, 422, "invalid_request", "1.5"),
     ({"training": {"model": "mobilenet_v2"}}, 422, "invalid_request", "nothing to test on"),
     ({"training": {"method": "magic"}, "evaluation": {"holdout": 0.2}}, 422, "invalid_request", "training.method"),
+    ({"training": {"steps": 2_000_000_000}, "evaluation": {"holdout": 0.2}}, 422, "invalid_request", "training.steps"),
+    ({"training": {"seeds": 0}, "evaluation": {"holdout": 0.2}}, 422, "invalid_request", "training.seeds"),
     ({"training": {"weights": "/etc/passwd"}, "evaluation": {"holdout": 0.2}}, 422, "invalid_request", "a path"),
     ({"webhook": "https://example.org/hook"}, 422, "invalid_request", "KEEPMORE_WEBHOOK_SECRET"),
 ]
@@ -102,9 +106,17 @@ def test_a_body_that_is_not_json(ask: Ask) -> None:
 def test_a_huge_body_is_refused_whether_its_length_is_told_or_not(ask: Ask) -> None:
     """Else one caller takes the memory of the service from all the others."""
     huge = json.dumps(GOOD | {"dataset": "x" * 10_000_000}).encode()
-    reply = ask("POST", "/v1/jobs", huge)
-    assert (reply.status, reply.json["code"]) == (413, "body_too_large")
-    assert "1,000,000 bytes" in reply.json["detail"]
+    for body in (huge, iter([huge[:500_000]] * 20)):
+        reply = ask("POST", "/v1/jobs", body)
+        assert (reply.status, reply.json["code"]) == (413, "body_too_large")
+        assert "1,000,000 bytes" in reply.json["detail"]
+
+
+def test_a_body_of_another_kind_is_told_what_is_missing(ask: Ask) -> None:
+    """Else curl's default, a form, gets an answer about dictionaries."""
+    reply = ask("POST", "/v1/jobs", json.dumps(GOOD).encode(), Content_Type="application/x-www-form-urlencoded")
+    assert (reply.status, reply.json["code"]) == (415, "unsupported_media_type")
+    assert "Content-Type: application/json" in reply.json["detail"]
 
 
 def test_a_manifest_before_it_exists_tells_the_stage(ask: Ask, waiting: str) -> None:
@@ -125,6 +137,9 @@ def test_questions_that_a_job_cannot_answer(ask: Ask, job: str) -> None:
         assert reply.json["code"] in ("subset_not_found", "training_not_found", "no_such_page")
     small = ask("POST", f"/v1/jobs/{job}/subsets", {"budget": 10})
     assert (small.status, small.json["code"]) == (422, "budget_too_small")
+    name = subset_id(BytesBudget(10), Selection())
+    for path in (f"subsets/{name}", f"subsets/{name}/4"):
+        assert ask("GET", f"/v1/jobs/{job}/{path}").json["code"] == "budget_too_small"
     unknown = ask("POST", f"/v1/jobs/{job}/subsets", {"budget": {"as_distance": 6}})
     assert (unknown.status, unknown.json["code"]) == (422, "invalid_request")
     ended = ask("POST", f"/v1/jobs/{job}/cancel")
