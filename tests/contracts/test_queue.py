@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import os
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -13,12 +14,15 @@ import pytest
 from keepmore import keys
 from keepmore.compress import Progress
 from keepmore.errors import DatasetNotFound, KeepmoreError
-from keepmore.jobs import Job, JobBook
-from keepmore.queue import LocalQueue
+from keepmore.jobs import Job, JobBook, State
+from keepmore.queue import LocalQueue, Queue
 from keepmore.request import Request
 from keepmore.site import Site
 from keepmore.steps import Kind, Step
 from keepmore.store import FolderStore
+from services.carrier import CeleryQueue, celery_app
+from services.settings import Settings
+from tests.service import Service
 
 
 @dataclass
@@ -59,6 +63,80 @@ def queue(store: FolderStore) -> Iterator[LocalQueue]:
 
 def _job(store: FolderStore, dataset: Path, distances: tuple[float, ...] = (4,)) -> Job:
     return JobBook(store).create(Request(dataset.as_uri(), distances))
+
+
+@dataclass
+class Carried:
+    """A queue whose steps are run, and the store that they write to."""
+
+    queue: Queue
+    store: FolderStore
+    settle: Callable[[], None]
+
+
+@pytest.fixture(params=["local", "celery"])
+def carried(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Carried]:
+    if request.param == "local":
+        store = FolderStore(tmp_path / "store")
+        with LocalQueue(Site(str(store.root)), processes=2) as local:
+            yield Carried(local, store, lambda: local.run(Told(local), until_idle=True))
+        return
+    redis_url, store = request.getfixturevalue("worker")
+    celery = CeleryQueue(celery_app(Settings(redis_url=redis_url, store=str(store.root))))
+    yield Carried(celery, store, lambda: None)
+
+
+@pytest.fixture(scope="module")
+def worker(redis_url: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[str, FolderStore]]:
+    """A Celery worker of the lanes control and compress, over a folder."""
+    folder = tmp_path_factory.mktemp("worker")
+    settings = {"KEEPMORE_STORE": str(folder / "store"), "KEEPMORE_ALLOWED_SOURCES": "file:///"}
+    environment = {**os.environ, **settings, "KEEPMORE_REDIS_URL": redis_url}
+    service = Service("", environment, folder)
+    try:
+        service.start_worker("worker", "control,compress")
+        yield redis_url, FolderStore(folder / "store")
+    finally:
+        service.stop("worker")
+
+
+def _until(found: Callable[[], bool]) -> None:
+    deadline = time.monotonic() + 60
+    while not found():
+        assert time.monotonic() < deadline
+        time.sleep(0.05)
+
+
+def test_any_queue_has_a_step_done_however_often_it_is_submitted(carried: Carried, sample: Path) -> None:
+    """Else a job hangs for ever, or a message that comes twice breaks it."""
+    step = Step(_job(carried.store, sample / "test").id, Kind.LIST)
+    carried.queue.submit([step, step])
+    carried.queue.submit([step])
+    carried.settle()
+    _until(lambda: carried.store.exists(step.output))
+
+
+def test_any_queue_tells_how_much_waits(carried: Carried, sample: Path) -> None:
+    """Else nobody knows that a lane has no worker, and its steps are submitted again and again."""
+    assert set(carried.queue.depths()) == {"control", "compress", "training"}
+    job = _job(carried.store, sample / "test")
+    before = carried.queue.depths()["training"]
+    carried.queue.submit([Step(job.id, Kind.FEATURES, "abc/4")])
+    if isinstance(carried.queue, CeleryQueue):  # nobody takes this lane; the local pool takes all
+        assert carried.queue.depths()["training"] == before + 1
+    carried.queue.cancel(job.id)
+
+
+def test_any_queue_has_a_failure_written_down(carried: Carried, tmp_path: Path) -> None:
+    """Else a job that cannot be done looks like one that takes long."""
+    job = _job(carried.store, tmp_path / "nowhere")
+    step = Step(job.id, Kind.LIST)
+    carried.queue.submit([step])
+    if isinstance(carried.queue, CeleryQueue):
+        _until(lambda: JobBook(carried.store).get(job.id).state is State.FAILED)
+    else:
+        carried.settle()
+    assert not carried.store.exists(step.output)
 
 
 def test_a_submitted_step_is_done(store: FolderStore, queue: LocalQueue, sample: Path) -> None:

@@ -31,7 +31,7 @@ Ask = Callable[..., Reply]
 
 
 def asking(service: Service) -> Ask:
-    """Sends a request as any client would, with nothing retried: a dict as JSON, bytes as they are, others in chunks."""
+    """Sends a request as any client would, nothing retried: a dict as JSON, bytes as they are, others in chunks."""
     http = urllib3.PoolManager()
 
     def ask(method: str, path: str, body: Any = None, **headers: str) -> Reply:
