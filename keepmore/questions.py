@@ -28,7 +28,10 @@ def subset_request(job: Job, name: str, store: Store) -> tuple[Budget | None, Se
     """What the subset `name` was asked to be; raises SubsetNotFound."""
     if name == job.request.subset_id:
         return job.request.budget, job.request.selection
-    written = _asked(store, keys.subset_request(job.id, name), SubsetNotFound(f"job {job.id} has no subset {name}"))
+    unknown = SubsetNotFound(f"job {job.id} has no subset {name[:64]!r}; `keepmore show {job.id}` lists them")
+    if not _may_be_id(name):
+        raise unknown
+    written = _asked(store, keys.subset_request(job.id, name), unknown)
     return budgets.from_json(written["budget"]), Selection(**written["selection"])
 
 
@@ -36,9 +39,16 @@ def training_request(job: Job, name: str, store: Store) -> tuple[str, Training]:
     """The subset that the training `name` is on, and how it trains; raises TrainingNotFound."""
     if job.request.training and name == job.request.training_id:
         return job.request.subset_id, job.request.training
-    unknown = TrainingNotFound(f"job {job.id} has no training {name}")
+    unknown = TrainingNotFound(f"job {job.id} has no training {name[:64]!r}")
+    if not _may_be_id(name):
+        raise unknown
     written = _asked(store, keys.training_request(job.id, name), unknown)
     return written["subset"], Training(**written["training"])
+
+
+def _may_be_id(name: str) -> bool:
+    """Whether `name` may stand in a key: ids come from callers, too."""
+    return name.isascii() and name.isalnum()
 
 
 def _asked(store: Store, key: str, unknown: KeepmoreError) -> dict[str, Any]:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import multiprocessing as mp
 import signal
+import threading
 import traceback
 from collections import deque
 from collections.abc import Iterable, Iterator
@@ -15,7 +16,6 @@ from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from multiprocessing.connection import Connection, wait
 from multiprocessing.process import BaseProcess
-from threading import Lock
 from types import TracebackType
 from typing import Any, Protocol, cast
 
@@ -104,7 +104,7 @@ class LocalQueue:
     def __init__(self, site: Site, processes: int) -> None:
         self._site = site
         self._pools = {Lane.CONTROL: _Pool(1), Lane.COMPRESS: _Pool(processes), Lane.TRAINING: _Pool(1)}
-        self._lock = Lock()
+        self._lock = threading.Lock()
         self._incoming: deque[Step] = deque()
         self._cancelled: deque[str] = deque()
         self._stopped = False
@@ -228,12 +228,22 @@ def _start(site: Site) -> _Worker:
 
 @contextmanager
 def _interrupts_held() -> Iterator[None]:
-    """Ctrl-C reaches the whole terminal group. A process started here never sees it: its parent decides."""
+    """Ctrl-C reaches the whole terminal group. A process started here never sees it, its parent decides; and the parent
+    hears of it only when the start is over, because half a start leaves a child that complains."""
+    held: list[int] = []
+    handlers = {}
     before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+    if threading.current_thread() is threading.main_thread():  # nobody else may; and others are not interrupted
+        for number in (signal.SIGINT, signal.SIGTERM):
+            handlers[number] = signal.signal(number, lambda number, frame: held.append(number)) or signal.SIG_DFL
     try:
         yield
     finally:
         signal.pthread_sigmask(signal.SIG_SETMASK, before)
+        for number, handler in handlers.items():
+            signal.signal(number, handler)
+    for late in held[:1]:
+        signal.raise_signal(late)
 
 
 def _work(pipe: Connection, site: Site) -> None:

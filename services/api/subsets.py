@@ -74,8 +74,6 @@ def _known(get: Callable[[str], Job], job_id: str, subset: str, store: Store) ->
     job = get(job_id)
     if subset == OWN:
         return job, job.request.subset_id
-    if not subset.isalnum() or not subset.isascii():
-        raise SubsetNotFound(f"job {job.id} has no subset {subset[:64]!r}")
     subset_request(job, subset, store)
     return job, subset
 

@@ -7,7 +7,6 @@ from fastapi.concurrency import run_in_threadpool
 from fastapi.responses import JSONResponse
 
 from keepmore import status
-from keepmore.errors import TrainingNotFound
 from keepmore.jobs import Job
 from keepmore.questions import ask_for_training
 from services.api.answers import OWN
@@ -39,6 +38,4 @@ async def post_training(job_id: str, body: TrainingAskedIn, caller: Writer, book
 def show_training(job_id: str, training: str, caller: Reader, book: Book, store: Objects) -> JSONResponse:
     """A training: its accuracy by distance, as far as it is."""
     job = book.get(job_id)
-    if not training.isalnum() or not training.isascii():
-        raise TrainingNotFound(f"job {job.id} has no training {training[:64]!r}")
     return JSONResponse(status.training(job, training, store))

@@ -132,9 +132,9 @@ def test_a_stopped_job_gets_no_further_but_answers_questions(state: State) -> No
 
 def test_unknown_subsets_and_trainings_are_named(store: FolderStore) -> None:
     """Else a mistyped id fails as a missing file."""
-    with pytest.raises(SubsetNotFound, match="no subset abc"):
+    with pytest.raises(SubsetNotFound, match="no subset 'abc'"):
         subset_request(_job(PLAIN), "abc", store)
-    with pytest.raises(TrainingNotFound, match="no training abc"):
+    with pytest.raises(TrainingNotFound, match="no training 'abc'"):
         training_request(_job(PLAIN), "abc", store)
 
 
