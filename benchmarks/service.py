@@ -28,6 +28,7 @@ import pyarrow as pa
 import urllib3
 import uvicorn
 from fastapi import FastAPI, Response
+from PIL import Image
 
 from benchmarks.table import in_new_process, peak_megabytes, ratios, show
 from keepmore import keys, listing, manifest
@@ -41,7 +42,7 @@ from tests.service import Service, distributed, embedded
 
 DISTANCES = [2, 4, 6, 8, 10]
 PROCESSES = 2
-IMAGES = 480
+SIZES = {512: 480, 1024: 160}  # pixels along the longer side (512: as Food-101 has them), and how many images
 ROUNDS = 3
 CONNECTIONS = 16
 REQUESTS = 6000
@@ -51,8 +52,12 @@ MANIFEST_ROWS = (10**5, 10**6)
 
 
 def compress(root: Path) -> None:
-    write_sample(root / "drawn", train_per_class=IMAGES // 8, test_per_class=0, processes=PROCESSES)
-    files = root / "drawn" / "train"
+    for side, images in SIZES.items():
+        _compress(root / str(side), side, images)
+
+
+def _compress(root: Path, side: int, images: int) -> None:
+    files = _drawn(root, side, images)
     seconds: dict[str, list[float]] = {"keepmore serve, folder": [], "Celery, Redis, S3": []}
     for number in range(ROUNDS):
         with embedded(root / f"embedded-{number}", KEEPMORE_PROCESSES=str(PROCESSES)) as service:
@@ -65,9 +70,20 @@ def compress(root: Path) -> None:
     first = seconds["keepmore serve, folder"]
     rows = []
     for name, found in seconds.items():
-        rows.append([name, f"{IMAGES / statistics.median(found):.1f}", ratios(first, found)])
-    title = f"Compress stage: {IMAGES} JPEGs, effort 3, distances 2 to 10, {PROCESSES} processes, {ROUNDS} rounds"
+        rows.append([name, f"{images / statistics.median(found):.1f}", ratios(first, found)])
+    title = f"Compress stage: {images} JPEGs of {side} pixels, effort 3, distances 2 to 10, {PROCESSES} processes"
     show(title, ["way", "images/s", "of the embedded rate"], rows)
+
+
+def _drawn(root: Path, side: int, images: int) -> Path:
+    """JPEGs of `side` pixels along the longer side."""
+    write_sample(root / "drawn", train_per_class=images // 8, test_per_class=0, processes=PROCESSES)
+    for file in (root / "drawn" / "train").rglob("*.jpg"):
+        with Image.open(file) as image:
+            factor = side / max(image.size)
+            size = (round(image.width * factor), round(image.height * factor))
+            image.resize(size, Image.Resampling.LANCZOS).save(file, quality=90)
+    return root / "drawn" / "train"
 
 
 def _compress_seconds(service: Service, dataset: str) -> float:

@@ -6,6 +6,7 @@ import hashlib
 import time
 import traceback
 from collections.abc import Callable, Container, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
 from functools import cache
 from typing import Any
@@ -27,7 +28,7 @@ from keepmore.store import Store
 
 # A bit-exact transcode takes 0.66 to 0.88 of a JPEG, 0.85 in the mean: below that, trying it is time lost.
 TRANSCODE_FROM = 0.85
-FLUSH_BYTES = 8_000_000
+FLUSH_BYTES = 2_000_000
 
 Report = Callable[["Progress"], None]
 
@@ -77,6 +78,8 @@ class Compressor:
     isolate: bool = False
     _pending: dict[str, bytes] = field(default_factory=dict)
     _encode_s: float = 0.0
+    _writer: ThreadPoolExecutor | None = None
+    _writing: Future[None] | None = None
 
     def chunk(self, rows: Sequence[Listed], report: Report) -> pa.Table:
         """The part for a chunk: one row an image, shape (len(rows),); its objects are in the store on return.
@@ -84,13 +87,14 @@ class Compressor:
         Raises DatasetError and StoreError; whatever else is wrong with an image becomes its row's error.
         """
         done = []
-        with SourceReader(self.limits.max_bytes, self.access) as reader:
+        with SourceReader(self.limits.max_bytes, self.access) as reader, ThreadPoolExecutor(1) as self._writer:
             for row in rows:
                 self._encode_s = 0.0
                 result = self._one(row, reader)
                 done.append(result)
                 report(_progress(result, self.distances, self._encode_s))
-        self._flush()
+            self._flush()
+            self._wait()
         return pa.Table.from_pylist(done, index.schema(self.distances))
 
     def _one(self, row: Listed, reader: SourceReader) -> dict[str, Any]:
@@ -117,8 +121,7 @@ class Compressor:
 
     def _encode_into(self, result: dict[str, Any], source: bytes, distances: Sequence[float]) -> None:
         sha256 = hashlib.sha256(source).hexdigest()
-        # One listing an image, not a question a distance: over a network that is most of what a chunk costs.
-        there = set(self.store.keys(keys.objects_prefix(sha256)))
+        there = self._stored(sha256, distances)
         known = {d: found for d in distances if d != ORIGINAL and (found := self._known(sha256, d, there))}
         missing = [d for d in distances if d != ORIGINAL and d not in known]
         if known and not missing:
@@ -149,6 +152,12 @@ class Compressor:
     def _key(self, sha256: str, encoding: str, distance: float) -> str:
         return keys.object(sha256, encoding, distance, self.effort, codec.CODEC)
 
+    def _stored(self, sha256: str, distances: Sequence[float]) -> set[str]:
+        """Keys of what is stored of an image. One question for a new image, a listing for one that may be known: over
+        a network a question a distance would cost more than anything else but the writing."""
+        largest = self._key(sha256, "lossy", max(distances))
+        return set(self.store.keys(keys.objects_prefix(sha256))) if self.store.exists(largest) else set()
+
     def _known(self, sha256: str, distance: float, there: Container[str]) -> Stored | None:
         """A lossy encoding that an earlier job stored, if it is sound.
 
@@ -172,9 +181,17 @@ class Compressor:
             self._flush()
 
     def _flush(self) -> None:
-        if self._pending:
-            self.store.put_all(self._pending)
+        """Write what is pending while the next images are encoded; one batch at a time."""
+        self._wait()
+        if self._pending and self._writer:
+            self._writing = self._writer.submit(self.store.put_all, self._pending)
         self._pending = {}
+
+    def _wait(self) -> None:
+        """Until what is being written is there; raises what its writing raised."""
+        writing, self._writing = self._writing, None
+        if writing:
+            writing.result()
 
 
 def encodings(

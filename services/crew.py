@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import threading
+import time
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
@@ -25,6 +26,7 @@ from services.logs import about
 log = logging.getLogger(__name__)
 
 PULSE_S = 2.0
+TELL_EVERY_S = 0.5
 
 
 class Relay:
@@ -137,6 +139,9 @@ class _Pulse:
         self._step = step
         self._over = threading.Event()
         self._cancelled = False
+        self._foreman: Foreman | None = None
+        self._untold = Progress()
+        self._told_at = 0.0
         self._thread = threading.Thread(target=self._beat, name="pulse", daemon=True)
 
     def __enter__(self) -> _Pulse:
@@ -148,16 +153,27 @@ class _Pulse:
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, tb: TracebackType | None) -> None:
         self._over.set()
         self._thread.join()
+        if self._foreman and self._untold != Progress():
+            self._tell(self._foreman)
 
     def report(self, foreman: Foreman) -> Report:
+        """Takes the progress of every image, and passes it on now and then; the last of it when the step is over."""
+
         def tell(progress: Progress) -> None:
             self._raise_if_cancelled()
-            try:
-                foreman.progressed(self._step, progress)
-            except QueueUnavailable as error:  # progress is for looking at: the step goes on without it
-                log.warning("no progress noted", extra={"reason": error.message})
+            self._untold += progress
+            if time.monotonic() - self._told_at > TELL_EVERY_S:
+                self._tell(foreman)
 
+        self._foreman = foreman
         return tell
+
+    def _tell(self, foreman: Foreman) -> None:
+        progress, self._untold, self._told_at = self._untold, Progress(), time.monotonic()
+        try:
+            foreman.progressed(self._step, progress)
+        except QueueUnavailable as error:  # progress is for looking at: the step goes on without it
+            log.warning("no progress noted", extra={"reason": error.message})
 
     def _raise_if_cancelled(self) -> None:
         if self._cancelled:

@@ -94,7 +94,7 @@ class _BodyLimit:
         self._limit = max_body_bytes
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        if scope["type"] != "http":
+        if scope["type"] != "http" or scope["method"] in ("GET", "HEAD"):  # nobody reads a body that comes with these
             await self._app(scope, receive, send)
             return
         stated = next((value for name, value in scope["headers"] if name == b"content-length"), b"0")

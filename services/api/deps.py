@@ -13,21 +13,29 @@ from services.api.access import READ, WRITE, ApiKey, Gate
 from services.api.backend import Backend
 from services.api.views import Views
 
+MOST_WAIT_S = 60
+SCHEME = "ApiKey"
+
+
+def admitted(request: Request, scope: str) -> ApiKey:
+    """The caller's key; raises Refused."""
+    gate: Gate = request.app.state.gate
+    return gate.admit(request.headers.get("authorization"), scope)
+
 
 class _Scope(HTTPBearer):
     """Admits callers whose key has a scope. One dependency and not two, because polling pays for each."""
 
     def __init__(self, scope: str) -> None:
         super().__init__(
-            scheme_name="ApiKey",
+            scheme_name=SCHEME,
             description="An API key; needed unless the service was started open.",
             auto_error=False,
         )
         self._scope = scope
 
     async def __call__(self, request: Request) -> ApiKey:  # type: ignore[override]
-        gate: Gate = request.app.state.gate
-        return gate.admit(request.headers.get("authorization"), self._scope)
+        return admitted(request, self._scope)
 
 
 async def _backend(request: Request) -> Backend:
@@ -56,4 +64,4 @@ Parts = Annotated[Backend, Depends(_backend)]
 Objects = Annotated[Store, Depends(_store)]
 Book = Annotated[JobBook, Depends(_book)]
 JobViews = Annotated[Views, Depends(_views)]
-Wait = Annotated[float, Query(ge=0, le=60, description="Seconds to wait for the answer, or for the job's end.")]
+Wait = Annotated[float, Query(ge=0, le=MOST_WAIT_S, description="Seconds to wait for the answer.")]

@@ -24,8 +24,9 @@ from keepmore.steps import Kind
 from keepmore.store import Store
 from keepmore.web import public_addresses
 from services.api import idempotency
+from services.api.access import READ
 from services.api.backend import Backend
-from services.api.deps import Book, JobViews, Objects, Parts, Reader, Wait, Writer
+from services.api.deps import MOST_WAIT_S, SCHEME, Book, JobViews, Objects, Parts, Reader, Writer, admitted
 from services.api.negotiation import preferred
 from services.api.schemas import JobIn, JobOut, JobsOut, described
 from services.api.views import View, Views
@@ -131,15 +132,27 @@ def list_jobs(
     "/{job_id}",
     response_model=JobOut,
     responses={304: {"description": "Nothing changed."}},
-    openapi_extra={"parameters": [{"name": "If-None-Match", "in": "header", "schema": {"type": "string"}}]},
+    openapi_extra={
+        "security": [{SCHEME: []}],
+        "parameters": [
+            {"name": "If-None-Match", "in": "header", "schema": {"type": "string"}},
+            {
+                "name": "wait",
+                "in": "query",
+                "description": "Seconds to wait for the job's end, or for a change.",
+                "schema": {"type": "number", "minimum": 0, "maximum": MOST_WAIT_S, "default": 0},
+            },
+        ],
+    },
 )
-async def show_job(job_id: str, request: Request, caller: Reader, wait: Wait = 0) -> Response:
+async def show_job(job_id: str, request: Request) -> Response:
     """How a job stands. `wait` answers when the job has ended, or with `If-None-Match` when anything has changed."""
-    # Taken from the request by hand: this is what every caller polls, and each declared parameter costs as much as all
-    # of the rest.
+    # All is taken from the request by hand: this is what every caller polls, and each declared parameter or dependency
+    # costs as much as making the answer.
+    admitted(request, READ)
     views: Views = request.app.state.views
     if_none_match = request.headers.get("if-none-match")
-    deadline = time.monotonic() + wait
+    deadline = time.monotonic() + _seconds(request.query_params.get("wait", "0"))
     view = await views.get(job_id)
     while time.monotonic() < deadline and (_fits(if_none_match, view.etag) if if_none_match else not view.ended):
         await asyncio.sleep(LOOK_EVERY_S)
@@ -147,6 +160,16 @@ async def show_job(job_id: str, request: Request, caller: Reader, wait: Wait = 0
     if _fits(if_none_match, view.etag):
         return Response(status_code=304, headers=_headers(view))
     return _answer(view, 200, {})
+
+
+def _seconds(wait: str) -> float:
+    try:
+        seconds = float(wait)
+    except ValueError:
+        seconds = -1.0
+    if not 0 <= seconds <= MOST_WAIT_S:
+        raise InvalidRequest(f"wait: {wait[:20]!r} is not possible; give 0 to {MOST_WAIT_S} seconds")
+    return seconds
 
 
 def _fits(if_none_match: str | None, etag: str) -> bool:
