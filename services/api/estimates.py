@@ -5,10 +5,10 @@ from __future__ import annotations
 from fastapi import APIRouter, Response
 from fastapi.concurrency import run_in_threadpool
 from fastapi.responses import JSONResponse
-from keepmore.estimates import Question, ask
 
 from keepmore import keys
 from keepmore.errors import EstimateNotFound
+from keepmore.estimates import Question, ask
 from services.api.answers import answer
 from services.api.deps import Objects, Parts, Reader, Wait, Writer
 from services.api.schemas import EstimateIn, EstimateOut, budget_of, remote_uri
