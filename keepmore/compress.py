@@ -121,7 +121,8 @@ class Compressor:
 
     def _encode_into(self, result: dict[str, Any], source: bytes, distances: Sequence[float]) -> None:
         sha256 = hashlib.sha256(source).hexdigest()
-        there = self._stored(sha256, distances)
+        # One listing an image, not a question a distance: over a network that is most of what a chunk costs.
+        there = set(self.store.keys(keys.objects_prefix(sha256)))
         known = {d: found for d in distances if d != ORIGINAL and (found := self._known(sha256, d, there))}
         missing = [d for d in distances if d != ORIGINAL and d not in known]
         if known and not missing:
@@ -151,12 +152,6 @@ class Compressor:
 
     def _key(self, sha256: str, encoding: str, distance: float) -> str:
         return keys.object(sha256, encoding, distance, self.effort, codec.CODEC)
-
-    def _stored(self, sha256: str, distances: Sequence[float]) -> set[str]:
-        """Keys of what is stored of an image. One question for a new image, a listing for one that may be known: over
-        a network a question a distance would cost more than anything else but the writing."""
-        largest = self._key(sha256, "lossy", max(distances))
-        return set(self.store.keys(keys.objects_prefix(sha256))) if self.store.exists(largest) else set()
 
     def _known(self, sha256: str, distance: float, there: Container[str]) -> Stored | None:
         """A lossy encoding that an earlier job stored, if it is sound.

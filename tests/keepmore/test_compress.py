@@ -178,6 +178,18 @@ def test_the_cap_holds_for_images_that_an_earlier_job_stored(compressor: Compres
     assert {row["error_code"] for row in _compressed(compressor, rows)} == {"too_many_pixels"}
 
 
+def test_another_distance_encodes_that_one_alone(store: FolderStore, decoder: IsolatedDecoder, sample: Path) -> None:
+    """Else adding a distance to a job of a week takes another week."""
+    rows = _rows(sample / "test" / "apple")[:1]
+    (first,) = _compressed(Compressor(store, (4.0,), 3, Limits(), decoder), rows)
+    key = keys.object(first["source_sha256"], "lossy", 4.0, 3, codec.CODEC)
+    marked = codec.encode(codec.decode(store.get(key), 10**7), 5.0, 3)  # what is encoded anew would differ from it
+    store.put(key, marked)
+    (again,) = _compressed(Compressor(store, (2.0, 4.0, 10.0), 3, Limits(), decoder), rows)
+    assert again["sha256@4"] == hashlib.sha256(marked).hexdigest()
+    assert again["bytes@2"] > again["bytes@10"]
+
+
 @pytest.mark.parametrize("damage", [b"", b"\xff\x0a rubbish"])
 def test_a_damaged_object_is_written_again(
     compressor: Compressor, store: FolderStore, sample: Path, damage: bytes
