@@ -21,7 +21,7 @@ from keepmore.access import RETRIES, S3Endpoint
 from keepmore.keyorder import OutOfOrder, ascending
 from keepmore.ranged import RemoteFailure, Stream, Why, check_version, patient
 
-THREADS = 16  # of so many a server makes the least work of a write
+THREADS = 16
 CONNECT_S, READ_S = 10, 30
 PART_BYTES = 16 << 20
 PRESIGNED = timedelta(hours=1)

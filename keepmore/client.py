@@ -15,13 +15,12 @@ from urllib3.response import BaseHTTPResponse
 
 from keepmore.budget import Budget
 from keepmore.errors import Cancelled, InvalidRequest, KeepmoreError, ServiceError, ServiceUnavailable, from_dict, known
-from keepmore.request import Request
+from keepmore.request import OWN, Request
 
 PARQUET, NDJSON, HTML = "application/vnd.apache.parquet", "application/x-ndjson", "text/html"
 LONGEST_WAIT_S = 30.0
 CONNECT_S, READ_S = 10.0, 120.0
 BLOCK_BYTES = 1 << 20
-OWN = "own"  # how the API calls the subset that a job itself asked for
 
 # POSTs of this API may be sent twice: jobs carry an idempotency key, the others ask for what then exists.
 RETRIES = urllib3.Retry(

@@ -14,7 +14,7 @@ from typing import Any
 import pyarrow as pa
 from PIL import Image
 
-from keepmore import codec, index, jxl, keys
+from keepmore import codec, index, jxl, keys, memory
 from keepmore.access import Access
 from keepmore.budget import path_hash
 from keepmore.codec import Pixels
@@ -129,8 +129,7 @@ class Compressor:
             width, height = jxl.size(next(iter(known.values())).data)
             codec.check_pixels((width, height), self.limits.max_pixels)
         else:
-            # Only the bare pixels stay: a decoded image of 12 megapixels beside them is another 36 MB.
-            pixels = Pixels.of(self._decode(source))
+            pixels = self._pixels(source)
             width, height = pixels.width, pixels.height
             begun = time.perf_counter()
             known |= dict(encodings(pixels, source, missing, self.effort))
@@ -144,6 +143,12 @@ class Compressor:
             else:
                 stored = known[distance]
                 result |= _columns(distance, stored.encoding, len(stored.data), stored.sha256)
+
+    def _pixels(self, source: bytes) -> Pixels:
+        """The bare pixels alone: a decoded image of 12 megapixels beside them is another 36 MB."""
+        image = self._decode(source)
+        memory.suit_image(image.width * image.height)
+        return Pixels.of(image)
 
     def _decode(self, source: bytes) -> Image.Image:
         if codec.reads_safely(source) and not self.isolate:

@@ -22,7 +22,7 @@ from keepmore.jobs import JobBook
 from keepmore.local import run_job, run_missing
 from keepmore.questions import ask_for_subset, ask_for_training, require, subset_request
 from keepmore.queue import LocalQueue
-from keepmore.request import Request, Selection, Training
+from keepmore.request import OWN, Request, Selection, Training
 from keepmore.screen import JobProgress, Screen
 from keepmore.site import Site
 from keepmore.steps import Kind
@@ -30,7 +30,6 @@ from keepmore.store import Store
 from keepmore.workshop import run_step
 
 BLOCK_BYTES = 1 << 20
-OWN = "own"
 
 
 class Desk(Protocol):

@@ -163,11 +163,8 @@ class Foreman:
         return list(ready_steps(job, done, chunks))
 
     def _missing_estimate(self, estimate_id: str) -> Iterator[Step]:
-        asked, answers = (
-            keys.estimate_request(estimate_id),
-            (keys.estimate(estimate_id), keys.estimate_error(estimate_id)),
-        )
-        if self._store.exists(asked) and not any(map(self._store.exists, answers)):
+        answers = (keys.estimate(estimate_id), keys.estimate_error(estimate_id))
+        if self._store.exists(keys.estimate_request(estimate_id)) and not any(map(self._store.exists, answers)):
             yield Step(estimate_id, Kind.ESTIMATE)
 
     def _job(self, job_id: str) -> Job | None:

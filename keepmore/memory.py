@@ -10,25 +10,36 @@ from contextlib import contextmanager
 M_TRIM_THRESHOLD = -1
 M_MMAP_THRESHOLD = -3
 LARGE_BLOCK_BYTES = 16 << 20
+SCARCE_BLOCK_BYTES = 1 << 20
+SLACK_BYTES = 8 << 20
 KEEP_BYTES = 1 << 30
+# Images of 1,920 x 1,080 and below leave 40 MB in the heap at most; above eight megapixels every block counts.
+SMALL_PIXELS, LARGE_PIXELS = 2 << 20, 8 << 20
 
 
-def return_large_blocks() -> bool:
-    """Have blocks of 16 MiB and more return to the kernel at once; says whether that is set.
+def return_large_blocks(at_least_bytes: int = LARGE_BLOCK_BYTES) -> bool:
+    """Have blocks of so many bytes and more return to the kernel at once; says whether that is set.
 
     For encoding: by default such blocks are soon cut from the heap, where the gaps between them take a tenth of a
     gigabyte on 12-megapixel images.
     """
-    return _set(M_MMAP_THRESHOLD, LARGE_BLOCK_BYTES) and _set(M_TRIM_THRESHOLD, LARGE_BLOCK_BYTES // 2)
+    return _set(M_MMAP_THRESHOLD, at_least_bytes) and _set(M_TRIM_THRESHOLD, SLACK_BYTES)
 
 
 def keep_freed_memory() -> bool:
     """Have freed memory kept for the next allocation; says whether that is set.
 
-    For a model's forward passes: every batch allocates and frees the same tens of megabytes, and the kernel clears
-    their pages each time that they come back.
+    For a model's forward passes, and for encoding small images: every batch or image allocates and frees the same
+    megabytes, and the kernel clears their pages each time that they come back.
     """
     return _set(M_MMAP_THRESHOLD, KEEP_BYTES) and _set(M_TRIM_THRESHOLD, KEEP_BYTES)
+
+
+def suit_image(pixels: int) -> bool:
+    """Hold memory as encoding an image of so many pixels asks for; says whether that is set."""
+    if pixels <= SMALL_PIXELS:
+        return keep_freed_memory()
+    return return_large_blocks(LARGE_BLOCK_BYTES if pixels <= LARGE_PIXELS else SCARCE_BLOCK_BYTES)
 
 
 @contextmanager
@@ -38,7 +49,6 @@ def freed_memory_kept() -> Iterator[None]:
     try:
         yield
     finally:
-        _set(M_TRIM_THRESHOLD, LARGE_BLOCK_BYTES)
         return_large_blocks()
 
 

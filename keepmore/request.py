@@ -19,6 +19,7 @@ EFFORTS = range(1, 11)
 LARGEST_PIXELS = 178_956_970
 MOST_STEPS, MOST_SEEDS = 1_000_000, 1000
 ID_DIGITS = 12
+OWN = "own"  # instead of its id: the subset that a job itself asked for
 
 
 @dataclass(frozen=True, slots=True)

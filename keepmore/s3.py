@@ -6,19 +6,21 @@ import errno
 import hashlib
 import io
 import tempfile
-from collections.abc import Iterator, Mapping
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor, wait
 from contextlib import contextmanager
 from typing import Any, BinaryIO, cast
 
 from keepmore.access import RETRIES, S3Endpoint
-from keepmore.bucket import THREADS, Bucket
+from keepmore.bucket import Bucket
 from keepmore.errors import NotFound, StoreError, StoreFull, StoreUnavailable, StoreUnwritable
 from keepmore.ranged import RangedFile, RemoteFailure, Why
 from keepmore.store import check_key, is_key
 
 WHOLE_BYTES = 8 << 20  # up to here an object is fetched and verified at once
 BUFFER_BYTES = 1 << 16
+WRITERS = 16  # of so many at once a server makes the least work of a write
+CALLERS = 40  # threads that an API answers with; a worker has a few
 SPOOL_BYTES = 8 << 20  # up to here a writer's bytes stay in memory
 
 
@@ -34,8 +36,9 @@ class S3Store:
         self._prefix = prefix.strip("/") + "/" if prefix.strip("/") else ""
         self._place = f"s3://{bucket}/{self._prefix}".removesuffix("/")
         self._endpoint = endpoint.url
-        self._unchecked = Bucket(endpoint, bucket, retries, THREADS)
+        self._unchecked = Bucket(endpoint, bucket, retries, WRITERS + CALLERS)
         self._checked = False
+        self._threads = ThreadPoolExecutor(WRITERS, "store")  # none before the first call
 
     def __reduce__(self) -> tuple[type[S3Store], tuple[Any, ...]]:
         # Connections belong to one process: another one that is handed this store makes its own.
@@ -59,11 +62,17 @@ class S3Store:
             self._bucket.put(name, data)
 
     def put_all(self, objects: Mapping[str, bytes]) -> None:
-        if len(objects) == 1:
-            self.put(*next(iter(objects.items())))
-        elif objects:
-            with ThreadPoolExecutor(min(THREADS, len(objects))) as pool:
-                list(pool.map(self.put, objects.keys(), objects.values()))
+        # A task a thread, not one an object: handing them out would cost as much as a third of the writing.
+        items = list(objects.items())
+        shares = [items[start::WRITERS] for start in range(min(WRITERS, len(items)))]
+        writing = [self._threads.submit(self._put_each, share) for share in shares]
+        wait(writing)  # whatever fails, nothing is written any more when this returns
+        for share in writing:
+            share.result()
+
+    def _put_each(self, objects: Sequence[tuple[str, bytes]]) -> None:
+        for key, data in objects:
+            self.put(key, data)
 
     def create(self, key: str, data: bytes) -> bool:
         name = self._name(key)

@@ -64,7 +64,6 @@ def seaweed(folder: Path) -> Iterator[S3Server]:
     data.mkdir(parents=True)
     address = ["-ip=127.0.0.1", "-ip.bind=127.0.0.1"]
     off = ["-webdav=false", "-admin.ui=false", "-s3.port.iceberg=0", "-s3.port.lance=0", "-master.telemetry=false"]
-    off += ["-filer.saveToFilerLimit=65536"]  # a small object is one write, not two
     command = [str(Path(sys.executable).with_name("weed")), "mini", f"-dir={data}", *address, *off]
     command += [f"-{name}={port}" for name, port in ports.items()]
     keys = {"AWS_ACCESS_KEY_ID": ACCESS_KEY, "AWS_SECRET_ACCESS_KEY": SECRET_KEY, "S3_BUCKET": BUCKET}

@@ -13,7 +13,6 @@ from keepmore.status import read_json
 from keepmore.store import Store
 
 LOOK_EVERY_S = 0.05
-OWN = "own"  # instead of its id: the subset that the job itself asked for
 
 
 async def answer(store: Store, key: str, error_key: str, wait_s: float) -> dict[str, Any] | None:

@@ -14,10 +14,11 @@ from keepmore.distance import text
 from keepmore.errors import JobNotReady, SubsetNotFound, from_dict
 from keepmore.jobs import Job
 from keepmore.questions import ask_for_subset, require, stage, subset_request
+from keepmore.request import OWN
 from keepmore.status import read_json, subsets
 from keepmore.steps import Kind
 from keepmore.store import Store
-from services.api.answers import OWN, answer
+from services.api.answers import answer
 from services.api.deps import Book, Objects, Parts, Reader, Wait, Writer
 from services.api.negotiation import preferred
 from services.api.schemas import SubsetIn, SubsetOut, SubsetsOut, budget_of

@@ -9,7 +9,7 @@ from fastapi.responses import JSONResponse
 from keepmore import status
 from keepmore.jobs import Job
 from keepmore.questions import ask_for_training
-from services.api.answers import OWN
+from keepmore.request import OWN
 from services.api.deps import Book, Objects, Parts, Reader, Writer
 from services.api.schemas import TrainingAskedIn, TrainingOut
 
@@ -23,9 +23,8 @@ async def post_training(job_id: str, body: TrainingAskedIn, caller: Writer, book
 
     def ask() -> tuple[Job, str]:
         job = book.get(job_id)
-        name = ask_for_training(
-            job, parts.store, job.request.subset_id if body.subset in (None, OWN) else body.subset, training
-        )
+        subset = job.request.subset_id if body.subset in (None, OWN) else body.subset
+        name = ask_for_training(job, parts.store, subset, training)
         parts.foreman.start(job.id)
         return job, name
 

@@ -20,7 +20,7 @@ from services.carrier import RECONCILE, RUN_STEP, celery_app
 from services.crew import Crew, log
 from services.settings import load
 
-# Two minutes and a half in all, beside what the store's own client tries again.
+# Two minutes in all, beside what the store's own client tries again.
 MOST_RETRIES = 8
 LONGEST_WAIT_S = 30
 
