@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import math
 import time
-from collections import Counter
+from collections import Counter, OrderedDict
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from threading import RLock
@@ -22,6 +22,8 @@ FEWEST_STEPS = 2
 # How long a step that was handed out may wait for a worker before anybody has to be heard of about it.
 GRACE_S = 100.0
 BUSY_S = 6.0
+# Of so many the board in memory remembers how far they are; the store knows of older ones.
+MOST_STAGES = 3000
 
 Labels = tuple[tuple[str, str], ...]
 
@@ -90,7 +92,11 @@ class Board(Protocol):
         ...
 
     def restore(self, job: str, kind: Kind, parts: Mapping[str, Progress]) -> None:
-        """What was done before this board began, by part; ignored where the board knows the job already."""
+        """What was done before this board began, by part; parts that it has heard of already are left as they are."""
+        ...
+
+    def restored(self, job: str, kind: Kind) -> bool:
+        """Whether `restore` was called: what the board knows is all that was done."""
         ...
 
     def pace(self, job: str, kind: Kind) -> Pace | None:
@@ -124,9 +130,11 @@ class _Desk:
 
 @dataclass(slots=True)
 class _Stage:
-    parts: dict[str, Progress]
-    restored: int
-    since: float
+    """One stage of a job: progress by part; how many images of it were restored, None before any could be."""
+
+    parts: dict[str, Progress] = field(default_factory=dict)
+    restored: int | None = None
+    since: float = field(default_factory=time.monotonic)
 
 
 class MemoryBoard:
@@ -136,7 +144,7 @@ class MemoryBoard:
         self._slots = slots
         self._lock = RLock()
         self._desks: dict[str, _Desk] = {}
-        self._stages: dict[tuple[str, Kind], _Stage] = {}
+        self._stages: OrderedDict[tuple[str, Kind], _Stage] = OrderedDict()
         self._counts: Counter[tuple[str, Labels]] = Counter()
 
     def offer(self, steps: Iterable[Step]) -> None:
@@ -215,14 +223,25 @@ class MemoryBoard:
 
     def note(self, step: Step, total: Progress) -> None:
         with self._lock:
-            stage = self._stages.setdefault((step.job, step.kind), _Stage({}, 0, time.monotonic()))
-            stage.parts[step.part] = total
+            self._stage(step.job, step.kind).parts[step.part] = total
 
     def restore(self, job: str, kind: Kind, parts: Mapping[str, Progress]) -> None:
         with self._lock:
-            if (job, kind) not in self._stages:
-                images = sum(found.images for found in parts.values())
-                self._stages[job, kind] = _Stage(dict(parts), images, time.monotonic())
+            stage = self._stage(job, kind)
+            unheard = {part: done for part, done in parts.items() if part not in stage.parts}
+            stage.parts |= unheard
+            stage.restored = (stage.restored or 0) + sum(done.images for done in unheard.values())
+
+    def restored(self, job: str, kind: Kind) -> bool:
+        with self._lock:
+            stage = self._stages.get((job, kind))
+            return stage is not None and stage.restored is not None
+
+    def _stage(self, job: str, kind: Kind) -> _Stage:
+        stage = self._stages.setdefault((job, kind), _Stage())
+        if len(self._stages) > MOST_STAGES:
+            self._stages.popitem(last=False)
+        return stage
 
     def pace(self, job: str, kind: Kind) -> Pace | None:
         with self._lock:
@@ -230,7 +249,7 @@ class MemoryBoard:
             if stage is None:
                 return None
             done = sum(stage.parts.values(), Progress())
-            return Pace(done, done.images - stage.restored, time.monotonic() - stage.since)
+            return Pace(done, done.images - (stage.restored or 0), time.monotonic() - stage.since)
 
     def slots(self) -> int:
         return self._slots

@@ -17,7 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from keepmore.distance import text
-from keepmore.errors import BudgetOutOfRange, BudgetTooSmall, InvalidRequest, WrongType
+from keepmore.errors import BudgetOutOfRange, BudgetTooSmall, InvalidRequest, UnknownField, WrongType
 
 LARGEST_BYTES = 2**63 - 1
 LARGEST_EXPONENT = 18
@@ -27,10 +27,13 @@ UNITS = {"": 1, "B": 1} | {
     for power, prefix in enumerate("KMGTP", start=1)
 }
 UNITS["kB"] = 1000
+FIELDS = {"as_distance", "fraction", "monthly_cost", "price_per_gb_month"}
 BYTES_PER_GB = 10**9
 FORMS = "bytes (508MB, 485MiB, 1000000), as:10, as:10*0.5, or cost:11.68@0.023 (money a month @ price of a GB a month)"
 
-_SIZE = re.compile(r"(\d+(?:\.\d+)?)\s*([A-Za-z]*)")
+MOST_CHARACTERS = 100
+
+_SIZE = re.compile(r"([0-9]+(?:\.[0-9]+)?)\s*([A-Za-z]*)")
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,7 +66,7 @@ class DistanceBudget:
         return int(pool_bytes[self.as_distance] * self.fraction)
 
     def as_json(self) -> Any:
-        return {"as_distance": self.as_distance, "fraction": str(self.fraction)}
+        return {"as_distance": self.as_distance, "fraction": _plain(self.fraction)}
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,7 +80,7 @@ class MoneyBudget:
         return int(self.monthly_cost * BYTES_PER_GB / self.price_per_gb_month)
 
     def as_json(self) -> Any:
-        return {"monthly_cost": str(self.monthly_cost), "price_per_gb_month": str(self.price_per_gb_month)}
+        return {"monthly_cost": _plain(self.monthly_cost), "price_per_gb_month": _plain(self.price_per_gb_month)}
 
 
 Budget = BytesBudget | DistanceBudget | MoneyBudget
@@ -105,6 +108,8 @@ def from_json(value: Any) -> Budget | None:
 
 
 def _from_object(value: dict[str, Any]) -> Budget:
+    if unknown := sorted(set(value) - FIELDS):
+        raise UnknownField(f"budget.{unknown[0]}: there is no such field; give {FORMS}")
     if set(value) == {"monthly_cost", "price_per_gb_month"}:
         cost = _positive(value["monthly_cost"], "monthly_cost")
         bought = MoneyBudget(cost, _positive(value["price_per_gb_month"], "price_per_gb_month"))
@@ -114,7 +119,10 @@ def _from_object(value: dict[str, Any]) -> Budget:
         fraction = _positive(value.get("fraction", 1), "fraction")
         if fraction > 1:
             raise BudgetOutOfRange(f"budget.fraction: {fraction} is over 1; give a part of the pool, such as 0.5")
-        return DistanceBudget(float(value["as_distance"]), fraction)
+        distance = value["as_distance"]
+        if isinstance(distance, bool) or not isinstance(distance, int | float):
+            raise WrongType(f"budget.as_distance: {distance!r} is no number; give one of the job's distances")
+        return DistanceBudget(float(distance), fraction)
     raise InvalidRequest(f"budget: the fields {sorted(value)} do not make one; give {FORMS}")
 
 
@@ -134,13 +142,22 @@ def parse(written: str) -> Budget | None:
 
 def parse_size(written: str) -> int:
     """Bytes from a size such as "508MB" (10^6) or "485MiB" (2^20), rounded down."""
+    if len(written) > MOST_CHARACTERS:
+        raise InvalidRequest(f"budget: {written[:20]!r}... is too long for a size; give {FORMS}")
     match = _SIZE.fullmatch(written.strip())
     if not match or match[2] not in UNITS:
         raise InvalidRequest(f"budget: {written!r} is not a size; give {FORMS}")
     return int(Decimal(match[1]) * UNITS[match[2]])
 
 
+def _plain(number: Decimal) -> str:
+    """One text for one number, however it was written."""
+    return format(number.normalize(), "f")
+
+
 def _positive(value: Any, name: str) -> Decimal:
+    if isinstance(value, bool) or not isinstance(value, int | float | str) or len(str(value)) > MOST_CHARACTERS:
+        raise WrongType(f"budget.{name}: {str(value)[:20]!r} is no number; give {FORMS}")
     try:
         number = Decimal(str(value))
     except InvalidOperation:

@@ -9,7 +9,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from keepmore import budget as budgets
-from keepmore import codec, index, keys
+from keepmore import codec, index
 from keepmore.compress import Compressor
 from keepmore.distance import text
 from keepmore.index import POOL, Listed
@@ -19,9 +19,9 @@ CHUNKS = 3
 IMAGES_A_CHUNK = 3
 
 
-def run(store: Store, job_id: str, chunks: int, compressor: Compressor, distances: Sequence[float]) -> dict[str, Any]:
-    """Bytes by distance over a few images of the first, the middle and the last chunk, and what that warns of."""
-    rows = [row for number in _spread(chunks) for row in _few(store.get(keys.chunk(job_id, number)))]
+def run(store: Store, chunks: Sequence[str], compressor: Compressor, distances: Sequence[float]) -> dict[str, Any]:
+    """Bytes by distance over a few images of the first, the middle and the last of `chunks`, and what that warns of."""
+    rows = [row for number in _spread(len(chunks)) for row in _few(store.get(chunks[number]))]
     part = compressor.chunk(rows, lambda progress: None)
     good = part.filter(pc.is_null(part["error_code"]))
     sizes = {d: _total(good, d) for d in distances}

@@ -8,7 +8,7 @@ import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any, BinaryIO, Literal, NotRequired, TypedDict, cast
-from urllib.parse import urlencode
+from urllib.parse import quote, urlencode
 
 import urllib3
 from urllib3.response import BaseHTTPResponse
@@ -22,7 +22,7 @@ LONGEST_WAIT_S = 30.0
 CONNECT_S, READ_S = 10.0, 120.0
 BLOCK_BYTES = 1 << 20
 
-# POSTs of this API may be sent twice: jobs carry an idempotency key, the others ask for what then exists.
+# POSTs of this API may be sent twice: jobs and estimates carry an idempotency key, the others ask for what then exists.
 RETRIES = urllib3.Retry(
     total=6,
     backoff_factor=0.5,
@@ -88,7 +88,7 @@ class Client:
 
     def job(self, job: str, wait_s: float = 0) -> JobStatus:
         """How a job stands; with `wait_s` (60 at most) once it has ended, or after so many seconds."""
-        return cast(JobStatus, self._json("GET", f"/v1/jobs/{job}", query={"wait": f"{wait_s:g}"}))
+        return cast(JobStatus, self._json("GET", f"/v1/jobs/{_part(job)}", query={"wait": f"{wait_s:g}"}))
 
     def jobs(self, state: str | None = None) -> Iterator[dict[str, Any]]:
         """The records of all jobs, oldest first."""
@@ -112,7 +112,7 @@ class Client:
                 raise TimeoutError(f"job {job} has not ended within {timeout_s:g} s; it goes on: wait again")
             answer = self._ask(
                 "GET",
-                f"/v1/jobs/{job}",
+                f"/v1/jobs/{_part(job)}",
                 query={"wait": f"{left:g}" if etag else "0"},
                 headers={"If-None-Match": etag} if etag else {},
             )
@@ -130,21 +130,21 @@ class Client:
                 return found
 
     def cancel(self, job: str) -> JobStatus:
-        return cast(JobStatus, self._json("POST", f"/v1/jobs/{job}/cancel"))
+        return cast(JobStatus, self._json("POST", f"/v1/jobs/{_part(job)}/cancel"))
 
     def retry(self, job: str) -> JobStatus:
-        return cast(JobStatus, self._json("POST", f"/v1/jobs/{job}/retry"))
+        return cast(JobStatus, self._json("POST", f"/v1/jobs/{_part(job)}/retry"))
 
     def errors(self, job: str) -> Iterator[dict[str, Any]]:
         """Every image that failed and why, streamed."""
-        yield from self._rows(f"/v1/jobs/{job}/errors")
+        yield from self._rows(f"/v1/jobs/{_part(job)}/errors")
 
     def report(self, job: str) -> dict[str, Any]:
-        return self._json("GET", f"/v1/jobs/{job}/report")
+        return self._json("GET", f"/v1/jobs/{_part(job)}/report")
 
     def report_page(self, job: str) -> bytes:
         """The report as a page of HTML."""
-        return self._ask("GET", f"/v1/jobs/{job}/report", headers={"Accept": HTML}).data
+        return self._ask("GET", f"/v1/jobs/{_part(job)}/report", headers={"Accept": HTML}).data
 
     def select(
         self, job: str, budget: Budget | Any | None = None, selection: Mapping[str, Any] | None = None
@@ -152,11 +152,11 @@ class Client:
         """The subset for another budget or order, once it is made. `budget` as in requests, or a record of it."""
         asked = budget.as_json() if isinstance(budget, Budget) else budget
         body = {"budget": asked} | ({"selection": dict(selection)} if selection else {})
-        made = self._json("POST", f"/v1/jobs/{job}/subsets", body)
-        return self._finished(made, f"/v1/jobs/{job}/subsets/{made['subset']}")
+        made = self._json("POST", f"/v1/jobs/{_part(job)}/subsets", body)
+        return self._finished(made, f"/v1/jobs/{_part(job)}/subsets/{made['subset']}")
 
     def subsets(self, job: str) -> list[dict[str, Any]]:
-        return list(self._json("GET", f"/v1/jobs/{job}/subsets")["subsets"])
+        return list(self._json("GET", f"/v1/jobs/{_part(job)}/subsets")["subsets"])
 
     def manifest(self, job: str, distance: str, subset: str | None = None) -> Iterator[dict[str, Any]]:
         """The rows of a manifest, streamed. `subset` None: the job's own."""
@@ -170,15 +170,16 @@ class Client:
 
     def train(self, job: str, training: Mapping[str, Any], subset: str | None = None) -> dict[str, Any]:
         """Ask for a training on a job's subsets; `training` gives how it stands."""
-        return self._json("POST", f"/v1/jobs/{job}/trainings", {**training, "subset": subset})
+        return self._json("POST", f"/v1/jobs/{_part(job)}/trainings", {**training, "subset": subset})
 
     def training(self, job: str, training: str) -> dict[str, Any]:
-        return self._json("GET", f"/v1/jobs/{job}/trainings/{training}")
+        return self._json("GET", f"/v1/jobs/{_part(job)}/trainings/{_part(training)}")
 
-    def estimate(self, question: Mapping[str, Any]) -> dict[str, Any]:
-        """What a dataset would take, once it is known; `question` as the body of POST /v1/estimates."""
-        made = self._json("POST", "/v1/estimates", dict(question))
-        return self._finished(made, f"/v1/estimates/{made['estimate']}")
+    def estimate(self, question: Mapping[str, Any], idempotency_key: str | None = None) -> dict[str, Any]:
+        """What a dataset would take, once it is known; `question` is the body of POST /v1/estimates."""
+        headers = {"Idempotency-Key": idempotency_key or secrets.token_hex(16)}
+        made = self._json("POST", "/v1/estimates", dict(question), headers=headers)
+        return self._finished(made, f"/v1/estimates/{_part(made['estimate'])}")
 
     def _finished(self, made: dict[str, Any], path: str) -> dict[str, Any]:
         while made["state"] == "running":
@@ -186,7 +187,7 @@ class Client:
         return made
 
     def _manifest_path(self, job: str, distance: str, subset: str | None) -> str:
-        return f"/v1/jobs/{job}/subsets/{subset or OWN}/{distance}"
+        return f"/v1/jobs/{_part(job)}/subsets/{_part(subset or OWN)}/{_part(distance)}"
 
     def _rows(self, path: str) -> Iterator[dict[str, Any]]:
         with self._stream(path, NDJSON) as answer:
@@ -214,7 +215,11 @@ class Client:
         query: Mapping[str, str] | None = None,
         headers: Mapping[str, str] | None = None,
     ) -> dict[str, Any]:
-        return cast(dict[str, Any], self._ask(method, path, body, query, headers).json())
+        answer = self._ask(method, path, body, query, headers)
+        try:
+            return cast(dict[str, Any], answer.json())
+        except ValueError:
+            raise _error(answer, self.url + path) from None
 
     def _ask(
         self,
@@ -240,9 +245,16 @@ class Client:
             )
         except urllib3.exceptions.HTTPError as error:
             raise ServiceUnavailable(f"{self.url} does not answer ({error}); is the service running there?") from error
-        if answer.status >= 400:
+        if answer.status >= 400 or answer.get_redirect_location():
             raise _error(answer, address)
         return answer
+
+
+def _part(name: str) -> str:
+    """`name` as one part of a path. Raises InvalidRequest for what would name another page."""
+    if name in ("", ".", ".."):
+        raise InvalidRequest(f"{name!r} names nothing; give the id that the service gave")
+    return quote(name, safe="")
 
 
 def posted(request: Request) -> dict[str, Any]:

@@ -9,12 +9,12 @@ from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 from typing import Any, Protocol
 
-from keepmore import estimates, index, keys, status, uris
+from keepmore import estimates, index, keys, status
 from keepmore.board import MemoryBoard
 from keepmore.budget import Budget
 from keepmore.compress import Progress
 from keepmore.datasets import check_dataset
-from keepmore.errors import InvalidRequest, SubsetNotFound
+from keepmore.errors import SubsetNotFound
 from keepmore.estimates import Question
 from keepmore.foreman import Foreman
 from keepmore.isolation import IsolatedDecoder
@@ -93,18 +93,10 @@ class LocalDesk:
         return self._opened
 
     def start(self, request: Request) -> str:
-        evaluated = request.evaluation.dataset if request.evaluation else None
-        for uri in (request.dataset, *([evaluated] if evaluated else [])):
-            self._refuse_store_in_dataset(uri)
+        for field, uri in request.datasets():
+            check_dataset(uri, self._site.access)
+            self._site.check_dataset(field, uri)
         return JobBook(self.store).create(request).id
-
-    def _refuse_store_in_dataset(self, uri: str) -> None:
-        check_dataset(uri, self._site.access)
-        if _lies_in(self._site.place, uri):
-            raise InvalidRequest(
-                f"--store {self._site.place}: lies in the dataset {uri}, whose next listing would find the encoded "
-                "images; name a place outside of it"
-            )
 
     def work(self, job: str, screen: Screen) -> dict[str, Any]:
         found = JobBook(self.store).get(job)
@@ -136,7 +128,8 @@ class LocalDesk:
 
     def train(self, job: str, subset: str | None, training: Training, screen: Screen) -> dict[str, Any]:
         found = JobBook(self.store).get(job)
-        name = ask_for_training(found, self.store, subset or found.request.subset_id, training)
+        asked = found.request.subset_id if subset in (None, OWN) else subset
+        name = ask_for_training(found, self.store, asked, training)
         with screen.counting("train", None) as on_images:
             run_missing(
                 found.id,
@@ -195,9 +188,3 @@ def parse_reference(reference: str) -> tuple[str, str, float] | None:
 
 def _unseen(progress: Progress) -> None:
     return None
-
-
-def _lies_in(place: str, dataset: str) -> bool:
-    if "://" not in place and dataset.startswith("file://"):
-        return Path(place).expanduser().resolve().is_relative_to(Path(uris.parse(dataset).local_path).resolve())
-    return f"{place.rstrip('/')}/".startswith(f"{dataset.rstrip('/')}/")

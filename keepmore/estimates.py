@@ -6,6 +6,7 @@ import json
 import tempfile
 from dataclasses import asdict, dataclass, field
 from datetime import UTC, datetime
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -65,9 +66,13 @@ class Question:
         return Question(**{**written, **parts})
 
 
-def ask(store: Store, question: Question) -> Step:
-    """Write a question down; gives the step that answers it."""
-    name = f"estimate-{new_id(datetime.now(UTC))}"
+def new_name() -> str:
+    return f"estimate-{new_id(datetime.now(UTC))}"
+
+
+def ask(store: Store, question: Question, name: str | None = None) -> Step:
+    """Write a question down, as `name` if it has one already; gives the step that answers it."""
+    name = name or new_name()
     store.put(keys.estimate_request(name), json.dumps(question.as_json()).encode())
     return Step(name, Kind.ESTIMATE)
 
@@ -81,8 +86,9 @@ def answer(store: Store, name: str, access: Access, decoder: IsolatedDecoder, re
 def estimated(question: Question, access: Access, decoder: IsolatedDecoder, report: Report) -> dict[str, Any]:
     """The estimate for `question`; what it encodes is kept nowhere. Raises DatasetError."""
     skipped = Skipped()
-    entries = list(list_images(question.dataset, skipped, access))
-    if not entries:
+    entries = list_images(question.dataset, skipped, access)
+    first = next(entries, None)
+    if first is None:
         raise DatasetNotFound(
             f"dataset {question.dataset}: holds no image (skipped: {dict(skipped) or 'nothing'}); check the path"
         )
@@ -91,7 +97,7 @@ def estimated(question: Question, access: Access, decoder: IsolatedDecoder, repo
             FolderStore(Path(folder)), question.distances, question.effort, question.limits, decoder, access
         )
         found = estimate(
-            entries,
+            chain([first], entries),
             question.distances,
             question.budget,
             question.selection,

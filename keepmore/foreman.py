@@ -7,19 +7,21 @@ it is a step that is done twice, which writes the same bytes.
 from __future__ import annotations
 
 import json
+import logging
 from collections.abc import Iterator
-from datetime import UTC, datetime
 
 from keepmore import keys, webhooks
 from keepmore.board import Board
 from keepmore.compress import Progress
-from keepmore.errors import JobEnded, JobNotFound, KeepmoreError, NothingToRetry
+from keepmore.errors import JobEnded, JobNotFound, KeepmoreError, NothingToRetry, QueueUnavailable
 from keepmore.jobs import Job, JobBook, State
 from keepmore.questions import chunk_count
 from keepmore.queue import Queue
 from keepmore.status import parts_progress
 from keepmore.steps import Kind, Step, error_key, is_asked, ready_steps
 from keepmore.store import Store
+
+log = logging.getLogger(__name__)
 
 # A worker says every two seconds that it is alive; a step that nobody speaks of for this long is handed out again.
 SILENT_S = 20.0
@@ -49,15 +51,12 @@ class Foreman:
             self._queue.submit([step])
 
     def cancel(self, job_id: str) -> Job:
-        """Stop a job; what is done is kept. Raises JobEnded if it has ended."""
-        job = self._book.get(job_id)
-        if job.state is State.CANCELLED:
-            return job
-        if job.state is not State.ACCEPTED:
+        """Stop a job; what is done is kept. Raises JobEnded if it has ended otherwise."""
+        job = self._known(job_id)
+        if job.state is State.ACCEPTED:
+            job = self._book.end(job, State.CANCELLED)
+        if job.state is not State.CANCELLED:
             raise JobEnded(f"job {job.id} is {job.state} already: there is nothing to cancel", state=job.state.value)
-        self._store.put(keys.cancelled(job.id), b"")
-        job = job.evolve(State.CANCELLED)
-        self._book.save(job)
         self._board.drop(job.id)
         self._queue.cancel(job.id)
         self._tell(job)
@@ -65,7 +64,7 @@ class Foreman:
 
     def retry(self, job_id: str) -> Job:
         """Go on with a job that failed, was cancelled, or that nobody looks after; raises NothingToRetry for others."""
-        job = self._book.get(job_id)
+        job = self._known(job_id)
         orphaned = job.state is State.ACCEPTED and not self._store.exists(keys.active(job.id))
         if not (orphaned or job.state in (State.FAILED, State.CANCELLED)):
             raise NothingToRetry(
@@ -73,21 +72,31 @@ class Foreman:
                 "wrong in themselves: mend them and start a new job, which finds the encoded ones again",
                 state=job.state.value,
             )
-        self._store.delete(keys.cancelled(job.id))
-        job = job.evolve(State.ACCEPTED)
-        self._book.save(job)
+        job = self._book.retry(job)
         self.start(job.id)
         return job
 
     def reconcile(self) -> None:
-        """Look at every job that still has work: hand out again what was lost, and go on where nothing is under way."""
+        """Look at every job that still has work: hand out again what was lost, and go on where nothing is under way.
+
+        One that cannot be looked after holds up no other. Raises QueueUnavailable.
+        """
         for key in self._store.keys(keys.active_prefix()):
             job_id = key.removeprefix(keys.active_prefix())
-            lost = self._lost(job_id)
-            for step in lost:
-                self._board.push(step)
-            self._queue.submit(lost)
-            self.carry_on(job_id)
+            try:
+                self._look_after(job_id)
+            except QueueUnavailable:
+                raise
+            except KeepmoreError as error:
+                log.error("job not looked after", extra={"job": job_id, "code": error.code, "reason": error.message})
+
+    def _look_after(self, job_id: str) -> None:
+        lost = self._lost(job_id)
+        for step in lost:
+            self._board.push(step)
+        self._queue.submit(lost)
+        self._restore(job_id)
+        self.carry_on(job_id)
 
     def _lost(self, job_id: str) -> list[Step]:
         """Steps whose worker has fallen silent, and steps whose message must be gone because none is waiting."""
@@ -115,21 +124,26 @@ class Foreman:
 
     def failed(self, step: Step, error: KeepmoreError) -> None:
         """Write down what cannot be done, as the failure of the job or of the question that it belongs to."""
-        if step.kind is Kind.ESTIMATE:
-            self._store.put(keys.estimate_error(step.job), json.dumps(error.as_dict()).encode())
-        else:
-            job = self._book.get(step.job)
-            if job.state is State.ACCEPTED and not is_asked(job, step):
-                self._book.save(job.evolve(State.FAILED, error))
-            elif key := error_key(step):
-                self._store.put(key, json.dumps(error.as_dict()).encode())
-            self._board.drop(step.job)
+        if not (step.kind is Kind.NOTIFY or self._store.exists(step.output)):  # else another worker has done it
+            self._write_down(step, error)
         self._count(step, "failed")
         if step.kind is not Kind.NOTIFY:  # that is tried again in its own time
             self.carry_on(step.job)
 
+    def _write_down(self, step: Step, error: KeepmoreError) -> None:
+        if step.kind is Kind.ESTIMATE:
+            self._store.put(keys.estimate_error(step.job), json.dumps(error.as_dict()).encode())
+            return
+        job = self._job(step.job)
+        if job and job.state is State.ACCEPTED and not is_asked(job, step):
+            self._book.end(job, State.FAILED, error)
+        elif job and (key := error_key(step)):
+            self._store.put(key, json.dumps(error.as_dict()).encode())
+        self._board.drop(step.job)
+
     def abandoned(self, step: Step) -> None:
         self._count(step, "cancelled")
+        self._board.drop(step.job)  # what is still wanted of it is offered again
         self.carry_on(step.job)
 
     def _count(self, step: Step, outcome: str) -> None:
@@ -143,24 +157,30 @@ class Foreman:
     def carry_on(self, job_id: str) -> None:
         """Hand out the job's share of what waits; if nothing does and nothing is under way, see what is missing."""
         steps = self._board.take(job_id)
-        if not steps and self._board.idle(job_id):
+        while not steps and self._board.idle(job_id):
             job = self._job(job_id)
             missing = self._missing(job_id, job)
-            if missing:
-                self._board.offer(missing)
-                steps = self._board.take(job_id)
-            else:
+            if not missing:
                 self._end(job_id, job)
+                return
+            self._board.offer(missing)
+            if self._job(job_id) != job:  # it ended while we looked, and whoever ended it dropped what waited then
+                self._board.drop(job_id)
+            else:
+                steps = self._board.take(job_id)
         self._queue.submit(steps)
 
     def _missing(self, job_id: str, job: Job | None) -> list[Step]:
         if job is None:
             return list(self._missing_estimate(job_id))
+        self._restore(job_id)
         done = set(self._store.keys(keys.work(job_id)))
-        chunks = chunk_count(self._store, job_id)
-        if chunks is not None and self._board.pace(job_id, Kind.COMPRESS) is None:
+        return list(ready_steps(job, done, chunk_count(self._store, job_id)))
+
+    def _restore(self, job_id: str) -> None:
+        """Tell the board what was done before it began, or before it was lost."""
+        if not self._board.restored(job_id, Kind.COMPRESS) and chunk_count(self._store, job_id) is not None:
             self._board.restore(job_id, Kind.COMPRESS, parts_progress(self._store, job_id))
-        return list(ready_steps(job, done, chunks))
 
     def _missing_estimate(self, estimate_id: str) -> Iterator[Step]:
         answers = (keys.estimate(estimate_id), keys.estimate_error(estimate_id))
@@ -169,9 +189,15 @@ class Foreman:
 
     def _job(self, job_id: str) -> Job | None:
         try:
-            return self._book.get(job_id)
+            return self._known(job_id)
         except JobNotFound:
             return None
+
+    def _known(self, job_id: str) -> Job:
+        job = self._book.get(job_id)
+        if job.state is State.ACCEPTED and self._book.has_ended(job):
+            return self._book.end(job, job.state)  # as whoever ended it did not live to write down
+        return job
 
     def _end(self, job_id: str, job: Job | None) -> None:
         """Nothing is left to do: write down that the job succeeded, tell its caller, and look after it no more.
@@ -180,8 +206,7 @@ class Foreman:
         say) was not part of that look, and another one will follow.
         """
         if job and job.state is State.ACCEPTED:
-            job = job.evolve(State.SUCCEEDED)
-            self._book.save(job)
+            job = self._book.end(job, State.SUCCEEDED)
         if job and self._tell(job):
             return
         self._store.delete(keys.active(job_id))
@@ -193,9 +218,6 @@ class Foreman:
 
     def _tell(self, job: Job) -> bool:
         """Have the webhook called if it is time to; says whether it still has to be, now or later."""
-        if job.request.webhook is None:
-            return False
-        next_at = webhooks.next_at(job, self._store)
-        if next_at is not None and next_at <= datetime.now(UTC):
+        if webhooks.is_due(job, self._store):
             self.ask(Step(job.id, Kind.NOTIFY))
-        return next_at is not None
+        return webhooks.next_at(job, self._store) is not None

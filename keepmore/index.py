@@ -6,6 +6,7 @@ import io
 import json
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -16,13 +17,19 @@ import pyarrow.parquet as pq
 from keepmore import codec
 from keepmore.datasets import Entry
 from keepmore.distance import ORIGINAL, text
-from keepmore.errors import CountMismatch, DuplicateImage
+from keepmore.errors import CountMismatch, DuplicateImage, StoreError
 from keepmore.store import Store
 
 FORMAT = 1
 METADATA = b"keepmore"
 IN_EVALUATION = "evaluation_image"
 POOL, EVALUATION = "pool", "evaluation"
+
+# Whoever opens an index holds a kilobyte for every column of every row group, so one is written for many parts.
+GROUP_BYTES = 8 << 20
+# And what pyarrow learns of a group it keeps until it has read all that it was asked for, so that is a few at a time.
+ROW_GROUPS = 32
+BATCH_ROWS = 1 << 14
 
 CHUNK = pa.schema(
     [
@@ -183,8 +190,32 @@ def _without_tested(table: pa.Table, tested: pa.Array) -> pa.Table:
     return pa.Table.from_arrays(columns, schema=table.schema)
 
 
-def _writer(file: Any, columns: pa.Schema) -> pq.ParquetWriter:
-    return pq.ParquetWriter(file, columns, compression="zstd")
+@contextmanager
+def _writer(file: Any, columns: pa.Schema) -> Iterator[_Gathering]:
+    with pq.ParquetWriter(file, columns, compression="zstd", write_page_checksum=True) as parquet:
+        gathering = _Gathering(parquet)
+        yield gathering
+        gathering.write_group()
+
+
+class _Gathering:
+    """Gathers the rows of many parts to a row group."""
+
+    def __init__(self, parquet: pq.ParquetWriter) -> None:
+        self._parquet = parquet
+        self._tables: list[pa.Table] = []
+        self._bytes = 0
+
+    def write_table(self, rows: pa.Table) -> None:
+        self._tables.append(rows)
+        self._bytes += rows.nbytes
+        if self._bytes >= GROUP_BYTES:
+            self.write_group()
+
+    def write_group(self) -> None:
+        if self._tables:
+            self._parquet.write_table(pa.concat_tables(self._tables))
+        self._tables, self._bytes = [], 0
 
 
 class _Tally:
@@ -240,9 +271,41 @@ def _counts(values: pa.ChunkedArray) -> dict[Any, int]:
 
 
 def rows(store: Store, key: str, columns: Sequence[str] | None = None) -> Iterator[pa.RecordBatch]:
-    """Batches of an index in its order."""
-    with store.open(key) as file, pq.ParquetFile(file) as parquet:
-        yield from parquet.iter_batches(columns=columns)
+    """Batches of an index in its order, in flat memory. Raises StoreError for one that is damaged."""
+    with store.open(key) as file, _undamaged(key), pq.ParquetFile(file, page_checksum_verification=True) as parquet:
+        # Checksums cover neither names of columns nor headers of pages; a page with a damaged one may count as none.
+        if lost := set(columns or ()).difference(parquet.schema_arrow.names):
+            raise pa.ArrowInvalid(f"its columns {', '.join(sorted(lost))} are missing")
+        left = parquet.metadata.num_rows
+        for window in _windows(parquet.metadata):
+            for batch in parquet.iter_batches(BATCH_ROWS, row_groups=window, columns=columns):
+                left -= len(batch)
+                yield batch
+        if left:
+            raise pa.ArrowInvalid(f"{left:,} of its {parquet.metadata.num_rows:,} rows are missing")
+
+
+def _windows(metadata: pq.FileMetaData) -> Iterator[list[int]]:
+    """Row groups, in their order, a few at a time."""
+    window, count = [], 0
+    for group in range(metadata.num_row_groups):
+        window.append(group)
+        count += metadata.row_group(group).num_rows
+        if count >= BATCH_ROWS or len(window) == ROW_GROUPS:
+            yield window
+            window, count = [], 0
+    if window:
+        yield window
+
+
+@contextmanager
+def _undamaged(key: str) -> Iterator[None]:
+    try:
+        yield
+    except (pa.ArrowException, OSError, UnicodeDecodeError) as error:
+        raise StoreError(
+            f"{key} is damaged ({error}); start a new job, which finds the encoded objects again"
+        ) from error
 
 
 def errors(store: Store, *keys: str) -> Iterator[dict[str, Any]]:

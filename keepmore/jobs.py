@@ -12,7 +12,7 @@ from enum import StrEnum
 from typing import Any
 
 from keepmore import __version__, keys
-from keepmore.errors import InternalError, JobNotFound, KeepmoreError, NotFound
+from keepmore.errors import InternalError, JobNotFound, KeepmoreError, NotFound, StoreError
 from keepmore.request import Request
 from keepmore.store import Store
 
@@ -40,10 +40,17 @@ class Job:
     state: State = State.ACCEPTED
     error: dict[str, Any] | None = None
     ended_at: str | None = None
+    attempt: int = 0
 
-    def evolve(self, state: State, error: KeepmoreError | None = None) -> Job:
-        ended_at = None if state is State.ACCEPTED else timestamp(datetime.now(UTC))
-        return replace(self, state=state, error=error.as_dict() if error else None, ended_at=ended_at)
+    def ended(self, state: State, error: KeepmoreError | None = None) -> Job:
+        """The job as it ends now."""
+        return replace(
+            self, state=state, error=error.as_dict() if error else None, ended_at=timestamp(datetime.now(UTC))
+        )
+
+    def again(self) -> Job:
+        """The next attempt at the job, which goes on with what the earlier ones left."""
+        return replace(self, state=State.ACCEPTED, error=None, ended_at=None, attempt=self.attempt + 1)
 
     def as_json(self) -> dict[str, Any]:
         return {
@@ -52,6 +59,7 @@ class Job:
             "created_at": self.created_at,
             "ended_at": self.ended_at,
             "keepmore": self.keepmore,
+            "attempt": self.attempt,
             "state": self.state.value,
             "error": self.error,
             "request": self.request.as_json(),
@@ -78,13 +86,33 @@ class JobBook:
         """The job; raises JobNotFound."""
         try:
             if ID.fullmatch(job_id):
-                return _read(self._store.get(keys.job(job_id)))
+                return _read(keys.job(job_id), self._store.get(keys.job(job_id)))
         except NotFound:
             pass
         raise JobNotFound(f"job {job_id[:64]}: no such job in this store; `keepmore show` lists the jobs")
 
     def save(self, job: Job) -> None:
         self._store.put(keys.job(job.id), _written(job))
+
+    def end(self, job: Job, state: State, error: KeepmoreError | None = None) -> Job:
+        """Write down that this attempt at `job` ended; gives how it did: of several who end it, the first decides."""
+        key = keys.ending(job.id, job.attempt)
+        ended = job.ended(state, error)
+        if not self._store.create(key, _written(ended)):
+            ended = _read(key, self._store.get(key))
+        if self.get(job.id).attempt == job.attempt:  # else it has been retried meanwhile
+            self.save(ended)
+        return ended
+
+    def retry(self, job: Job) -> Job:
+        """The next attempt at `job`, written down."""
+        again = job.again()
+        self.save(again)
+        return again
+
+    def has_ended(self, job: Job) -> bool:
+        """Whether somebody has ended this attempt at `job`, and maybe did not live to say so in its record."""
+        return job.state is not State.ACCEPTED or self._store.exists(keys.ending(job.id, job.attempt))
 
     def ids(self, after: str = "") -> Iterator[str]:
         """Ids of the jobs created behind job `after`, oldest first."""
@@ -105,14 +133,18 @@ def _written(job: Job) -> bytes:
     return json.dumps(job.as_json(), indent=1).encode()
 
 
-def _read(data: bytes) -> Job:
-    written = json.loads(data)
-    return Job(
-        id=written["id"],
-        request=Request.from_json(written["request"]),
-        created_at=written["created_at"],
-        keepmore=written["keepmore"],
-        state=State(written["state"]),
-        error=written["error"],
-        ended_at=written.get("ended_at"),
-    )
+def _read(key: str, data: bytes) -> Job:
+    try:
+        written = json.loads(data)
+        return Job(
+            id=written["id"],
+            request=Request.from_json(written["request"]),
+            created_at=written["created_at"],
+            keepmore=written["keepmore"],
+            state=State(written["state"]),
+            error=written["error"],
+            ended_at=written.get("ended_at"),
+            attempt=written.get("attempt", 0),
+        )
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
+        raise StoreError(f"{key} is no job record of this version ({error!r}); put it back or delete it") from error

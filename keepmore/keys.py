@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from keepmore import distance as distances
 
+TOP = ("jobs", "active", "work", "objects", "estimates", "idempotency")  # the first part of every key
+
 
 def jobs_prefix() -> str:
     return "jobs/"
@@ -26,8 +28,9 @@ def work(job_id: str) -> str:
     return f"work/{job_id}/"
 
 
-def cancelled(job_id: str) -> str:
-    return f"work/{job_id}/cancelled"
+def ending(job_id: str, attempt: int) -> str:
+    """How an attempt at a job ended: whoever writes it first decides."""
+    return f"work/{job_id}/endings/{attempt:04d}.json"
 
 
 def webhook(job_id: str) -> str:
@@ -35,9 +38,11 @@ def webhook(job_id: str) -> str:
     return f"work/{job_id}/webhook.json"
 
 
-def chunk(job_id: str, number: int) -> str:
-    """Numbers are padded so that keys sort as numbers do, up to 10^8 chunks."""
-    return f"work/{job_id}/chunks/{number:08d}.parquet"
+def chunk(job_id: str, listing: str, number: int) -> str:
+    """Of one listing, because another one may find another dataset. Numbers are padded so that keys sort as numbers do,
+    up to 10^8 chunks.
+    """
+    return f"work/{job_id}/chunks/{listing}/{number:08d}.parquet"
 
 
 def listing(job_id: str) -> str:

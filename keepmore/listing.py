@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import secrets
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import numpy as np
@@ -28,13 +29,21 @@ CHUNK_BYTES = 64_000_000
 ASSUMED_BYTES = 100_000
 
 
-def write_listing(store: Store, job_id: str, request: Request, access: Access) -> dict[str, Any]:
-    """Write the job's chunks; gives the listing: how many chunks and images, and what was skipped and why."""
+def write_listing(
+    store: Store, job_id: str, request: Request, access: Access, on_chunk: Callable[[], None] = lambda: None
+) -> dict[str, Any]:
+    """Write the job's chunks; gives the listing: its name, how many chunks and images, and what was skipped and why.
+
+    Chunks lie below a name drawn for this listing: another process that lists the job at the same time may find another
+    dataset, and a job must not mix the two. `on_chunk` is called after every chunk, and may raise.
+    """
+    name = secrets.token_hex(4)
     skipped = Skipped()
     counts = {POOL: 0, EVALUATION: 0}
     chunks = 0
     for rows in chunked(_listed(request, access, skipped), len(request.distances)):
-        store.put(keys.chunk(job_id, chunks), index.write_chunk(rows))
+        store.put(keys.chunk(job_id, name, chunks), index.write_chunk(rows))
+        on_chunk()
         chunks += 1
         for row in rows:
             counts[row.split] += 1
@@ -43,6 +52,7 @@ def write_listing(store: Store, job_id: str, request: Request, access: Access) -
             f"dataset {request.dataset}: holds no image (skipped: {dict(skipped) or 'nothing'}); check the path"
         )
     return {
+        "listing": name,
         "chunks": chunks,
         "images": sum(counts.values()),
         "splits": counts,

@@ -5,12 +5,12 @@ from __future__ import annotations
 import time
 from collections.abc import Callable
 
-from keepmore import keys
 from keepmore.board import MemoryBoard
 from keepmore.compress import Progress
 from keepmore.errors import Cancelled, KeepmoreError, StoreError
 from keepmore.foreman import Foreman
-from keepmore.jobs import Job, JobBook, State
+from keepmore.jobs import Job, JobBook
+from keepmore.questions import is_wanted
 from keepmore.queue import LocalQueue
 from keepmore.site import Site
 from keepmore.steps import Step
@@ -25,8 +25,8 @@ LOOK_EVERY_S = 1.0
 def run_job(job: Job, site: Site, store: Store, processes: int, on_progress: OnProgress, on_done: OnStep) -> Job:
     """Do what the store lacks of `job`; gives the job as it ended. Raises what failed, after writing it down."""
     book = JobBook(store)
-    book.save(job.evolve(State.ACCEPTED))
-    store.delete(keys.cancelled(job.id))
+    if book.has_ended(job):
+        book.retry(job)
     run_missing(job.id, site, store, processes, on_progress, on_done)
     return book.get(job.id)
 
@@ -47,23 +47,23 @@ class _Overseer:
     def __init__(self, foreman: Foreman, store: Store, on_progress: OnProgress, on_done: OnStep) -> None:
         self._foreman = foreman
         self._store = store
-        self._looked_at = 0.0
+        self._looked_at = time.monotonic()
         self._on_progress = on_progress
         self._on_done = on_done
 
     def began(self, step: Step) -> int:
         return self._foreman.began(step)
 
-    def _raise_if_cancelled(self, job: str) -> None:
-        """`keepmore cancel` in another terminal leaves a marker."""
+    def _raise_if_cancelled(self, step: Step) -> None:
+        """`keepmore cancel` in another terminal ends the job in the store alone."""
         now = time.monotonic()
         if now - self._looked_at > LOOK_EVERY_S:
             self._looked_at = now
-            if self._store.exists(keys.cancelled(job)):
-                raise Cancelled(f"job {job} was cancelled; what is done is kept")
+            if not is_wanted(step, JobBook(self._store).get(step.job), self._store):
+                raise _cancelled(step.job)
 
     def progressed(self, step: Step, progress: Progress) -> None:
-        self._raise_if_cancelled(step.job)
+        self._raise_if_cancelled(step)
         self._foreman.progressed(step, progress)
         self._on_progress(step, progress)
 
@@ -80,3 +80,8 @@ class _Overseer:
 
     def abandoned(self, step: Step) -> None:
         self._foreman.abandoned(step)
+        raise _cancelled(step.job)
+
+
+def _cancelled(job: str) -> Cancelled:
+    return Cancelled(f"job {job} was cancelled; what is done is kept")

@@ -13,8 +13,10 @@ from keepmore.errors import JobNotReady, KeepmoreError, NotFound, NotTrainable, 
 from keepmore.index import Summary
 from keepmore.jobs import Job, State
 from keepmore.request import Selection, Training, subset_id, training_id
-from keepmore.steps import Kind, Step
+from keepmore.steps import Kind, Step, request_key
 from keepmore.store import Store
+
+LONGEST_ID = 64
 
 
 def chunk_count(store: Store, job_id: str) -> int | None:
@@ -48,7 +50,7 @@ def training_request(job: Job, name: str, store: Store) -> tuple[str, Training]:
 
 def _may_be_id(name: str) -> bool:
     """Whether `name` may stand in a key: ids come from callers, too."""
-    return name.isascii() and name.isalnum()
+    return name.isascii() and name.isalnum() and len(name) <= LONGEST_ID
 
 
 def _asked(store: Store, key: str, unknown: KeepmoreError) -> dict[str, Any]:
@@ -57,6 +59,14 @@ def _asked(store: Store, key: str, unknown: KeepmoreError) -> dict[str, Any]:
     except NotFound:
         raise unknown from None
     return found
+
+
+def is_wanted(step: Step, job: Job, store: Store) -> bool:
+    """Whether anybody still waits for `step`: its job, or who asked a question beside it."""
+    if job.state is State.ACCEPTED or step.kind is Kind.NOTIFY:
+        return True
+    key = request_key(step)
+    return key is not None and store.exists(key)
 
 
 def ask_for_subset(job: Job, store: Store, budget: Budget | None, selection: Selection) -> Step:
@@ -100,11 +110,13 @@ def require(job: Job, store: Store, kind: Kind) -> None:
     part = job.request.subset_id if kind is Kind.SELECT else ""
     if not store.exists(Step(job.id, kind, part).output):
         now = stage(job, store)
-        raise JobNotReady(
-            f"job {job.id} has no {kind} yet: it is {job.state}, at the stage {now}; wait for it, or let it go on: "
-            f"keepmore resume {job.id}",
-            stage=now,
-        )
+        what = {Kind.INDEX: "index", Kind.SELECT: "manifests"}.get(kind, kind.value)
+        if job.state is State.ACCEPTED:
+            why = f"it is at the stage {now}; wait for it"
+        else:
+            cause = f" ({job.error['code']}: {job.error['message']})" if job.error else ""
+            why = f"it was {job.state} at the stage {now}{cause}; let it go on: keepmore resume {job.id}"
+        raise JobNotReady(f"job {job.id} has no {what} yet: {why}", stage=now)
 
 
 def stage(job: Job, store: Store) -> str | None:

@@ -20,7 +20,7 @@ from types import TracebackType
 from typing import Any, Protocol, cast
 
 from keepmore.compress import Progress
-from keepmore.errors import InternalError, KeepmoreError, WorkerLost, from_dict
+from keepmore.errors import Cancelled, InternalError, KeepmoreError, WorkerLost, from_dict
 from keepmore.isolation import IsolatedDecoder
 from keepmore.memory import return_large_blocks
 from keepmore.site import Site
@@ -155,18 +155,29 @@ class LocalQueue:
 
     def _obey(self, witness: Witness) -> None:
         while self._cancelled:
-            job = self._cancelled.popleft()
-            for pool in self._pools.values():
-                pool.waiting = deque(step for step in pool.waiting if step.job != job)
-                for worker in pool.busy():
-                    if worker.step and worker.step.job == job:
-                        self._end(pool, worker)
-                        witness.abandoned(worker.step)
+            self._take_in()  # what was submitted before it was cancelled
+            for step in self._stop(self._cancelled.popleft()):
+                witness.abandoned(step)
+        self._take_in()
+
+    def _take_in(self) -> None:
         while self._incoming:
             step = self._incoming.popleft()
             pool = self._pools[step.kind.lane]
             if step not in pool.waiting and all(worker.step != step for worker in pool.workers):
                 pool.waiting.append(step)
+
+    def _stop(self, job: str) -> list[Step]:
+        """Let go of a job's steps, those that wait and those under way; gives them."""
+        stopped = []
+        for pool in self._pools.values():
+            stopped += [step for step in pool.waiting if step.job == job]
+            pool.waiting = deque(step for step in pool.waiting if step.job != job)
+            for worker in pool.busy():
+                if worker.step and worker.step.job == job:
+                    self._end(pool, worker)
+                    stopped.append(worker.step)
+        return stopped
 
     def _hand_out(self, witness: Witness) -> None:
         for pool in self._pools.values():
@@ -182,7 +193,7 @@ class LocalQueue:
         step = cast(Step, worker.step)
         try:
             kind, value = worker.pipe.recv()
-        except (EOFError, ConnectionResetError):
+        except (EOFError, OSError):  # it died, maybe in the middle of a message
             self._bury(self._pools[step.kind.lane], worker, witness)
             return
         if kind == "progress":
@@ -191,6 +202,8 @@ class LocalQueue:
         worker.step = None
         if kind == "failed":
             witness.failed(step, from_dict(value))
+        elif kind == "abandoned":
+            witness.abandoned(step)
         else:
             witness.finished(step)
 
@@ -262,6 +275,8 @@ def _outcome(step: Step, store: Store, workshop: Workshop) -> tuple[str, dict[st
         attempt(step, store, workshop)
     except (BrokenPipeError, ConnectionResetError):
         raise
+    except Cancelled:
+        return "abandoned", None
     except KeepmoreError as error:
         return "failed", error.as_dict()
     return "done", None

@@ -9,7 +9,7 @@ from typing import Any
 
 from keepmore import budget as budgets
 from keepmore import distance as distances
-from keepmore.budget import Budget
+from keepmore.budget import LARGEST_BYTES, Budget
 from keepmore.errors import InvalidRequest
 
 ORDERS = ("random", "smallest")
@@ -19,6 +19,7 @@ EFFORTS = range(1, 11)
 LARGEST_PIXELS = 178_956_970
 MOST_STEPS, MOST_SEEDS = 1_000_000, 1000
 ID_DIGITS = 12
+LARGEST_SEED = 2**63 - 1
 OWN = "own"  # instead of its id: the subset that a job itself asked for
 
 
@@ -33,6 +34,7 @@ class Selection:
     def __post_init__(self) -> None:
         if self.order not in ORDERS:
             raise InvalidRequest(f"selection.order: {self.order!r} is unknown; use {' or '.join(ORDERS)}")
+        _check_seed("selection.seed", self.seed)
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,6 +50,7 @@ class Evaluation:
             raise InvalidRequest("evaluation: give either a dataset or a hold-out, not both and not neither")
         if self.holdout is not None and not 0 < self.holdout < 1:
             raise InvalidRequest(f"evaluation.holdout: {self.holdout} is not a part of the images; use such as 0.2")
+        _check_seed("evaluation.seed", self.seed)
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,8 +81,13 @@ class Limits:
     def __post_init__(self) -> None:
         if not 0 < self.max_pixels <= LARGEST_PIXELS:
             raise InvalidRequest(f"limits.max_pixels: {self.max_pixels} is not possible; use 1 to {LARGEST_PIXELS}")
-        if self.max_bytes < 1:
-            raise InvalidRequest(f"limits.max_bytes: {self.max_bytes} is not possible; use at least 1")
+        if not 0 < self.max_bytes <= LARGEST_BYTES:
+            raise InvalidRequest(f"limits.max_bytes: {self.max_bytes} is not possible; use 1 to {LARGEST_BYTES}")
+
+
+def _check_seed(field: str, seed: int) -> None:
+    if not 0 <= seed <= LARGEST_SEED:
+        raise InvalidRequest(f"{field}: {seed} is not possible; use 0 to {LARGEST_SEED}")
 
 
 @dataclass(frozen=True, slots=True)
@@ -107,6 +115,13 @@ class Request:
             self.budget.bytes(dict.fromkeys(self.distances, 0))
         if self.training and not self.evaluation:
             raise InvalidRequest("training: there is nothing to test on; give an evaluation dataset or a hold-out")
+
+    def datasets(self) -> list[tuple[str, str]]:
+        """The fields that name a dataset, and what they name."""
+        found = [("dataset", self.dataset)]
+        if self.evaluation and self.evaluation.dataset:
+            found.append(("evaluation.dataset", self.evaluation.dataset))
+        return found
 
     @property
     def subset_id(self) -> str:

@@ -233,7 +233,9 @@ class JobProgress:
         self._bar.stop()
 
     def add(self, step: Step, done: Done) -> None:
-        """Some images of a step are done."""
+        """Some images of a step are done; of a listing nobody knows how many there will be."""
+        if step.kind not in self._tasks:
+            return
         task = self._tasks[step.kind]
         read, written = self._bytes[step.kind]
         self._bytes[step.kind] = read + done.bytes_in, written + done.bytes_out

@@ -4,8 +4,11 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
+from keepmore import keys, uris
 from keepmore.access import Access
 from keepmore.compress import Report
+from keepmore.datasets import absolute_uri
+from keepmore.errors import InvalidRequest
 from keepmore.isolation import IsolatedDecoder
 from keepmore.store import Store
 from keepmore.stores import open_store
@@ -23,6 +26,23 @@ class Site:
 
     def store(self) -> Store:
         return open_store(self.place, self.access)
+
+    def check_dataset(self, field: str, uri: str) -> None:
+        """Whether the dataset at `uri`, the request's `field`, may be read and is apart from the store.
+
+        Raises what `Access.check` raises, and InvalidRequest for a dataset whose listing would find encoded images: who
+        deletes its originals would delete them.
+        """
+        try:
+            self.access.check(uri)
+        except InvalidRequest as error:
+            raise type(error)(f"{field}: {error.message}", **error.details) from error
+        place, dataset = absolute_uri(self.place).rstrip("/"), uris.parse(uri)
+        if uris.covers(uri, uris.parse(place)) or any(uris.covers(f"{place}/{part}", dataset) for part in keys.TOP):
+            raise InvalidRequest(
+                f"{field}: the store {self.place} lies in the dataset {uri}, or the other way round, and its listing "
+                "would find encoded images; name places that are apart"
+            )
 
     def workshop(self, decoder: IsolatedDecoder, report: Report, isolate: bool = False) -> Workshop:
         notify = Notifier(self.webhook_secret, self.access.private_addresses)

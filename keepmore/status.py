@@ -6,13 +6,14 @@ import json
 from dataclasses import asdict
 from typing import Any
 
+import pyarrow as pa
 import pyarrow.parquet as pq
 
 from keepmore import keys
 from keepmore.board import Board, Pace
 from keepmore.compress import Progress
-from keepmore.distance import text
-from keepmore.errors import NotFound, QueueUnavailable
+from keepmore.distance import ORIGINAL, text
+from keepmore.errors import Cancelled, NotFound, QueueUnavailable, StoreError
 from keepmore.jobs import Job, State
 from keepmore.questions import stage, training_request
 from keepmore.steps import Kind
@@ -23,7 +24,6 @@ from keepmore.workshop import PROGRESS
 def status(job: Job, store: Store, board: Board | None = None) -> dict[str, Any]:
     """State, the stage that is next or under way, counts, and what there is to fetch."""
     now = stage(job, store)
-    pace = _pace(job, store, board)
     found: dict[str, Any] = {
         "job": job.id,
         "state": job.state.value,
@@ -40,17 +40,19 @@ def status(job: Job, store: Store, board: Board | None = None) -> dict[str, Any]
         "subset": None,
         "report": store.uri(keys.report_page(job.id)) if now is None else None,
     }
-    if now != "list":
+    if now == "compress":
+        pace = _pace(job, store, board)
         listed = int(json.loads(store.get(keys.listing(job.id)))["images"])
         found["images"] = {"listed": listed, "done": pace.done.images, "failed": pace.done.failed}
         found["bytes"] = {"in": pace.done.bytes_in, "out": pace.done.bytes_out}
-        if now == "compress" and job.state is State.ACCEPTED and pace.rate:
+        if job.state is State.ACCEPTED and pace.rate:
             found["rate"] = round(pace.rate, 2)
             found["eta_s"] = round((listed - pace.done.images) / pace.rate)
     if now not in ("list", "compress"):
-        found["index"] = json.loads(store.get(keys.index_summary(job.id)))
-        # The index fails images that the parts do not: those of the pool that are evaluation images too.
-        found["images"] |= {"done": found["index"]["listed"], "failed": found["index"]["failed"]}
+        found["index"] = summary = json.loads(store.get(keys.index_summary(job.id)))
+        found["images"] = {"listed": summary["listed"], "done": summary["listed"], "failed": summary["failed"]}
+        encoded = (size for distance, size in summary["pool_bytes"].items() if float(distance) != ORIGINAL)
+        found["bytes"] = {"in": summary["source_bytes"], "out": sum(encoded)}
     if now not in ("list", "compress", "select"):
         found["subset"] = json.loads(store.get(keys.subset(job.id, job.request.subset_id)))
     if store.exists(keys.codec_check(job.id)):
@@ -72,7 +74,10 @@ def training(job: Job, name: str, store: Store) -> dict[str, Any]:
     found = {text(d): read_json(store, keys.training(job.id, name, d)) for d in job.request.distances}
     results = {distance: result for distance, result in found.items() if result}
     own = job.request.training is not None and name == job.request.training_id
-    error = read_json(store, keys.training_error(job.id, name)) or (job.error if own else None)
+    asked_anew = store.exists(keys.training_request(job.id, name))
+    error = read_json(store, keys.training_error(job.id, name))
+    if own and not asked_anew and job.state is not State.ACCEPTED:
+        error = error or job.error or Cancelled(f"job {job.id} was {job.state} before it was trained").as_dict()
     state = "succeeded" if len(results) == len(found) else "failed" if error else "running"
     return {
         "training": name,
@@ -106,8 +111,13 @@ def parts_progress(store: Store, job_id: str) -> dict[str, Progress]:
     found = {}
     prefix = keys.parts_prefix(job_id)
     for key in store.keys(prefix):
-        with store.open(key) as file:
-            metadata = pq.read_metadata(file)
         part = str(int(key.removeprefix(prefix).removesuffix(".parquet")))
-        found[part] = Progress(**json.loads(metadata.metadata[PROGRESS]))
+        try:
+            with store.open(key) as file:
+                metadata = pq.read_metadata(file)
+            found[part] = Progress(**json.loads(metadata.metadata[PROGRESS]))
+        except (pa.ArrowInvalid, KeyError) as error:
+            raise StoreError(
+                f"{key} is damaged ({error}); delete it and resume the job, which makes it again"
+            ) from error
     return found

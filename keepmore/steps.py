@@ -166,6 +166,14 @@ def is_asked(job: Job, step: Step) -> bool:
     return step.kind.lane is Lane.TRAINING and step.part.split("/")[0] != job.request.training_id
 
 
+def request_key(step: Step) -> str | None:
+    """Where the question is written that `step` answers, if somebody asked for it beside the job's own request; None
+    for steps that answer none."""
+    if step.kind is Kind.SELECT:
+        return keys.subset_request(step.job, step.part)
+    return keys.training_request(step.job, step.part.split("/")[0]) if step.kind.lane is Lane.TRAINING else None
+
+
 def error_key(step: Step) -> str | None:
     """Where the failure of a question beside the job's own request is written; None for steps that answer none."""
     if step.kind is Kind.SELECT:

@@ -73,7 +73,7 @@ class FolderStore:
         self._remove_stale()
 
     def get(self, key: str) -> bytes:
-        with self.open(key) as file:
+        with self.open(key) as file, self._explained():
             return file.read()
 
     def put(self, key: str, data: bytes) -> None:
@@ -108,15 +108,17 @@ class FolderStore:
 
     def keys(self, prefix: str, after: str = "") -> Iterator[str]:
         folder, slash, _ = prefix.rpartition("/")
-        if not slash:
-            yield from self._walk("", prefix, after)
-        elif is_key(folder):
-            yield from self._walk(folder + "/", prefix, after)
+        with self._explained():
+            if not slash:
+                yield from self._walk("", prefix, after)
+            elif is_key(folder):
+                yield from self._walk(folder + "/", prefix, after)
 
     def open(self, key: str) -> BinaryIO:
         try:
-            return self._path(key).open("rb")
-        except (FileNotFoundError, IsADirectoryError, NotADirectoryError):
+            with self._explained(FileNotFoundError, IsADirectoryError, NotADirectoryError):
+                return self._path(key).open("rb")
+        except OSError:
             raise NotFound(f"nothing is stored under {key} in {self.root}") from None
 
     @contextmanager
@@ -182,9 +184,11 @@ class FolderStore:
                 continue  # its owner, or another starting process, was quicker
 
     @contextmanager
-    def _explained(self) -> Iterator[None]:
+    def _explained(self, *but: type[OSError]) -> Iterator[None]:
         try:
             yield
+        except but:
+            raise
         except OSError as error:
             raise _explain(error, self.root) from error
 

@@ -12,7 +12,6 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
-import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
 from keepmore import budget as budgets
@@ -27,10 +26,6 @@ from keepmore.store import Store
 
 SHARED = ("path", "source_uri", "label", "width", "height", "source_sha256")
 OWN = ("bytes", "encoding", "sha256", "encoder_distance")
-
-# An index has a row group for each chunk of at most 512 images.
-ROW_GROUPS = 32
-BATCH_ROWS = 32 * 512
 
 # Stands for a checksum where only `keys` knows how an object's key is spelt.
 ANY_SHA256 = "".join(chr(ord("g") + place % 20) for place in range(64))
@@ -58,7 +53,7 @@ def read_pool(store: Store, index_key: str, distances: Sequence[float]) -> Pool:
     sizes = {d: index.column("bytes", d) for d in distances}
     fields = ["path_hash", "label", *sizes.values()]
     good, batches = [], []
-    for batch in _rows(store, index_key, ["error_code", *fields]):
+    for batch in index.rows(store, index_key, ["error_code", *fields]):
         good.append(pc.is_null(batch["error_code"]))
         batches.append(batch.select(fields).filter(good[-1]))
     table = pa.Table.from_batches(batches, pa.schema([index.schema(distances).field(name) for name in fields]))
@@ -71,18 +66,6 @@ def read_pool(store: Store, index_key: str, distances: Sequence[float]) -> Pool:
         class_names=names,
         bytes={d: table[name].to_numpy() for d, name in sizes.items()},
     )
-
-
-def _rows(store: Store, key: str, columns: Sequence[str]) -> Iterator[pa.RecordBatch]:
-    """Batches of an index in its order, in flat memory.
-
-    Row groups are read a few at a time: what pyarrow learns of each, it keeps until it has read all that it was asked
-    for, 250 MB for every million images.
-    """
-    with store.open(key) as file, pq.ParquetFile(file) as parquet:
-        for first in range(0, parquet.num_row_groups, ROW_GROUPS):
-            window = list(range(first, min(first + ROW_GROUPS, parquet.num_row_groups)))
-            yield from parquet.iter_batches(BATCH_ROWS, row_groups=window, columns=columns)
 
 
 def choose(pool: Pool, distances: Sequence[float], selection: Selection, budget: int | None) -> list[NDArray[np.int64]]:
@@ -139,7 +122,7 @@ def write_subsets(
             file = stack.enter_context(store.writer(to[distance]))
             writer = manifest.Writer(file, {**asked, "distance": distance})
             manifests.append(_Manifest(store, distance, effort, np.sort(pool.rows[places]), writer))
-        written = _write(manifests, _rows(store, index_key, _columns(distances)))
+        written = _write(manifests, index.rows(store, index_key, _columns(distances)))
     made = {
         text(distance): {
             "images": about["images"],

@@ -17,7 +17,7 @@ import urllib3
 
 from keepmore import keys
 from keepmore.errors import InvalidRequest, KeepmoreError, NotFound
-from keepmore.jobs import Job, timestamp
+from keepmore.jobs import Job, State, timestamp
 from keepmore.store import Store
 from keepmore.web import guarded_http
 
@@ -58,15 +58,24 @@ class Notifier:
         headers = {"Content-Type": "application/json"} | signed(self._key, message_id(job), moment, body)
         try:
             answer = self._http.request(
-                "POST", job.request.webhook or "", body=body, headers=headers, timeout=TIMEOUT_S, retries=False
+                "POST",
+                job.request.webhook or "",
+                body=body,
+                headers=headers,
+                timeout=TIMEOUT_S,
+                retries=False,
+                preload_content=False,
             )
         except (urllib3.exceptions.HTTPError, KeepmoreError) as error:
             return {"error": str(error)}
+        answer.close()  # unread: nobody needs what else a receiver says, and it may never end
         return {"status": answer.status}
 
 
 def next_at(job: Job, store: Store) -> datetime | None:
-    """When the end of `job` is to be told next; None if it was, or was tried often enough."""
+    """When the end of `job` is to be told next; None if it was, was tried often enough, or nobody asked for it."""
+    if job.request.webhook is None:
+        return None
     try:
         record = json.loads(store.get(keys.webhook(job.id)))
     except NotFound:
@@ -74,6 +83,12 @@ def next_at(job: Job, store: Store) -> datetime | None:
     if record["ended_at"] != job.ended_at:  # a retried job ends again
         return datetime.now(UTC)
     return datetime.fromisoformat(record["next_at"]) if record["next_at"] else None
+
+
+def is_due(job: Job, store: Store) -> bool:
+    """Whether the end of `job` is to be told now: it may have been retried, or told, since somebody asked for that."""
+    at = next_at(job, store)
+    return job.state is not State.ACCEPTED and at is not None and at <= datetime.now(UTC)
 
 
 def _tries(job: Job, store: Store) -> list[dict[str, Any]]:

@@ -7,15 +7,15 @@ from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
-from keepmore import check, codec, estimates, index, keys, listing, manifest, subset
+from keepmore import check, codec, estimates, index, keys, listing, manifest, subset, webhooks
 from keepmore.access import Access
 from keepmore.compress import Compressor, Progress, Report
 from keepmore.datasets import SourceReader
-from keepmore.errors import DatasetChanged, JobNotReady
+from keepmore.errors import Cancelled, DatasetChanged, JobNotReady
 from keepmore.index import Summary
 from keepmore.isolation import IsolatedDecoder
 from keepmore.jobs import Job, JobBook
-from keepmore.questions import chunk_count, subset_request, training_request
+from keepmore.questions import is_wanted, subset_request, training_request
 from keepmore.request import Limits
 from keepmore.steps import EVALUATION, Kind, Step
 from keepmore.store import Store
@@ -38,29 +38,42 @@ class Workshop:
 
 
 def run_step(step: Step, store: Store, workshop: Workshop) -> None:
-    """Do one step unless its output exists. Any number of processes may do it at once: they write the same bytes."""
+    """Do one step unless its output exists. Any number of processes may do it at once: they write the same bytes.
+
+    Raises Cancelled if nobody waits for it any more.
+    """
     if step.kind is Kind.ESTIMATE:
         if not store.exists(step.output):
             store.put(
                 step.output, estimates.answer(store, step.job, workshop.access, workshop.decoder, workshop.report)
             )
-    else:
-        job = JobBook(store).get(step.job)
-        if step.kind is Kind.NOTIFY or not store.exists(step.output):
-            store.put(step.output, _RUN[step.kind](job, step, store, workshop))
+        return
+    job = JobBook(store).get(step.job)
+    if step.kind is Kind.NOTIFY:
+        if webhooks.is_due(job, store):
+            store.put(step.output, workshop.notify(job, store))
+    elif not store.exists(step.output):
+        if not is_wanted(step, job, store):
+            raise Cancelled(f"job {job.id} is {job.state}: nobody waits for the step {step}")
+        # Of two listings the first counts: chunks of another one may hold other images.
+        write = store.create if step.kind is Kind.LIST else store.put
+        write(step.output, _RUN[step.kind](job, step, store, workshop))
 
 
 def _list(job: Job, step: Step, store: Store, workshop: Workshop) -> bytes:
-    return _json(listing.write_listing(store, job.id, job.request, workshop.access) | {"codec": codec.CODEC})
+    made = listing.write_listing(store, job.id, job.request, workshop.access, lambda: workshop.report(Progress()))
+    return _json(made | {"codec": codec.CODEC})
 
 
 def _check(job: Job, step: Step, store: Store, workshop: Workshop) -> bytes:
-    chunks = chunk_count(store, job.id) or 0
-    return _json(check.run(store, job.id, chunks, _compressor(job, store, workshop), job.request.distances))
+    listed = _listed(job, store)
+    chunks = [keys.chunk(job.id, listed["listing"], number) for number in range(listed["chunks"])]
+    return _json(check.run(store, chunks, _compressor(job, store, workshop), job.request.distances))
 
 
 def _compress(job: Job, step: Step, store: Store, workshop: Workshop) -> bytes:
-    rows = index.read_chunk(store.get(keys.chunk(job.id, int(step.part))))
+    listed = _listed(job, store)
+    rows = index.read_chunk(store.get(keys.chunk(job.id, listed["listing"], int(step.part))))
     total = Progress()
 
     def report(progress: Progress) -> None:
@@ -72,18 +85,19 @@ def _compress(job: Job, step: Step, store: Store, workshop: Workshop) -> bytes:
     return index.to_parquet(table.replace_schema_metadata({PROGRESS: json.dumps(asdict(total)).encode()}))
 
 
-def _check_codec(job: Job, store: Store) -> None:
-    """Raises JobNotReady where objects would get other names, or other bytes, than those that the job began with."""
-    begun_with = json.loads(store.get(keys.listing(job.id)))["codec"]
-    if begun_with != codec.CODEC:
+def _listed(job: Job, store: Store) -> dict[str, Any]:
+    """The job's listing. Raises JobNotReady where objects would get other names, or other bytes, than those that the
+    job began with."""
+    listed: dict[str, Any] = json.loads(store.get(keys.listing(job.id)))
+    if listed["codec"] != codec.CODEC:
         raise JobNotReady(
-            f"job {job.id} began with the codec {begun_with} and {codec.CODEC} is installed now; "
+            f"job {job.id} began with the codec {listed['codec']} and {codec.CODEC} is installed now; "
             "one job cannot mix them: install the former again and resume, or start a new job"
         )
+    return listed
 
 
 def _compressor(job: Job, store: Store, workshop: Workshop) -> Compressor:
-    _check_codec(job, store)
     request = job.request
     return Compressor(
         store, request.distances, request.effort, request.limits, workshop.decoder, workshop.access, workshop.isolate
@@ -100,7 +114,7 @@ def _index(job: Job, step: Step, store: Store, workshop: Workshop) -> bytes:
 
 
 def _select(job: Job, step: Step, store: Store, workshop: Workshop) -> bytes:
-    _check_codec(job, store)
+    _listed(job, store)
     budget, selection = subset_request(job, step.part, store)
     return _json(
         subset.write_subsets(
@@ -158,17 +172,13 @@ def _train(job: Job, step: Step, store: Store, workshop: Workshop) -> bytes:
 
 
 def _report(job: Job, step: Step, store: Store, workshop: Workshop) -> bytes:
-    _check_codec(job, store)
+    _listed(job, store)
     # Imported here because matplotlib would cost every worker of every kind 40 MB.
     from keepmore import report
 
     figures = report.figures(job, store)
     store.put(keys.report_page(job.id), report.page(job, store, figures, workshop.access).encode())
     return _json(figures)
-
-
-def _notify(job: Job, step: Step, store: Store, workshop: Workshop) -> bytes:
-    return workshop.notify(job, store)
 
 
 def _json(value: Any) -> bytes:
@@ -184,5 +194,4 @@ _RUN: dict[Kind, Callable[[Job, Step, Store, Workshop], bytes]] = {
     Kind.FEATURES: _features,
     Kind.TRAIN: _train,
     Kind.REPORT: _report,
-    Kind.NOTIFY: _notify,
 }

@@ -63,6 +63,11 @@ class RedisBoard:
         self._finish = self._redis.register_script(_FINISH)
         self._slots = (0.0, 1)
 
+    def _now(self) -> float:
+        """Seconds since 1970 by the clock of Redis: those of the machines that ask differ."""
+        seconds, microseconds = self._redis.time()
+        return seconds + microseconds / 1e6
+
     def offer(self, steps: Iterable[Step]) -> None:
         with _explained():
             batch: dict[str, dict[str, float]] = {}
@@ -84,23 +89,26 @@ class RedisBoard:
     def take(self, job: str) -> list[Step]:
         with _explained():
             keys = [_waiting(job), _under_way(job), JOBS]
-            arguments: list[str | float] = [self.slots(), time.time() + GRACE_S, job, STEPS_A_SLOT, FEWEST_STEPS]
+            arguments: list[str | float] = [self.slots(), self._now() + GRACE_S, job, STEPS_A_SLOT, FEWEST_STEPS]
             return [Step.parse(job, name) for name in cast(list[str], self._take(keys, arguments))]
 
     def push(self, step: Step) -> bool:
         with _explained():
             self._redis.zrem(_waiting(step.job), str(step))
             self._redis.sadd(JOBS, step.job)
-            return bool(self._redis.zadd(_under_way(step.job), {str(step): time.time() + GRACE_S}))
+            return bool(self._redis.zadd(_under_way(step.job), {str(step): self._now() + GRACE_S}))
 
     def begin(self, step: Step) -> int:
         with _explained(), self._redis.pipeline(transaction=False) as pipe:
             pipe.sadd(JOBS, step.job)
-            pipe.zadd(_under_way(step.job), {str(step): time.time()})
-            pipe.sadd(_tries(step), secrets.token_hex(8))
-            pipe.expire(_tries(step), KEPT_S)
+            pipe.zadd(_under_way(step.job), {str(step): self._now()})
+            self._begun(step, pipe)
             pipe.scard(_tries(step))
             return int(pipe.execute()[-1])
+
+    def _begun(self, step: Step, commands: redis.Redis) -> None:
+        commands.sadd(_tries(step), secrets.token_hex(8))
+        commands.expire(_tries(step), KEPT_S)
 
     def tries(self, step: Step) -> int:
         with _explained():
@@ -109,11 +117,14 @@ class RedisBoard:
     def busy(self, step: Step) -> bool:
         with _explained():
             at = self._redis.zscore(_under_way(step.job), str(step))
-        return at is not None and 0 <= time.time() - at < BUSY_S and self.tries(step) > 0
+        return at is not None and 0 <= self._now() - at < BUSY_S and self.tries(step) > 0
 
     def seen(self, step: Step) -> None:
-        with _explained():
-            self._redis.zadd(_under_way(step.job), {str(step): time.time()})
+        with _explained(), self._redis.pipeline(transaction=False) as pipe:
+            pipe.zadd(_under_way(step.job), {str(step): self._now()})
+            pipe.exists(_tries(step))
+            if not pipe.execute()[-1]:  # the board was lost since the step began
+                self._begun(step, self._redis)
 
     def finish(self, step: Step) -> None:
         with _explained():
@@ -125,7 +136,7 @@ class RedisBoard:
 
     def lost(self, job: str, silent_s: float) -> list[Step]:
         with _explained():
-            names = self._redis.zrangebyscore(_under_way(job), "-inf", time.time() - silent_s)
+            names = self._redis.zrangebyscore(_under_way(job), "-inf", self._now() - silent_s)
             return [Step.parse(job, name) for name in cast(list[str], names)]
 
     def drop(self, job: str) -> None:
@@ -137,7 +148,7 @@ class RedisBoard:
     def note(self, step: Step, total: Progress) -> None:
         with _explained(), self._redis.pipeline(transaction=False) as pipe:
             key = _progress(step.job, step.kind)
-            pipe.hsetnx(key, "since", time.time())
+            pipe.hsetnx(key, "since", self._now())
             pipe.hset(key, step.part, json.dumps(asdict(total)))
             pipe.expire(key, KEPT_S)
             pipe.execute()
@@ -145,30 +156,41 @@ class RedisBoard:
     def restore(self, job: str, kind: Kind, parts: Mapping[str, Progress]) -> None:
         with _explained():
             key = _progress(job, kind)
-            if self._redis.hsetnx(key, "since", time.time()):
-                found = {part: json.dumps(asdict(done)) for part, done in parts.items()}
-                found["restored"] = str(sum(done.images for done in parts.values()))
-                self._redis.hset(key, mapping=cast(Any, found))
+            with self._redis.pipeline(transaction=False) as pipe:
+                for part, done in parts.items():
+                    pipe.hsetnx(key, part, json.dumps(asdict(done)))
+                unheard = pipe.execute()
+            images = sum(done.images for done, was in zip(parts.values(), unheard, strict=True) if was)
+            with self._redis.pipeline(transaction=False) as pipe:
+                pipe.hsetnx(key, "since", self._now())
+                pipe.hincrby(key, "restored", images)
+                pipe.expire(key, KEPT_S)
+                pipe.execute()
+
+    def restored(self, job: str, kind: Kind) -> bool:
+        with _explained():
+            return bool(self._redis.hexists(_progress(job, kind), "restored"))
 
     def pace(self, job: str, kind: Kind) -> Pace | None:
         with _explained():
             found = cast(dict[str, str], self._redis.hgetall(_progress(job, kind)))
+            now = self._now()
         if not found:
             return None
-        since, restored = float(found.pop("since", time.time())), int(found.pop("restored", 0))
+        since, restored = float(found.pop("since", now)), int(found.pop("restored", 0))
         done = sum((Progress(**json.loads(value)) for value in found.values()), Progress())
-        return Pace(done, done.images - restored, time.time() - since)
+        return Pace(done, done.images - restored, now - since)
 
     def beat(self, worker: str, slots: int) -> None:
         """`worker` is alive and compresses in so many processes."""
         with _explained():
-            self._redis.zadd(SLOTS, {f"{worker} {slots}": time.time()})
+            self._redis.zadd(SLOTS, {f"{worker} {slots}": self._now()})
 
     def slots(self) -> int:
         checked, known = self._slots
         if time.monotonic() - checked > ALIVE_S / 4:
             with _explained():
-                self._redis.zremrangebyscore(SLOTS, "-inf", time.time() - ALIVE_S)
+                self._redis.zremrangebyscore(SLOTS, "-inf", self._now() - ALIVE_S)
                 found = cast(list[str], self._redis.zrange(SLOTS, 0, -1))
             known = max(1, sum(int(name.rsplit(" ", 1)[1]) for name in found))
             self._slots = (time.monotonic(), known)

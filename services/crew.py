@@ -10,16 +10,17 @@ from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from types import TracebackType
 
-from keepmore import keys
 from keepmore.board import Board
 from keepmore.compress import Progress, Report
-from keepmore.errors import Cancelled, KeepmoreError, QueueUnavailable, StoreError
+from keepmore.errors import Cancelled, JobNotFound, KeepmoreError, QueueUnavailable, StoreError
 from keepmore.foreman import Foreman
 from keepmore.isolation import IsolatedDecoder
+from keepmore.jobs import JobBook
 from keepmore.memory import return_large_blocks
+from keepmore.questions import is_wanted
 from keepmore.queue import TRIES, Queue, attempt, lost
 from keepmore.site import Site
-from keepmore.steps import Lane, Step
+from keepmore.steps import Kind, Lane, Step
 from keepmore.store import Store
 from services.logs import about
 
@@ -107,7 +108,7 @@ class Crew:
                 with _Pulse(self.store, self.board, step) as pulse:
                     attempt(step, self.store, self.site.workshop(self.decoder, pulse.report(self.foreman), tries > 1))
             except Cancelled:
-                log.info("step abandoned: its job was cancelled")
+                log.info("step abandoned: nobody waits for it")
                 self.foreman.abandoned(step)
             except KeepmoreError as error:
                 if error.transient:
@@ -131,28 +132,31 @@ class Crew:
 
 
 class _Pulse:
-    """While a step runs: tells the board every few seconds that it is alive, and watches for its job's cancellation."""
+    """While a step runs: tells the board every few seconds that it is alive, and watches whether anybody waits for it.
+
+    Two threads, because the store may not answer for longer than a silent worker counts as alive.
+    """
 
     def __init__(self, store: Store, board: Board, step: Step) -> None:
         self._store = store
         self._board = board
         self._step = step
         self._over = threading.Event()
-        self._cancelled = False
+        self._wanted = True
         self._foreman: Foreman | None = None
         self._untold = Progress()
         self._told_at = 0.0
-        self._thread = threading.Thread(target=self._beat, name="pulse", daemon=True)
+        self._beating = threading.Thread(target=self._beat, name="pulse", daemon=True)
+        self._watching = threading.Thread(target=self._watch, name="watch", daemon=True)
 
     def __enter__(self) -> _Pulse:
-        self._look()
-        self._raise_if_cancelled()
-        self._thread.start()
+        self._beating.start()
+        self._watching.start()
         return self
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, tb: TracebackType | None) -> None:
         self._over.set()
-        self._thread.join()
+        self._beating.join()  # a sign of life that came after the step is finished would bring it back
         if self._foreman and self._untold != Progress():
             self._tell(self._foreman)
 
@@ -160,7 +164,8 @@ class _Pulse:
         """Takes the progress of every image, and passes it on now and then; the last of it when the step is over."""
 
         def tell(progress: Progress) -> None:
-            self._raise_if_cancelled()
+            if not self._wanted:
+                raise Cancelled(f"nobody waits for step {self._step} of job {self._step.job} any more")
             self._untold += progress
             if time.monotonic() - self._told_at > TELL_EVERY_S:
                 self._tell(foreman)
@@ -175,17 +180,19 @@ class _Pulse:
         except QueueUnavailable as error:  # progress is for looking at: the step goes on without it
             log.warning("no progress noted", extra={"reason": error.message})
 
-    def _raise_if_cancelled(self) -> None:
-        if self._cancelled:
-            raise Cancelled(f"job {self._step.job} was cancelled")
-
     def _beat(self) -> None:
         while not self._over.wait(PULSE_S):
             try:
-                self._look()
                 self._board.seen(self._step)
-            except (StoreError, QueueUnavailable) as error:
+            except QueueUnavailable as error:
                 log.warning("no sign of life given", extra={"reason": error.message})
 
-    def _look(self) -> None:
-        self._cancelled = self._store.exists(keys.cancelled(self._step.job))
+    def _watch(self) -> None:
+        book = JobBook(self._store)
+        while self._step.kind is not Kind.ESTIMATE and not self._over.wait(PULSE_S):
+            try:
+                self._wanted = is_wanted(self._step, book.get(self._step.job), self._store)
+            except JobNotFound:
+                self._wanted = False
+            except StoreError as error:
+                log.warning("could not look at the job", extra={"reason": error.message})

@@ -15,7 +15,7 @@ from keepmore.datasets.folder import list_folder
 from keepmore.datasets.sources import Sources
 from keepmore.datasets.table import list_table
 from keepmore.datasets.trouble import dataset_error
-from keepmore.errors import DatasetNotFound, DatasetUnreadable, UnsupportedDataset
+from keepmore.errors import DatasetNotFound, DatasetUnreadable, InvalidUri, UnsupportedDataset
 from keepmore.ranged import RemoteFailure
 from keepmore.uris import Uri
 
@@ -36,6 +36,8 @@ def absolute_uri(written: str) -> str:
     if scheme not in SCHEMES:
         raise UnsupportedDataset(f"dataset {written}: {_start(written)} cannot be read; give {SUPPORTED}")
     uri = uris.parse(written)
+    if scheme == "file" and ".." in uri.local_path.split("/"):
+        raise InvalidUri(f'{written!r} has a part ".."; write the path that is meant')
     return file_uri(os.path.abspath(uri.local_path)) if scheme == "file" else scheme + written[len(scheme) :]
 
 

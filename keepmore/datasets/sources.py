@@ -43,7 +43,9 @@ class Sources:
         if remote:
             return remote.read(uri, most)
         with self._local(uri) as opened:
-            return opened.file.read(most) if opened.size <= most else b"", opened.size, opened.version
+            # One byte more than there should be, to see whether the file has grown; never room for all of `most`.
+            data = opened.file.read(min(most, opened.size + 1)) if opened.size <= most else b""
+            return data, opened.size, opened.version
 
     def list_prefix(self, uri: str, skipped: Skipped) -> Iterator[Entry]:
         """Images below an s3:// prefix."""

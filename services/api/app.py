@@ -56,7 +56,12 @@ def create_app(backend: Backend, gate: Gate, max_body_bytes: int, local_only: bo
         for status, why in REFUSALS.items()
     }
     app = FastAPI(
-        title="Keepmore", version=__version__, description=DESCRIPTION, lifespan=lifespan, responses=described
+        title="Keepmore",
+        version=__version__,
+        description=DESCRIPTION,
+        lifespan=lifespan,
+        responses=described,
+        redirect_slashes=False,  # behind a proxy a redirect would lead past its TLS
     )
     app.state.backend, app.state.gate = backend, gate
     app.state.views, app.state.meter = Views(backend), health.Meter(backend)
@@ -140,7 +145,7 @@ class _LocalOnly:
         if scope["type"] == "http":
             host = Headers(scope=scope).get("host", "")
             name = host.rpartition(":")[0] if host.rpartition(":")[2].isdigit() else host
-            if name not in LOCAL_NAMES:
+            if name.lower() not in LOCAL_NAMES:
                 detail = f"this service is open, so it answers to {', '.join(LOCAL_NAMES)} only, not to {host[:100]!r}"
                 answer = problems.problem(HTTPStatus.BAD_REQUEST, "unknown_host", detail)
                 await answer(scope, receive, send)

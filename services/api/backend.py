@@ -3,14 +3,19 @@
 from __future__ import annotations
 
 import logging
+import os
+import signal
 import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import replace
 from types import TracebackType
 from typing import Protocol
 
 from keepmore import keys
 from keepmore.board import Board, MemoryBoard
 from keepmore.compress import Progress
-from keepmore.errors import KeepmoreError, QueueUnavailable, StoreError
+from keepmore.errors import KeepmoreError, QueueUnavailable
 from keepmore.foreman import Foreman
 from keepmore.queue import LocalQueue
 from keepmore.site import Site
@@ -57,6 +62,7 @@ class Distributed:
     def __init__(self, settings: Settings) -> None:
         self.site = settings.site
         self.store = settings.site.store()
+        self._probe = replace(settings.site, access=replace(settings.site.access, retries=1)).store()
         self.board = RedisBoard(settings.redis)
         self._queue = CeleryQueue(celery_app(settings))
         self.foreman = Foreman(self.store, self.board, self._queue)
@@ -68,7 +74,7 @@ class Distributed:
         return None
 
     def check(self) -> None:
-        self.store.exists(keys.job("readyz"))
+        self._probe.exists(keys.job("readyz"))  # who asks does not wait until an outage is over
         self.board.ping()
 
     def depths(self) -> dict[str, int]:
@@ -114,17 +120,27 @@ class Embedded:
         return self._queue.depths()
 
     def _run(self) -> None:
-        with self._queue:
+        with self._ending_too(), self._queue:
             self._queue.run(_Careful(self.foreman), until_idle=False)
 
     def _reconcile(self) -> None:
-        while True:
-            try:
-                self.foreman.reconcile()
-            except KeepmoreError as error:
-                log.error("could not look after the jobs", extra={"code": error.code, "reason": error.message})
-            if self._over.wait(self._every_s):
-                return
+        with self._ending_too():
+            while True:
+                try:
+                    self.foreman.reconcile()
+                except KeepmoreError as error:
+                    log.error("could not look after the jobs", extra={"code": error.code, "reason": error.message})
+                if self._over.wait(self._every_s):
+                    return
+
+    @contextmanager
+    def _ending_too(self) -> Iterator[None]:
+        """A service whose thread died of a defect only looks alive: it ends, and whoever runs it starts it again."""
+        try:
+            yield
+        finally:
+            if not self._over.is_set():
+                os.kill(os.getpid(), signal.SIGTERM)
 
 
 class _Careful:
@@ -143,7 +159,7 @@ class _Careful:
         log.info("step done", extra={"job": step.job, "step": str(step)})
         try:
             self._foreman.finished(step)
-        except StoreError as error:
+        except KeepmoreError as error:
             self._put_off(step, error)
 
     def failed(self, step: Step, error: KeepmoreError) -> None:
@@ -152,17 +168,17 @@ class _Careful:
         )
         try:
             self._foreman.failed(step, error)
-        except StoreError as another:
+        except KeepmoreError as another:
             self._put_off(step, another)
 
     def abandoned(self, step: Step) -> None:
         try:
             self._foreman.abandoned(step)
-        except StoreError as error:
+        except KeepmoreError as error:
             self._put_off(step, error)
 
-    def _put_off(self, step: Step, error: StoreError) -> None:
-        log.error("the store fails", extra={"job": step.job, "step": str(step), "reason": error.message})
+    def _put_off(self, step: Step, error: KeepmoreError) -> None:
+        log.error("not written down yet", extra={"job": step.job, "step": str(step), "reason": error.message})
 
 
 def backend(settings: Settings) -> Backend:

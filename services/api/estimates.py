@@ -2,41 +2,60 @@
 
 from __future__ import annotations
 
-from fastapi import APIRouter, Response
+from typing import Annotated
+
+from fastapi import APIRouter, Header, Response
 from fastapi.concurrency import run_in_threadpool
 from fastapi.responses import JSONResponse
 
 from keepmore import keys
 from keepmore.errors import EstimateNotFound
 from keepmore.estimates import Question, ask
+from services.api import idempotency
 from services.api.answers import answer
+from services.api.backend import Backend
 from services.api.deps import Objects, Parts, Reader, Wait, Writer
-from services.api.schemas import EstimateIn, EstimateOut, budget_of, remote_uri
+from services.api.schemas import EstimateIn, EstimateOut, remote_uri
 
 router = APIRouter(prefix="/v1/estimates", tags=["estimates"])
 
+IdempotencyKey = Annotated[
+    str | None,
+    Header(
+        min_length=1,
+        max_length=255,
+        description="Sent again within 24 h with the same body, it names the same estimate.",
+    ),
+]
+
 
 @router.post("", response_model=EstimateOut, responses={202: {"model": EstimateOut}})
-async def post_estimate(body: EstimateIn, caller: Writer, parts: Parts, wait: Wait = 30) -> Response:
+async def post_estimate(
+    body: EstimateIn, caller: Writer, parts: Parts, wait: Wait = 30, idempotency_key: IdempotencyKey = None
+) -> Response:
     """Compress a sample: bytes and counts by distance, each with an interval. 202 if it takes longer than `wait`."""
     question = Question(
         dataset=remote_uri("dataset", body.dataset),
         distances=tuple(body.distances),
         effort=body.effort,
-        budget=budget_of(body.budget),
+        budget=body.budget,
         selection=body.selection.record(),
         limits=body.limits.record(),
         images=body.images,
         seed=body.seed,
     )
-    parts.site.access.check(question.dataset)
+    parts.site.check_dataset("dataset", question.dataset)
 
-    def submit() -> str:
-        step = ask(parts.store, question)
+    name = await run_in_threadpool(_submit, parts, caller.name, idempotency_key, question)
+    return await _answer(parts.store, name, wait)
+
+
+def _submit(parts: Backend, caller: str, key: str | None, question: Question) -> str:
+    name = None if key is None else idempotency.estimate_id(parts.store, caller, key, question.as_json())
+    step = ask(parts.store, question, name)
+    if not any(map(parts.store.exists, (keys.estimate(step.job), keys.estimate_error(step.job)))):
         parts.foreman.ask(step)
-        return step.job
-
-    return await _answer(parts.store, await run_in_threadpool(submit), wait)
+    return step.job
 
 
 @router.get("/{estimate}", response_model=EstimateOut)

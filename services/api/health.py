@@ -30,12 +30,14 @@ TOTALS = {
 }
 
 
+@router.head("/healthz", include_in_schema=False)
 @router.get("/healthz", response_model=Health)
 async def healthz() -> Health:
     """The process answers."""
     return Health(status="ok")
 
 
+@router.head("/readyz", include_in_schema=False)
 @router.get("/readyz", response_model=Health)
 async def readyz(parts: Parts) -> Health:
     """Store and queue can be reached."""

@@ -9,6 +9,7 @@ import socket
 import time
 from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import suppress
+from datetime import UTC, datetime
 from typing import Annotated, Any, Literal
 
 from fastapi import APIRouter, Depends, Header, Query, Request, Response
@@ -17,8 +18,8 @@ from fastapi.responses import StreamingResponse
 from fastapi.sse import EventSourceResponse, ServerSentEvent
 
 from keepmore import index, keys, uris
-from keepmore.errors import InvalidRequest, InvalidUri, QueueUnavailable
-from keepmore.jobs import JobBook, State
+from keepmore.errors import InvalidRequest, InvalidUri, JobNotFound, QueueUnavailable
+from keepmore.jobs import ID, JobBook, State, new_id
 from keepmore.questions import require
 from keepmore.steps import Kind
 from keepmore.store import Store
@@ -66,9 +67,8 @@ async def post_job(
 ) -> Response:
     """Compress a dataset at every distance, fit the budget, train, report. Poll `Location` for how it goes."""
     request = body.record()
-    parts.site.access.check(request.dataset)
-    if request.evaluation and request.evaluation.dataset:
-        parts.site.access.check(request.evaluation.dataset)
+    for field, uri in request.datasets():
+        parts.site.check_dataset(field, uri)
     if request.webhook is not None:
         await run_in_threadpool(_check_webhook, parts, request.webhook)
     job_id = await run_in_threadpool(_accept, parts, caller.name, idempotency_key, request)
@@ -92,7 +92,12 @@ def _check_webhook(parts: Backend, url: str) -> None:
 
 def _accept(parts: Backend, caller: str, key: str | None, request: Any) -> str:
     book = JobBook(parts.store)
-    job_id = None if key is None else idempotency.job_id(parts.store, caller, key, request.as_json())
+    if key is None:
+        job_id = new_id(datetime.now(UTC))
+    else:
+        job_id = idempotency.job_id(parts.store, caller, key, request.as_json())
+    # Before the job itself: one that nobody looks after would never end, should this process die now.
+    parts.store.put(keys.active(job_id), b"")
     job = book.create(request, job_id)
     if job.state is State.ACCEPTED:
         _written_at_least(parts.foreman.start, job.id)
@@ -118,12 +123,13 @@ def list_jobs(
     """Jobs, oldest first. A page of a state may be short, or empty, and still have a next one."""
     found: list[dict[str, Any]] = []
     last = after
-    for scanned, job_id in enumerate(book.ids(after)):
+    for scanned, job_id in enumerate(filter(ID.fullmatch, book.ids(after))):
         if len(found) == limit or scanned == SCANNED_A_PAGE:
             return {"jobs": found, "next": last}
-        job = book.get(job_id)
-        if state is None or job.state is state:
-            found.append(job.as_json())
+        with suppress(JobNotFound):  # deleted since its key was listed, or never a job's record
+            job = book.get(job_id)
+            if state is None or job.state is state:
+                found.append(job.as_json())
         last = job_id
     return {"jobs": found, "next": None}
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import re
 from collections.abc import Iterator, Sequence
 from http import HTTPStatus
 from typing import Any
@@ -11,7 +12,7 @@ from fastapi import FastAPI, Request
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse
 from starlette.exceptions import HTTPException
-from starlette.routing import BaseRoute, Route
+from starlette.routing import BaseRoute, Route, Router
 
 from keepmore import errors
 from keepmore.errors import KeepmoreError
@@ -20,6 +21,7 @@ log = logging.getLogger(__name__)
 
 MEDIA_TYPE = "application/problem+json"
 TYPE_PREFIX = "urn:keepmore:problem:"
+_NAMED = re.compile(r"([a-z_]+(?:\.[a-z_]+|\[[0-9]+\])*): (.+)", re.DOTALL)
 
 # The most special class that fits decides.
 STATUSES: dict[type[KeepmoreError], HTTPStatus] = {
@@ -82,7 +84,8 @@ def install(app: FastAPI) -> None:
         if status >= HTTPStatus.INTERNAL_SERVER_ERROR:
             log.error("request failed", extra={"path": request.url.path, "code": error.code, "reason": error.message})
         headers = {"Retry-After": "5"} if status is HTTPStatus.SERVICE_UNAVAILABLE else None
-        return problem(status, error.code, error.message, headers, retryable=error.retryable, **error.details)
+        more = {"retryable": error.retryable, **_fields(error), **error.details}
+        return problem(status, error.code, error.message, headers, **more)
 
     async def of_refusal(request: Request, error: Exception) -> JSONResponse:
         assert isinstance(error, Refused)
@@ -120,6 +123,12 @@ def install(app: FastAPI) -> None:
         app.add_exception_handler(kind, handler)
 
 
+def _fields(error: KeepmoreError) -> dict[str, Any]:
+    """The field of the request that `error` is about, where its message names one."""
+    named = _NAMED.fullmatch(error.message) if isinstance(error, errors.InvalidRequest) else None
+    return {"errors": [{"field": named[1], "code": error.code, "message": named[2]}]} if named else {}
+
+
 def _allowed(app: FastAPI, path: str) -> list[str]:
     """Every method that some route of `path` takes; a router knows only those of the first."""
     found = {method for route in _routes(app.routes) if route.path_regex.match(path) for method in route.methods or ()}
@@ -130,6 +139,8 @@ def _routes(routes: Sequence[BaseRoute]) -> Iterator[Route]:
     for route in routes:
         if isinstance(route, Route):
             yield route
+        elif isinstance(included := getattr(route, "original_router", None), Router):
+            yield from _routes(included.routes)
 
 
 def _field_error(item: Any) -> dict[str, Any]:

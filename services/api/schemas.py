@@ -4,14 +4,13 @@ from __future__ import annotations
 
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, PlainValidator
 
 from keepmore import budget as budgets
 from keepmore import distance as distances
 from keepmore import request as requests
-from keepmore.budget import Budget
 from keepmore.datasets import absolute_uri
-from keepmore.errors import InvalidRequest, UnsupportedDataset
+from keepmore.errors import InvalidRequest, InvalidUri, UnsupportedDataset
 from keepmore.request import Evaluation, Limits, Request, Selection, Training
 
 LARGEST = budgets.LARGEST_BYTES
@@ -60,8 +59,10 @@ class Cost(Strict):
     price_per_gb_month: Money
 
 
+# Read by the library, whose messages name what is wrong; these types alone would name all that it might have been.
 BudgetIn = Annotated[
-    int | str | AsDistance | Cost | None,
+    Any,
+    PlainValidator(budgets.from_json, json_schema_input_type=int | str | AsDistance | Cost | None),
     Field(description="Bytes, a size such as 508MB or 485MiB, or an object; without it every image is kept."),
 ]
 
@@ -142,7 +143,7 @@ class JobIn(Strict):
             dataset=remote_uri("dataset", self.dataset),
             distances=tuple(self.distances),
             effort=self.effort,
-            budget=budget_of(self.budget),
+            budget=self.budget,
             selection=self.selection.record(),
             evaluation=self.evaluation.record() if self.evaluation else None,
             training=self.training.record() if self.training else None,
@@ -265,10 +266,6 @@ def described(*kinds: str) -> dict[str, Any]:
     return {"content": {kind: {"schema": {} if kind.endswith("json") else {"type": "string"}} for kind in kinds}}
 
 
-def budget_of(value: int | str | AsDistance | Cost | None) -> Budget | None:
-    return budgets.from_json(value.model_dump() if isinstance(value, Strict) else value)
-
-
 def remote_uri(field: str, written: str) -> str:
     """A dataset URI as a service takes it: never a path, because that would be one of the service's machine."""
     if "://" not in written:
@@ -276,4 +273,7 @@ def remote_uri(field: str, written: str) -> str:
     try:
         return absolute_uri(written)
     except UnsupportedDataset as error:
-        raise InvalidRequest(f"{field}: {error}") from error
+        scheme = written.partition("://")[0][:20]
+        raise UnsupportedDataset(f"{field}: {scheme}:// cannot be read; give s3://, https:// or file:///") from error
+    except InvalidUri as error:
+        raise InvalidUri(f"{field}: {error}") from error

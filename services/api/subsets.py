@@ -12,7 +12,7 @@ from fastapi.responses import JSONResponse, StreamingResponse
 from keepmore import keys, manifest
 from keepmore.distance import text
 from keepmore.errors import JobNotReady, SubsetNotFound, from_dict
-from keepmore.jobs import Job
+from keepmore.jobs import Job, JobBook, State
 from keepmore.questions import ask_for_subset, require, stage, subset_request
 from keepmore.request import OWN
 from keepmore.status import read_json, subsets
@@ -21,7 +21,7 @@ from keepmore.store import Store
 from services.api.answers import answer
 from services.api.deps import Book, Objects, Parts, Reader, Wait, Writer
 from services.api.negotiation import preferred
-from services.api.schemas import SubsetIn, SubsetOut, SubsetsOut, budget_of
+from services.api.schemas import SubsetIn, SubsetOut, SubsetsOut
 from services.api.views import manifests
 
 router = APIRouter(prefix="/v1/jobs/{job_id}/subsets", tags=["subsets"])
@@ -35,7 +35,7 @@ async def post_subset(
     job_id: str, body: SubsetIn, caller: Writer, book: Book, parts: Parts, wait: Wait = 10
 ) -> Response:
     """Another budget or order over the same index; nothing is compressed again. 202 if it takes longer than `wait`."""
-    budget, selection = budget_of(body.budget), body.selection.record()
+    budget, selection = body.budget, body.selection.record()
 
     def ask() -> tuple[Job, str]:
         job = book.get(job_id)
@@ -67,7 +67,16 @@ async def show_subset(job_id: str, subset: str, caller: Reader, book: Book, stor
     """One subset: counts, bytes and digests by distance. The error, if it could not be made."""
     job, subset = await run_in_threadpool(_known, book.get, job_id, subset, store)
     made = await answer(store, keys.subset(job.id, subset), keys.subset_error(job.id, subset), wait)
+    if made is None and subset == job.request.subset_id:
+        await run_in_threadpool(_require_own, book, job.id, store)
     return JSONResponse(_shown(job.id, subset, made))
+
+
+def _require_own(book: JobBook, job_id: str, store: Store) -> None:
+    """Raises JobNotReady for a job that ended before it made its own subset: nobody is making it."""
+    job = book.get(job_id)
+    if job.state is not State.ACCEPTED and not store.exists(keys.subset_request(job.id, job.request.subset_id)):
+        require(job, store, Kind.SELECT)
 
 
 def _known(get: Callable[[str], Job], job_id: str, subset: str, store: Store) -> tuple[Job, str]:

@@ -166,12 +166,36 @@ def test_progress_said_twice_counts_once(board: Board, job: str) -> None:
 
 def test_restored_progress_is_no_speed(board: Board, job: str) -> None:
     """Else after a restart the time that is left is a fantasy."""
+    assert not board.restored(job, Kind.COMPRESS)
     board.restore(job, Kind.COMPRESS, {"0": Progress(images=1000)})
     board.restore(job, Kind.COMPRESS, {"0": Progress(images=5)})
+    assert board.restored(job, Kind.COMPRESS)
     pace = board.pace(job, Kind.COMPRESS)
     assert pace is not None
     assert pace.done.images == 1000
     assert pace.rate is None
+
+
+def test_progress_can_be_restored_when_work_has_begun_again(board: Board, job: str) -> None:
+    """Else a job whose board was lost shows too few bytes for good, because a worker was quicker than who restores."""
+    first, second = _steps(job, 2)
+    board.note(second, Progress(images=3, bytes_in=30))
+    assert not board.restored(job, Kind.COMPRESS)
+    board.restore(job, Kind.COMPRESS, {first.part: Progress(images=16, bytes_in=160), second.part: Progress()})
+    pace = board.pace(job, Kind.COMPRESS)
+    assert pace is not None
+    assert (pace.done.images, pace.done.bytes_in, pace.seen_images) == (19, 190, 3)
+
+
+def test_a_step_is_busy_again_after_the_board_was_lost(redis_url: str, job: str) -> None:
+    """Else every step under way is done twice after a flush."""
+    board = _empty(redis_url)
+    (step,) = _steps(job, 1)
+    board.begin(step)
+    board = _empty(redis_url)
+    assert not board.busy(step)
+    board.seen(step)
+    assert (board.busy(step), board.tries(step)) == (True, 1)
 
 
 def test_many_workers_take_each_step_once(board: Board, job: str) -> None:

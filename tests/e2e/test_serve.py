@@ -62,6 +62,26 @@ def test_a_service_ends_when_it_is_told_to_and_leaves_no_process(sample: Path, t
             time.sleep(0.1)
 
 
+def test_a_cancelled_job_lets_others_work_and_goes_on_at_once_when_it_is_retried(sample: Path, tmp_path: Path) -> None:
+    """Else a cancel comes too late, or what it stopped is waited for, for two minutes."""
+    here = _run(sample, tmp_path / "here")
+    with embedded(tmp_path / "service", KEEPMORE_PROCESSES="1") as service:
+        client, dataset = service.client, (sample / "train").as_uri()
+        at_once = client.start({"dataset": dataset, "distances": [7, 9]})["job"]
+        assert client.cancel(at_once)["state"] == "cancelled"
+        job = client.start({"dataset": dataset, **ASKED})["job"]
+        _compressing(service, job)
+        client.cancel(job)
+        other = client.start({"dataset": (sample / "test").as_uri(), "distances": [25], "effort": 1})["job"]
+        client.wait(other, timeout_s=30)
+        client.retry(job)
+        client.wait(job, timeout_s=60)
+        assert digests(client.report(job)) == digests(here)
+        assert client.job(at_once)["state"] == "cancelled"
+        assert (tmp_path / "service" / "store" / "work" / at_once).exists()
+        assert not list((tmp_path / "service" / "store" / "work" / at_once).glob("parts/*"))
+
+
 def test_a_run_from_s3_to_s3_keeps_the_same_images(sample: Path, tmp_path: Path, s3: S3Server) -> None:
     """Else where images and objects lie changes what is kept."""
     here = _run(sample, tmp_path / "here")

@@ -9,7 +9,9 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from http.server import BaseHTTPRequestHandler
 from pathlib import Path
 from typing import Any
 
@@ -22,7 +24,7 @@ from standardwebhooks.webhooks import Webhook
 from keepmore.client import Client
 from keepmore.errors import Cancelled, KeepmoreError
 from tests.conftest import Command, digests, installed_command
-from tests.servers import free_ports
+from tests.servers import serving
 from tests.service import Service, distributed, embedded
 
 Ran = Callable[..., dict[str, Any]]
@@ -279,40 +281,68 @@ def test_every_command_gives_the_same_by_way_of_the_service(
     assert "this API key is not known" in refused.stderr
 
 
-class _Receiver(BaseHTTPRequestHandler):
-    """Takes webhooks; the first of each is answered with an error."""
+@dataclass
+class _Receiver:
+    """Takes webhooks at `url`: headers and body of each."""
 
-    taken: list[tuple[dict[str, str], bytes]] = []  # noqa: RUF012 the test reads what the server took
+    url: str
+    taken: list[tuple[dict[str, str], bytes]] = field(default_factory=list)
 
-    def do_POST(self) -> None:
-        body = self.rfile.read(int(self.headers["Content-Length"]))
-        self.taken.append(({name.lower(): value for name, value in self.headers.items()}, body))
-        self.send_response(500 if len(self.taken) == 1 else 204)
-        self.end_headers()
 
-    def log_message(self, *_: object) -> None:
-        return None
+@contextmanager
+def _receiver(first_status: int) -> Iterator[_Receiver]:
+    """Answers the first call with `first_status`, and takes the others."""
+
+    class Handler(BaseHTTPRequestHandler):
+        def do_POST(self) -> None:
+            body = self.rfile.read(int(self.headers["Content-Length"]))
+            receiver.taken.append(({name.lower(): value for name, value in self.headers.items()}, body))
+            self.send_response(first_status if len(receiver.taken) == 1 else 204)
+            self.end_headers()
+
+        def log_message(self, *_: object) -> None:
+            return None
+
+    with serving(Handler) as url:
+        receiver = _Receiver(f"{url}/hook")
+        yield receiver
 
 
 def test_a_webhook_is_signed_and_repeated_until_it_is_taken(service: Service, dataset: str) -> None:
     """Else a pipeline never hears that its job ended, or believes anybody who says so."""
-    port = free_ports(1)[0]
-    with ThreadingHTTPServer(("127.0.0.1", port), _Receiver) as receiver:
-        threading.Thread(target=receiver.serve_forever, daemon=True).start()
-        hook = f"http://127.0.0.1:{port}/hook"
-        job = service.client.start({"dataset": dataset, "distances": [4], "webhook": hook})["job"]
+    with _receiver(first_status=500) as receiver:
+        job = service.client.start({"dataset": dataset, "distances": [4], "webhook": receiver.url})["job"]
         service.client.wait(job, timeout_s=120)
-        deadline = time.monotonic() + 40
-        while len(_Receiver.taken) < 2 and time.monotonic() < deadline:
-            time.sleep(0.1)
+        _until(lambda: len(receiver.taken) == 2)
         time.sleep(1)
-        receiver.shutdown()
-    assert len(_Receiver.taken) == 2
-    for headers, body in _Receiver.taken:
+    assert len(receiver.taken) == 2
+    for headers, body in receiver.taken:
         told: Any = Webhook(SECRET).verify(body, headers)
         assert told["type"] == "job.succeeded"
         assert told["data"]["job"] == job
-    assert len({headers["webhook-id"] for headers, _ in _Receiver.taken}) == 1
+    assert len({headers["webhook-id"] for headers, _ in receiver.taken}) == 1
+
+
+def test_a_cancelled_job_is_told_of_and_still_answers(service: Service, dataset: str) -> None:
+    """Else its workers spin, its caller never hears of the end, and an index that is there cannot be asked."""
+    with _receiver(first_status=204) as receiver:
+        training = {"model": "mobilenet_v2", "weights": "none"}
+        asked = {"dataset": dataset, **ASKED, "training": training, "webhook": receiver.url}
+        job = service.client.start(asked)["job"]
+        _until(lambda: service.client.job(job)["stage"] == "train")
+        assert service.client.cancel(job)["state"] == "cancelled"
+        _until(lambda: bool(receiver.taken))
+        assert service.client.select(job, "200kB")["distances"]
+        time.sleep(3)
+        assert service.client.job(job)["state"] == "cancelled"
+    assert [json.loads(body)["type"] for _, body in receiver.taken] == ["job.cancelled"]
+
+
+def _until(happened: Callable[[], bool]) -> None:
+    deadline = time.monotonic() + 60
+    while not happened():
+        assert time.monotonic() < deadline
+        time.sleep(0.1)
 
 
 def test_logs_and_metrics_tell_what_the_workers_did(service: Service, dataset: str) -> None:

@@ -5,19 +5,22 @@ from __future__ import annotations
 import json
 import pickle
 import socket
+import time
+from http.server import BaseHTTPRequestHandler
 from pathlib import Path
 from urllib.parse import quote
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from urllib3 import Retry
+from urllib3 import Retry, Timeout
+from urllib3.exceptions import HTTPError
 
 from keepmore.access import Access, S3Endpoint
 from keepmore.datasets import SourceReader
 from keepmore.errors import AddressRefused, EndpointMissing, InvalidRequest, InvalidUri, SourceNotAllowed
-from keepmore.web import guarded_http, is_public
-from tests.servers import web
+from keepmore.web import guarded_http, is_public, public_addresses
+from tests.servers import serving, web
 
 SECRET = "hunter2-hunter2"
 NEVER = Retry(0)
@@ -198,6 +201,8 @@ def test_a_wrong_setting_is_named(environ: dict[str, str], message: str) -> None
         "::",
         "fe80::1",
         "fe80::1%eth0",
+        "fec0::1",
+        "feff::1",
         "fd00::1",
         "ff02::1",
         "::ffff:127.0.0.1",
@@ -249,6 +254,38 @@ def test_no_spelling_of_a_private_address_is_connected_to(host: str) -> None:
             http.request("GET", f"https://{host}:{port}/")
         with pytest.raises(TimeoutError):
             listener.accept()
+
+
+@pytest.mark.parametrize("host", ["a..b", ".a", "x" * 64 + ".org"])
+def test_what_no_host_can_be_called_is_named(host: str) -> None:
+    """Else a slip in an address is answered as a defect of the service."""
+    with pytest.raises(InvalidUri, match=host):
+        public_addresses(host, 443)
+    with pytest.raises(InvalidUri, match=host):
+        guarded_http(private_addresses=False, retries=NEVER).request("GET", f"http://{host}/")
+
+
+class _Slow(BaseHTTPRequestHandler):
+    """Sends the headers of its answer byte by byte."""
+
+    def do_GET(self) -> None:
+        self.wfile.write(b"HTTP/1.1 200 OK\r\n")
+        for _ in range(100):
+            self.wfile.write(b"x")
+            time.sleep(0.1)
+
+    def log_message(self, *args: object) -> None:
+        pass
+
+
+def test_an_answer_that_comes_byte_by_byte_is_given_up() -> None:
+    """Else a server holds a worker for days, and whoever waits for a subset waits with it."""
+    http = guarded_http(private_addresses=True, retries=NEVER, timeout=Timeout(connect=5, read=0.5))
+    with serving(_Slow) as url:
+        begun = time.monotonic()
+        with pytest.raises(HTTPError, match="timed out"):
+            http.request("GET", url)
+        assert time.monotonic() - begun < 3
 
 
 def test_private_addresses_are_read_where_they_may_be(tmp_path: Path) -> None:

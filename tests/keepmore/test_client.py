@@ -80,6 +80,25 @@ def test_another_kind_of_server_is_recognised() -> None:
         client.job("j")
 
 
+def test_a_page_that_is_no_answer_is_recognised() -> None:
+    """Else any web server that says 200, or sends its callers elsewhere, ends in a traceback of the JSON reader."""
+    pages: list[Answer] = [(200, {}, b"<html>welcome</html>"), (302, {"Location": "/login"}, b"")]
+    for page in pages:
+        with _answering(page) as (client, _), pytest.raises(ServiceError, match="is that a Keepmore service"):
+            client.job("j")
+
+
+def test_an_id_stays_one_part_of_the_path() -> None:
+    """Else a mistyped id asks for another page, and its answer is taken for the job's."""
+    with _answering(_job("accepted")) as (client, asked):
+        client.job("a/../b?wait=1")
+        assert asked[0][1] == "/v1/jobs/a%2F..%2Fb%3Fwait%3D1?wait=0"
+        for name in ("", ".", ".."):
+            with pytest.raises(InvalidRequest, match="names nothing"):
+                client.job(name)
+    assert len(asked) == 1
+
+
 def test_problems_become_the_errors_that_they_name() -> None:
     """Else a caller has to read HTTP statuses."""
     not_ready = {"code": "job_not_ready", "detail": "wait", "stage": "compress", "status": 409, "title": "x"}
@@ -92,11 +111,15 @@ def test_problems_become_the_errors_that_they_name() -> None:
 
 
 def test_a_busy_service_is_asked_again_with_the_same_key() -> None:
-    """Else a restart of the service fails a pipeline, or a retried POST starts two jobs."""
+    """Else a restart of the service fails a pipeline, or a retried POST starts two jobs or estimates."""
     busy = _json(503, {"code": "store_unavailable", "detail": "soon"})
     with _answering(busy, busy, _json(202, {"job": "j"})) as (client, asked):
         assert client.start({"dataset": "s3://x/y", "distances": [4]})["job"] == "j"
     assert len(asked) == 3
+    assert len({headers["Idempotency-Key"] for _, _, headers, _ in asked}) == 1
+    with _answering(busy, _json(200, {"estimate": "e", "state": "succeeded"})) as (client, asked):
+        assert client.estimate({"dataset": "s3://x/y", "distances": [4]})["estimate"] == "e"
+    assert len(asked) == 2
     assert len({headers["Idempotency-Key"] for _, _, headers, _ in asked}) == 1
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import tracemalloc
 from collections.abc import Callable, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass, replace
@@ -228,6 +229,24 @@ def test_large_datasets_are_imputed_in_part(order: str, balance: bool) -> None:
     for name, row in truth["distances"].items():
         assert found["distances"][name]["bytes"] == pytest.approx(row["bytes"], rel=0.001)
         assert found["distances"][name]["images"] == pytest.approx(row["images"], rel=0.005)
+
+
+def test_entries_are_not_held_in_memory() -> None:
+    """Else the kernel ends a worker that estimates ten million images, while a sample of 128 is all that is needed."""
+    count = 50_000
+    listed = (Entry(f"{n:06d}.jpg", f"s3://photos/{n:06d}.jpg", "a", 1000 + n % 7, f"etag:{n}") for n in range(count))
+
+    def compress(rows: Sequence[Listed]) -> pa.Table:
+        assert all(row.entry.size == 1000 + int(row.entry.path[:6]) % 7 for row in rows)
+        found = [{"path": row.entry.path, "source_bytes": row.entry.size, "bytes@4": 500} for row in rows]
+        return pa.Table.from_pylist(found, index.schema((4.0,)))
+
+    tracemalloc.start()
+    found = estimate(listed, (4.0,), None, Selection(), compress)
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert found["images"] == count
+    assert peak < 250 * count
 
 
 def test_a_budget_at_a_distance_that_is_not_asked_for_is_refused_at_once() -> None:

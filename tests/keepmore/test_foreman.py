@@ -3,33 +3,43 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
+import shutil
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
-from keepmore import keys
+import pyarrow as pa
+import pytest
+
+from keepmore import codec, index, keys, listing
+from keepmore.access import EVERYTHING
 from keepmore.board import MemoryBoard
 from keepmore.budget import BytesBudget
-from keepmore.errors import NotTrainable
+from keepmore.errors import Cancelled, DatasetChanged, NotTrainable, StoreError
 from keepmore.foreman import Foreman
 from keepmore.index import Summary
-from keepmore.jobs import JobBook, State
-from keepmore.questions import ask_for_training
+from keepmore.isolation import IsolatedDecoder
+from keepmore.jobs import Job, JobBook, State
+from keepmore.questions import ask_for_training, is_wanted
 from keepmore.queue import LocalQueue
 from keepmore.request import Evaluation, Request, Training
 from keepmore.site import Site
 from keepmore.steps import Kind, Step, ready_steps
 from keepmore.store import FolderStore
+from keepmore.workshop import PROGRESS, run_step
 from tests.conftest import Command
 
 Ran = Callable[..., dict[str, Any]]
+
+REQUEST = Request("file:///d", (4,))
+SECRET = "whsec_" + "c2VjcmV0IHRoYXQgaXMgb25seSBmb3IgdGVzdHM="
 
 
 def test_the_own_training_of_a_cancelled_job_can_be_asked_for_again(store: FolderStore) -> None:
     """Else it is said to run, and nobody runs it; or it fails, and is tried for ever."""
     request = Request("file:///d", (4,), evaluation=Evaluation(holdout=0.2), training=Training())
     book = JobBook(store)
-    job = book.create(request).evolve(State.CANCELLED)
+    job = book.create(request).ended(State.CANCELLED)
     book.save(job)
     for key, found in (
         (keys.index_summary(job.id), Summary(pool=3, evaluation=1, classes={"a": 2, "b": 1}).as_json()),
@@ -84,3 +94,157 @@ def test_subset_steps_are_told_apart(store: FolderStore) -> None:
         assert store.exists(keys.subset_error(job.id, "another"))
         foreman.failed(Step(job.id, Kind.SELECT, job.request.subset_id), NotTrainable("no"))
         assert book.get(job.id).state is State.FAILED
+
+
+class _Interrupted(FolderStore):
+    """A store in which something else happens while the keys of a job are listed, once."""
+
+    def __init__(self, root: Path, meanwhile: Callable[[], object]) -> None:
+        super().__init__(root)
+        self._meanwhile: Callable[[], object] | None = meanwhile
+
+    def keys(self, prefix: str, after: str = "") -> Iterator[str]:
+        found = list(super().keys(prefix, after))
+        if prefix.startswith("work/") and self._meanwhile:
+            meanwhile, self._meanwhile = self._meanwhile, None
+            meanwhile()
+        yield from found
+
+
+@pytest.fixture
+def queue(store: FolderStore) -> Iterator[LocalQueue]:
+    with LocalQueue(Site(str(store.root)), 1) as found:
+        yield found
+
+
+def _listed(store: FolderStore, job: Job, chunks: int) -> None:
+    store.put(
+        keys.listing(job.id), json.dumps({"listing": "a", "chunks": chunks, "images": 9, "codec": "any"}).encode()
+    )
+
+
+def test_a_job_that_was_cancelled_stays_cancelled(store: FolderStore, queue: LocalQueue) -> None:
+    """Else its caller was told "cancelled", and later finds it succeeded: whoever looked first wins."""
+    job = JobBook(store).create(REQUEST)
+    _listed(store, job, 1)
+    for step in (Step(job.id, Kind.CHECK), Step(job.id, Kind.COMPRESS, "0"), Step(job.id, Kind.INDEX)):
+        store.put(step.output, b"{}")
+    for key in (keys.subset(job.id, job.request.subset_id), keys.report(job.id)):
+        store.put(key, b"{}")
+    canceller = Foreman(store, MemoryBoard(1), queue)
+    slow = _Interrupted(store.root, lambda: canceller.cancel(job.id))
+    board = MemoryBoard(1)
+    board.restore(job.id, Kind.COMPRESS, {})
+    Foreman(slow, board, queue).carry_on(job.id)
+    assert JobBook(store).get(job.id).state is State.CANCELLED
+
+
+def test_a_job_that_is_cancelled_while_its_steps_are_looked_up_hands_out_none(
+    store: FolderStore, queue: LocalQueue
+) -> None:
+    """Else a service runs all of a job that its caller stopped."""
+    job = JobBook(store).create(REQUEST)
+    _listed(store, job, 100)
+    board = MemoryBoard(1)
+    board.restore(job.id, Kind.COMPRESS, {})
+    slow = _Interrupted(store.root, lambda: Foreman(store, board, queue).cancel(job.id))
+    Foreman(slow, board, queue).carry_on(job.id)
+    assert board.idle(job.id)
+
+
+def test_an_end_that_was_not_written_into_the_record_is_made_up_for(store: FolderStore, queue: LocalQueue) -> None:
+    """Else a process that dies in the middle of a cancel leaves a job that never ends, nor can be retried."""
+    book = JobBook(store)
+    job = book.create(REQUEST)
+    book.end(job, State.CANCELLED)
+    book.save(job)
+    foreman = Foreman(store, MemoryBoard(1), queue)
+    store.put(keys.active(job.id), b"")
+    foreman.reconcile()
+    assert book.get(job.id).state is State.CANCELLED
+    assert foreman.retry(job.id).attempt == 1
+    assert book.get(job.id).state is State.ACCEPTED
+
+
+def test_a_late_failure_of_a_step_that_is_done_fails_nothing(store: FolderStore, queue: LocalQueue) -> None:
+    """Else a worker that came second, and found its source gone, fails a job that has all that it needs."""
+    job = JobBook(store).create(REQUEST)
+    _listed(store, job, 2)
+    step = Step(job.id, Kind.COMPRESS, "0")
+    store.put(step.output, index.to_parquet(pa.table({"a": [1]}).replace_schema_metadata({PROGRESS: b"{}"})))
+    Foreman(store, MemoryBoard(1), queue).failed(step, DatasetChanged("gone"))
+    assert JobBook(store).get(job.id).state is State.ACCEPTED
+
+
+def test_a_job_whose_record_is_gone_is_let_go_of(store: FolderStore, queue: LocalQueue) -> None:
+    """Else its last step fails for ever, or ends the thread that hands out everybody's steps."""
+    board = MemoryBoard(1)
+    foreman = Foreman(store, board, queue)
+    step = Step("20200101-000000-000000aaaa", Kind.COMPRESS, "0")
+    store.put(keys.active(step.job), b"")
+    board.push(step)
+    foreman.failed(step, DatasetChanged("gone"))
+    assert board.idle(step.job)
+    assert not store.exists(keys.active(step.job))
+
+
+def test_a_damaged_record_holds_up_no_other_job(store: FolderStore, queue: LocalQueue) -> None:
+    """Else one bad file stops every job behind it."""
+    book = JobBook(store)
+    first, second = book.create(REQUEST), book.create(REQUEST)
+    for job in (first, second):
+        store.put(keys.active(job.id), b"")
+    store.put(keys.job(first.id), b"{}")
+    with pytest.raises(StoreError, match="is no job record"):
+        book.get(first.id)
+    board = MemoryBoard(1)
+    Foreman(store, board, queue).reconcile()
+    assert not board.idle(second.id)
+
+
+def test_steps_that_nobody_waits_for_are_not_done(store: FolderStore, sample: Path, decoder: IsolatedDecoder) -> None:
+    """Else a cancelled job goes on for as many steps as were handed out; or it answers no question any more."""
+    book = JobBook(store)
+    job = book.create(Request((sample / "test").as_uri(), (4,)))
+    workshop = Site(str(store.root)).workshop(decoder, lambda progress: None)
+    for step in (Step(job.id, Kind.LIST), Step(job.id, Kind.COMPRESS, "0")):
+        run_step(step, store, workshop)
+    ended = book.end(job, State.CANCELLED)
+    with pytest.raises(Cancelled, match="nobody waits"):
+        run_step(Step(job.id, Kind.COMPRESS, "1"), store, workshop)
+    own = Step(job.id, Kind.SELECT, job.request.subset_id)
+    assert not is_wanted(own, ended, store)
+    store.put(keys.subset_request(job.id, own.part), b"{}")
+    assert is_wanted(own, ended, store)
+    assert is_wanted(Step(job.id, Kind.NOTIFY), ended, store)
+
+
+def test_of_two_listings_the_first_counts(store: FolderStore, sample: Path, decoder: IsolatedDecoder) -> None:
+    """Else a job mixes two states of a dataset that changed meanwhile, and an image is in neither: lost, uncounted."""
+    changing = store.root.parent / "d"
+    shutil.copytree(sample / "test", changing)
+    job = JobBook(store).create(Request(changing.as_uri(), (4,)))
+    workshop = Site(str(store.root)).workshop(decoder, lambda progress: None)
+    first = listing.write_listing(store, job.id, job.request, EVERYTHING)
+    store.put(keys.listing(job.id), json.dumps(first | {"codec": codec.CODEC}).encode())
+    min(changing.rglob("*.jpg")).unlink()
+    second = listing.write_listing(store, job.id, job.request, EVERYTHING)
+    assert second["images"] == first["images"] - 1
+    assert not store.create(keys.listing(job.id), json.dumps(second).encode())
+    with pytest.raises(DatasetChanged, match="gone"):
+        run_step(Step(job.id, Kind.COMPRESS, "0"), store, workshop)
+
+
+def test_a_retried_job_is_not_told_of(store: FolderStore, decoder: IsolatedDecoder) -> None:
+    """Else a receiver hears of an end that is none, and the real one is taken for told."""
+    book = JobBook(store)
+    job = book.create(Request("file:///d", (4,), webhook="http://127.0.0.1:1/"))
+    workshop = Site(str(store.root), webhook_secret=SECRET).workshop(decoder, lambda progress: None)
+    book.retry(book.end(job, State.FAILED))
+    run_step(Step(job.id, Kind.NOTIFY), store, workshop)
+    assert not store.exists(keys.webhook(job.id))
+    book.end(book.get(job.id), State.CANCELLED)
+    run_step(Step(job.id, Kind.NOTIFY), store, workshop)
+    assert len(json.loads(store.get(keys.webhook(job.id)))["tries"]) == 1
+    run_step(Step(job.id, Kind.NOTIFY), store, workshop)
+    assert len(json.loads(store.get(keys.webhook(job.id)))["tries"]) == 1

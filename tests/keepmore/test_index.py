@@ -13,7 +13,7 @@ import pytest
 from keepmore import codec, index, keys, listing
 from keepmore.access import EVERYTHING
 from keepmore.datasets import Entry
-from keepmore.errors import CountMismatch, DatasetNotFound, DuplicateImage
+from keepmore.errors import CountMismatch, DatasetNotFound, DuplicateImage, StoreError
 from keepmore.index import EVALUATION, POOL, Listed, Summary
 from keepmore.request import Evaluation, Request
 from keepmore.store import FolderStore
@@ -85,6 +85,51 @@ def test_a_lost_row_is_noticed(store: FolderStore) -> None:
     assert not store.exists(keys.index("job"))
 
 
+def test_a_damaged_index_is_an_error_and_no_other_index(store: FolderStore) -> None:
+    """Else one flipped bit on a disk makes a budget fit that does not, or drops images from a manifest."""
+    _merge(store, [_part(store, n, *(_row(f"{n}{m:03d}", size=m) for m in range(100))) for n in range(3)], 300)
+    written = store.get(keys.index("job"))
+    wanted = _sizes(store)
+    refused = 0
+    for place in range(0, len(written), 11):
+        store.put(keys.index("job"), written[:place] + bytes([written[place] ^ 4]) + written[place + 1 :])
+        try:
+            found = _sizes(store)
+        except StoreError as error:
+            refused += "index.parquet is damaged" in error.message
+        else:
+            assert found == wanted, "the byte says something of these columns"
+    assert refused > 100
+
+
+def _sizes(store: FolderStore) -> list[dict[str, Any]]:
+    return [row for batch in index.rows(store, keys.index("job"), ["path", "bytes@4"]) for row in batch.to_pylist()]
+
+
+def test_small_parts_make_no_small_row_groups(store: FolderStore) -> None:
+    """Else whoever opens the index of a few million images, as the API does for its errors, runs out of memory."""
+    parts = [_part(store, n, *(_row(f"{n:03d}{m}") for m in range(9)), _row(f"{n:03d}", EVALUATION)) for n in range(50)]
+    _merge(store, parts, 500)
+    for key in (keys.index("job"), keys.evaluation("job")):
+        with store.open(key) as file:
+            assert pq.read_metadata(file).num_row_groups == 1
+
+
+def test_an_index_of_many_row_groups_is_read_in_flat_memory(store: FolderStore) -> None:
+    """Else telling the failed images of a large job takes more memory the larger it is."""
+    columns = index.schema(DISTANCES)
+    group = pa.Table.from_pylist([_row(f"{n:05d}") for n in range(500)], columns)
+    with store.writer(keys.index("job")) as file, pq.ParquetWriter(file, columns) as parquet:
+        for _ in range(40 * index.ROW_GROUPS):
+            parquet.write_table(group)
+    read, held = 0, []
+    for batch in index.rows(store, keys.index("job")):
+        read += len(batch)
+        held.append(pa.total_allocated_bytes())
+    assert read == 40 * index.ROW_GROUPS * 500
+    assert max(held) < 2 * held[0]
+
+
 def test_two_images_of_one_path_are_noticed(store: FolderStore) -> None:
     """Else one of them is kept under the other's name."""
     with pytest.raises(DuplicateImage, match="pool: a"):
@@ -117,7 +162,9 @@ def test_the_hold_out_is_drawn_before_anything_is_compressed(store: FolderStore,
     """Else test images are in the pool, and the accuracy is measured on what was trained on."""
     request = Request((sample / "train").as_uri(), DISTANCES, evaluation=Evaluation(holdout=0.34))
     made = listing.write_listing(store, "job", request, EVERYTHING)
-    rows = [row for n in range(made["chunks"]) for row in index.read_chunk(store.get(keys.chunk("job", n)))]
+    rows = [
+        row for n in range(made["chunks"]) for row in index.read_chunk(store.get(keys.chunk("job", made["listing"], n)))
+    ]
     assert made["images"] == len(rows) == 48
     assert made["splits"] == {POOL: 32, EVALUATION: 16}
     for label in {row.entry.label for row in rows}:

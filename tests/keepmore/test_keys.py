@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from functools import partial
+
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -14,8 +16,8 @@ distances = st.floats(0.11, 25.0)
 @given(st.lists(numbers, min_size=2, max_size=20, unique=True))
 def test_chunks_and_parts_sort_by_number(found: list[int]) -> None:
     """Else a merge concatenates parts out of order, and the index is not sorted by path."""
-    for key in (keys.chunk, keys.part):
-        assert sorted(key("job", n) for n in found) == [key("job", n) for n in sorted(found)]
+    for key in (partial(keys.chunk, "job", "listing"), partial(keys.part, "job")):
+        assert sorted(map(key, found)) == [key(n) for n in sorted(found)]
 
 
 @given(

@@ -79,7 +79,7 @@ def test_the_book_keeps_jobs_in_order(store: FolderStore) -> None:
     jobs = [book.create(Request("file:///d", (n,))) for n in (1, 2, 3)]
     assert list(book.ids()) == [job.id for job in jobs]
     assert [book.get(job.id) for job in jobs] == jobs
-    failed = jobs[0].evolve(State.FAILED, StoreFull("no room"))
+    failed = jobs[0].ended(State.FAILED, StoreFull("no room"))
     book.save(failed)
     assert book.get(jobs[0].id) == failed
     assert failed.error == {"code": "store_full", "message": "no room", "retryable": True}

@@ -108,7 +108,7 @@ def test_steps_survive_being_written_down() -> None:
 
 def test_another_subset_and_training_are_ready_once_they_are_asked_for() -> None:
     """Else a second budget waits for ever, or a failed question is tried for ever."""
-    job, done = _job(TRAINED).evolve(State.SUCCEEDED), _done(TRAINED)
+    job, done = _job(TRAINED).ended(State.SUCCEEDED), _done(TRAINED)
     assert not list(ready_steps(job, done, 2))
     done |= {keys.subset_request(job.id, "abc"), keys.training_request(job.id, "def")}
     ready = list(ready_steps(job, done, 2))
@@ -123,7 +123,7 @@ def test_another_subset_and_training_are_ready_once_they_are_asked_for() -> None
 @pytest.mark.parametrize("state", [State.FAILED, State.CANCELLED])
 def test_a_stopped_job_gets_no_further_but_answers_questions(state: State) -> None:
     """Else cancelling frees no worker; or an index that cost days cannot be asked any more."""
-    job = _job(TRAINED).evolve(state)
+    job = _job(TRAINED).ended(state)
     half = {step.output for step in _run(TRAINED, 2, 0) if step.kind in (Kind.LIST, Kind.COMPRESS, Kind.INDEX)}
     assert not list(ready_steps(job, half, 2))
     asked = half | {keys.subset_request(job.id, "abc")}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import hashlib
 import io
 import json
@@ -20,6 +21,7 @@ from keepmore.errors import IdempotencyConflict
 from keepmore.jobs import JobBook, State
 from keepmore.store import FolderStore
 from services.api import idempotency
+from services.api.answers import answer
 from services.api.negotiation import preferred
 from services.api.problems import Refused
 from tests.service import Service
@@ -88,7 +90,66 @@ def test_an_idempotency_key_is_forgotten_after_a_day(store: FolderStore) -> None
     place = keys.idempotency(hashlib.sha256(json.dumps(["me", "monday"]).encode()).hexdigest())
     record = json.loads(store.get(place))
     store.put(place, json.dumps(record | {"at": "2020-01-01T00:00:00+00:00"}).encode())
-    assert idempotency.job_id(store, "me", "monday", {"a": 2}) != first
+    second = idempotency.job_id(store, "me", "monday", {"a": 2})
+    assert second != first
+    assert idempotency.job_id(store, "me", "monday", {"a": 2}) == second
+    with pytest.raises(IdempotencyConflict):
+        idempotency.job_id(store, "me", "monday", {"a": 1})
+
+
+def test_an_idempotency_key_that_expires_under_many_callers_names_one_job(store: FolderStore) -> None:
+    """Else a nightly POST that is retried while yesterday's key expires pays for the same job twice."""
+    callers = 8
+    for night in range(20):
+        place = keys.idempotency(hashlib.sha256(json.dumps(["me", str(night)]).encode()).hexdigest())
+        old = {"job": "old", "body": "other", "at": "2020-01-01T00:00:00+00:00"}
+        store.put(place, json.dumps(old).encode())
+        together = threading.Barrier(callers)
+
+        def ask(_: int, night: int = night, together: threading.Barrier = together) -> str:
+            together.wait()
+            return idempotency.job_id(store, "me", str(night), {"a": 1})
+
+        with ThreadPoolExecutor(callers) as pool:
+            named = set(pool.map(ask, range(callers)))
+        assert len(named) == 1
+        assert {idempotency.job_id(store, "me", str(night), {"a": 1})} == named != {"old"}
+
+
+def test_an_idempotency_key_names_one_estimate(ask: Ask, sample: Path) -> None:
+    """Else a client that asks again after a lost answer has a dataset sampled twice."""
+    body = _body(sample, images=4)
+    first = ask("POST", "/v1/estimates", body, Idempotency_Key="estimate-1")
+    again = ask("POST", "/v1/estimates", body, Idempotency_Key="estimate-1")
+    assert (again.status, again.json) == (200, first.json)
+    assert ask("POST", "/v1/estimates", body).json["estimate"] != first.json["estimate"]
+    other = ask("POST", "/v1/estimates", _body(sample, images=5), Idempotency_Key="estimate-1")
+    assert (other.status, other.json["code"]) == (409, "idempotency_conflict")
+    assert other.json["estimate"] == first.json["estimate"]
+    assert ask("POST", "/v1/jobs", _body(sample), Idempotency_Key="estimate-1").status == 202
+
+
+class _Counted(FolderStore):
+    """Counts what is read."""
+
+    reads = 0
+
+    def get(self, key: str) -> bytes:
+        self.reads += 1
+        return super().get(key)
+
+
+def test_who_waits_long_for_an_answer_looks_less_often(tmp_path: Path) -> None:
+    """Else forty waiting callers keep the store from the workers; or an answer comes long after it is there."""
+    store = _Counted(tmp_path)
+    begun = time.monotonic()
+    assert asyncio.run(answer(store, "a", "error", 2)) is None
+    assert 2 <= time.monotonic() - begun < 2.5
+    assert store.reads <= 2 * 12
+    threading.Timer(1, store.put, ("a", b"{}")).start()
+    begun = time.monotonic()
+    assert asyncio.run(answer(store, "a", "error", 10)) == {}
+    assert time.monotonic() - begun < 2
 
 
 def test_the_list_comes_in_pages(ask: Ask, sample: Path, job: str) -> None:
@@ -107,6 +168,25 @@ def test_the_list_comes_in_pages(ask: Ask, sample: Path, job: str) -> None:
     succeeded = ask("GET", "/v1/jobs?state=succeeded&limit=1000").json["jobs"]
     assert job in [record["id"] for record in succeeded]
     assert {record["state"] for record in succeeded} == {"succeeded"}
+
+
+def test_the_list_leaves_out_what_is_no_job(ask: Ask, service: Service, job: str) -> None:
+    """Else one stray file in the store, or a job deleted at the wrong moment, hides every other job."""
+    store = FolderStore(Path(service.environment["KEEPMORE_STORE"]))
+    strays = ("jobs/0 a copy.json", "jobs/0/deeper.json", "jobs/README", "jobs/0-without-suffix")
+    for key in strays:
+        store.put(key, b"")
+    after: str | None = ""
+    found: list[str] = []
+    while after is not None:
+        page = ask("GET", f"/v1/jobs?limit=1&after={after}")
+        assert page.status == 200
+        found += [record["id"] for record in page.json["jobs"]]
+        after = page.json["next"]
+    for key in strays:
+        store.delete(key)
+    assert job in found
+    assert found == [record["id"] for record in ask("GET", "/v1/jobs?limit=1000").json["jobs"]]
 
 
 def test_events_tell_of_progress_until_the_end(ask: Ask, service: Service, sample: Path) -> None:

@@ -13,7 +13,7 @@ from keepmore.budget import BytesBudget
 from keepmore.errors import KeepmoreError
 from keepmore.request import Selection, subset_id
 from services.api.problems import status_of
-from tests.service import embedded
+from tests.service import Service, embedded
 from tests.services.api.conftest import Ask, asking
 
 GOOD: dict[str, Any] = {"dataset": "file:///photos", "distances": [0, 10]}
@@ -39,11 +39,19 @@ BAD_BODIES = [
     ({"budget": "999999999999999PB"}, 422, "budget_out_of_range", "bytes is not possible"),
     ({"budget": {"as_distance": 7}}, 422, "invalid_request", "0, 10"),
     ({"budget": {"as_distance": 10, "fraction": 2}}, 422, "budget_out_of_range", "fraction"),
+    ({"budget": {"as_distance": 10, "fractoin": 1}}, 422, "unknown_field", "budget.fractoin"),
+    ({"budget": {"as_distance": "10"}}, 422, "wrong_type", "budget.as_distance"),
+    ({"budget": 1.5}, 422, "wrong_type", "1.5"),
+    ({"budget": "9" * 5000}, 422, "invalid_request", "too long"),
+    ({"limits": {"max_bytes": 10**30}}, 422, "invalid_request", "limits.max_bytes"),
     ({"budget": {"monthly_cost": 1, "price_per_gb_month": 0}}, 422, "budget_out_of_range", "price_per_gb_month"),
     ({"dataset": "photos/train"}, 422, "invalid_request", "is no URI"),
-    ({"dataset": "gopher://x/y"}, 422, "invalid_request", "gopher"),
+    ({"dataset": "gopher://x/y"}, 422, "unsupported_dataset", "gopher"),
     ({"dataset": "s3://photos/../secrets"}, 422, "invalid_uri", ".."),
+    ({"dataset": "file:///photos/../secrets"}, 422, "invalid_uri", ".."),
+    ({"dataset": "file:///photos/%2e%2e/secrets"}, 422, "invalid_uri", "dataset: "),
     ({"dataset": "s3://key:secret@photos/train"}, 422, "invalid_uri", "credentials"),
+    ({"evaluation": {"dataset": "s3://key:secret@photos/test"}}, 422, "invalid_uri", "evaluation.dataset: "),
     ({"dataset": "https://user:hunter2@example.org/x.tar"}, 422, "invalid_uri", "credentials"),
     ({"evaluation": {}}, 422, "invalid_request", "evaluation"),
     ({"evaluation": {"holdout": 1.5}}, 422, "invalid_request", "1.5"),
@@ -94,6 +102,43 @@ def test_what_is_not_there_is_a_problem_too(ask: Ask, method: str, path: str, st
     reply = ask(method, path)
     assert (reply.status, reply.json["code"]) == (status, code)
     assert reply.headers["content-type"] == "application/problem+json"
+
+
+def test_problems_of_the_request_name_the_field_to_programs(ask: Ask) -> None:
+    """Else a form cannot show the message beside the field that it is about."""
+    for change, field in (({"distances": [26]}, "distances"), ({"colour": 1}, "colour"), ({"budget": 0}, "budget")):
+        (error,) = ask("POST", "/v1/jobs", GOOD | change).json["errors"]
+        assert error["field"] == field
+        assert error["message"]
+
+
+def test_a_method_that_a_page_lacks_comes_with_those_that_it_has(ask: Ask) -> None:
+    """Else a client that was told 405 cannot find out what would work (RFC 9110, section 15.5.6)."""
+    reply = ask("PUT", "/v1/jobs")
+    assert (reply.status, reply.headers["allow"]) == (405, "GET, POST")
+    assert ask("HEAD", "/healthz").status == ask("HEAD", "/readyz").status == 200
+    assert ask("GET", "/v1/jobs/").status == 404
+
+
+def test_a_dataset_that_holds_the_store_is_refused(ask: Ask, service: Service) -> None:
+    """Else a manifest names encoded images as originals, and who deletes those deletes what other manifests keep."""
+    store = service.folder / "store"
+    for place in (store, store.parent, store / "objects"):
+        for path, body in (("/v1/jobs", GOOD), ("/v1/estimates", GOOD)):
+            reply = ask("POST", path, body | {"dataset": place.as_uri()})
+            assert (reply.status, reply.json["code"]) == (422, "invalid_request"), place
+            assert "would find encoded images" in reply.json["detail"]
+    reply = ask("POST", "/v1/jobs", GOOD | {"evaluation": {"dataset": store.as_uri()}})
+    assert reply.json["errors"][0]["field"] == "evaluation.dataset"
+
+
+def test_the_subset_of_a_job_that_failed_does_not_run(ask: Ask, waiting: str) -> None:
+    """Else a pipeline waits for ever for what nobody makes."""
+    reply = ask("GET", f"/v1/jobs/{waiting}/subsets/own")
+    assert (reply.status, reply.json["code"]) == (409, "job_not_ready")
+    assert "dataset_not_found" in reply.json["detail"]
+    for page in ("subsets", "subsets/" + 300 * "a", "trainings/" + 300 * "a"):
+        assert ask("GET", f"/v1/jobs/{waiting}/{page}").status in (200, 404)
 
 
 def test_a_body_that_is_not_json(ask: Ask) -> None:
@@ -177,7 +222,7 @@ def test_a_webhook_goes_to_the_internet_only(tmp_path: Path) -> None:
         for hook in ("http://127.0.0.1/x", "https://[::1]/x", "http://169.254.169.254/latest", "https://localhost/"):
             reply = ask("POST", "/v1/jobs", GOOD | {"webhook": hook})
             assert (reply.status, reply.json["code"]) == (422, "address_refused"), hook
-        for hook in ("s3://bucket/x", "https://me:hunter2@example.org/", "example.org"):
+        for hook in ("s3://bucket/x", "https://me:hunter2@example.org/", "example.org", "https://a..b/"):
             reply = ask("POST", "/v1/jobs", GOOD | {"webhook": hook})
             assert reply.status == 422
             assert "hunter2" not in reply.body.decode()
