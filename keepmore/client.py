@@ -22,7 +22,8 @@ LONGEST_WAIT_S = 30.0
 CONNECT_S, READ_S = 10.0, 120.0
 BLOCK_BYTES = 1 << 20
 
-# POSTs of this API may be sent twice: jobs and estimates carry an idempotency key, the others ask for what then exists.
+# POSTs of this API may be sent twice: jobs and estimates carry an idempotency key, the others ask for what then exists
+# (a retry that was sent twice may be answered by nothing_to_retry: it has been heard).
 RETRIES = urllib3.Retry(
     total=6,
     backoff_factor=0.5,

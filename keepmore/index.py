@@ -92,13 +92,13 @@ def write_chunk(rows: Iterable[Listed]) -> bytes:
 def read_chunk(data: bytes) -> list[Listed]:
     return [
         Listed(r["split"], Entry(r["path"], r["uri"], r["label"], r["size"], r["version"]))
-        for r in pq.read_table(io.BytesIO(data)).to_pylist()
+        for r in pq.read_table(io.BytesIO(data), page_checksum_verification=True).to_pylist()
     ]
 
 
 def to_parquet(table: pa.Table) -> bytes:
     buffer = io.BytesIO()
-    pq.write_table(table, buffer, compression="zstd")
+    pq.write_table(table, buffer, compression="zstd", write_page_checksum=True)
     return buffer.getvalue()
 
 
@@ -138,7 +138,7 @@ def merge(
     """Write the rows of all `parts`, in their order, to the index of the pool and that of the evaluation images.
 
     An image of the pool that is byte for byte an evaluation image becomes a failed row: training on it would be
-    testing on what was learnt. Holds one part at a time. Raises CountMismatch when the parts do not hold exactly the
+    testing on what was learnt. Holds a row group at a time. Raises CountMismatch when the parts do not hold exactly the
     `listed` images, and DuplicateImage when two rows of a split have one path.
     """
     columns = schema(distances).with_metadata(_stamp())
@@ -147,8 +147,8 @@ def merge(
     with store.writer(to_index) as pool_file, store.writer(to_evaluation) as evaluation_file:
         with _writer(pool_file, columns) as pool, _writer(evaluation_file, columns) as evaluation:
             for key in parts:
-                with store.open(key) as file:
-                    table = _without_tested(pq.read_table(file), tested)
+                with store.open(key) as file, _undamaged(key):
+                    table = _without_tested(pq.read_table(file, page_checksum_verification=True), tested)
                 tally.add(table)
                 for name, writer in ((POOL, pool), (EVALUATION, evaluation)):
                     rows = table.filter(pc.equal(table["split"], name))
@@ -171,8 +171,8 @@ def _tested(store: Store, parts: Sequence[str]) -> pa.Array:
     """Checksums of the sources of all evaluation images, shape (images,)."""
     found = []
     for key in parts:
-        with store.open(key) as file:
-            table = pq.read_table(file, columns=["split", "source_sha256"])
+        with store.open(key) as file, _undamaged(key):
+            table = pq.read_table(file, columns=["split", "source_sha256"], page_checksum_verification=True)
         found.append(table.filter(pc.equal(table["split"], EVALUATION))["source_sha256"].combine_chunks())
     return pc.unique(pa.concat_arrays([pa.array([], pa.string()), *found]).drop_null())
 

@@ -112,11 +112,11 @@ def require(job: Job, store: Store, kind: Kind) -> None:
         now = stage(job, store)
         what = {Kind.INDEX: "index", Kind.SELECT: "manifests"}.get(kind, kind.value)
         if job.state is State.ACCEPTED:
-            why = f"it is at the stage {now}; wait for it"
+            why = f"it is at the stage {now}; wait for it, or let it go on"
         else:
             cause = f" ({job.error['code']}: {job.error['message']})" if job.error else ""
-            why = f"it was {job.state} at the stage {now}{cause}; let it go on: keepmore resume {job.id}"
-        raise JobNotReady(f"job {job.id} has no {what} yet: {why}", stage=now)
+            why = f"it is {job.state} at the stage {now}{cause}; mend that, and let it go on"
+        raise JobNotReady(f"job {job.id} has no {what} yet: {why}: keepmore resume {job.id}", stage=now)
 
 
 def stage(job: Job, store: Store) -> str | None:

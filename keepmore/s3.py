@@ -19,7 +19,7 @@ from keepmore.store import check_key, is_key
 
 WHOLE_BYTES = 8 << 20  # up to here an object is fetched and verified at once
 BUFFER_BYTES = 1 << 16
-WRITERS = 16  # of so many at once a server makes the least work of a write
+WRITERS = 8  # more take turns with the encoder so often that it loses a tenth of its time
 CALLERS = 40  # threads that an API answers with; a worker has a few
 SPOOL_BYTES = 8 << 20  # up to here a writer's bytes stay in memory
 

@@ -280,7 +280,7 @@ def test_a_store_inside_the_dataset_is_refused(keepmore: Command, sample: Path, 
     shutil.copytree(sample / "test", tmp_path / "d")
     done = keepmore("run", str(tmp_path / "d"), "--distances", "4", store=tmp_path / "d" / "store")
     assert done.returncode == 2
-    assert "name a place outside of it" in done.stderr
+    assert "name places that are apart" in done.stderr
     assert not (tmp_path / "d" / "store").exists()
 
 
