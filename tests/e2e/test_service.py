@@ -138,7 +138,7 @@ def _begun(service: Service, worker: str, job: str) -> int:
 
 
 def _ended(service: Service, worker: str, job: str) -> int:
-    return sum(_said(service, worker, job, end) for end in ("step done", "step abandoned: its job was cancelled"))
+    return sum(_said(service, worker, job, end) for end in ("step done", "step abandoned: nobody waits for it"))
 
 
 def _said(service: Service, worker: str, job: str, message: str) -> int:
