@@ -261,6 +261,7 @@ def _interrupts_held() -> Iterator[None]:
 
 def _work(pipe: Connection, site: Site) -> None:
     """A worker's life: steps come in, progress and outcomes go out, until the pipe or the parent is gone."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # libraries start threads that do not hold it back
     return_large_blocks()
     store = site.store()
     with IsolatedDecoder() as decoder, suppress(EOFError, BrokenPipeError, ConnectionResetError):
