@@ -194,10 +194,7 @@ class Foreman:
             return None
 
     def _known(self, job_id: str) -> Job:
-        job = self._book.get(job_id)
-        if job.state is State.ACCEPTED and self._book.has_ended(job):
-            return self._book.end(job, job.state)  # as whoever ended it did not live to write down
-        return job
+        return self._book.settled(self._book.get(job_id))
 
     def _end(self, job_id: str, job: Job | None) -> None:
         """Nothing is left to do: write down that the job succeeded, tell its caller, and look after it no more.

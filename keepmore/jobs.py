@@ -96,13 +96,27 @@ class JobBook:
 
     def end(self, job: Job, state: State, error: KeepmoreError | None = None) -> Job:
         """Write down that this attempt at `job` ended; gives how it did: of several who end it, the first decides."""
-        key = keys.ending(job.id, job.attempt)
         ended = job.ended(state, error)
-        if not self._store.create(key, _written(ended)):
-            ended = _read(key, self._store.get(key))
-        if self.get(job.id).attempt == job.attempt:  # else it has been retried meanwhile
-            self.save(ended)
+        if not self._store.create(keys.ending(job.id, job.attempt), _written(ended)):
+            ended = self._ending(job)
+        self._save_ended(ended)
         return ended
+
+    def settled(self, job: Job) -> Job:
+        """`job`, or how it ended, where whoever ended it did not live to write that into its record."""
+        if job.state is not State.ACCEPTED or not self.has_ended(job):
+            return job
+        ended = self._ending(job)
+        self._save_ended(ended)
+        return ended
+
+    def _ending(self, job: Job) -> Job:
+        key = keys.ending(job.id, job.attempt)
+        return _read(key, self._store.get(key))
+
+    def _save_ended(self, ended: Job) -> None:
+        if self.get(ended.id).attempt == ended.attempt:  # else it has been retried meanwhile
+            self.save(ended)
 
     def retry(self, job: Job) -> Job:
         """The next attempt at `job`, written down."""

@@ -9,7 +9,15 @@ from typing import Any
 from keepmore import budget as budgets
 from keepmore import keys
 from keepmore.budget import Budget
-from keepmore.errors import JobNotReady, KeepmoreError, NotFound, NotTrainable, SubsetNotFound, TrainingNotFound
+from keepmore.errors import (
+    JobNotReady,
+    KeepmoreError,
+    NotFound,
+    NotTrainable,
+    StoreError,
+    SubsetNotFound,
+    TrainingNotFound,
+)
 from keepmore.index import Summary
 from keepmore.jobs import Job, State
 from keepmore.request import Selection, Training, subset_id, training_id
@@ -20,10 +28,13 @@ LONGEST_ID = 64
 
 
 def chunk_count(store: Store, job_id: str) -> int | None:
+    key = keys.listing(job_id)
     try:
-        return int(json.loads(store.get(keys.listing(job_id)))["chunks"])
+        return int(json.loads(store.get(key))["chunks"])
     except NotFound:
         return None
+    except (ValueError, KeyError, TypeError) as error:
+        raise StoreError(f"{key} is damaged ({error!r}); start a new job, which finds the encodings again") from error
 
 
 def subset_request(job: Job, name: str, store: Store) -> tuple[Budget | None, Selection]:

@@ -16,7 +16,7 @@ from typing import Any
 import urllib3
 
 from keepmore import keys
-from keepmore.errors import InvalidRequest, KeepmoreError, NotFound
+from keepmore.errors import InvalidRequest, KeepmoreError, NotFound, StoreError
 from keepmore.jobs import Job, State, timestamp
 from keepmore.store import Store
 from keepmore.web import guarded_http
@@ -36,7 +36,8 @@ class Notifier:
 
     def __call__(self, job: Job, store: Store) -> bytes:
         """Try once to tell the end of `job`; gives the record of all tries so far."""
-        tries = _tries(job, store)
+        record = _record(job, store)
+        tries = list(record["tries"]) if record else []
         moment = datetime.now(UTC)
         tries.append({"at": timestamp(moment), **self._call(job, moment)})
         delivered = "status" in tries[-1] and 200 <= tries[-1]["status"] < 300
@@ -76,11 +77,8 @@ def next_at(job: Job, store: Store) -> datetime | None:
     """When the end of `job` is to be told next; None if it was, was tried often enough, or nobody asked for it."""
     if job.request.webhook is None:
         return None
-    try:
-        record = json.loads(store.get(keys.webhook(job.id)))
-    except NotFound:
-        return datetime.now(UTC)
-    if record["ended_at"] != job.ended_at:  # a retried job ends again
+    record = _record(job, store)
+    if record is None:
         return datetime.now(UTC)
     return datetime.fromisoformat(record["next_at"]) if record["next_at"] else None
 
@@ -91,12 +89,15 @@ def is_due(job: Job, store: Store) -> bool:
     return job.state is not State.ACCEPTED and at is not None and at <= datetime.now(UTC)
 
 
-def _tries(job: Job, store: Store) -> list[dict[str, Any]]:
+def _record(job: Job, store: Store) -> dict[str, Any] | None:
+    """What is written of telling this end of `job`: a retried job ends again."""
     try:
-        record = json.loads(store.get(keys.webhook(job.id)))
+        record: dict[str, Any] = json.loads(store.get(keys.webhook(job.id)))
+        return record if record["ended_at"] == job.ended_at else None
     except NotFound:
-        return []
-    return list(record["tries"]) if record["ended_at"] == job.ended_at else []
+        return None
+    except (ValueError, KeyError, TypeError) as error:
+        raise StoreError(f"{keys.webhook(job.id)} is damaged ({error!r}); delete it, and the end is told") from error
 
 
 def payload(job: Job) -> dict[str, Any]:

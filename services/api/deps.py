@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Annotated
 
-from fastapi import Depends, Query, Request, Security
+from fastapi import Depends, Header, Query, Request, Security
 from fastapi.security import HTTPBearer
 
 from keepmore.jobs import JobBook
@@ -65,3 +65,11 @@ Objects = Annotated[Store, Depends(_store)]
 Book = Annotated[JobBook, Depends(_book)]
 JobViews = Annotated[Views, Depends(_views)]
 Wait = Annotated[float, Query(ge=0, le=MOST_WAIT_S, description="Seconds to wait for the answer.")]
+IdempotencyKey = Annotated[
+    str | None,
+    Header(
+        min_length=1,
+        max_length=255,
+        description="Sent again within 24 h with the same body, it names the same job or estimate.",
+    ),
+]

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated
-
-from fastapi import APIRouter, Header, Response
+from fastapi import APIRouter, Response
 from fastapi.concurrency import run_in_threadpool
 from fastapi.responses import JSONResponse
 
@@ -14,19 +12,10 @@ from keepmore.estimates import Question, ask
 from services.api import idempotency
 from services.api.answers import answer
 from services.api.backend import Backend
-from services.api.deps import Objects, Parts, Reader, Wait, Writer
+from services.api.deps import IdempotencyKey, Objects, Parts, Reader, Wait, Writer
 from services.api.schemas import EstimateIn, EstimateOut, remote_uri
 
 router = APIRouter(prefix="/v1/estimates", tags=["estimates"])
-
-IdempotencyKey = Annotated[
-    str | None,
-    Header(
-        min_length=1,
-        max_length=255,
-        description="Sent again within 24 h with the same body, it names the same estimate.",
-    ),
-]
 
 
 @router.post("", response_model=EstimateOut, responses={202: {"model": EstimateOut}})

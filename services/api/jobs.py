@@ -27,7 +27,18 @@ from keepmore.web import public_addresses
 from services.api import idempotency
 from services.api.access import READ
 from services.api.backend import Backend
-from services.api.deps import MOST_WAIT_S, SCHEME, Book, JobViews, Objects, Parts, Reader, Writer, admitted
+from services.api.deps import (
+    MOST_WAIT_S,
+    SCHEME,
+    Book,
+    IdempotencyKey,
+    JobViews,
+    Objects,
+    Parts,
+    Reader,
+    Writer,
+    admitted,
+)
 from services.api.negotiation import preferred
 from services.api.schemas import JobIn, JobOut, JobsOut, described
 from services.api.views import View, Views
@@ -39,13 +50,6 @@ POLL_AGAIN_S = 2
 LOOK_EVERY_S = 0.5
 # A page with a state filter reads at most so many records, so that one call cannot read a million.
 SCANNED_A_PAGE = 1000
-
-IdempotencyKey = Annotated[
-    str | None,
-    Header(
-        min_length=1, max_length=255, description="Sent again within 24 h with the same body, it names the same job."
-    ),
-]
 
 
 async def _shown(job_id: str, views: JobViews) -> View:

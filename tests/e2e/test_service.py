@@ -21,8 +21,10 @@ import urllib3
 from minio import Minio
 from standardwebhooks.webhooks import Webhook
 
+from keepmore import keys
 from keepmore.client import Client
 from keepmore.errors import Cancelled, KeepmoreError
+from keepmore.s3 import S3Store
 from tests.conftest import Command, digests, installed_command
 from tests.servers import serving
 from tests.service import Service, distributed, embedded
@@ -333,7 +335,9 @@ def test_a_cancelled_job_is_told_of_and_still_answers(service: Service, dataset:
         assert service.client.cancel(job)["state"] == "cancelled"
         _until(lambda: bool(receiver.taken))
         assert service.client.select(job, "200kB")["distances"]
-        time.sleep(3)
+        assert service.s3 is not None
+        store = S3Store(service.s3.endpoint, service.s3.bucket, "store")
+        _until(lambda: not store.exists(keys.active(job)))  # from then on nobody looks after it
         assert service.client.job(job)["state"] == "cancelled"
     assert [json.loads(body)["type"] for _, body in receiver.taken] == ["job.cancelled"]
 

@@ -194,6 +194,10 @@ def test_a_damaged_record_holds_up_no_other_job(store: FolderStore, queue: Local
     first, second = book.create(REQUEST), book.create(REQUEST)
     for job in (first, second):
         store.put(keys.active(job.id), b"")
+    store.put(keys.listing(first.id), b"{")
+    board = MemoryBoard(1)
+    Foreman(store, board, queue).reconcile()
+    assert not board.idle(second.id)
     store.put(keys.job(first.id), b"{}")
     with pytest.raises(StoreError, match="is no job record"):
         book.get(first.id)
