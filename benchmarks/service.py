@@ -42,7 +42,7 @@ from tests.service import Service, distributed, embedded
 
 DISTANCES = [2, 4, 6, 8, 10]
 PROCESSES = 2
-SIZES = {512: 480, 1024: 160}  # pixels along the longer side (512: as Food-101 has them), and how many images
+SIZES = {512: 960, 1024: 320}  # pixels along the longer side (512: as Food-101 has them), and how many images
 ROUNDS = 3
 CONNECTIONS = 16
 REQUESTS = 6000

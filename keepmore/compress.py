@@ -16,6 +16,7 @@ from PIL import Image
 
 from keepmore import codec, index, jxl, keys, memory
 from keepmore.access import Access
+from keepmore.ahead import ahead
 from keepmore.budget import path_hash
 from keepmore.codec import Pixels
 from keepmore.datasets import SourceReader
@@ -29,6 +30,10 @@ from keepmore.store import Store
 # A bit-exact transcode takes 0.66 to 0.88 of a JPEG, 0.85 in the mean: below that, trying it is time lost.
 TRANSCODE_FROM = 0.85
 FLUSH_BYTES = 2_000_000
+# Images that are read and looked up in the store while one is encoded: over a network either takes as long as encoding
+# a small one. More bytes than that would be missing where a large image is encoded.
+IMAGES_AHEAD = 2
+AHEAD_BYTES = 1_000_000
 
 Report = Callable[["Progress"], None]
 
@@ -65,6 +70,15 @@ class Stored:
         return hashlib.sha256(self.data).hexdigest()
 
 
+@dataclass(frozen=True, slots=True)
+class _Fetched:
+    """An image's bytes, and the keys of what is stored of it."""
+
+    source: bytes
+    sha256: str
+    there: frozenset[str]
+
+
 @dataclass(slots=True)
 class Compressor:
     """Compresses chunks into `store`. `isolate` decodes every image in a process of its own, not only risky kinds."""
@@ -87,17 +101,33 @@ class Compressor:
         Raises DatasetError and StoreError; whatever else is wrong with an image becomes its row's error.
         """
         done = []
-        with SourceReader(self.limits.max_bytes, self.access) as reader, ThreadPoolExecutor(1) as self._writer:
-            for row in rows:
+        with (
+            SourceReader(self.limits.max_bytes, self.access) as reader,
+            ThreadPoolExecutor(1) as reading,
+            ThreadPoolExecutor(1) as looking,
+            ThreadPoolExecutor(1) as self._writer,
+        ):
+
+            def fetch(row: Listed) -> Future[_Fetched]:
+                source = reading.submit(reader.read, row.entry.uri, row.entry.size, row.entry.version)
+                return looking.submit(self._look, source)
+
+            for row, fetched in ahead(rows, fetch, IMAGES_AHEAD, _is_small):
                 self._encode_s = 0.0
-                result = self._one(row, reader)
+                result = self._one(row, fetched)
                 done.append(result)
                 report(_progress(result, self.distances, self._encode_s))
             self._flush()
             self._wait()
         return pa.Table.from_pylist(done, index.schema(self.distances))
 
-    def _one(self, row: Listed, reader: SourceReader) -> dict[str, Any]:
+    def _look(self, read: Future[bytes]) -> _Fetched:
+        """What is stored of an image, by one listing and not a question a distance."""
+        source = read.result()
+        sha256 = hashlib.sha256(source).hexdigest()
+        return _Fetched(source, sha256, frozenset(self.store.keys(keys.objects_prefix(sha256))))
+
+    def _one(self, row: Listed, fetched: Future[_Fetched]) -> dict[str, Any]:
         entry = row.entry
         result: dict[str, Any] = {
             "split": row.split,
@@ -107,9 +137,9 @@ class Compressor:
             "label": entry.label,
         }
         try:
-            source = reader.read(entry.uri, entry.size, entry.version)
-            result["source_bytes"] = len(source)
-            self._encode_into(result, source, self.distances if row.split == index.POOL else (ORIGINAL,))
+            image = fetched.result()
+            result["source_bytes"] = len(image.source)
+            self._encode_into(result, image, self.distances if row.split == index.POOL else (ORIGINAL,))
         except (DatasetError, StoreError):
             raise
         except (ImageError, InvalidRequest) as error:
@@ -119,10 +149,8 @@ class Compressor:
             result |= {"error_code": "unexpected", "error": text}
         return result
 
-    def _encode_into(self, result: dict[str, Any], source: bytes, distances: Sequence[float]) -> None:
-        sha256 = hashlib.sha256(source).hexdigest()
-        # One listing an image, not a question a distance: over a network that is most of what a chunk costs.
-        there = set(self.store.keys(keys.objects_prefix(sha256)))
+    def _encode_into(self, result: dict[str, Any], image: _Fetched, distances: Sequence[float]) -> None:
+        source, sha256, there = image.source, image.sha256, image.there
         known = {d: found for d in distances if d != ORIGINAL and (found := self._known(sha256, d, there))}
         missing = [d for d in distances if d != ORIGINAL and d not in known]
         if known and not missing:
@@ -192,6 +220,10 @@ class Compressor:
         writing, self._writing = self._writing, None
         if writing:
             writing.result()
+
+
+def _is_small(row: Listed) -> bool:
+    return 0 <= row.entry.size <= AHEAD_BYTES
 
 
 def encodings(

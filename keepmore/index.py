@@ -5,7 +5,8 @@ from __future__ import annotations
 import io
 import json
 from collections import Counter
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any
@@ -15,6 +16,7 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from keepmore import codec
+from keepmore.ahead import ahead
 from keepmore.datasets import Entry
 from keepmore.distance import ORIGINAL, text
 from keepmore.errors import CountMismatch, DuplicateImage, StoreError
@@ -30,6 +32,7 @@ GROUP_BYTES = 8 << 20
 # And what pyarrow learns of a group it keeps until it has read all that it was asked for, so that is a few at a time.
 ROW_GROUPS = 32
 BATCH_ROWS = 1 << 14
+PARTS_AHEAD = 4
 
 CHUNK = pa.schema(
     [
@@ -133,30 +136,35 @@ class Summary:
 
 
 def merge(
-    store: Store, parts: Sequence[str], listed: int, distances: Sequence[float], to_index: str, to_evaluation: str
+    store: Store,
+    parts: Sequence[str],
+    listed: Mapping[str, int],
+    distances: Sequence[float],
+    to_index: str,
+    to_evaluation: str,
 ) -> Summary:
     """Write the rows of all `parts`, in their order, to the index of the pool and that of the evaluation images.
 
     An image of the pool that is byte for byte an evaluation image becomes a failed row: training on it would be
-    testing on what was learnt. Holds a row group at a time. Raises CountMismatch when the parts do not hold exactly the
-    `listed` images, and DuplicateImage when two rows of a split have one path.
+    testing on what was learnt. Holds a row group at a time. Raises CountMismatch when the parts do not hold exactly as
+    many images of each split as were `listed`, and DuplicateImage when two rows of a split have one path.
     """
     columns = schema(distances).with_metadata(_stamp())
-    tested = _tested(store, parts)
+    tested = _tested(store, parts if listed[EVALUATION] else ())
     tally = _Tally(distances)
     with store.writer(to_index) as pool_file, store.writer(to_evaluation) as evaluation_file:
         with _writer(pool_file, columns) as pool, _writer(evaluation_file, columns) as evaluation:
-            for key in parts:
-                with store.open(key) as file, _undamaged(key):
-                    table = _without_tested(pq.read_table(file, page_checksum_verification=True), tested)
+            for part in _parts(store, parts):
+                table = _without_tested(part, tested)
                 tally.add(table)
                 for name, writer in ((POOL, pool), (EVALUATION, evaluation)):
                     rows = table.filter(pc.equal(table["split"], name))
                     if len(rows):
                         writer.write_table(rows.replace_schema_metadata(columns.metadata))
-        if tally.summary.listed != listed:
+        if tally.listed != listed:
             raise CountMismatch(
-                f"{listed} images were listed and {tally.summary.listed} are in the parts: the job's work in the store "
+                f"{listed[POOL]} images of the pool and {listed[EVALUATION]} of the evaluation split were listed and "
+                f"{tally.listed[POOL]} and {tally.listed[EVALUATION]} are in the parts: the job's work in the store "
                 "was altered; start a new job, which will find the encoded objects again"
             )
     return tally.finished()
@@ -169,12 +177,24 @@ def _stamp() -> dict[bytes, bytes]:
 
 def _tested(store: Store, parts: Sequence[str]) -> pa.Array:
     """Checksums of the sources of all evaluation images, shape (images,)."""
-    found = []
-    for key in parts:
-        with store.open(key) as file, _undamaged(key):
-            table = pq.read_table(file, columns=["split", "source_sha256"], page_checksum_verification=True)
-        found.append(table.filter(pc.equal(table["split"], EVALUATION))["source_sha256"].combine_chunks())
+    found = [
+        table.filter(pc.equal(table["split"], EVALUATION))["source_sha256"].combine_chunks()
+        for table in _parts(store, parts, ["split", "source_sha256"])
+    ]
     return pc.unique(pa.concat_arrays([pa.array([], pa.string()), *found]).drop_null())
+
+
+def _parts(store: Store, parts: Sequence[str], columns: Sequence[str] | None = None) -> Iterator[pa.Table]:
+    """The tables of the parts, in order; over a network, waiting for one after another would be most of a merge."""
+
+    def read(key: str) -> pa.Table:
+        data = store.get(key)
+        with _undamaged(key):
+            return pq.read_table(io.BytesIO(data), columns=columns, page_checksum_verification=True)
+
+    with ThreadPoolExecutor(PARTS_AHEAD) as threads:
+        for _, table in ahead(parts, lambda key: threads.submit(read, key), PARTS_AHEAD):
+            yield table.result()
 
 
 def _without_tested(table: pa.Table, tested: pa.Array) -> pa.Table:
@@ -229,6 +249,7 @@ class _Tally:
         self._errors: Counter[str] = Counter()
         self._encodings: dict[float, Counter[str]] = {d: Counter() for d in self.summary.encodings}
         self._last_path = {POOL: "", EVALUATION: ""}
+        self.listed = {POOL: 0, EVALUATION: 0}
 
     def add(self, table: pa.Table) -> None:
         good = table.filter(pc.is_null(table["error_code"]))
@@ -259,7 +280,9 @@ class _Tally:
 
     def _check_order(self, table: pa.Table) -> None:
         for split, last in self._last_path.items():
-            for path in table.filter(pc.equal(table["split"], split))["path"].to_pylist():
+            paths = table.filter(pc.equal(table["split"], split))["path"].to_pylist()
+            self.listed[split] += len(paths)
+            for path in paths:
                 if path <= last:
                     raise DuplicateImage(f"{split}: {path} does not sort behind {last}; two images have one path")
                 last = path

@@ -55,8 +55,8 @@ def status(job: Job, store: Store, board: Board | None = None) -> dict[str, Any]
         found["bytes"] = {"in": summary["source_bytes"], "out": sum(encoded)}
     if now not in ("list", "compress", "select"):
         found["subset"] = json.loads(store.get(keys.subset(job.id, job.request.subset_id)))
-    if store.exists(keys.codec_check(job.id)):
-        found["warnings"] = json.loads(store.get(keys.codec_check(job.id)))["warnings"]
+    if checked := read_json(store, keys.codec_check(job.id)):
+        found["warnings"] = checked["warnings"]
     return found
 
 

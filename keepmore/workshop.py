@@ -108,7 +108,7 @@ def _index(job: Job, step: Step, store: Store, workshop: Workshop) -> bytes:
     listed = json.loads(store.get(keys.listing(job.id)))
     parts = [keys.part(job.id, number) for number in range(listed["chunks"])]
     summary = index.merge(
-        store, parts, listed["images"], job.request.distances, keys.index(job.id), keys.evaluation(job.id)
+        store, parts, listed["splits"], job.request.distances, keys.index(job.id), keys.evaluation(job.id)
     )
     return _json(summary.as_json())
 
