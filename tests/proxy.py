@@ -1,9 +1,10 @@
-"""A TCP proxy that counts what passes and breaks connections when told to."""
+"""A TCP proxy that counts what passes, and holds back answers or breaks connections when told to."""
 
 from __future__ import annotations
 
 import socket
 import threading
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from urllib.parse import urlsplit
@@ -20,6 +21,7 @@ class Proxy:
         self.received = 0
         self.connections = 0
         self.down = False
+        self.delay_s = 0.0  # how much later every piece of an answer arrives
         self.cuts: list[int] = []  # each breaks one connection after so many bytes have come back
         self._open: set[socket.socket] = set()
         threading.Thread(target=self._accept, daemon=True).start()
@@ -50,6 +52,8 @@ class Proxy:
                     _end(client)
                     continue
                 server = socket.create_connection(self._target)
+                for one in (client, server):
+                    one.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
                 self._open |= {client, server}
                 threading.Thread(target=self._pass, args=(client, server, False), daemon=True).start()
                 threading.Thread(target=self._pass, args=(server, client, True), daemon=True).start()
@@ -59,6 +63,7 @@ class Proxy:
         with suppress(OSError):
             while data := source.recv(65536):
                 if back:
+                    time.sleep(self.delay_s)
                     self.received += len(data)
                     if cut is not None:
                         data, cut = data[:cut], cut - len(data)
