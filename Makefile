@@ -33,7 +33,7 @@ check: setup
 	$(BIN)/lint-imports --no-logo
 
 bench: setup
-	for script in compress select memory service; do $(BIN)/python -m benchmarks.$$script || exit 1; done
+	for script in compress select memory service far; do $(BIN)/python -m benchmarks.$$script || exit 1; done
 
 setup: $(VENV)/.ready
 

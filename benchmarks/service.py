@@ -6,10 +6,8 @@
    each, one client process, in turn.
 3. Milliseconds until the POST of a dataset of 100,000 entries is answered, and peak memory of listing 10^4 and 10^5.
 4. Memory of the API while the manifests of 10^5 and 10^6 rows stream out.
-5. Images a second of one process whose dataset and store are 20 milliseconds away, against a loop that reads an image,
-   encodes it and puts what it encoded, one after another.
 
-`python -m benchmarks.service [compress] [poll] [post] [stream] [far]`; without words all five. Needs what tests need.
+`python -m benchmarks.service [compress] [poll] [post] [stream]`; without words all four. Needs what the tests need.
 """
 
 from __future__ import annotations
@@ -23,7 +21,6 @@ import tempfile
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import replace
 from pathlib import Path
 from urllib.parse import urlsplit
 
@@ -31,23 +28,16 @@ import pyarrow as pa
 import urllib3
 import uvicorn
 from fastapi import FastAPI, Response
-from PIL import Image
 
+from benchmarks.images import drawn
 from benchmarks.table import in_new_process, peak_megabytes, ratios, show
-from keepmore import codec, keys, listing, manifest
-from keepmore.access import EVERYTHING, Access
-from keepmore.bucket import Bucket
-from keepmore.compress import Compressor
-from keepmore.datasets import Skipped, list_images
-from keepmore.index import POOL, Listed
-from keepmore.isolation import IsolatedDecoder
+from keepmore import keys, listing, manifest
+from keepmore.access import EVERYTHING
 from keepmore.jobs import JobBook
-from keepmore.request import LARGEST_PIXELS, Limits, Request
-from keepmore.s3 import S3Store
+from keepmore.request import Request
 from keepmore.sample import write_sample
 from keepmore.store import FolderStore
-from tests.proxy import proxied
-from tests.servers import free_ports, seaweed
+from tests.servers import free_ports
 from tests.service import Service, distributed, embedded
 
 DISTANCES = [2, 4, 6, 8, 10]
@@ -59,7 +49,6 @@ REQUESTS = 6000
 ENTRIES = 100_000
 POSTS = 20
 MANIFEST_ROWS = (10**5, 10**6)
-FAR_SIDE, FAR_IMAGES, FAR_S = 512, 64, 0.02
 EFFORT = 3
 
 
@@ -69,7 +58,7 @@ def compress(root: Path) -> None:
 
 
 def _compress(root: Path, side: int, images: int) -> None:
-    files = _drawn(root, side, images)
+    files = drawn(root, side, images, PROCESSES)
     seconds: dict[str, list[float]] = {"keepmore serve, folder": [], "Celery, Redis, S3": []}
     for number in range(ROUNDS):
         with embedded(root / f"embedded-{number}", KEEPMORE_PROCESSES=str(PROCESSES)) as service:
@@ -87,17 +76,6 @@ def _compress(root: Path, side: int, images: int) -> None:
         f"Compress stage: {images} JPEGs of {side} pixels, effort {EFFORT}, distances 2 to 10, {PROCESSES} processes"
     )
     show(title, ["way", "images/s", "of the embedded rate"], rows)
-
-
-def _drawn(root: Path, side: int, images: int) -> Path:
-    """JPEGs of `side` pixels along the longer side."""
-    write_sample(root / "drawn", train_per_class=images // 8, test_per_class=0, processes=PROCESSES)
-    for file in (root / "drawn" / "train").rglob("*.jpg"):
-        with Image.open(file) as image:
-            factor = side / max(image.size)
-            size = (round(image.width * factor), round(image.height * factor))
-            image.resize(size, Image.Resampling.LANCZOS).save(file, quality=90)
-    return root / "drawn" / "train"
 
 
 def _compress_seconds(service: Service, dataset: str) -> float:
@@ -307,43 +285,7 @@ def _resident_megabytes(pid: int) -> float:
     return int(status.split("VmRSS:")[1].split()[0]) * 1024 / 1e6
 
 
-def far(root: Path) -> None:
-    files = sorted(_drawn(root, FAR_SIDE, FAR_IMAGES).rglob("*.jpg"))
-    rates: dict[str, list[float]] = {"get, encode, put in a loop": [], "keepmore compress step": []}
-    with seaweed(root) as server, proxied(server.url) as proxy:
-        endpoint = replace(server.endpoint, url=proxy.url)
-        bucket, access = Bucket(endpoint, server.bucket), Access((endpoint,))
-        for file in files:
-            bucket.put(f"photos/a/{file.parent.name}-{file.name}", file.read_bytes())
-        entries = list(list_images(f"s3://{server.bucket}/photos", Skipped(), access))
-        proxy.delay_s = FAR_S
-        for number in range(ROUNDS):
-            begun = time.perf_counter()
-            for entry in entries:
-                key = entry.uri.removeprefix(f"s3://{server.bucket}/")
-                image = codec.decode(bucket.read(key)[0], LARGEST_PIXELS)
-                for distance in DISTANCES:
-                    bucket.put(f"loop-{number}/{entry.path}-{distance}.jxl", codec.encode(image, distance, EFFORT))
-            rates["get, encode, put in a loop"].append(len(entries) / (time.perf_counter() - begun))
-            with IsolatedDecoder() as decoder:
-                store = S3Store(endpoint, server.bucket, f"store-{number}")
-                compressor = Compressor(store, DISTANCES, EFFORT, Limits(), decoder, access)
-                begun = time.perf_counter()
-                compressor.chunk([Listed(POOL, entry) for entry in entries], lambda progress: None)
-                rates["keepmore compress step"].append(len(entries) / (time.perf_counter() - begun))
-    first = rates["get, encode, put in a loop"]
-    rows = [[name, f"{statistics.median(found):.1f}", ratios(found, first)] for name, found in rates.items()]
-    title = f"One process, {len(files)} JPEGs of {FAR_SIDE} pixels, {1000 * FAR_S:.0f} ms to the object store"
-    show(title, ["way", "images/s", "of the loop's rate"], rows)
-
-
-PARTS: dict[str, Callable[[Path], None]] = {
-    "compress": compress,
-    "poll": poll,
-    "post": post,
-    "stream": stream,
-    "far": far,
-}
+PARTS: dict[str, Callable[[Path], None]] = {"compress": compress, "poll": poll, "post": post, "stream": stream}
 
 
 def main(words: list[str]) -> None:

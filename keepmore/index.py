@@ -161,7 +161,7 @@ def merge(
                     rows = table.filter(pc.equal(table["split"], name))
                     if len(rows):
                         writer.write_table(rows.replace_schema_metadata(columns.metadata))
-        if tally.listed != listed:
+        if tally.listed != Counter(listed):
             raise CountMismatch(
                 f"{listed[POOL]} images of the pool and {listed[EVALUATION]} of the evaluation split were listed and "
                 f"{tally.listed[POOL]} and {tally.listed[EVALUATION]} are in the parts: the job's work in the store "
@@ -249,14 +249,14 @@ class _Tally:
         self._errors: Counter[str] = Counter()
         self._encodings: dict[float, Counter[str]] = {d: Counter() for d in self.summary.encodings}
         self._last_path = {POOL: "", EVALUATION: ""}
-        self.listed = {POOL: 0, EVALUATION: 0}
+        self.listed: Counter[str] = Counter()
 
     def add(self, table: pa.Table) -> None:
         good = table.filter(pc.is_null(table["error_code"]))
         pool = good.filter(pc.equal(good["split"], POOL))
         evaluation = good.filter(pc.equal(good["split"], EVALUATION))
         s = self.summary
-        s.listed += len(table)
+        self.listed.update(_counts(table["split"]))
         s.compressed += len(good)
         s.failed += len(table) - len(good)
         s.pool += len(pool)
@@ -272,6 +272,7 @@ class _Tally:
 
     def finished(self) -> Summary:
         s = self.summary
+        s.listed = self.listed.total()
         s.unlabelled = self._classes.pop(None, 0)
         s.classes = {str(name): self._classes[name] for name in sorted(filter(None, self._classes))}
         s.errors = dict(sorted(self._errors.items()))
@@ -280,9 +281,7 @@ class _Tally:
 
     def _check_order(self, table: pa.Table) -> None:
         for split, last in self._last_path.items():
-            paths = table.filter(pc.equal(table["split"], split))["path"].to_pylist()
-            self.listed[split] += len(paths)
-            for path in paths:
+            for path in table.filter(pc.equal(table["split"], split))["path"].to_pylist():
                 if path <= last:
                     raise DuplicateImage(f"{split}: {path} does not sort behind {last}; two images have one path")
                 last = path

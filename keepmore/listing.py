@@ -19,7 +19,7 @@ from keepmore.request import Evaluation, Request
 from keepmore.store import Store
 
 # Small chunks first, so that a small job spreads evenly over workers and a large one does not drown in parts. Counted
-# in encodings, of which a core does 70 (of one megapixel) to 190 (of 512 pixels) a second: a large chunk takes 5 to 15
+# in encodings, of which a core does 50 (of one megapixel) to 190 (of 512 pixels) a second: a large chunk takes 5 to 20
 # seconds, and jobs that share workers take turns that often.
 FIRST_CHUNK_IMAGES, LARGEST_CHUNK_IMAGES = 16, 512
 FIRST_CHUNK_ENCODINGS, LARGEST_CHUNK_ENCODINGS = 80, 1024
