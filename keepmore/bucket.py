@@ -20,6 +20,7 @@ from urllib3.exceptions import HTTPError, MaxRetryError
 from keepmore.access import RETRIES, S3Endpoint
 from keepmore.keyorder import OutOfOrder, ascending
 from keepmore.ranged import RemoteFailure, Stream, Why, check_version, patient
+from keepmore.shortcut import Shortcut
 
 THREADS = 16
 CONNECT_S, READ_S = 10, 30
@@ -63,6 +64,8 @@ class Bucket:
             region=endpoint.region,
             http_client=self._http,
         )
+        self._shortcut = Shortcut(endpoint, name)
+        self._shortcut_leads_here = False
 
     def close(self) -> None:
         self._http.clear()
@@ -111,7 +114,23 @@ class Bucket:
         return stream
 
     def put(self, key: str, data: bytes) -> None:
-        self.put_file(key, io.BytesIO(data), len(data), hashlib.sha256(data).hexdigest())
+        sha256 = hashlib.sha256(data).hexdigest()
+        if not (self._shortcut.put(key, data, sha256) and self._arrived(key, sha256)):
+            self.put_file(key, io.BytesIO(data), len(data), sha256)
+
+    def _arrived(self, key: str, sha256: str) -> bool:
+        """Whether what took the shortcut is where others look for it: found out with the first object of all."""
+        if not self._shortcut_leads_here:
+            try:
+                found = self.head(key).sha256
+            except RemoteFailure as failure:
+                if failure.why is not Why.ABSENT:
+                    raise
+                found = None
+            self._shortcut_leads_here = found == sha256
+            if not self._shortcut_leads_here:
+                self._shortcut.close(f"{key} was written with the SHA-256 {sha256} and found with {found}")
+        return self._shortcut_leads_here
 
     def put_file(self, key: str, file: BinaryIO, size: int, sha256: str) -> None:
         """Write `size` bytes of `file`, in parts if they are many; nothing can be seen of them before all are there."""
@@ -146,6 +165,11 @@ class Bucket:
         """Objects by ascending key, streamed; also folder markers, whose keys end with a slash."""
         with _told():
             yield from ascending(self._listing, prefix, after)
+
+    def keys(self, folder: str) -> frozenset[str]:
+        """The keys below `folder`, which ends with a slash, in no order and all at once."""
+        found = self._shortcut.keys(folder) if self._shortcut_leads_here else None
+        return frozenset(one.key for one in self.list(folder)) if found is None else found
 
     def _listing(self, prefix: str, start: str) -> Iterator[Found]:
         listed = self._client.list_objects(self.name, prefix, recursive=True, start_after=start or None)

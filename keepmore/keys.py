@@ -150,15 +150,15 @@ def objects() -> str:
     return "objects"
 
 
-def objects_prefix(source_sha256: str) -> str:
-    return f"objects/{source_sha256[:2]}/{source_sha256}/"
+def objects_of(source_sha256: str) -> str:
+    return f"objects/{source_sha256[:2]}/{source_sha256}"
 
 
 def object(source_sha256: str, encoding: str, distance: float, effort: int, codec: str) -> str:  # noqa: A001
     """Where one stored encoding lies; only lossy ones depend on distance and effort, originals not on the codec."""
-    folder = objects_prefix(source_sha256)
+    folder = objects_of(source_sha256)
     if encoding == "original":
-        return f"{folder}original"
+        return f"{folder}/original"
     if encoding == "lossless":
-        return f"{folder}lossless-{codec}.jxl"
-    return f"{folder}{encoding}-{distances.text(distance)}-e{effort}-{codec}.jxl"
+        return f"{folder}/lossless-{codec}.jxl"
+    return f"{folder}/{encoding}-{distances.text(distance)}-e{effort}-{codec}.jxl"

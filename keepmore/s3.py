@@ -100,6 +100,12 @@ class S3Store:
                 if is_key(key):
                     yield key
 
+    def keys_in(self, folder: str) -> frozenset[str]:
+        name = self._name(folder) + "/"
+        with self._explained(folder):
+            found = (key.removeprefix(self._prefix) for key in self._bucket.keys(name))
+            return frozenset(filter(is_key, found))
+
     def open(self, key: str) -> BinaryIO:
         name = self._name(key)
         with self._explained(key):

@@ -107,6 +107,30 @@ def test_keys_are_those_with_the_prefix_in_order(maker: Maker, request: pytest.F
     check()
 
 
+@pytest.mark.parametrize("maker", KINDS, indirect=True)
+def test_keys_in_a_folder(maker: Maker, request: pytest.FixtureRequest) -> None:
+    """Else an image's stored encodings are overlooked, or those of another image are taken for them."""
+
+    @given(keys=key_lists, folder=key_parts)
+    @settings(max_examples=EXAMPLES[request.node.callspec.params["maker"]])
+    def check(keys: list[str], folder: str) -> None:
+        keys = [key for key in keys if not any(other.startswith(key + "/") for other in keys)]
+        found = maker()
+        found.put_all(dict.fromkeys(keys, b""))
+        folders = {key.rpartition("/")[0] for key in keys if "/" in key} | {folder}
+        for one in folders:
+            assert found.keys_in(one) == {key for key in keys if key.startswith(one + "/")}
+
+    check()
+
+
+def test_keys_are_asked_for_in_a_folder_that_can_be(any_store: Store) -> None:
+    """Else a slip in a path lists the whole store, or a folder outside it."""
+    for wrong in ("", "a/", "../a", "a//b"):
+        with pytest.raises(StoreError, match="is not a store key"):
+            any_store.keys_in(wrong)
+
+
 def test_more_keys_than_one_answer_holds(any_store: Store) -> None:
     """Else a job of a million images loses the parts behind the first thousand."""
     keys = [f"{folder}{n % 7}{'-' if n % 2 else '/'}{n:04d}" for folder in ("a/", "a-", "") for n in range(800)]

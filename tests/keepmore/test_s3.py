@@ -30,6 +30,7 @@ CALLS: dict[str, Callable[[Store], object]] = {
     "exists": lambda store: store.exists("a"),
     "delete": lambda store: store.delete("a"),
     "keys": lambda store: list(store.keys("")),
+    "keys_in": lambda store: store.keys_in("a"),
     "open": lambda store: store.open("a"),
     "writer": lambda store: _write(store, "a", b"x"),
 }
