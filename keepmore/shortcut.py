@@ -35,13 +35,12 @@ class Shortcut:
     """One bucket at `endpoint`. Nothing connects before the first call; after a failure it declines for PAUSE_S."""
 
     def __init__(self, endpoint: S3Endpoint, bucket: str) -> None:
-        place = urlsplit(endpoint.url)
-        self._where = f"s3://{bucket} at {endpoint.url}"
+        self._endpoint = endpoint
+        self._bucket = bucket
+        self._client: Client | None = None
         self._waits_until = 0.0
-        # Amazon's own addresses depend on region and bucket in ways that minio knows; without a key nothing is signed.
-        self._client = (
-            None if not endpoint.access_key or _is_amazon(place.hostname or "") else _client(endpoint, bucket)
-        )
+        # Without a key nothing is signed; Amazon's addresses depend on region and bucket in ways that minio knows.
+        self._closed = not endpoint.access_key or _is_amazon(endpoint.url)
 
     def put(self, key: str, data: bytes, sha256: str) -> bool:
         """Whether `data` was written under `key`, with its checksum."""
@@ -58,18 +57,19 @@ class Shortcut:
 
     def close(self, reason: str) -> None:
         """Decline from now on."""
-        log.warning("the short way to %s is closed: %s", self._where, reason)
-        self._client = None
+        log.warning("the short way to s3://%s at %s is closed: %s", self._bucket, self._endpoint.url, reason)
+        self._closed = True
 
     def _try(self, call: Callable[[Client], Answer]) -> Answer | None:
-        client = self._client
-        if client is None or time.monotonic() < self._waits_until or not _threads_live():
+        if self._closed or time.monotonic() < self._waits_until or not _threads_live():
             return None
         try:
-            return call(client)
+            self._client = self._client or _client(self._endpoint, self._bucket)
+            return call(self._client)
         except (BaseError, ValueError) as error:
             self._waits_until = time.monotonic() + PAUSE_S
-            log.info("the short way to %s does not work now: %s", self._where, str(error).split("\n", 1)[0])
+            reason = str(error).split("\n", 1)[0]
+            log.info("no short way to s3://%s at %s now: %s", self._bucket, self._endpoint.url, reason)
             return None
 
 
@@ -105,8 +105,8 @@ def _client(endpoint: S3Endpoint, bucket: str) -> Client:
     )
 
 
-def _is_amazon(host: str) -> bool:
-    return host.endswith((".amazonaws.com", ".amazonaws.com.cn"))
+def _is_amazon(url: str) -> bool:
+    return (urlsplit(url).hostname or "").endswith((".amazonaws.com", ".amazonaws.com.cn"))
 
 
 def _threads_live() -> bool:
