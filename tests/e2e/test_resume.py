@@ -30,6 +30,8 @@ WORDS = ["--distances", "0,2,10", "--budget", "as:10*0.5", "--holdout", "0.2"]
 
 
 def _started(words: list[str], store: Path) -> subprocess.Popen[str]:
+    # A shell that runs the tests in the background has them, and what they start, ignore Ctrl-C.
+    signal.signal(signal.SIGINT, signal.default_int_handler)
     command = [str(Path(sys.executable).with_name("keepmore")), *words, "--store", str(store)]
     return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, start_new_session=True)
 
