@@ -113,19 +113,17 @@ class LimitsIn(Strict):
         return Limits(self.max_pixels, self.max_bytes)
 
 
+def _example(**fields: Any) -> ConfigDict:
+    return ConfigDict(json_schema_extra={"examples": [fields]})
+
+
 class JobIn(Strict):
-    model_config = ConfigDict(
-        json_schema_extra={
-            "examples": [
-                {
-                    "dataset": "s3://photos/food101/train",
-                    "distances": [0, 2, 4, 6, 8, 10],
-                    "budget": {"as_distance": 10},
-                    "evaluation": {"holdout": 0.2},
-                    "training": {"model": "mobilenet_v2"},
-                }
-            ]
-        }
+    model_config = _example(
+        dataset="s3://photos/food101/train",
+        distances=[0, 2, 4, 6, 8, 10],
+        budget={"as_distance": 10},
+        evaluation={"holdout": 0.2},
+        training={"model": "mobilenet_v2"},
     )
 
     dataset: Uri
@@ -153,15 +151,23 @@ class JobIn(Strict):
 
 
 class SubsetIn(Strict):
+    model_config = _example(budget="250MB", selection={"order": "random", "balance": True, "seed": 1})
+
     budget: BudgetIn = None
     selection: SelectionIn = SelectionIn()
 
 
 class TrainingAskedIn(TrainingIn):
+    model_config = _example(model="mobilenet_v2", steps=300, seeds=5, subset=None)
+
     subset: str | None = Field(None, max_length=64, description="Id of the subset to train on; null: the job's own.")
 
 
 class EstimateIn(Strict):
+    model_config = _example(
+        dataset="s3://photos/food101/train", distances=[0, 2, 4, 6, 8, 10], budget={"as_distance": 10}, images=128
+    )
+
     dataset: Uri
     distances: Distances
     effort: int = Field(3, json_schema_extra={"minimum": 1, "maximum": 10})
@@ -175,7 +181,13 @@ class EstimateIn(Strict):
 class Problem(BaseModel):
     """RFC 9457. `code` is stable; docs/errors.md lists them all."""
 
-    model_config = ConfigDict(extra="allow")
+    model_config = ConfigDict(extra="allow") | _example(
+        type="urn:keepmore:problem:job_not_found",
+        title="Job not found",
+        status=404,
+        code="job_not_found",
+        detail="job 20261125-091500-1f0c2a9b37: no such job in this store; `keepmore show` lists the jobs",
+    )
 
     type: str = Field(examples=["urn:keepmore:problem:job_not_found"])
     title: str

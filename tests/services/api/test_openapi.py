@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import json
 import subprocess
 from pathlib import Path
 
 import pytest
 
+from services.api import schemas
 from services.api.access import new_key
 from tests.service import BIN, embedded
 from tests.services.api.conftest import Ask
@@ -47,5 +49,14 @@ def test_every_call_is_described_with_its_problems(ask: Ask) -> None:
             assert call["summary"], (method, path)
             assert "422" in call["responses"], (method, path)
             assert "application/problem+json" in call["responses"]["404"]["content"], (method, path)
-    example = ask("GET", "/openapi.json").json["components"]["schemas"]["JobIn"]["examples"][0]
-    assert {"dataset", "distances", "budget", "training"} <= example.keys()
+
+
+def test_every_body_has_an_example_that_is_accepted(ask: Ask) -> None:
+    """Else whoever copies from the description is refused."""
+    found = ask("GET", "/openapi.json").json
+    bodies = [call["post"]["requestBody"] for call in found["paths"].values() if "requestBody" in call.get("post", {})]
+    names = [body["content"]["application/json"]["schema"]["$ref"].rpartition("/")[2] for body in bodies]
+    assert sorted(names) == ["EstimateIn", "JobIn", "SubsetIn", "TrainingAskedIn"]
+    for name in [*names, "Problem"]:
+        (example,) = found["components"]["schemas"][name]["examples"]
+        getattr(schemas, name).model_validate_json(json.dumps(example))
