@@ -19,6 +19,7 @@ from hypothesis import settings
 from keepmore.isolation import IsolatedDecoder
 from keepmore.sample import write_sample
 from keepmore.store import FolderStore
+from tests.proxy import Proxy, proxied
 from tests.servers import S3Server, seaweed, valkey
 
 # A slow machine is no failure; and in CI the same examples are drawn every time.
@@ -89,6 +90,13 @@ def s3(tmp_path_factory: pytest.TempPathFactory) -> Iterator[S3Server]:
     """A real S3 server with an empty bucket; tests share it, each below a prefix of its own."""
     with seaweed(tmp_path_factory.mktemp("s3")) as server:
         yield server
+
+
+@pytest.fixture
+def proxy(s3: S3Server) -> Iterator[Proxy]:
+    """What stands before that server and breaks connections."""
+    with proxied(s3.url) as found:
+        yield found
 
 
 @pytest.fixture(scope="session")

@@ -6,7 +6,7 @@ import io
 import pickle
 import random
 import secrets
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
@@ -19,7 +19,7 @@ from keepmore.errors import EndpointMissing, InvalidUri, StoreError, StoreFull, 
 from keepmore.s3 import WHOLE_BYTES, S3Store
 from keepmore.store import FolderStore, Store
 from keepmore.stores import open_store
-from tests.proxy import Proxy, proxied
+from tests.proxy import Proxy
 from tests.servers import S3Server, answering
 
 CALLS: dict[str, Callable[[Store], object]] = {
@@ -39,12 +39,6 @@ CALLS: dict[str, Callable[[Store], object]] = {
 def _write(store: Store, key: str, data: bytes) -> None:
     with store.writer(key) as file:
         file.write(data)
-
-
-@pytest.fixture
-def proxy(s3: S3Server) -> Iterator[Proxy]:
-    with proxied(s3.url) as found:
-        yield found
 
 
 @pytest.fixture

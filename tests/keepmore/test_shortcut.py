@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import logging
 import os
+import re
 import secrets
 import signal
-from collections.abc import Iterator
 from dataclasses import replace
+from http.server import BaseHTTPRequestHandler
+from typing import ClassVar
 
 import pytest
 from hypothesis import given, settings
@@ -16,17 +18,11 @@ from hypothesis import strategies as st
 from keepmore.access import S3Endpoint
 from keepmore.bucket import Bucket
 from keepmore.shortcut import SMALL_BYTES, Shortcut
-from tests.proxy import Proxy, proxied
-from tests.servers import S3Server
+from tests.proxy import Proxy
+from tests.servers import S3Server, serving
 
 SHA256 = "0" * 64
 ODD = "aZ0-_. %+#?&=~:;,@!$'()*[]{}|^`\"<>é猫"
-
-
-@pytest.fixture
-def proxy(s3: S3Server) -> Iterator[Proxy]:
-    with proxied(s3.url) as found:
-        yield found
 
 
 def _key() -> str:
@@ -59,14 +55,56 @@ def test_any_name_is_kept(s3: S3Server) -> None:
     check()
 
 
-def test_a_bucket_takes_the_short_way(s3: S3Server, caplog: pytest.LogCaptureFixture) -> None:
-    """Else a fifth of the images a second is lost, and nobody notices."""
-    caplog.set_level(logging.INFO, "keepmore.shortcut")
-    bucket, folder = Bucket(s3.endpoint, s3.bucket), f"shortcut/{secrets.token_hex(8)}/"
-    bucket.put(folder + "a", b"1")
-    assert bucket._shortcut_leads_here
-    assert bucket.keys(folder) == {folder + "a"}
+class _Server(BaseHTTPRequestHandler):
+    """Keeps no bytes, but who put them, and the checksum that came with them unless it forgets."""
+
+    protocol_version = "HTTP/1.1"
+    agents: ClassVar[list[str]]
+    kept: ClassVar[dict[str, str]]
+    forgets: ClassVar[bool]
+
+    def do_PUT(self) -> None:
+        self.rfile.read(int(self.headers["Content-Length"]))
+        self.agents.append(re.split("[ /]", self.headers["User-Agent"])[0])
+        if not self.forgets:
+            self.kept[self.path] = self.headers["x-amz-meta-sha256"]
+        self._answer(200, {"ETag": '"1"'})
+
+    def do_HEAD(self) -> None:
+        found = self.kept.get(self.path)
+        self._answer(200 if found else 404, {"ETag": '"1"', "x-amz-meta-sha256": found} if found else {})
+
+    def _answer(self, status: int, headers: dict[str, str]) -> None:
+        self.send_response(status)
+        for name, value in ({"Content-Length": "0"} | headers).items():
+            self.send_header(name, value)
+        self.end_headers()
+
+    def log_message(self, *args: object) -> None:
+        pass
+
+
+def _agents(forgets: bool) -> list[str]:
+    """Who wrote to a server that was given two objects."""
+    agents: list[str] = []
+    with serving(type("Handler", (_Server,), {"agents": agents, "kept": {}, "forgets": forgets})) as url:
+        bucket = Bucket(S3Endpoint(url, "k", "secretsecret"), "bucket")
+        bucket.put("a", b"1")
+        bucket.put("b", b"2")
+    return agents
+
+
+def test_a_bucket_takes_the_short_way(caplog: pytest.LogCaptureFixture) -> None:
+    """Else an eighth of the images a second is lost, and nobody notices."""
+    assert _agents(forgets=False) == ["object_store", "object_store"]
     assert not caplog.records
+
+
+def test_a_way_that_leads_elsewhere_is_closed(caplog: pytest.LogCaptureFixture) -> None:
+    """Else images are written where no manifest looks for them, and the originals are deleted."""
+    assert _agents(forgets=True) == ["object_store", "MinIO", "MinIO"]
+    assert [record.levelname for record in caplog.records] == ["WARNING"]
+    assert "is closed: a was written" in caplog.text
 
 
 def test_variables_for_other_programs_do_not_lead_astray(s3: S3Server, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -79,18 +117,6 @@ def test_variables_for_other_programs_do_not_lead_astray(s3: S3Server, monkeypat
     for name, value in wrong.items():
         monkeypatch.setenv(name, value)
     assert Shortcut(s3.endpoint, s3.bucket).put(_key(), b"bytes", SHA256)
-
-
-def test_a_way_that_leads_elsewhere_is_closed(s3: S3Server, caplog: pytest.LogCaptureFixture) -> None:
-    """Else images are written where no manifest looks for them, and the originals are deleted."""
-    bucket, keys = Bucket(s3.endpoint, s3.bucket), [_key(), _key()]
-    bucket._shortcut = Shortcut(s3.endpoint, s3.bucket + "-elsewhere")  # SeaweedFS makes it when something is written
-    for key in keys:
-        bucket.put(key, b"bytes")
-        assert bucket.read(key)[0] == b"bytes"
-        assert bucket.keys(key.rpartition("/")[0] + "/") == {key}
-    assert [record.levelname for record in caplog.records] == ["WARNING"]
-    assert f"s3://{s3.bucket}-elsewhere at {s3.url} is closed: {keys[0]}" in caplog.text
 
 
 def test_where_it_does_not_lead_it_declines(s3: S3Server, proxy: Proxy) -> None:
