@@ -13,8 +13,9 @@ from dataclasses import dataclass, field
 from threading import RLock
 from typing import Protocol
 
-from keepmore.compress import Progress
-from keepmore.steps import Kind, Step
+from keepmore.progress import Progress
+from keepmore.steps import Kind, Lane, Step
+from keepmore.totals import Amounts, Total
 
 # Twice as many steps as there are processes keep every process busy; more would stand in the way of other jobs.
 STEPS_A_SLOT = 2
@@ -24,8 +25,6 @@ GRACE_S = 100.0
 BUSY_S = 6.0
 # Of so many the board in memory remembers how far they are; the store knows of older ones.
 MOST_STAGES = 3000
-
-Labels = tuple[tuple[str, str], ...]
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,6 +39,26 @@ class Pace:
     def rate(self) -> float | None:
         """Images a second; None before there is anything to go by."""
         return self.seen_images / self.seconds if self.seen_images and self.seconds > 0 else None
+
+
+@dataclass(frozen=True, slots=True)
+class Load:
+    """Steps of a lane on the board: that wait for their turn or a worker, and that are under way. `oldest_s`: for how
+    long the one that was handed out first has been waiting for a worker, in seconds."""
+
+    waiting: int = 0
+    under_way: int = 0
+    oldest_s: float = 0.0
+
+    def and_one(self, begun: bool, waits_s: float) -> Load:
+        """With one more step that was handed out `waits_s` seconds ago."""
+        if begun:
+            return Load(self.waiting, self.under_way + 1, self.oldest_s)
+        return Load(self.waiting + 1, self.under_way, max(self.oldest_s, waits_s))
+
+    def and_more(self, waiting: int) -> Load:
+        """With so many more that are not handed out."""
+        return Load(self.waiting + waiting, self.under_way, self.oldest_s)
 
 
 class Board(Protocol):
@@ -107,11 +126,22 @@ class Board(Protocol):
         """Processes that compress, 1 at least."""
         ...
 
-    def count(self, name: str, amount: float = 1, **labels: str) -> None:
-        """Add to a total that is kept for monitoring alone."""
+    def loads(self) -> dict[Lane, Load]:
+        """How much there is to do, by lane; all lanes are named.
+
+        Steps of one job that wait are taken to be of one lane, that of the last of them: a stage follows another.
+        """
         ...
 
-    def counts(self) -> dict[tuple[str, Labels], float]: ...
+    def processes(self) -> int:
+        """Processes that compress, those that were heard of lately."""
+        ...
+
+    def count(self, amounts: Amounts) -> None:
+        """Add to totals that are kept for monitoring alone."""
+        ...
+
+    def counts(self) -> Amounts: ...
 
 
 def window(slots: int, jobs: int) -> int:
@@ -123,18 +153,24 @@ def window(slots: int, jobs: int) -> int:
 class _Desk:
     """One job on the board: steps that wait, in order; steps under way and when they were heard of last."""
 
-    waiting: dict[Step, None] = field(default_factory=dict)
+    # Taking from the front of a dictionary passes over all that was taken before.
+    waiting: OrderedDict[Step, None] = field(default_factory=OrderedDict)
     under_way: dict[Step, float] = field(default_factory=dict)
     begun: Counter[Step] = field(default_factory=Counter)
 
 
 @dataclass(slots=True)
 class _Stage:
-    """One stage of a job: progress by part; how many images of it were restored, None before any could be."""
+    """One stage of a job: progress by part, and of all; how many images were restored, None before any could be."""
 
     parts: dict[str, Progress] = field(default_factory=dict)
+    total: Progress = field(default_factory=Progress)
     restored: int | None = None
     since: float = field(default_factory=time.monotonic)
+
+    def note(self, part: str, done: Progress) -> None:
+        self.total = self.total - self.parts.get(part, Progress()) + done
+        self.parts[part] = done
 
 
 class MemoryBoard:
@@ -145,7 +181,7 @@ class MemoryBoard:
         self._lock = RLock()
         self._desks: dict[str, _Desk] = {}
         self._stages: OrderedDict[tuple[str, Kind], _Stage] = OrderedDict()
-        self._counts: Counter[tuple[str, Labels]] = Counter()
+        self._counts: Counter[Total] = Counter()
 
     def offer(self, steps: Iterable[Step]) -> None:
         with self._lock:
@@ -158,10 +194,8 @@ class MemoryBoard:
         with self._lock:
             desk = self._desks.get(job, _Desk())
             most = window(self._slots, len(self._desks)) - len(desk.under_way)
-            taken = list(desk.waiting)[:most] if most > 0 else []
-            for step in taken:
-                del desk.waiting[step]
-                desk.under_way[step] = time.monotonic() + GRACE_S
+            taken = [desk.waiting.popitem(last=False)[0] for _ in range(min(most, len(desk.waiting)))]
+            desk.under_way |= dict.fromkeys(taken, time.monotonic() + GRACE_S)
             return taken
 
     def push(self, step: Step) -> bool:
@@ -223,13 +257,14 @@ class MemoryBoard:
 
     def note(self, step: Step, total: Progress) -> None:
         with self._lock:
-            self._stage(step.job, step.kind).parts[step.part] = total
+            self._stage(step.job, step.kind).note(step.part, total)
 
     def restore(self, job: str, kind: Kind, parts: Mapping[str, Progress]) -> None:
         with self._lock:
             stage = self._stage(job, kind)
             unheard = {part: done for part, done in parts.items() if part not in stage.parts}
-            stage.parts |= unheard
+            for part, done in unheard.items():
+                stage.note(part, done)
             stage.restored = (stage.restored or 0) + sum(done.images for done in unheard.values())
 
     def restored(self, job: str, kind: Kind) -> bool:
@@ -248,16 +283,29 @@ class MemoryBoard:
             stage = self._stages.get((job, kind))
             if stage is None:
                 return None
-            done = sum(stage.parts.values(), Progress())
-            return Pace(done, done.images - (stage.restored or 0), time.monotonic() - stage.since)
+            return Pace(stage.total, stage.total.images - (stage.restored or 0), time.monotonic() - stage.since)
 
     def slots(self) -> int:
         return self._slots
 
-    def count(self, name: str, amount: float = 1, **labels: str) -> None:
-        with self._lock:
-            self._counts[name, tuple(sorted(labels.items()))] += amount  # type: ignore[assignment]
+    def processes(self) -> int:
+        return self._slots
 
-    def counts(self) -> dict[tuple[str, Labels], float]:
+    def loads(self) -> dict[Lane, Load]:
+        found, now = dict.fromkeys(Lane, Load()), time.monotonic()
+        with self._lock:
+            for desk in self._desks.values():
+                for step, at in desk.under_way.items():
+                    found[step.kind.lane] = found[step.kind.lane].and_one(desk.begun[step] > 0, now + GRACE_S - at)
+                if desk.waiting:  # one stage waits at a time, and its steps are of one lane
+                    lane = next(reversed(desk.waiting)).kind.lane
+                    found[lane] = found[lane].and_more(len(desk.waiting))
+        return found
+
+    def count(self, amounts: Amounts) -> None:
+        with self._lock:
+            self._counts.update(amounts)
+
+    def counts(self) -> Amounts:
         with self._lock:
             return dict(self._counts)

@@ -81,6 +81,14 @@ class Bucket:
             if failure.why is not Why.DENIED:
                 raise
 
+    def make(self) -> bool:
+        """Make the bucket; False where it is there already."""
+        with _told():
+            if self._client.bucket_exists(self.name):
+                return False
+            self._client.make_bucket(self.name)
+            return True
+
     def head(self, key: str) -> Found:
         with _told():
             found = self._client.stat_object(self.name, key)

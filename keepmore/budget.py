@@ -200,7 +200,8 @@ def in_order(keys: NDArray[Any], classes: NDArray[np.int32] | None = None) -> ND
     by_class = _stable_argsort(numbers)
     sizes = np.bincount(numbers)
     # In class order, an image's turn is its place among its own class.
-    turns = np.arange(len(order)) - np.repeat(np.cumsum(sizes) - sizes, sizes)
+    turns = np.arange(len(order))
+    turns -= np.repeat(np.cumsum(sizes) - sizes, sizes)
     return order[_sorted_pairs(turns, by_class)]
 
 
@@ -226,14 +227,14 @@ def _sorted_pairs(firsts: NDArray[Any], seconds: NDArray[np.int64]) -> NDArray[n
     return packed
 
 
-def select(bytes_: NDArray[np.int64], order: NDArray[np.int64], budget: int) -> NDArray[np.int64]:
+def select(bytes_: NDArray[np.integer[Any]], order: NDArray[np.int64], budget: int) -> NDArray[np.int64]:
     """Indices of the longest prefix of `order` whose bytes fit `budget`, shape (k,), k >= 1.
 
     Raises BudgetTooSmall, with the size that is needed, when not even the first image fits.
     """
     if len(order) == 0:
         raise BudgetTooSmall("there is no image to select from: every image of the pool failed, see the errors list")
-    running = np.cumsum(bytes_[order])
+    running = np.cumsum(bytes_[order], dtype=np.int64)
     kept = int(np.searchsorted(running, budget, side="right"))
     if kept == 0:
         raise BudgetTooSmall(

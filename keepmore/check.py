@@ -9,7 +9,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from keepmore import budget as budgets
-from keepmore import codec, index
+from keepmore import index, installed
 from keepmore.compress import Compressor
 from keepmore.distance import text
 from keepmore.index import POOL, Listed
@@ -20,14 +20,14 @@ IMAGES_A_CHUNK = 3
 
 
 def run(store: Store, chunks: Sequence[str], compressor: Compressor, distances: Sequence[float]) -> dict[str, Any]:
-    """Bytes by distance over a few images of the first, the middle and the last of `chunks`, and what that warns of."""
-    rows = [row for number in _spread(len(chunks)) for row in _few(store.get(chunks[number]))]
+    """Bytes by distance over a few images of each of `chunks`, and what that warns of."""
+    rows = [row for chunk in chunks for row in _few(store.get(chunk))]
     part = compressor.chunk(rows, lambda progress: None)
     good = part.filter(pc.is_null(part["error_code"]))
     sizes = {d: _total(good, d) for d in distances}
     return {
-        "codec": codec.CODEC,
-        "versions": codec.ENCODER_VERSIONS,
+        "codec": installed.codec(),
+        "versions": installed.versions(),
         "images": len(good),
         "bytes": {text(d): size for d, size in sizes.items()},
         "warnings": list(warnings(sizes)),
@@ -46,7 +46,8 @@ def warnings(sizes: dict[float, int]) -> Iterator[str]:
             )
 
 
-def _spread(chunks: int) -> list[int]:
+def spread(chunks: int) -> list[int]:
+    """The first, the middle and the last of so many chunks, by number."""
     return sorted({round(i * (chunks - 1) / (CHUNKS - 1)) for i in range(CHUNKS)})
 
 

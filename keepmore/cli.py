@@ -7,8 +7,6 @@ import os
 import shlex
 import signal
 import sys
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from dataclasses import replace
 from importlib.metadata import entry_points
 from pathlib import Path
@@ -22,96 +20,39 @@ from keepmore import distance as distances
 from keepmore.access import Access
 from keepmore.client import Client
 from keepmore.datasets import absolute_uri
-from keepmore.desk import Desk, LocalDesk
+from keepmore.desk import Desk
+from keepmore.errands import sample, try_service, upload
 from keepmore.errors import (
     DatasetError,
     InvalidRequest,
     JobNotFound,
     KeepmoreError,
-    StoreUnwritable,
     SubsetNotFound,
     TrainingNotFound,
 )
 from keepmore.estimate import SAMPLE_IMAGES
 from keepmore.estimates import Question
+from keepmore.options import (
+    DEFAULT_STORE,
+    budget_option,
+    distances_option,
+    effort_option,
+    extra,
+    json_option,
+    place_options,
+    processes_option,
+    selection_options,
+    training_options,
+    writable,
+)
 from keepmore.remote import RemoteDesk
 from keepmore.request import Evaluation, Limits, Request, Selection, Training
-from keepmore.sample import write_sample
 from keepmore.screen import Screen
 from keepmore.site import Site
 
-DEFAULT_STORE = "~/.local/share/keepmore"
 EXIT_FAILED, EXIT_USAGE, EXIT_PROBLEMS, EXIT_INTERRUPTED = 1, 2, 3, 130
 
 WRONG_REQUESTS = (InvalidRequest, DatasetError, JobNotFound, SubsetNotFound, TrainingNotFound)
-
-Command = Callable[..., Any]
-
-
-def place_options(command: Command) -> Command:
-    """Where the command takes its question: a store, or a service."""
-    for option in (
-        click.option(
-            "--api-key", envvar="KEEPMORE_API_KEY", metavar="KEY", help="For --server. Also KEEPMORE_API_KEY."
-        ),
-        click.option(
-            "--server", envvar="KEEPMORE_SERVER", metavar="URL", help="Ask this service. Also KEEPMORE_SERVER."
-        ),
-        click.option(
-            "--store",
-            envvar="KEEPMORE_STORE",
-            default=DEFAULT_STORE,
-            show_default=True,
-            metavar="PLACE",
-            help="Folder, or s3://bucket/prefix, that holds jobs and objects. Also KEEPMORE_STORE.",
-        ),
-    ):
-        command = option(command)
-    return command
-
-
-def training_options(command: Command) -> Command:
-    for option in (
-        click.option("--seeds", type=int, default=3, show_default=True, help="Trainings per distance."),
-        click.option(
-            "--steps", type=int, default=300, show_default=True, help="Training steps, the same at every distance."
-        ),
-        click.option(
-            "--weights", default="default", show_default=True, help="default, none, torchvision's name, or a file."
-        ),
-        click.option(
-            "--train",
-            "--model",
-            "train",
-            metavar="MODEL",
-            help="Train a linear probe on this torchvision classifier, per distance.",
-        ),
-    ):
-        command = option(command)
-    return command
-
-
-distances_option = click.option(
-    "--distances", "written", default="0,2,4,6,8,10", show_default=True, help="0 is the original file."
-)
-effort_option = click.option("--effort", type=int, default=3, show_default=True, help="Encoder effort, 1 to 10.")
-budget_option = click.option(
-    "--budget", help="508MB, 485MiB, as:10, as:10*0.5 or cost:11.68@0.023; without it every image is kept."
-)
-processes_option = click.option("--processes", type=click.IntRange(1), help="Worker processes; default one a core.")
-json_option = click.option("--json", "as_json", is_flag=True, help="Print one JSON document, for machines.")
-
-
-def selection_options(command: Command) -> Command:
-    for option in (
-        click.option("--seed", type=int, default=0, show_default=True, help="Seed of the random order."),
-        click.option(
-            "--balance/--no-balance", default=None, help="Fill the classes in turn; default where labels exist."
-        ),
-        click.option("--order", default="random", show_default=True, help="random or smallest (smallest first)."),
-    ):
-        command = option(command)
-    return command
 
 
 class _Commands(click.Group):
@@ -200,6 +141,8 @@ def _desk(asked: dict[str, Any]) -> Desk:
     if asked["server"] is not None:
         return RemoteDesk(Client(asked["server"], asked["api_key"]))
     site = Site(asked["store"], Access.from_environment(os.environ))
+    with extra("local"):
+        from keepmore.localdesk import LocalDesk
     return LocalDesk(site, DEFAULT_STORE, asked.get("processes") or os.cpu_count() or 1)
 
 
@@ -330,6 +273,8 @@ def verify(reference: str, max_pixels: int, max_bytes: int, as_json: bool, **ask
 
     MANIFEST is a file, or JOB/DISTANCE, or JOB/SUBSET/DISTANCE.
     """
+    with extra("local"):
+        from keepmore.verify import verify as problems_of
     screen = Screen(as_json)
     with _desk(asked).manifest(reference) as file:
         with manifest.opened(file) as parquet:
@@ -338,7 +283,7 @@ def verify(reference: str, max_pixels: int, max_bytes: int, as_json: bool, **ask
             # What callers of a service may read does not bind whoever checks its manifests.
             access = replace(Access.from_environment(os.environ), allowed=None)
             limits = Limits(max_pixels, max_bytes)
-            problems = list(manifest.verify(file, limits, on_row, access))
+            problems = list(problems_of(file, limits, on_row, access))
     screen.verified(reference, about, problems)
     sys.exit(EXIT_PROBLEMS if problems else 0)
 
@@ -352,21 +297,13 @@ def export(reference: str, out: Path, **asked: Any) -> None:
     if out.suffix not in manifest.EXPORTS:
         raise InvalidRequest(f"{out}: name the file {', '.join(manifest.EXPORTS)}")
     temporary = out.with_name(out.name + ".part")
-    with _desk(asked).manifest(reference) as file, _writable(out):
+    with _desk(asked).manifest(reference) as file, writable(out):
         try:
             with temporary.open("wb") as target:
                 target.writelines(manifest.EXPORTS[out.suffix](file))
             temporary.replace(out)
         finally:
             temporary.unlink(missing_ok=True)
-
-
-@contextmanager
-def _writable(path: Path) -> Iterator[None]:
-    try:
-        yield
-    except OSError as error:
-        raise StoreUnwritable(f"{path} cannot be written ({error.strerror}); name another place") from error
 
 
 @cli.command()
@@ -378,24 +315,8 @@ def errors(job: str, **asked: Any) -> None:
         click.echo(json.dumps(row, ensure_ascii=False))
 
 
-@cli.command()
-@click.argument("folder", type=click.Path(path_type=Path))
-@click.option(
-    "--train-images", type=click.IntRange(1), default=240, show_default=True, help="Images a class to keep from."
-)
-@click.option("--test-images", type=click.IntRange(1), default=60, show_default=True, help="Images a class to test on.")
-@click.option("--seed", type=int, default=0, show_default=True)
-def sample(folder: Path, train_images: int, test_images: int, seed: int) -> None:
-    """Write a labelled set of photograph-like JPEGs to FOLDER/train and FOLDER/test, the same for the same seed."""
-    with _writable(folder), Screen(as_json=False).counting("draw", None) as on_row:
-        write_sample(
-            folder,
-            train_per_class=train_images,
-            test_per_class=test_images,
-            seed=seed,
-            processes=os.cpu_count() or 1,
-            on_image=lambda done, total: on_row(1, 0, total),
-        )
+for command in (sample, upload, try_service):
+    cli.add_command(command)
 
 
 def main() -> None:

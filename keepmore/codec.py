@@ -5,7 +5,6 @@ from __future__ import annotations
 import math
 import struct
 import warnings
-from importlib.metadata import version
 from io import BytesIO
 from typing import Any, NamedTuple
 
@@ -17,11 +16,6 @@ from PIL import Image, ImageCms, ImageFile, UnidentifiedImageError
 from keepmore import jxl
 from keepmore.distance import LARGEST, SMALLEST, text
 from keepmore.errors import InvalidRequest, SeveralFrames, TooManyPixels, UnreadableImage, UnsupportedMode
-
-# Pixels that reach the encoder depend on `_prepare` as well: raise this when it changes.
-PREPARATION = 1
-ENCODER_VERSIONS = {"pillow": version("pillow"), "pillow_jxl_plugin": version("pillow-jxl-plugin")}
-CODEC = f"k{PREPARATION}-pillow{ENCODER_VERSIONS['pillow']}-pjxl{ENCODER_VERSIONS['pillow_jxl_plugin']}"
 
 # From distance 10 on, libjxl 0.12 halves the resolution first: larger, slower and worse than the float just below.
 CLIFF = np.float32(10.0)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import time
 import traceback
-from collections.abc import Callable, Container, Iterator, Sequence
+from collections.abc import Container, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
 from functools import cache
@@ -14,16 +14,17 @@ from typing import Any
 import pyarrow as pa
 from PIL import Image
 
-from keepmore import codec, index, jxl, keys, memory
+from keepmore import codec, index, installed, jxl, keys, memory
 from keepmore.access import Access
 from keepmore.ahead import ahead
 from keepmore.budget import path_hash
 from keepmore.codec import Pixels
 from keepmore.datasets import SourceReader
 from keepmore.distance import ORIGINAL
-from keepmore.errors import DatasetError, ImageError, InvalidRequest, StoreError
+from keepmore.errors import DatasetError, ImageError, InvalidRequest, Stopping, StoreError
 from keepmore.index import Listed
 from keepmore.isolation import IsolatedDecoder
+from keepmore.progress import Progress, Report
 from keepmore.request import LARGEST_PIXELS, Limits
 from keepmore.store import Store
 
@@ -35,28 +36,6 @@ FLUSH_BYTES = 2_000_000
 # a small one. More bytes than that would be missing where a large image is encoded.
 IMAGES_AHEAD = 2
 AHEAD_BYTES = 1_000_000
-
-Report = Callable[["Progress"], None]
-
-
-@dataclass(frozen=True, slots=True)
-class Progress:
-    """What one image added, or several: how many failed, bytes read, bytes of their encodings, seconds of encoding."""
-
-    images: int = 0
-    failed: int = 0
-    bytes_in: int = 0
-    bytes_out: int = 0
-    encode_s: float = 0.0
-
-    def __add__(self, other: Progress) -> Progress:
-        return Progress(
-            self.images + other.images,
-            self.failed + other.failed,
-            self.bytes_in + other.bytes_in,
-            self.bytes_out + other.bytes_out,
-            self.encode_s + other.encode_s,
-        )
 
 
 @dataclass(frozen=True, slots=True)
@@ -117,7 +96,12 @@ class Compressor:
                 self._encode_s = 0.0
                 result = self._one(row, fetched)
                 done.append(result)
-                report(_progress(result, self.distances, self._encode_s))
+                try:
+                    report(_progress(result, self.distances, self._encode_s))
+                except Stopping:  # whoever goes on finds every image that is done
+                    self._flush()
+                    self._wait()
+                    raise
             self._flush()
             self._wait()
         return pa.Table.from_pylist(done, index.schema(self.distances))
@@ -185,7 +169,7 @@ class Compressor:
         return self.decoder.decode(source, self.limits.max_pixels)
 
     def _key(self, sha256: str, encoding: str, distance: float) -> str:
-        return keys.object(sha256, encoding, distance, self.effort, codec.CODEC)
+        return keys.object(sha256, encoding, distance, self.effort, installed.codec())
 
     def _known(self, sha256: str, distance: float, there: Container[str]) -> Stored | None:
         """A lossy encoding that an earlier job stored, if it is sound.

@@ -1,35 +1,16 @@
-"""Where the commands take their questions: to a store from this machine. `keepmore.remote` takes them to a service."""
+"""Where the commands take their questions: this machine (`keepmore.localdesk`) or a service (`keepmore.remote`)."""
 
 from __future__ import annotations
 
-import json
-import tempfile
 from collections.abc import Iterator
-from contextlib import AbstractContextManager, contextmanager
+from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Any, Protocol
 
-from keepmore import estimates, index, keys, status
-from keepmore.board import MemoryBoard
 from keepmore.budget import Budget
-from keepmore.compress import Progress
-from keepmore.datasets import check_dataset
-from keepmore.errors import SubsetNotFound
 from keepmore.estimates import Question
-from keepmore.foreman import Foreman
-from keepmore.isolation import IsolatedDecoder
-from keepmore.jobs import JobBook
-from keepmore.local import run_job, run_missing
-from keepmore.questions import ask_for_subset, ask_for_training, require, subset_request
-from keepmore.queue import LocalQueue
 from keepmore.request import OWN, Request, Selection, Training
-from keepmore.screen import JobProgress, Screen
-from keepmore.site import Site
-from keepmore.steps import Kind
-from keepmore.store import Store
-from keepmore.workshop import run_step
-
-BLOCK_BYTES = 1 << 20
+from keepmore.screen import Screen
 
 
 class Desk(Protocol):
@@ -73,110 +54,6 @@ class Desk(Protocol):
         ...
 
 
-class LocalDesk:
-    """Answers from the store at `site`, and works in processes of its own: `processes` of them compress."""
-
-    def __init__(self, site: Site, default_place: str, processes: int) -> None:
-        self._site = site
-        self._default_place = default_place
-        self._processes = processes
-        self._opened: Store | None = None
-
-    @property
-    def when_left(self) -> str:
-        return "stopped; nothing is lost. Go on"
-
-    @property
-    def store(self) -> Store:
-        if self._opened is None:
-            self._opened = self._site.store()
-        return self._opened
-
-    def start(self, request: Request) -> str:
-        for field, uri in request.datasets():
-            check_dataset(uri, self._site.access)
-            self._site.check_dataset(field, uri)
-        return JobBook(self.store).create(request).id
-
-    def work(self, job: str, screen: Screen) -> dict[str, Any]:
-        found = JobBook(self.store).get(job)
-        with JobProgress(screen, found, self.store) as progress:
-            run_job(found, self._site, self.store, self._processes, progress.add, progress.done)
-        made: dict[str, Any] = json.loads(self.store.get(keys.report(job)))
-        return made | {"report": self.store.uri(keys.report_page(job))}
-
-    def jobs(self) -> list[dict[str, Any]]:
-        book = JobBook(self.store)
-        return [book.get(name).as_json() for name in book.ids()]
-
-    def status(self, job: str) -> dict[str, Any]:
-        return status.status(JobBook(self.store).get(job), self.store)
-
-    def subsets(self, job: str) -> list[dict[str, Any]]:
-        return status.subsets(JobBook(self.store).get(job), self.store)
-
-    def cancel(self, job: str) -> None:
-        with LocalQueue(self._site, 1) as queue:
-            Foreman(self.store, MemoryBoard(1), queue).cancel(job)
-
-    def select(self, job: str, budget: Budget | None, selection: Selection) -> dict[str, Any]:
-        step = ask_for_subset(JobBook(self.store).get(job), self.store, budget, selection)
-        with IsolatedDecoder() as decoder:
-            run_step(step, self.store, self._site.workshop(decoder, _unseen))
-        made: dict[str, Any] = json.loads(self.store.get(step.output))
-        return made
-
-    def train(self, job: str, subset: str | None, training: Training, screen: Screen) -> dict[str, Any]:
-        found = JobBook(self.store).get(job)
-        asked = found.request.subset_id if subset in (None, OWN) else subset
-        name = ask_for_training(found, self.store, asked, training)
-        with screen.counting("train", None) as on_images:
-            run_missing(
-                found.id,
-                self._site,
-                self.store,
-                self._processes,
-                lambda step, progress: on_images(progress.images, progress.bytes_in),
-                lambda step: None,
-            )
-        return status.training(found, name, self.store)
-
-    def estimate(self, question: Question, screen: Screen) -> dict[str, Any]:
-        with screen.counting("sample", question.images) as on_images, IsolatedDecoder() as decoder:
-            return estimates.estimated(
-                question, self._site.access, decoder, lambda progress: on_images(progress.images, progress.bytes_in)
-            )
-
-    def errors(self, job: str) -> Iterator[dict[str, Any]]:
-        found = JobBook(self.store).get(job)
-        require(found, self.store, Kind.INDEX)
-        return index.errors(self.store, keys.index(found.id), keys.evaluation(found.id))
-
-    @contextmanager
-    def manifest(self, reference: str) -> Iterator[Path]:
-        if Path(reference).is_file() or not (named := parse_reference(reference)):
-            yield Path(reference)
-            return
-        job_id, subset, distance = named
-        job = JobBook(self.store).get(job_id)
-        name = job.request.subset_id if subset == OWN else subset
-        subset_request(job, name, self.store)
-        if name == job.request.subset_id:
-            require(job, self.store, Kind.SELECT)
-        if distance not in job.request.distances:
-            raise SubsetNotFound(f"job {job.id} has no manifest {reference}; `keepmore show {job.id}` names them")
-        with tempfile.TemporaryDirectory() as folder, self.store.open(keys.manifest(job.id, name, distance)) as source:
-            copy = Path(folder) / "manifest.parquet"
-            with copy.open("wb") as target:
-                while block := source.read(BLOCK_BYTES):
-                    target.write(block)
-            yield copy
-
-    def resume_words(self, job: str) -> list[str]:
-        place = [] if self._site.place == self._default_place else ["--store", self._site.place]
-        return ["keepmore", "resume", job, *place]
-
-
 def parse_reference(reference: str) -> tuple[str, str, float] | None:
     """Job, subset ("own" where none is named) and distance of JOB/DISTANCE or JOB/SUBSET/DISTANCE; None for others."""
     job, *subset, distance = parts if len(parts := reference.split("/")) in (2, 3) else ("", "", "")
@@ -184,7 +61,3 @@ def parse_reference(reference: str) -> tuple[str, str, float] | None:
         return (job, subset[0] if subset else OWN, float(distance)) if job else None
     except ValueError:
         return None
-
-
-def _unseen(progress: Progress) -> None:
-    return None

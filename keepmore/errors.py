@@ -75,6 +75,10 @@ class WrongType(InvalidRequest):
     code = "wrong_type"
 
 
+class PackageMissing(KeepmoreError):
+    code = "package_missing"
+
+
 class DistanceOutOfRange(InvalidRequest):
     code = "distance_out_of_range"
 
@@ -233,6 +237,11 @@ class NothingToRetry(JobError):
 
 class IdempotencyConflict(JobError):
     code = "idempotency_conflict"
+
+
+class Stopping(KeepmoreError):
+    code = "stopping"
+    transient = True
 
 
 class Cancelled(JobError):

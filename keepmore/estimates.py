@@ -3,27 +3,20 @@
 from __future__ import annotations
 
 import json
-import tempfile
 from dataclasses import asdict, dataclass, field
 from datetime import UTC, datetime
-from itertools import chain
-from pathlib import Path
 from typing import Any
 
 from keepmore import budget as budgets
 from keepmore import distance as distances
 from keepmore import keys
-from keepmore.access import Access
 from keepmore.budget import Budget, DistanceBudget
-from keepmore.compress import Compressor, Report
-from keepmore.datasets import Skipped, list_images
-from keepmore.errors import DatasetNotFound, InvalidRequest
-from keepmore.estimate import SAMPLE_IMAGES, estimate
-from keepmore.isolation import IsolatedDecoder
+from keepmore.errors import InvalidRequest
+from keepmore.estimate import SAMPLE_IMAGES
 from keepmore.jobs import new_id
 from keepmore.request import EFFORTS, Limits, Selection
 from keepmore.steps import Kind, Step
-from keepmore.store import FolderStore, Store
+from keepmore.store import Store
 
 MOST_IMAGES = 10_000
 FEWEST_IMAGES = 2
@@ -75,34 +68,3 @@ def ask(store: Store, question: Question, name: str | None = None) -> Step:
     name = name or new_name()
     store.put(keys.estimate_request(name), json.dumps(question.as_json()).encode())
     return Step(name, Kind.ESTIMATE)
-
-
-def answer(store: Store, name: str, access: Access, decoder: IsolatedDecoder, report: Report) -> bytes:
-    """Do the work behind a question that was asked."""
-    question = Question.from_json(json.loads(store.get(keys.estimate_request(name))))
-    return json.dumps(estimated(question, access, decoder, report), indent=1).encode()
-
-
-def estimated(question: Question, access: Access, decoder: IsolatedDecoder, report: Report) -> dict[str, Any]:
-    """The estimate for `question`; what it encodes is kept nowhere. Raises DatasetError."""
-    skipped = Skipped()
-    entries = list_images(question.dataset, skipped, access)
-    first = next(entries, None)
-    if first is None:
-        raise DatasetNotFound(
-            f"dataset {question.dataset}: holds no image (skipped: {dict(skipped) or 'nothing'}); check the path"
-        )
-    with tempfile.TemporaryDirectory() as folder:
-        compressor = Compressor(
-            FolderStore(Path(folder)), question.distances, question.effort, question.limits, decoder, access
-        )
-        found = estimate(
-            chain([first], entries),
-            question.distances,
-            question.budget,
-            question.selection,
-            lambda rows: compressor.chunk(rows, report),
-            question.images,
-            question.seed,
-        )
-    return {"request": question.as_json(), "skipped": dict(sorted(skipped.items())), **found}

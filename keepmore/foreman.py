@@ -8,18 +8,21 @@ from __future__ import annotations
 
 import json
 import logging
+import time
 from collections.abc import Iterator
 
-from keepmore import keys, webhooks
+from keepmore import keys, totals, webhooks
 from keepmore.board import Board
-from keepmore.compress import Progress
 from keepmore.errors import JobEnded, JobNotFound, KeepmoreError, NothingToRetry, QueueUnavailable
+from keepmore.index import Summary
 from keepmore.jobs import Job, JobBook, State
+from keepmore.progress import Progress
 from keepmore.questions import chunk_count
 from keepmore.queue import Queue
 from keepmore.status import parts_progress
 from keepmore.steps import Kind, Step, error_key, is_asked, ready_steps
 from keepmore.store import Store
+from keepmore.totals import Amounts
 
 log = logging.getLogger(__name__)
 
@@ -38,6 +41,7 @@ class Foreman:
         self._queue = queue
         self._book = JobBook(store)
         self._totals: dict[Step, Progress] = {}
+        self._begun: dict[Step, float] = {}
 
     def start(self, job_id: str) -> None:
         """Have the job's steps done, from whatever there is of it; it is looked after until it ends."""
@@ -111,6 +115,7 @@ class Foreman:
 
     def began(self, step: Step) -> int:
         self._totals.pop(step, None)
+        self._begun[step] = time.monotonic()
         return self._board.begin(step)
 
     def progressed(self, step: Step, progress: Progress) -> None:
@@ -119,14 +124,17 @@ class Foreman:
         self._board.note(step, total)
 
     def finished(self, step: Step) -> None:
-        self._count(step, "done")
+        more = {}
+        if step.kind is Kind.INDEX and self._store.exists(step.output):
+            more = totals.of_index(Summary.from_json(json.loads(self._store.get(step.output))))
+        self._count(step, "done", more)
         self.carry_on(step.job)
 
     def failed(self, step: Step, error: KeepmoreError) -> None:
         """Write down what cannot be done, as the failure of the job or of the question that it belongs to."""
         if not (step.kind is Kind.NOTIFY or self._store.exists(step.output)):  # else another worker has done it
             self._write_down(step, error)
-        self._count(step, "failed")
+        self._count(step, "failed", totals.of_failure(step, error.code))
         if step.kind is not Kind.NOTIFY:  # that is tried again in its own time
             self.carry_on(step.job)
 
@@ -142,17 +150,15 @@ class Foreman:
         self._board.drop(step.job)
 
     def abandoned(self, step: Step) -> None:
-        self._count(step, "cancelled")
+        self._count(step, "cancelled", {})
         self._board.drop(step.job)  # what is still wanted of it is offered again
         self.carry_on(step.job)
 
-    def _count(self, step: Step, outcome: str) -> None:
-        total = self._totals.pop(step, Progress())
+    def _count(self, step: Step, outcome: str, more: Amounts) -> None:
+        done, begun = self._totals.pop(step, Progress()), self._begun.pop(step, None)
         self._board.finish(step)
-        self._board.count("steps", kind=step.kind, outcome=outcome)
-        for name in ("images", "bytes_in", "bytes_out", "encode_s"):
-            if amount := getattr(total, name):
-                self._board.count(name, amount, kind=step.kind)
+        seconds = None if begun is None else time.monotonic() - begun
+        self._board.count({**totals.of_step(step, outcome, done, seconds), **more})
 
     def carry_on(self, job_id: str) -> None:
         """Hand out the job's share of what waits; if nothing does and nothing is under way, see what is missing."""
@@ -174,12 +180,23 @@ class Foreman:
         if job is None:
             return list(self._missing_estimate(job_id))
         self._restore(job_id)
-        done = set(self._store.keys(keys.work(job_id)))
-        return list(ready_steps(job, done, chunk_count(self._store, job_id)))
+        return list(ready_steps(job, self._done(job_id), chunk_count(self._store, job_id)))
+
+    def _done(self, job_id: str) -> set[str]:
+        """The keys that `ready_steps` looks for. A listing of all there is would pass over every chunk and part again
+        for each of the steps that follow the index.
+        """
+        single = (keys.listing, keys.codec_check, keys.index_summary, keys.report)
+        done = {key for key in (name(job_id) for name in single) if self._store.exists(key)}
+        asked = [keys.subsets_prefix(job_id), keys.trainings_prefix(job_id)]
+        parts = [] if keys.index_summary(job_id) in done else [keys.parts_prefix(job_id)]
+        return done.union(*(self._store.keys(prefix) for prefix in asked + parts))
 
     def _restore(self, job_id: str) -> None:
-        """Tell the board what was done before it began, or before it was lost."""
-        if not self._board.restored(job_id, Kind.COMPRESS) and chunk_count(self._store, job_id) is not None:
+        """Tell the board what was done before it began, or before it was lost, while anybody asks for it."""
+        if self._board.restored(job_id, Kind.COMPRESS) or self._store.exists(keys.index_summary(job_id)):
+            return
+        if chunk_count(self._store, job_id) is not None:
             self._board.restore(job_id, Kind.COMPRESS, parts_progress(self._store, job_id))
 
     def _missing_estimate(self, estimate_id: str) -> Iterator[Step]:

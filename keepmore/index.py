@@ -9,13 +9,15 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, BinaryIO
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
+from numpy.typing import NDArray
 
-from keepmore import codec
+from keepmore import installed
 from keepmore.ahead import ahead
 from keepmore.datasets import Entry
 from keepmore.distance import ORIGINAL, text
@@ -28,7 +30,7 @@ IN_EVALUATION = "evaluation_image"
 POOL, EVALUATION = "pool", "evaluation"
 
 # Whoever opens an index holds a kilobyte for every column of every row group, so one is written for many parts.
-GROUP_BYTES = 8 << 20
+GROUP_ROWS = 1 << 14
 # And what pyarrow learns of a group it keeps until it has read all that it was asked for, so that is a few at a time.
 ROW_GROUPS = 32
 BATCH_ROWS = 1 << 14
@@ -146,21 +148,22 @@ def merge(
     """Write the rows of all `parts`, in their order, to the index of the pool and that of the evaluation images.
 
     An image of the pool that is byte for byte an evaluation image becomes a failed row: training on it would be
-    testing on what was learnt. Holds a row group at a time. Raises CountMismatch when the parts do not hold exactly as
-    many images of each split as were `listed`, and DuplicateImage when two rows of a split have one path.
+    testing on what was learnt. Holds a row group at a time, and 32 bytes an evaluation image. Raises CountMismatch when
+    the parts do not hold exactly as many images of each split as were `listed`, and DuplicateImage when two rows of a
+    split have one path.
     """
     columns = schema(distances).with_metadata(_stamp())
     tested = _tested(store, parts if listed[EVALUATION] else ())
     tally = _Tally(distances)
     with store.writer(to_index) as pool_file, store.writer(to_evaluation) as evaluation_file:
         with _writer(pool_file, columns) as pool, _writer(evaluation_file, columns) as evaluation:
-            for part in _parts(store, parts):
-                table = _without_tested(part, tested)
+            for rows in _together(_parts(store, parts)):
+                table = _without_tested(rows, tested)
                 tally.add(table)
                 for name, writer in ((POOL, pool), (EVALUATION, evaluation)):
-                    rows = table.filter(pc.equal(table["split"], name))
-                    if len(rows):
-                        writer.write_table(rows.replace_schema_metadata(columns.metadata))
+                    own = table.filter(pc.equal(table["split"], name))
+                    if len(own):
+                        writer.write_table(own.replace_schema_metadata(columns.metadata))
         if tally.listed != Counter(listed):
             raise CountMismatch(
                 f"{listed[POOL]} images of the pool and {listed[EVALUATION]} of the evaluation split were listed and "
@@ -171,17 +174,23 @@ def merge(
 
 
 def _stamp() -> dict[bytes, bytes]:
-    made_by = {"format": FORMAT, "codec": codec.CODEC, "versions": codec.ENCODER_VERSIONS}
+    made_by = {"format": FORMAT, "codec": installed.codec(), "versions": installed.versions()}
     return {METADATA: json.dumps(made_by).encode()}
 
 
-def _tested(store: Store, parts: Sequence[str]) -> pa.Array:
-    """Checksums of the sources of all evaluation images, shape (images,)."""
+def _tested(store: Store, parts: Sequence[str]) -> NDArray[np.bytes_]:
+    """Checksums of the sources of all evaluation images, ascending, shape (images,): 32 bytes each."""
     found = [
-        table.filter(pc.equal(table["split"], EVALUATION))["source_sha256"].combine_chunks()
+        _digests(table.filter(pc.equal(table["split"], EVALUATION))["source_sha256"].drop_null())
         for table in _parts(store, parts, ["split", "source_sha256"])
     ]
-    return pc.unique(pa.concat_arrays([pa.array([], pa.string()), *found]).drop_null())
+    tested = np.concatenate([_digests(pa.array([])), *found])
+    tested.sort()
+    return tested
+
+
+def _digests(sha256: pa.Array | pa.ChunkedArray) -> NDArray[np.bytes_]:
+    return np.array([bytes.fromhex(text) for text in sha256.to_pylist()], "S32")
 
 
 def _parts(store: Store, parts: Sequence[str], columns: Sequence[str] | None = None) -> Iterator[pa.Table]:
@@ -189,17 +198,37 @@ def _parts(store: Store, parts: Sequence[str], columns: Sequence[str] | None = N
 
     def read(key: str) -> pa.Table:
         data = store.get(key)
-        with _undamaged(key):
-            return pq.read_table(io.BytesIO(data), columns=columns, page_checksum_verification=True)
+        # Half the time of `pq.read_table`, which prepares for many files.
+        with _undamaged(key), pq.ParquetFile(pa.BufferReader(data), page_checksum_verification=True) as parquet:
+            return parquet.read(columns, use_threads=False)
 
     with ThreadPoolExecutor(PARTS_AHEAD) as threads:
         for _, table in ahead(parts, lambda key: threads.submit(read, key), PARTS_AHEAD):
             yield table.result()
 
 
-def _without_tested(table: pa.Table, tested: pa.Array) -> pa.Table:
-    hit = pc.and_(pc.equal(table["split"], POOL), pc.is_in(table["source_sha256"], value_set=tested))
-    if len(tested) == 0 or not pc.any(hit).as_py():
+def _together(tables: Iterable[pa.Table]) -> Iterator[pa.Table]:
+    """The same rows in tables of GROUP_ROWS, or up to a part more: for a few, calls cost more than work."""
+    gathered: list[pa.Table] = []
+    for table in tables:
+        gathered.append(table.replace_schema_metadata())
+        if sum(map(len, gathered)) >= GROUP_ROWS:
+            yield pa.concat_tables(gathered).combine_chunks()
+            gathered = []
+    if gathered:
+        yield pa.concat_tables(gathered).combine_chunks()
+
+
+def _without_tested(table: pa.Table, tested: NDArray[np.bytes_]) -> pa.Table:
+    """`table` with its images of the pool that are among `tested`, ascending checksums, made failed rows."""
+    if len(tested) == 0:
+        return table
+    digests = _digests(pc.fill_null(table["source_sha256"], ""))
+    # A search costs the same in every part. A set to look them up in is built anew for each call of pyarrow's, which is
+    # as much work for every part as there are evaluation images.
+    found = tested[np.minimum(np.searchsorted(tested, digests), len(tested) - 1)] == digests
+    hit = pc.and_(pc.equal(table["split"], POOL), pa.array(found))
+    if not pc.any(hit).as_py():
         return table
     error = {"error_code": IN_EVALUATION, "error": "byte for byte an image of the evaluation split; it is never kept"}
     columns = []
@@ -210,32 +239,8 @@ def _without_tested(table: pa.Table, tested: pa.Array) -> pa.Table:
     return pa.Table.from_arrays(columns, schema=table.schema)
 
 
-@contextmanager
-def _writer(file: Any, columns: pa.Schema) -> Iterator[_Gathering]:
-    with pq.ParquetWriter(file, columns, compression="zstd", write_page_checksum=True) as parquet:
-        gathering = _Gathering(parquet)
-        yield gathering
-        gathering.write_group()
-
-
-class _Gathering:
-    """Gathers the rows of many parts to a row group."""
-
-    def __init__(self, parquet: pq.ParquetWriter) -> None:
-        self._parquet = parquet
-        self._tables: list[pa.Table] = []
-        self._bytes = 0
-
-    def write_table(self, rows: pa.Table) -> None:
-        self._tables.append(rows)
-        self._bytes += rows.nbytes
-        if self._bytes >= GROUP_BYTES:
-            self.write_group()
-
-    def write_group(self) -> None:
-        if self._tables:
-            self._parquet.write_table(pa.concat_tables(self._tables))
-        self._tables, self._bytes = [], 0
+def _writer(file: BinaryIO, columns: pa.Schema) -> pq.ParquetWriter:
+    return pq.ParquetWriter(file, columns, compression="zstd", write_page_checksum=True)
 
 
 class _Tally:
@@ -295,6 +300,7 @@ def _counts(values: pa.ChunkedArray) -> dict[Any, int]:
 def rows(store: Store, key: str, columns: Sequence[str] | None = None) -> Iterator[pa.RecordBatch]:
     """Batches of an index in its order, in flat memory. Raises StoreError for one that is damaged."""
     with store.open(key) as file, _undamaged(key), pq.ParquetFile(file, page_checksum_verification=True) as parquet:
+        _check_format(parquet, key)
         # Checksums cover neither names of columns nor headers of pages; a page with a damaged one may count as none.
         if lost := set(columns or ()).difference(parquet.schema_arrow.names):
             raise pa.ArrowInvalid(f"its columns {', '.join(sorted(lost))} are missing")
@@ -305,6 +311,12 @@ def rows(store: Store, key: str, columns: Sequence[str] | None = None) -> Iterat
                 yield batch
         if left:
             raise pa.ArrowInvalid(f"{left:,} of its {parquet.metadata.num_rows:,} rows are missing")
+
+
+def _check_format(parquet: pq.ParquetFile, key: str) -> None:
+    stamp = json.loads((parquet.schema_arrow.metadata or {}).get(METADATA, b"{}"))
+    if (found := stamp.get("format", FORMAT)) > FORMAT:
+        raise StoreError(f"{key} is of format {found}, which a later release wrote: use that one again")
 
 
 def _windows(metadata: pq.FileMetaData) -> Iterator[list[int]]:
@@ -324,7 +336,7 @@ def _windows(metadata: pq.FileMetaData) -> Iterator[list[int]]:
 def _undamaged(key: str) -> Iterator[None]:
     try:
         yield
-    except (pa.ArrowException, OSError, UnicodeDecodeError) as error:
+    except (pa.ArrowException, OSError, ValueError) as error:
         raise StoreError(
             f"{key} is damaged ({error}); start a new job, which finds the encoded objects again"
         ) from error

@@ -41,6 +41,7 @@ class Job:
     error: dict[str, Any] | None = None
     ended_at: str | None = None
     attempt: int = 0
+    trace: str | None = None  # W3C traceparent of the request that started it
 
     def ended(self, state: State, error: KeepmoreError | None = None) -> Job:
         """The job as it ends now."""
@@ -62,6 +63,7 @@ class Job:
             "attempt": self.attempt,
             "state": self.state.value,
             "error": self.error,
+            "trace": self.trace,
             "request": self.request.as_json(),
         }
 
@@ -72,10 +74,10 @@ class JobBook:
     def __init__(self, store: Store) -> None:
         self._store = store
 
-    def create(self, request: Request, job_id: str | None = None) -> Job:
+    def create(self, request: Request, job_id: str | None = None, trace: str | None = None) -> Job:
         """A new job, or the one that was created under `job_id` before."""
         now = datetime.now(UTC)
-        job = Job(id=job_id or new_id(now), request=request, created_at=timestamp(now))
+        job = Job(id=job_id or new_id(now), request=request, created_at=timestamp(now), trace=trace)
         if self._store.create(keys.job(job.id), _written(job)):
             return job
         if job_id is None:
@@ -150,6 +152,8 @@ def _written(job: Job) -> bytes:
 def _read(key: str, data: bytes) -> Job:
     try:
         written = json.loads(data)
+        if written["format"] > FORMAT:
+            raise StoreError(f"{key} is of format {written['format']}, which a later release wrote: use that one again")
         return Job(
             id=written["id"],
             request=Request.from_json(written["request"]),
@@ -159,6 +163,7 @@ def _read(key: str, data: bytes) -> Job:
             error=written["error"],
             ended_at=written.get("ended_at"),
             attempt=written.get("attempt", 0),
+            trace=written.get("trace"),
         )
     except (ValueError, KeyError, TypeError, AttributeError) as error:
         raise StoreError(f"{key} is no job record of this version ({error!r}); put it back or delete it") from error

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import secrets
 from collections.abc import Callable, Iterator
+from itertools import islice
 from typing import Any
 
 import numpy as np
@@ -15,7 +16,7 @@ from keepmore.datasets import Entry, Skipped, list_images
 from keepmore.datasets.entry import UNKNOWN
 from keepmore.errors import DatasetNotFound
 from keepmore.index import EVALUATION, POOL, Listed
-from keepmore.request import Evaluation, Request
+from keepmore.request import Request
 from keepmore.store import Store
 
 # Small chunks first, so that a small job spreads evenly over workers and a large one does not drown in parts. Counted
@@ -27,6 +28,8 @@ MOST_DOUBLINGS = 10
 CHUNKS_OF_ONE_SIZE = 64
 CHUNK_BYTES = 64_000_000
 ASSUMED_BYTES = 100_000
+# Ranked at once: numpy takes as long for one as for hundreds.
+BLOCK_IMAGES = 512
 
 
 def write_listing(
@@ -37,27 +40,29 @@ def write_listing(
     Chunks lie below a name drawn for this listing: another process that lists the job at the same time may find another
     dataset, and a job must not mix the two. `on_chunk` is called after every chunk, and may raise.
     """
-    name = secrets.token_hex(4)
     skipped = Skipped()
-    counts = {POOL: 0, EVALUATION: 0}
-    chunks = 0
-    for rows in chunked(_listed(request, access, skipped), len(request.distances)):
-        store.put(keys.chunk(job_id, name, chunks), index.write_chunk(rows))
-        on_chunk()
-        chunks += 1
-        for row in rows:
-            counts[row.split] += 1
-    if counts[POOL] == 0:
+    made = write_chunks(store, job_id, _listed(request, access, skipped), len(request.distances), on_chunk)
+    if made["splits"][POOL] == 0:
         raise DatasetNotFound(
             f"dataset {request.dataset}: holds no image (skipped: {dict(skipped) or 'nothing'}); check the path"
         )
-    return {
-        "listing": name,
-        "chunks": chunks,
-        "images": sum(counts.values()),
-        "splits": counts,
-        "skipped": dict(sorted(skipped.items())),
-    }
+    return made | {"skipped": dict(sorted(skipped.items()))}
+
+
+def write_chunks(
+    store: Store, job_id: str, rows: Iterator[Listed], distances: int, on_chunk: Callable[[], None] = lambda: None
+) -> dict[str, Any]:
+    """Write `rows` in chunks below a name of their own; gives the listing without what was skipped."""
+    name = secrets.token_hex(4)
+    counts = {POOL: 0, EVALUATION: 0}
+    chunks = 0
+    for chunk in chunked(rows, distances):
+        store.put(keys.chunk(job_id, name, chunks), index.write_chunk(chunk))
+        on_chunk()
+        chunks += 1
+        for row in chunk:
+            counts[row.split] += 1
+    return {"listing": name, "chunks": chunks, "images": sum(counts.values()), "splits": counts}
 
 
 def chunked(rows: Iterator[Listed], distances: int) -> Iterator[list[Listed]]:
@@ -67,7 +72,7 @@ def chunked(rows: Iterator[Listed], distances: int) -> Iterator[list[Listed]]:
     for row in rows:
         chunk.append(row)
         size += ASSUMED_BYTES if row.entry.size == UNKNOWN else row.entry.size
-        if len(chunk) >= _most_images(made, distances) or size >= CHUNK_BYTES:
+        if len(chunk) >= most_images(made, distances) or size >= CHUNK_BYTES:
             yield chunk
             made += 1
             chunk, size = [], 0
@@ -75,7 +80,7 @@ def chunked(rows: Iterator[Listed], distances: int) -> Iterator[list[Listed]]:
         yield chunk
 
 
-def _most_images(chunks: int, distances: int) -> float:
+def most_images(chunks: int, distances: int) -> float:
     """How many images the next chunk may hold, behind so many others."""
     doublings = min(chunks // CHUNKS_OF_ONE_SIZE, MOST_DOUBLINGS)
     encodings = min(FIRST_CHUNK_ENCODINGS << doublings, LARGEST_CHUNK_ENCODINGS)
@@ -84,27 +89,33 @@ def _most_images(chunks: int, distances: int) -> float:
 
 def _listed(request: Request, access: Access, skipped: Skipped) -> Iterator[Listed]:
     evaluation = request.evaluation
-    pool = list_images(request.dataset, skipped, access)
+
+    def pool(skipped: Skipped) -> Iterator[Entry]:
+        return list_images(request.dataset, skipped, access)
+
     if evaluation is None or evaluation.holdout is None:
-        yield from (Listed(POOL, entry) for entry in pool)
+        yield from (Listed(POOL, entry) for entry in pool(skipped))
     else:
         # The dataset is listed twice: what is held out of a class depends on all of the class.
-        cutoffs = _cutoffs(list_images(request.dataset, Skipped(), access), evaluation.holdout, evaluation.seed)
-        yield from (Listed(_split(entry, cutoffs, evaluation), entry) for entry in pool)
+        yield from split(pool(Skipped()), pool(skipped), evaluation.holdout, evaluation.seed)
     if evaluation and evaluation.dataset:
         yield from (Listed(EVALUATION, entry) for entry in list_images(evaluation.dataset, skipped, access))
 
 
-def _cutoffs(entries: Iterator[Entry], fraction: float, seed: int) -> dict[str | None, np.uint64]:
+def split(first: Iterator[Entry], again: Iterator[Entry], fraction: float, seed: int) -> Iterator[Listed]:
+    """The entries of `again`, with `fraction` of every class held out for evaluation; `first` gives the same ones."""
+    cutoffs = _cutoffs(first, fraction, seed)
+    while block := list(islice(again, BLOCK_IMAGES)):
+        ranks = budgets.ranks(np.array([budgets.path_hash(entry.path) for entry in block], np.uint64), seed)
+        for entry, rank in zip(block, ranks.tolist(), strict=True):
+            held_out = rank <= cutoffs.get(entry.label, -1)
+            yield Listed(EVALUATION if held_out else POOL, entry)
+
+
+def _cutoffs(entries: Iterator[Entry], fraction: float, seed: int) -> dict[str | None, int]:
+    """The largest rank that is held out, by label. Holds 50 bytes an entry."""
     numbers: dict[str | None, int] = {}
     pairs = ((budgets.path_hash(e.path), numbers.setdefault(e.label, len(numbers))) for e in entries)
     table = np.fromiter(pairs, dtype=[("hash", np.uint64), ("class", np.int32)])
     found = budgets.held_out(budgets.ranks(table["hash"], seed), table["class"], fraction)
-    return {label: found[number] for label, number in numbers.items() if number in found}
-
-
-def _split(entry: Entry, cutoffs: dict[str | None, np.uint64], evaluation: Evaluation) -> str:
-    if entry.label not in cutoffs:
-        return POOL
-    rank = budgets.ranks(np.array([budgets.path_hash(entry.path)], np.uint64), evaluation.seed)[0]
-    return EVALUATION if rank <= cutoffs[entry.label] else POOL
+    return {label: int(found[number]) for label, number in numbers.items() if number in found}

@@ -6,12 +6,12 @@ import time
 from collections.abc import Callable
 
 from keepmore.board import MemoryBoard
-from keepmore.compress import Progress
 from keepmore.errors import Cancelled, KeepmoreError, StoreError
 from keepmore.foreman import Foreman
 from keepmore.jobs import Job, JobBook
+from keepmore.pool import LocalQueue
+from keepmore.progress import Progress
 from keepmore.questions import is_wanted
-from keepmore.queue import LocalQueue
 from keepmore.site import Site
 from keepmore.steps import Step
 from keepmore.store import Store

@@ -1,4 +1,4 @@
-"""A subset written down: what a trainer or a retention system reads, its digest, exports, and its verification."""
+"""A subset written down: what a trainer or a retention system reads, its digest and its exports."""
 
 from __future__ import annotations
 
@@ -18,19 +18,14 @@ import pyarrow.compute as pc
 import pyarrow.csv as pa_csv
 import pyarrow.parquet as pq
 
-from keepmore import codec
-from keepmore.access import Access
-from keepmore.datasets import SourceReader
+from keepmore import installed
 from keepmore.distance import text
-from keepmore.errors import ImageError, InvalidRequest
-from keepmore.isolation import IsolatedDecoder
-from keepmore.request import Limits
+from keepmore.errors import InvalidRequest
 
 FORMAT = 1
 METADATA = b"keepmore"
 BATCH_ROWS = 10_000
 BLOCK_BYTES = 1 << 20
-VERIFY_BATCH_ROWS = 64
 
 SCHEMA = pa.schema(
     [
@@ -141,8 +136,8 @@ class Writer:
             "images": self.images,
             "bytes": self.bytes,
             "digest": self._digest.hexdigest(),
-            "codec": codec.CODEC,
-            "versions": codec.ENCODER_VERSIONS,
+            "codec": installed.codec(),
+            "versions": installed.versions(),
             **self._about,
         }
         self._parquet.add_key_value_metadata({METADATA: json.dumps(metadata).encode()})
@@ -164,6 +159,10 @@ def opened(file: Path | BinaryIO | bytes) -> Iterator[pq.ParquetFile]:
     with parquet:
         if METADATA not in (parquet.schema_arrow.metadata or {}) and METADATA not in (parquet.metadata.metadata or {}):
             raise InvalidRequest(f"manifest {name}: a Parquet file, but not a manifest that Keepmore wrote")
+        if (later := metadata(parquet)["format"]) > FORMAT:
+            raise InvalidRequest(
+                f"manifest {name}: of format {later}, which a later release wrote; read it with that one"
+            )
         try:
             yield parquet
         except (pa.ArrowException, OSError) as error:
@@ -238,49 +237,6 @@ class Problem:
     message: str
 
 
-def verify(
-    file: Path, limits: Limits, on_row: Callable[[int, int], None], access: Access | None = None
-) -> Iterator[Problem]:
-    """Read every object again and compare its size, checksum and decodability; then the totals and the digest.
-
-    `on_row` is told the count and the bytes of the rows as they are checked.
-    """
-    try:
-        yield from _verify(file, limits, on_row, access or Access())
-    except InvalidRequest as error:
-        yield Problem("", "unreadable_manifest", error.message)
-
-
-def _verify(file: Path, limits: Limits, on_row: Callable[[int, int], None], access: Access) -> Iterator[Problem]:
-    digest, images, total = Digest(), 0, 0
-    with opened(file) as parquet, SourceReader(limits.max_bytes, access) as reader, IsolatedDecoder() as decoder:
-        about = metadata(parquet)
-        for batch in batches(parquet, VERIFY_BATCH_ROWS):
-            digest.add(batch)
-            for row in batch.to_pylist():
-                images += 1
-                total += row["bytes"]
-                yield from _check_row(row, reader, decoder, limits)
-                on_row(1, row["bytes"])
-    yield from _check_whole(about, images, total, digest.hexdigest())
-
-
-def _check_row(
-    row: dict[str, Any], reader: SourceReader, decoder: IsolatedDecoder, limits: Limits
-) -> Iterator[Problem]:
-    try:
-        data = reader.read(row["object_uri"])
-        found = check_bytes(row, data)
-        if found is None:
-            image = decoder.decode(data, limits.max_pixels)
-            if image.size != (row["width"], row["height"]):
-                found = f"decodes to {image.width} x {image.height} pixels, not {row['width']} x {row['height']}"
-        if found:
-            yield Problem(row["path"], "differs", f"{row['object_uri']} {found}")
-    except (ImageError, InvalidRequest) as error:
-        yield Problem(row["path"], error.code, error.message)
-
-
 def check_bytes(row: dict[str, Any], data: bytes) -> str | None:
     """What is wrong with `data` as the object of a manifest's row; None if nothing is."""
     if len(data) != row["bytes"]:
@@ -288,11 +244,3 @@ def check_bytes(row: dict[str, Any], data: bytes) -> str | None:
     if hashlib.sha256(data).hexdigest() != row["sha256"]:
         return "has another SHA-256 than the manifest: its content changed"
     return None
-
-
-def _check_whole(about: dict[str, Any], images: int, total: int, digest: str) -> Iterator[Problem]:
-    for name, found in (("images", images), ("bytes", total), ("digest", digest)):
-        if about[name] != found:
-            yield Problem("", "altered", f"the manifest states {name} {about[name]}, its rows give {found}")
-    if about["budget_bytes"] is not None and total > about["budget_bytes"]:
-        yield Problem("", "over_budget", f"{total:,} bytes are over the budget of {about['budget_bytes']:,}")

@@ -16,7 +16,7 @@ import jinja2
 import pyarrow.compute as pc
 from PIL import Image
 
-from keepmore import __version__, codec, index, keys, plots
+from keepmore import __version__, codec, index, installed, keys, plots
 from keepmore.access import Access
 from keepmore.budget import BytesBudget, DistanceBudget, MoneyBudget
 from keepmore.datasets import SourceReader
@@ -47,8 +47,8 @@ def figures(job: Job, store: Store) -> dict[str, Any]:
         "command": command(request),
         "versions": {"keepmore": __version__, "python": platform.python_version(), "numpy": version("numpy")}
         | {"pyarrow": version("pyarrow")}
-        | codec.ENCODER_VERSIONS,
-        "codec": codec.CODEC,
+        | installed.versions(),
+        "codec": installed.codec(),
         "index": summary.as_json(),
         "skipped": json.loads(store.get(keys.listing(job.id)))["skipped"],
         "warnings": check["warnings"] + _warnings(summary, rows),
@@ -159,7 +159,7 @@ def _photographs(job: Job, store: Store, access: Access) -> Iterator[dict[str, A
         versions = []
         for distance in distances:
             encoding = row[index.column("encoding", distance)]
-            key = keys.object(row["source_sha256"], encoding, distance, job.request.effort, codec.CODEC)
+            key = keys.object(row["source_sha256"], encoding, distance, job.request.effort, installed.codec())
             data = _source(job, row, access) if distance == ORIGINAL else store.get(key)
             versions.append(
                 {

@@ -13,11 +13,11 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextC
 from rich.table import Column, Table
 
 from keepmore import keys
-from keepmore.compress import Progress as Done
 from keepmore.distance import text
 from keepmore.errors import KeepmoreError
 from keepmore.jobs import Job
 from keepmore.manifest import Problem
+from keepmore.progress import Progress as Done
 from keepmore.status import parts_progress
 from keepmore.steps import EVALUATION, Kind, Step
 from keepmore.store import Store

@@ -6,14 +6,10 @@ from dataclasses import dataclass, field
 
 from keepmore import keys, uris
 from keepmore.access import Access
-from keepmore.compress import Report
 from keepmore.datasets import absolute_uri
 from keepmore.errors import InvalidRequest
-from keepmore.isolation import IsolatedDecoder
 from keepmore.store import Store
 from keepmore.stores import open_store
-from keepmore.webhooks import Notifier
-from keepmore.workshop import Workshop
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,7 +39,3 @@ class Site:
                 f"{field}: the store {self.place} lies in the dataset {uri}, or the other way round, and its listing "
                 "would find encoded images; name places that are apart"
             )
-
-    def workshop(self, decoder: IsolatedDecoder, report: Report, isolate: bool = False) -> Workshop:
-        notify = Notifier(self.webhook_secret, self.access.private_addresses)
-        return Workshop(decoder, report, self.access, isolate, notify=notify)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict
 from typing import Any
 
@@ -10,15 +11,18 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from keepmore import keys
+from keepmore.ahead import ahead
 from keepmore.board import Board, Pace
-from keepmore.compress import Progress
 from keepmore.distance import ORIGINAL, text
 from keepmore.errors import Cancelled, NotFound, QueueUnavailable, StoreError
 from keepmore.jobs import Job, State
+from keepmore.progress import METADATA, Progress
 from keepmore.questions import stage, training_request
 from keepmore.steps import Kind
 from keepmore.store import Store
-from keepmore.workshop import PROGRESS
+
+# Parts that are asked for while one is looked at: over a network, each takes two answers.
+PARTS_AHEAD = 8
 
 
 def status(job: Job, store: Store, board: Board | None = None) -> dict[str, Any]:
@@ -107,17 +111,20 @@ def _pace(job: Job, store: Store, board: Board | None) -> Pace:
 
 
 def parts_progress(store: Store, job_id: str) -> dict[str, Progress]:
-    """What every compress step that is done has done, by part. Reads footers only."""
-    found = {}
+    """What every compress step that is done has done, by part. Reads all of their footers, and nothing else of them."""
     prefix = keys.parts_prefix(job_id)
-    for key in store.keys(prefix):
-        part = str(int(key.removeprefix(prefix).removesuffix(".parquet")))
-        try:
-            with store.open(key) as file:
-                metadata = pq.read_metadata(file)
-            found[part] = Progress(**json.loads(metadata.metadata[PROGRESS]))
-        except (pa.ArrowInvalid, KeyError) as error:
-            raise StoreError(
-                f"{key} is damaged ({error}); delete it and resume the job, which makes it again"
-            ) from error
+    parts = list(store.keys(prefix))
+    found = {}
+    with ThreadPoolExecutor(PARTS_AHEAD) as threads:
+        for key, done in ahead(parts, lambda key: threads.submit(_part_progress, store, key), PARTS_AHEAD):
+            found[str(int(key.removeprefix(prefix).removesuffix(".parquet")))] = done.result()
     return found
+
+
+def _part_progress(store: Store, key: str) -> Progress:
+    try:
+        with store.open(key) as file:
+            metadata = pq.read_metadata(file)
+        return Progress(**json.loads(metadata.metadata[METADATA]))
+    except (pa.ArrowInvalid, KeyError) as error:
+        raise StoreError(f"{key} is damaged ({error}); delete it and resume the job, which makes it again") from error

@@ -91,8 +91,9 @@ class Step:
 def ready_steps(job: Job, done: Collection[str], chunks: int | None) -> Iterator[Step]:
     """The steps whose inputs are done and whose output is not. Pure: no store, no clock.
 
-    `done` holds the keys that exist; `chunks` is how many the listing counted, None before there is one. A job that
-    failed or was cancelled gets no further, but other questions to an index that it has are still answered.
+    `done` holds the keys that exist; `chunks` is how many the listing counted, None before there is one. Once there is
+    an index, nobody asks for the parts that it was made from. A job that failed or was cancelled gets no further, but
+    other questions to an index that it has are still answered.
     """
     if job.state is State.ACCEPTED:
         yield from _ready_of_job(job, done, chunks)
@@ -102,7 +103,7 @@ def ready_steps(job: Job, done: Collection[str], chunks: int | None) -> Iterator
 
 def _ready_of_job(job: Job, done: Collection[str], chunks: int | None) -> Iterator[Step]:
     unchecked = False
-    for stage in _stages(job.request, chunks):
+    for stage in _stages(job.request, chunks, keys.index_summary(job.id) in done):
         if stage is Kind.REPORT and unchecked:
             return
         missing = [step for step in _steps(job, stage, chunks) if step.output not in done]
@@ -129,12 +130,15 @@ def _ready_of_asked(job: Job, done: Collection[str]) -> Iterator[Step]:
                     break
 
 
-def _stages(request: Request, chunks: int | None) -> Iterator[Kind]:
+def _stages(request: Request, chunks: int | None, indexed: bool) -> Iterator[Kind]:
     """Kinds in the order of their inputs. The check holds nobody up: only the report reads it."""
     yield Kind.LIST
     if chunks is None:
         return
-    yield from (Kind.CHECK, Kind.COMPRESS, Kind.INDEX, Kind.SELECT)
+    yield Kind.CHECK
+    if not indexed:
+        yield from (Kind.COMPRESS, Kind.INDEX)
+    yield Kind.SELECT
     if request.training:
         yield from (Kind.FEATURES, Kind.TRAIN)
     yield Kind.REPORT

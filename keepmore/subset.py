@@ -15,7 +15,7 @@ import pyarrow.compute as pc
 from numpy.typing import NDArray
 
 from keepmore import budget as budgets
-from keepmore import codec, index, keys, manifest
+from keepmore import index, installed, keys, manifest
 from keepmore.budget import Budget
 from keepmore.distance import ORIGINAL, text
 from keepmore.errors import BudgetTooSmall
@@ -33,16 +33,17 @@ ANY_SHA256 = "".join(chr(ord("g") + place % 20) for place in range(64))
 
 @dataclass(frozen=True, slots=True)
 class Pool:
-    """The pool as selection sees it, in the index's order. `rows` are the places of its good images there.
+    """The pool as selection sees it, in the index's order. `rows` are the places of its good images there, ascending.
 
-    `path_hashes`, `classes` (−1: no label) and each of `bytes` have the shape (images,).
+    `rows`, `path_hashes`, `classes` (−1: no label) and each of `bytes` have the shape (images,). As `read_pool` makes
+    it, a pool holds 16 bytes an image and 4 for each distance.
     """
 
-    rows: NDArray[np.int64]
+    rows: NDArray[np.integer[Any]]
     path_hashes: NDArray[np.uint64]
     classes: NDArray[np.int32]
     class_names: list[str]
-    bytes: dict[float, NDArray[np.int64]]
+    bytes: dict[float, NDArray[np.integer[Any]]]
 
     @property
     def labelled(self) -> bool:
@@ -51,32 +52,71 @@ class Pool:
 
 def read_pool(store: Store, index_key: str, distances: Sequence[float]) -> Pool:
     sizes = {d: index.column("bytes", d) for d in distances}
-    fields = ["path_hash", "label", *sizes.values()]
-    good, batches = [], []
-    for batch in index.rows(store, index_key, ["error_code", *fields]):
-        good.append(pc.is_null(batch["error_code"]))
-        batches.append(batch.select(fields).filter(good[-1]))
-    table = pa.Table.from_batches(batches, pa.schema([index.schema(distances).field(name) for name in fields]))
-    names = sorted(filter(None, pc.unique(table["label"]).to_pylist()))
-    classes = pc.fill_null(pc.index_in(table["label"], value_set=pa.array(names, pa.string())), -1)
+    good, hashes, classes = _Column(np.bool_), _Column(np.uint64), _Column(np.int32)
+    bytes_ = {d: _Column(np.uint32) for d in distances}
+    numbers: dict[str, int] = {}
+    for batch in index.rows(store, index_key, ["error_code", "path_hash", "label", *sizes.values()]):
+        sound = pc.is_null(batch["error_code"])
+        good.add(sound)
+        rows = batch.filter(sound)
+        hashes.add(rows["path_hash"])
+        classes.add(_numbered(rows["label"], numbers))
+        for d, name in sizes.items():
+            bytes_[d].add(rows[name])
+    names = sorted(numbers)
+    place = {name: number for number, name in enumerate(names)}
+    places = np.array([*(place[name] for name in numbers), -1], np.int32)
     return Pool(
-        rows=np.flatnonzero(pa.chunked_array(good, pa.bool_()).to_numpy()),
-        path_hashes=table["path_hash"].to_numpy(),
-        classes=classes.to_numpy().astype(np.int32),
+        rows=_narrow(np.flatnonzero(good.whole())),
+        path_hashes=hashes.whole(),
+        classes=np.take(places, classes.whole()),
         class_names=names,
-        bytes={d: table[name].to_numpy() for d, name in sizes.items()},
+        bytes={d: column.whole() for d, column in bytes_.items()},
     )
 
 
-def choose(pool: Pool, distances: Sequence[float], selection: Selection, budget: int | None) -> list[NDArray[np.int64]]:
+class _Column:
+    """A column of the pool while it is read, in batches of its own: what pyarrow decoded is not held by them."""
+
+    def __init__(self, kind: type[np.generic]) -> None:
+        self._kind = kind
+        self._batches: list[NDArray[Any]] = []
+
+    def add(self, values: pa.Array | NDArray[Any]) -> None:
+        found = np.asarray(values)
+        self._batches.append(_narrow(found) if self._kind is np.uint32 else found.astype(self._kind))
+
+    def whole(self) -> NDArray[Any]:
+        batches, self._batches = self._batches, []
+        return np.concatenate([np.array([], self._kind), *batches])
+
+
+def _narrow(numbers: NDArray[np.integer[Any]]) -> NDArray[np.integer[Any]]:
+    """Numbers from 0 on in four bytes each, if none is too large."""
+    fit = len(numbers) == 0 or numbers.max() <= np.iinfo(np.uint32).max
+    return numbers.astype(np.uint32 if fit else np.int64)
+
+
+def _numbered(labels: pa.Array, numbers: dict[str, int]) -> NDArray[np.int32]:
+    """The number of every label, −1 where there is none; a label that `numbers` lacks gets the next."""
+    encoded = labels.dictionary_encode()
+    found = [numbers.setdefault(name, len(numbers)) if name else -1 for name in encoded.dictionary.to_pylist()]
+    places: NDArray[np.int32] = np.asarray(encoded.indices.fill_null(-1))
+    return np.take(np.array([*found, -1], np.int32), places)
+
+
+def choose(
+    pool: Pool, distances: Sequence[float], selection: Selection, budget: int | None
+) -> Iterator[NDArray[np.int64]]:
     """For each distance, the chosen places in the pool: all of them where `budget` (bytes) is None.
 
     Raises BudgetTooSmall naming the distance.
     """
     if budget is None:
-        return [np.arange(len(pool.rows)) for _ in distances]
-    with freed_memory_kept():
-        return list(_choose(pool, distances, selection, budget))
+        yield from repeat(np.arange(len(pool.rows)), len(distances))
+    else:
+        with freed_memory_kept():
+            yield from _choose(pool, distances, selection, budget)
 
 
 def _choose(pool: Pool, distances: Sequence[float], selection: Selection, budget: int) -> Iterator[NDArray[np.int64]]:
@@ -106,7 +146,6 @@ def write_subsets(
     """Write a manifest for every distance; gives the subset's record, by distance in its text form."""
     budget_bytes = budget.bytes(summary.pool_bytes) if budget else None
     index_key = keys.index(job_id)
-    pool = read_pool(store, index_key, distances)
     asked = {
         "job": job_id,
         "budget": budgets.as_json(budget),
@@ -114,14 +153,14 @@ def write_subsets(
         "selection": asdict(selection),
         "effort": effort,
     }
-    chosen = choose(pool, distances, selection, budget_bytes)
+    images, chosen = _chosen(store, index_key, distances, selection, budget_bytes)
     to = {d: keys.manifest(job_id, subset_id, d) for d in distances}
     with ExitStack() as stack:
         manifests = []
-        for distance, places in zip(distances, chosen, strict=True):
+        for distance, found in zip(distances, chosen, strict=True):
             file = stack.enter_context(store.writer(to[distance]))
             writer = manifest.Writer(file, {**asked, "distance": distance})
-            manifests.append(_Manifest(store, distance, effort, np.sort(pool.rows[places]), writer))
+            manifests.append(_Manifest(store, distance, effort, found.marks, writer))
         written = _write(manifests, index.rows(store, index_key, _columns(distances)))
     made = {
         text(distance): {
@@ -129,11 +168,35 @@ def write_subsets(
             "bytes": about["bytes"],
             "digest": about["digest"],
             "manifest": store.uri(to[distance]),
-            "classes": _class_counts(pool, places),
+            "classes": found.classes,
         }
-        for distance, places, about in zip(distances, chosen, written, strict=True)
+        for distance, found, about in zip(distances, chosen, written, strict=True)
     }
-    return {**asked, "subset": subset_id, "pool_images": len(pool.rows), "distances": made}
+    return {**asked, "subset": subset_id, "pool_images": images, "distances": made}
+
+
+@dataclass(frozen=True, slots=True)
+class _Chosen:
+    """What is kept at one distance: a mark for every row of the index up to the last good one, and images by class."""
+
+    marks: NDArray[np.bool_]
+    classes: dict[str, int]
+
+
+def _chosen(
+    store: Store, index_key: str, distances: Sequence[float], selection: Selection, budget_bytes: int | None
+) -> tuple[int, list[_Chosen]]:
+    """How many images there are to choose from, and what is kept at every distance.
+
+    Holds the pool, which nobody needs any more on return, and a byte an image for each distance.
+    """
+    pool = read_pool(store, index_key, distances)
+    chosen = []
+    for places in choose(pool, distances, selection, budget_bytes):
+        marks = np.zeros(pool.rows[-1] + 1 if len(pool.rows) else 0, np.bool_)
+        marks[pool.rows[places]] = True
+        chosen.append(_Chosen(marks, _class_counts(pool, places)))
+    return len(pool.rows), chosen
 
 
 def _class_counts(pool: Pool, places: NDArray[np.int64]) -> dict[str, int]:
@@ -144,20 +207,20 @@ def _class_counts(pool: Pool, places: NDArray[np.int64]) -> dict[str, int]:
 
 @dataclass(frozen=True, slots=True)
 class _Manifest:
-    """The manifest at one distance while it is written. `places`: the index's rows that go into it, ascending."""
+    """The manifest at one distance while it is written. `marks`: which of the index's rows go into it."""
 
     store: Store
     distance: float
     effort: int
-    places: NDArray[np.int64]
+    marks: NDArray[np.bool_]
     writer: manifest.Writer
 
     def add(self, batch: pa.RecordBatch, start: int) -> None:
         """Write the rows among `batch`, which begins at row `start` of the index."""
-        first, last = np.searchsorted(self.places, (start, start + len(batch)))
-        if last > first:
+        places = np.flatnonzero(self.marks[start : start + len(batch)])
+        if len(places):
             own = {index.column(name, self.distance): name for name in OWN}
-            found = batch.select([*SHARED, *own]).take(pa.array(self.places[first:last] - start))
+            found = batch.select([*SHARED, *own]).take(pa.array(places))
             self.writer.add(self._rows({own.get(name, name): found[name] for name in found.schema.names}))
 
     def _rows(self, columns: dict[str, pa.Array]) -> pa.RecordBatch:
@@ -191,7 +254,9 @@ def _write(manifests: Sequence[_Manifest], batches: Iterable[pa.RecordBatch]) ->
 def object_uris(store: Store, sha256: pa.Array, encodings: pa.Array, distance: float, effort: int) -> pa.Array:
     """Where the objects of images lie, by the checksums of their sources: `store.uri(keys.object(...))` of each."""
     kinds = pc.unique(encodings)
-    patterns = [store.uri(keys.object(ANY_SHA256, kind, distance, effort, codec.CODEC)) for kind in kinds.to_pylist()]
+    patterns = [
+        store.uri(keys.object(ANY_SHA256, kind, distance, effort, installed.codec())) for kind in kinds.to_pylist()
+    ]
     folders, names = zip(*(pattern.split(ANY_SHA256) for pattern in patterns), strict=True)
     (folder,) = set(folders)
     root, behind_shard = folder.rsplit(ANY_SHA256[:2], 1)

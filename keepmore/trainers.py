@@ -8,8 +8,8 @@ from functools import cache
 from importlib.metadata import entry_points
 from typing import Any, Protocol
 
-from keepmore.compress import Report
 from keepmore.errors import TrainerMissing
+from keepmore.progress import Report
 from keepmore.request import Training
 
 

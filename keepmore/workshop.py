@@ -3,26 +3,27 @@
 from __future__ import annotations
 
 import json
+import traceback
 from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
-from keepmore import check, codec, estimates, index, keys, listing, manifest, subset, webhooks
+from keepmore import check, index, installed, keys, listing, manifest, subset, survey, webhooks
 from keepmore.access import Access
-from keepmore.compress import Compressor, Progress, Report
+from keepmore.compress import Compressor
 from keepmore.datasets import SourceReader
-from keepmore.errors import Cancelled, DatasetChanged, JobNotReady
+from keepmore.errors import Cancelled, DatasetChanged, InternalError, JobNotReady, KeepmoreError
 from keepmore.index import Summary
 from keepmore.isolation import IsolatedDecoder
 from keepmore.jobs import Job, JobBook
+from keepmore.progress import METADATA, Progress, Report
 from keepmore.questions import is_wanted, subset_request, training_request
 from keepmore.request import Limits
+from keepmore.site import Site
 from keepmore.steps import EVALUATION, Kind, Step
 from keepmore.store import Store
 from keepmore.trainers import Sample, Trainer, load_trainer
 from keepmore.webhooks import Notifier
-
-PROGRESS = b"keepmore-progress"
 
 
 @dataclass(slots=True)
@@ -36,6 +37,11 @@ class Workshop:
     trainer: Callable[[str], Trainer] = load_trainer
     notify: Notifier = field(default_factory=lambda: Notifier(None, private_addresses=False))
 
+    @staticmethod
+    def at(site: Site, decoder: IsolatedDecoder, report: Report, isolate: bool = False) -> Workshop:
+        notify = Notifier(site.webhook_secret, site.access.private_addresses)
+        return Workshop(decoder, report, site.access, isolate, notify=notify)
+
 
 def run_step(step: Step, store: Store, workshop: Workshop) -> None:
     """Do one step unless its output exists. Any number of processes may do it at once: they write the same bytes.
@@ -44,9 +50,7 @@ def run_step(step: Step, store: Store, workshop: Workshop) -> None:
     """
     if step.kind is Kind.ESTIMATE:
         if not store.exists(step.output):
-            store.put(
-                step.output, estimates.answer(store, step.job, workshop.access, workshop.decoder, workshop.report)
-            )
+            store.put(step.output, survey.answer(store, step.job, workshop.access, workshop.decoder, workshop.report))
         return
     job = JobBook(store).get(step.job)
     if step.kind is Kind.NOTIFY:
@@ -60,14 +64,24 @@ def run_step(step: Step, store: Store, workshop: Workshop) -> None:
         write(step.output, _RUN[step.kind](job, step, store, workshop))
 
 
+def attempt(step: Step, store: Store, workshop: Workshop) -> None:
+    """`run_step`, whose every failure is a KeepmoreError: what else it raises becomes an InternalError."""
+    try:
+        run_step(step, store, workshop)
+    except (KeepmoreError, BrokenPipeError, ConnectionResetError):
+        raise
+    except Exception as error:
+        raise InternalError(f"step {step.kind} {step.part}:\n{traceback.format_exc()}") from error
+
+
 def _list(job: Job, step: Step, store: Store, workshop: Workshop) -> bytes:
     made = listing.write_listing(store, job.id, job.request, workshop.access, lambda: workshop.report(Progress()))
-    return _json(made | {"codec": codec.CODEC})
+    return _json(made | {"codec": installed.codec()})
 
 
 def _check(job: Job, step: Step, store: Store, workshop: Workshop) -> bytes:
     listed = _listed(job, store)
-    chunks = [keys.chunk(job.id, listed["listing"], number) for number in range(listed["chunks"])]
+    chunks = [keys.chunk(job.id, listed["listing"], number) for number in check.spread(listed["chunks"])]
     return _json(check.run(store, chunks, _compressor(job, store, workshop), job.request.distances))
 
 
@@ -82,16 +96,16 @@ def _compress(job: Job, step: Step, store: Store, workshop: Workshop) -> bytes:
         workshop.report(progress)
 
     table = _compressor(job, store, workshop).chunk(rows, report)
-    return index.to_parquet(table.replace_schema_metadata({PROGRESS: json.dumps(asdict(total)).encode()}))
+    return index.to_parquet(table.replace_schema_metadata({METADATA: json.dumps(asdict(total)).encode()}))
 
 
 def _listed(job: Job, store: Store) -> dict[str, Any]:
     """The job's listing. Raises JobNotReady where objects would get other names, or other bytes, than those that the
     job began with."""
     listed: dict[str, Any] = json.loads(store.get(keys.listing(job.id)))
-    if listed["codec"] != codec.CODEC:
+    if listed["codec"] != installed.codec():
         raise JobNotReady(
-            f"job {job.id} began with the codec {listed['codec']} and {codec.CODEC} is installed now; "
+            f"job {job.id} began with the codec {listed['codec']} and {installed.codec()} is installed now; "
             "one job cannot mix them: install the former again and resume, or start a new job"
         )
     return listed

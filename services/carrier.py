@@ -10,6 +10,7 @@ from kombu.exceptions import OperationalError
 
 from keepmore.errors import QueueUnavailable
 from keepmore.steps import Lane, Step
+from services.alive import EVERY_S
 from services.settings import Settings
 
 RUN_STEP = "keepmore.run_step"
@@ -42,6 +43,8 @@ def celery_app(settings: Settings) -> Celery:
         worker_soft_shutdown_timeout=SOFT_SHUTDOWN_S,
         worker_hijack_root_logger=False,
         task_publish_retry_policy={"max_retries": 3, "interval_start": 0.1, "interval_step": 0.3, "interval_max": 1},
+        beat_scheduler="services.worker.loop:Clock",
+        beat_max_loop_interval=EVERY_S,
         beat_schedule={
             "reconcile": {
                 "task": RECONCILE,

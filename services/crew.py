@@ -5,29 +5,33 @@ from __future__ import annotations
 import logging
 import threading
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from types import TracebackType
 
+from keepmore import totals
 from keepmore.board import Board
-from keepmore.compress import Progress, Report
-from keepmore.errors import Cancelled, JobNotFound, KeepmoreError, QueueUnavailable, StoreError
+from keepmore.errors import Cancelled, JobNotFound, KeepmoreError, QueueUnavailable, Stopping, StoreError
 from keepmore.foreman import Foreman
 from keepmore.isolation import IsolatedDecoder
 from keepmore.jobs import JobBook
 from keepmore.memory import return_large_blocks
+from keepmore.progress import Progress, Report
 from keepmore.questions import is_wanted
-from keepmore.queue import TRIES, Queue, attempt, lost
+from keepmore.queue import TRIES, Queue, lost
 from keepmore.site import Site
 from keepmore.steps import Kind, Lane, Step
 from keepmore.store import Store
+from keepmore.workshop import Workshop, attempt
 from services.logs import about
+from services.traces import Tracer
 
 log = logging.getLogger(__name__)
 
 PULSE_S = 2.0
 TELL_EVERY_S = 0.5
+STOPPING = "this worker was asked to stop"
 
 
 class Relay:
@@ -77,6 +81,8 @@ class Crew:
     board: Board
     relay: Relay
     decoder: IsolatedDecoder
+    stopping: Callable[[], bool]
+    tracer: Tracer
     foreman: Foreman = field(init=False)
 
     def __post_init__(self) -> None:
@@ -90,12 +96,13 @@ class Crew:
             try:
                 self._do(following)
             except KeepmoreError as error:
-                self.put_off(following)
-                self.relay.submit([following])
-                log.warning("step handed on", extra={"following": str(following), "reason": error.message})
+                self._hand_on(following, error.message)
 
     def _do(self, step: Step) -> None:
         with about(step):
+            if self.stopping():
+                self._hand_on(step, STOPPING)
+                return
             if self.board.busy(step):
                 log.info("step left alone: another worker is at it")
                 return
@@ -105,20 +112,32 @@ class Crew:
                 return
             log.info("step begins", extra={"try": tries})
             try:
-                with _Pulse(self.store, self.board, step) as pulse:
-                    attempt(step, self.store, self.site.workshop(self.decoder, pulse.report(self.foreman), tries > 1))
+                with self.tracer.of(step, tries), _Pulse(self.store, self.board, step, self.stopping) as pulse:
+                    report = pulse.report(self.foreman)
+                    attempt(step, self.store, Workshop.at(self.site, self.decoder, report, tries > 1))
+            except Stopping as error:
+                self._hand_on(step, error.message)
             except Cancelled:
                 log.info("step abandoned: nobody waits for it")
                 self.foreman.abandoned(step)
             except KeepmoreError as error:
                 if error.transient:
                     log.warning("step put off", extra={"code": error.code, "reason": error.message})
+                    with suppress(QueueUnavailable):
+                        self.board.count(totals.of_delay(step, error.code))
                     raise
                 self.fail(step, error)
             else:
                 log.info("step done")
                 with self.relay.keeping():
                     self.foreman.finished(step)
+
+    def _hand_on(self, step: Step, reason: str) -> None:
+        """Have another process do the step; what is written of it already is found again."""
+        log.warning("step handed on", extra={"handed_on": str(step), "reason": reason})
+        self.put_off(step)
+        with suppress(QueueUnavailable):  # the reconciler finds it
+            self.relay.submit([step])
 
     def fail(self, step: Step, error: KeepmoreError) -> None:
         log.error("step failed", extra={"code": error.code, "reason": error.message})
@@ -137,10 +156,11 @@ class _Pulse:
     Two threads, because the store may not answer for longer than a silent worker counts as alive.
     """
 
-    def __init__(self, store: Store, board: Board, step: Step) -> None:
+    def __init__(self, store: Store, board: Board, step: Step, stopping: Callable[[], bool]) -> None:
         self._store = store
         self._board = board
         self._step = step
+        self._stopping = stopping
         self._over = threading.Event()
         self._wanted = True
         self._foreman: Foreman | None = None
@@ -166,6 +186,8 @@ class _Pulse:
         def tell(progress: Progress) -> None:
             if not self._wanted:
                 raise Cancelled(f"nobody waits for step {self._step} of job {self._step.job} any more")
+            if self._step.kind is Kind.COMPRESS and self._stopping():  # others would begin from nothing again
+                raise Stopping(STOPPING)
             self._untold += progress
             if time.monotonic() - self._told_at > TELL_EVERY_S:
                 self._tell(foreman)

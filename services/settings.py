@@ -1,4 +1,4 @@
-"""Settings of the services: the only reader of the environment. Each is named KEEPMORE_ and the field's name."""
+"""Settings of the services: the only reader of the environment. All but one are called KEEPMORE_ and their name."""
 
 from __future__ import annotations
 
@@ -16,6 +16,7 @@ from keepmore.site import Site
 
 # Where callers of a service may read from when nobody says so: never from the machine that it runs on.
 REMOTE_SOURCES = "s3://,https://"
+OTLP = "OTEL_EXPORTER_OTLP_ENDPOINT"  # as all that sends OpenTelemetry calls it
 REDIS_SCHEMES = ("redis://", "rediss://")
 
 
@@ -24,7 +25,7 @@ def load(**given: Any) -> Settings:
     try:
         settings = Settings(**{name: value for name, value in given.items() if value is not None})
     except ValidationError as error:
-        found = [f"KEEPMORE_{str(item['loc'][0]).upper()}: {item['msg'].lower()}" for item in error.errors()]
+        found = [f"{_variable(str(item['loc'][0]))}: {item['msg'].lower()}" for item in error.errors()]
         raise InvalidRequest("; ".join(found)) from None  # what was written may be a secret: it is not repeated
     if settings.distributed and not settings.redis.startswith(REDIS_SCHEMES):
         raise InvalidRequest(f"KEEPMORE_REDIS_URL: write it as {' or '.join(REDIS_SCHEMES)}host:port/number")
@@ -37,10 +38,14 @@ def load(**given: Any) -> Settings:
     return settings
 
 
+def _variable(name: str) -> str:
+    return name if name == OTLP else f"KEEPMORE_{name.upper()}"
+
+
 class Settings(BaseSettings):
     """`redis_url` decides: with it the service is distributed, without it one process with its pool does everything."""
 
-    model_config = SettingsConfigDict(env_prefix="KEEPMORE_", frozen=True, extra="ignore")
+    model_config = SettingsConfigDict(env_prefix="KEEPMORE_", env_ignore_empty=True, frozen=True, extra="ignore")
 
     store: str = "~/.local/share/keepmore"
     redis_url: SecretStr | None = None
@@ -50,6 +55,7 @@ class Settings(BaseSettings):
     log_level: Literal["DEBUG", "INFO", "WARNING", "ERROR", "CRITICAL"] = "INFO"
     max_body_bytes: int = Field(1_000_000, ge=1_000)
     reconcile_s: float = Field(10.0, gt=0)
+    otlp_endpoint: str | None = Field(None, validation_alias=OTLP, pattern="^https?://")
 
     @property
     def distributed(self) -> bool:

@@ -6,20 +6,23 @@ import os
 import signal
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 
 import urllib3
+from minio import Minio
 
 from keepmore.client import Client
 from services.api.access import new_key
 from tests.servers import RedisServer, S3Server, free_ports, seaweed, valkey
+from tests.tools import BIN
 
 READY_S = 60
-BIN = Path(sys.executable).parent
 
 
 @dataclass
@@ -40,12 +43,13 @@ class Service:
 
     def start(self, name: str, *words: str) -> subprocess.Popen[bytes]:
         log = (self.folder / f"{name}.log").open("ab")
+        (temporary := self.folder / f"{name}.tmp").mkdir(exist_ok=True)  # as a container's /tmp: a process's own
         with log:
             process = subprocess.Popen(
                 [str(BIN / words[0]), *words[1:]],
                 stdout=log,
                 stderr=subprocess.STDOUT,
-                env=self.environment,
+                env={**self.environment, "TMPDIR": str(temporary)},
                 cwd=self.folder,
                 start_new_session=True,
             )
@@ -67,6 +71,11 @@ class Service:
             process.wait()
         except ProcessLookupError:
             process.wait()
+
+    def alive(self, name: str) -> bool:
+        """What an orchestrator asks a worker or the clock, as its image does."""
+        command = [sys.executable, "-m", "services.alive"]
+        return not subprocess.run(command, env={"TMPDIR": str(self.folder / f"{name}.tmp")}, check=False).returncode
 
     def log(self, name: str) -> str:
         return (self.folder / f"{name}.log").read_text()
@@ -92,6 +101,28 @@ def group_lives(group: int) -> bool:
     except ProcessLookupError:
         return False
     return True
+
+
+def uploaded(service: Service, folder: Path, prefix: str, copies: int = 1) -> str:
+    """The URI of what `folder` holds, once it is below `prefix`: so many images of each of its own, all different."""
+    assert service.s3 is not None
+    s3 = service.s3
+    client = Minio(s3.url.removeprefix("http://"), s3.access_key, s3.secret_key, secure=False)
+
+    def put(file: Path) -> None:
+        for number in range(copies):
+            inside = file.relative_to(folder)
+            name = f"{prefix}/{inside if copies == 1 else inside.with_stem(f'{inside.stem}-{number}')}"
+            # A JPEG may be followed by anything: each copy is an image of its own to everyone who looks at bytes.
+            data = file.read_bytes() + (str(number).encode() if number else b"")
+            part = folder.parent / f"{threading.get_ident()}.part"
+            part.write_bytes(data)
+            client.fput_object(s3.bucket, name, str(part))
+            part.unlink()
+
+    with ThreadPoolExecutor(8) as pool:
+        list(pool.map(put, folder.rglob("*.jpg")))
+    return f"s3://{s3.bucket}/{prefix}"
 
 
 @contextmanager
@@ -134,7 +165,7 @@ def distributed(folder: Path, workers: int = 2, trainer: bool = False, **setting
                 service.start_worker(f"worker-{number}", "control,compress")
             if trainer:
                 service.start_worker("trainer", "training")
-            service.start("beat", "celery", "-A", "services.worker.app", "beat", "--schedule", str(folder / "beat"))
+            service.start("beat", "celery", "-A", "services.worker.app", "beat")
             service.wait_until_ready()
             yield service
 

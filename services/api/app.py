@@ -8,6 +8,7 @@ from http import HTTPStatus
 from typing import Any
 
 from fastapi import FastAPI
+from opentelemetry.sdk.trace import TracerProvider
 from starlette.datastructures import Headers
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
@@ -40,8 +41,10 @@ REFUSALS = {
 }
 
 
-def create_app(backend: Backend, gate: Gate, max_body_bytes: int, local_only: bool) -> FastAPI:
-    """`local_only`: answer only to requests that name this machine as their host."""
+def create_app(
+    backend: Backend, gate: Gate, max_body_bytes: int, local_only: bool, tracing: TracerProvider | None = None
+) -> FastAPI:
+    """`local_only`: answer only to requests that name this machine as their host. `tracing`: where spans go."""
 
     @asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
@@ -61,6 +64,15 @@ def create_app(backend: Backend, gate: Gate, max_body_bytes: int, local_only: bo
         description=DESCRIPTION,
         lifespan=lifespan,
         responses=described,
+        telemetry={
+            "tracer_provider": tracing,
+            "tracing": tracing is not None,
+            "metrics": False,
+            "logs": False,
+            "operation_spans": False,
+            "auto_configure": False,
+            "exclude": _is_watching,
+        },
         redirect_slashes=False,  # behind a proxy a redirect would lead past its TLS
     )
     app.state.backend, app.state.gate = backend, gate
@@ -74,6 +86,11 @@ def create_app(backend: Backend, gate: Gate, max_body_bytes: int, local_only: bo
     app.add_middleware(health.Measured, meter=app.state.meter)
     _describe_problems(app)
     return app
+
+
+def _is_watching(scope: Scope) -> bool:
+    """Whether a request comes from whoever watches the service: hundreds an hour that nobody asks about."""
+    return scope.get("path") in ("/healthz", "/readyz", "/metrics")
 
 
 def _describe_problems(app: FastAPI) -> None:

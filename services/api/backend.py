@@ -3,23 +3,16 @@
 from __future__ import annotations
 
 import logging
-import os
-import signal
-import threading
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import replace
 from types import TracebackType
 from typing import Protocol
 
+from opentelemetry.sdk.trace import TracerProvider
+
 from keepmore import keys
-from keepmore.board import Board, MemoryBoard
-from keepmore.compress import Progress
-from keepmore.errors import KeepmoreError, QueueUnavailable
+from keepmore.board import Board
 from keepmore.foreman import Foreman
-from keepmore.queue import LocalQueue
 from keepmore.site import Site
-from keepmore.steps import Step
 from keepmore.store import Store
 from services.board import RedisBoard
 from services.carrier import CeleryQueue, celery_app
@@ -81,105 +74,10 @@ class Distributed:
         return self._queue.depths()
 
 
-class Embedded:
-    """Steps go to a pool of local processes, looked after by two threads: one for the pool, one that reconciles.
+def backend(settings: Settings, tracing: TracerProvider | None = None) -> Backend:
+    """Whoever does the steps needs what does them, an API before workers does not: so that is not imported for it."""
+    if settings.distributed:
+        return Distributed(settings)
+    from services.api.embedded import Embedded
 
-    On entry it goes on with the jobs that an earlier run left unfinished.
-    """
-
-    def __init__(self, settings: Settings) -> None:
-        self.site = settings.site
-        self.store = settings.site.store()
-        self.board = MemoryBoard(settings.processes)
-        self._queue = LocalQueue(self.site, settings.processes)
-        self.foreman = Foreman(self.store, self.board, self._queue)
-        self._every_s = settings.reconcile_s
-        self._over = threading.Event()
-        self._threads = [
-            threading.Thread(target=self._run, name="queue", daemon=True),
-            threading.Thread(target=self._reconcile, name="reconcile", daemon=True),
-        ]
-
-    def __enter__(self) -> Backend:
-        for thread in self._threads:
-            thread.start()
-        return self
-
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, tb: TracebackType | None) -> None:
-        self._over.set()
-        self._queue.stop()
-        for thread in self._threads:
-            thread.join()
-
-    def check(self) -> None:
-        self.store.exists(keys.job("readyz"))
-        if not all(thread.is_alive() for thread in self._threads):
-            raise QueueUnavailable("the pool of local processes has stopped; see the log, and start the service again")
-
-    def depths(self) -> dict[str, int]:
-        return self._queue.depths()
-
-    def _run(self) -> None:
-        with self._ending_too(), self._queue:
-            self._queue.run(_Careful(self.foreman), until_idle=False)
-
-    def _reconcile(self) -> None:
-        with self._ending_too():
-            while True:
-                try:
-                    self.foreman.reconcile()
-                except KeepmoreError as error:
-                    log.error("could not look after the jobs", extra={"code": error.code, "reason": error.message})
-                if self._over.wait(self._every_s):
-                    return
-
-    @contextmanager
-    def _ending_too(self) -> Iterator[None]:
-        """A service whose thread died of a defect only looks alive: it ends, and whoever runs it starts it again."""
-        try:
-            yield
-        finally:
-            if not self._over.is_set():
-                os.kill(os.getpid(), signal.SIGTERM)
-
-
-class _Careful:
-    """A witness that outlives a store which fails: the reconciler makes up for what it could not do."""
-
-    def __init__(self, foreman: Foreman) -> None:
-        self._foreman = foreman
-
-    def began(self, step: Step) -> int:
-        return self._foreman.began(step)
-
-    def progressed(self, step: Step, progress: Progress) -> None:
-        self._foreman.progressed(step, progress)
-
-    def finished(self, step: Step) -> None:
-        log.info("step done", extra={"job": step.job, "step": str(step)})
-        try:
-            self._foreman.finished(step)
-        except KeepmoreError as error:
-            self._put_off(step, error)
-
-    def failed(self, step: Step, error: KeepmoreError) -> None:
-        log.error(
-            "step failed", extra={"job": step.job, "step": str(step), "code": error.code, "reason": error.message}
-        )
-        try:
-            self._foreman.failed(step, error)
-        except KeepmoreError as another:
-            self._put_off(step, another)
-
-    def abandoned(self, step: Step) -> None:
-        try:
-            self._foreman.abandoned(step)
-        except KeepmoreError as error:
-            self._put_off(step, error)
-
-    def _put_off(self, step: Step, error: KeepmoreError) -> None:
-        log.error("not written down yet", extra={"job": step.job, "step": str(step), "reason": error.message})
-
-
-def backend(settings: Settings) -> Backend:
-    return Distributed(settings) if settings.distributed else Embedded(settings)
+    return Embedded(settings, tracing)

@@ -3,31 +3,41 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 
 from fastapi import APIRouter, Request, Response
 from fastapi.concurrency import run_in_threadpool
-from prometheus_client import CollectorRegistry, Counter, Histogram
+from prometheus_client import CollectorRegistry, Counter, Histogram, Info
 from prometheus_client.exposition import CONTENT_TYPE_LATEST, generate_latest
-from prometheus_client.metrics_core import CounterMetricFamily, GaugeMetricFamily, Metric
+from prometheus_client.metrics_core import CounterMetricFamily, GaugeMetricFamily, HistogramMetricFamily, Metric
 from prometheus_client.registry import Collector
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from keepmore import __version__, totals
 from keepmore.errors import QueueUnavailable
+from keepmore.steps import Lane
 from services.api.backend import Backend
 from services.api.deps import Parts
 from services.api.schemas import Health
 
 router = APIRouter(tags=["health"])
 
-# What the board counts, and what it means.
+# What the board counts, what it means, and its labels.
 TOTALS = {
-    "steps": "Steps by kind and outcome.",
-    "images": "Images that steps have handled, by kind.",
-    "bytes_in": "Bytes of source images read, by kind.",
-    "bytes_out": "Bytes of encoded images, by kind.",
-    "encode_s": "Seconds spent encoding, by kind.",
+    "steps": ("Steps by kind and outcome.", ("kind", "outcome")),
+    "failures": ("Steps that failed for good, by the code of their error.", ("code", "kind")),
+    "delays": ("Steps put off because store, source or Redis did not answer, by code.", ("code", "kind")),
+    "images": ("Images that steps have handled, by kind.", ("kind",)),
+    "images_failed": ("Images that could not be read, by code, as indexes were finished.", ("code",)),
+    "bytes_in": ("Bytes of source images read, by kind.", ("kind",)),
+    "bytes_out": ("Bytes of encoded images, by kind.", ("kind",)),
+    "bytes_saved": ("Bytes that pools are smaller by at a distance, as indexes were finished.", ("distance",)),
+    "encode_s": ("Seconds spent encoding, by kind.", ("kind",)),
+    "redis_errors": ("Calls of workers to Redis that failed.", ()),
 }
+
+
+UP = "Whether the queue can be reached."
 
 
 @router.head("/healthz", include_in_schema=False)
@@ -65,6 +75,10 @@ class Meter:
         self.seconds = Histogram(
             "keepmore_request_seconds", "Seconds until an answer began.", ("method", "route"), registry=self.registry
         )
+        self.problems = Counter(
+            "keepmore_problems", "Requests refused or failed, by code.", ("code",), registry=self.registry
+        )
+        Info("keepmore_build", "What runs here.", registry=self.registry).info({"version": __version__})
 
 
 class _Shared(Collector):
@@ -72,28 +86,41 @@ class _Shared(Collector):
         self._parts = parts
 
     def collect(self) -> Iterable[Metric]:
-        reachable = GaugeMetricFamily("keepmore_queue_up", "Whether the queue can be reached.")
+        board = self._parts.board
         try:
-            counts, depths = self._parts.board.counts(), self._parts.depths()
+            counts, depths, loads, processes = board.counts(), self._parts.depths(), board.loads(), board.processes()
         except QueueUnavailable:
-            reachable.add_metric((), 0)
-            yield reachable
+            yield _gauge("queue_up", UP, 0)
             return
-        reachable.add_metric((), 1)
-        yield reachable
-        for name, meaning in TOTALS.items():
-            found = {labels: amount for (counted, labels), amount in counts.items() if counted == name}
+        yield _gauge("queue_up", UP, 1)
+        yield _gauge("compress_processes", "Processes that compress, those heard of lately.", processes)
+        for name, (meaning, labels) in TOTALS.items():
             exposed = name.replace("encode_s", "encode_seconds")
-            family = CounterMetricFamily(
-                f"keepmore_{exposed}", meaning, labels=[key for key, _ in next(iter(found), ())]
-            )
-            for labels, amount in found.items():
-                family.add_metric([value for _, value in labels], amount)
+            family = CounterMetricFamily(f"keepmore_{exposed}", meaning, labels=labels)
+            for (counted, found), amount in counts.items():
+                if counted == name:
+                    family.add_metric([dict(found)[label] for label in labels], amount)
             yield family
-        waiting = GaugeMetricFamily("keepmore_queue_depth", "Steps that wait, by lane.", labels=["lane"])
-        for lane, depth in depths.items():
-            waiting.add_metric([lane], depth)
-        yield waiting
+        seconds = HistogramMetricFamily("keepmore_step_seconds", "Seconds that steps took, by kind.", labels=["kind"])
+        for kind, (buckets, total) in totals.histogram(counts).items():
+            seconds.add_metric([kind], buckets, total)
+        yield seconds
+        yield _by_lane("queue_depth", "Messages that wait for a worker, by lane.", depths)
+        outstanding = {lane: load.waiting + load.under_way for lane, load in loads.items()}
+        yield _by_lane("steps_outstanding", "Steps that wait or are under way, by lane.", outstanding)
+        oldest = {lane: load.oldest_s for lane, load in loads.items()}
+        yield _by_lane("queue_age_seconds", "For how long a step has been waiting for a worker, by lane.", oldest)
+
+
+def _gauge(name: str, meaning: str, value: float) -> GaugeMetricFamily:
+    return GaugeMetricFamily(f"keepmore_{name}", meaning, value)
+
+
+def _by_lane(name: str, meaning: str, values: Mapping[Lane, float] | Mapping[str, float]) -> GaugeMetricFamily:
+    family = GaugeMetricFamily(f"keepmore_{name}", meaning, labels=["lane"])
+    for lane, value in values.items():
+        family.add_metric([str(lane)], value)
+    return family
 
 
 class Measured:

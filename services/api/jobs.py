@@ -24,6 +24,7 @@ from keepmore.questions import require
 from keepmore.steps import Kind
 from keepmore.store import Store
 from keepmore.web import public_addresses
+from services import traces
 from services.api import idempotency
 from services.api.access import READ
 from services.api.backend import Backend
@@ -102,7 +103,7 @@ def _accept(parts: Backend, caller: str, key: str | None, request: Any) -> str:
         job_id = idempotency.job_id(parts.store, caller, key, request.as_json())
     # Before the job itself: one that nobody looks after would never end, should this process die now.
     parts.store.put(keys.active(job_id), b"")
-    job = book.create(request, job_id)
+    job = book.create(request, job_id, traces.current())
     if job.state is State.ACCEPTED:
         _written_at_least(parts.foreman.start, job.id)
     return job.id

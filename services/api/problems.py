@@ -78,6 +78,10 @@ def status_of(error: KeepmoreError) -> HTTPStatus:
 def install(app: FastAPI) -> None:
     """Have every error of `app` answered as a problem."""
 
+    def counted(code: str) -> str:
+        app.state.meter.problems.labels(code).inc()
+        return code
+
     async def of_ours(request: Request, error: Exception) -> JSONResponse:
         assert isinstance(error, KeepmoreError)
         status = status_of(error)
@@ -85,18 +89,18 @@ def install(app: FastAPI) -> None:
             log.error("request failed", extra={"path": request.url.path, "code": error.code, "reason": error.message})
         headers = {"Retry-After": "5"} if status is HTTPStatus.SERVICE_UNAVAILABLE else None
         more = {"retryable": error.retryable, **_fields(error), **error.details}
-        return problem(status, error.code, error.message, headers, **more)
+        return problem(status, counted(error.code), error.message, headers, **more)
 
     async def of_refusal(request: Request, error: Exception) -> JSONResponse:
         assert isinstance(error, Refused)
-        return problem(error.status, error.code, error.detail, error.headers)
+        return problem(error.status, counted(error.code), error.detail, error.headers)
 
     async def of_validation(request: Request, error: Exception) -> JSONResponse:
         assert isinstance(error, RequestValidationError)
         found = [_field_error(item) for item in error.errors()]
         detail = "; ".join(f"{item['field']}: {item['message']}" for item in found)
         status = MALFORMED.get(found[0]["code"], HTTPStatus.UNPROCESSABLE_ENTITY)
-        return problem(status, found[0]["code"], detail, errors=found)
+        return problem(status, counted(found[0]["code"]), detail, errors=found)
 
     async def of_http(request: Request, error: Exception) -> JSONResponse:
         assert isinstance(error, HTTPException)
@@ -106,12 +110,12 @@ def install(app: FastAPI) -> None:
             headers["Allow"] = ", ".join(_allowed(app, request.url.path))
         code = {404: "no_such_page", 405: "method_not_allowed"}.get(error.status_code, status.name.lower())
         remedy = f"{request.method} {request.url.path}: {error.detail}; /docs lists every call"
-        return problem(status, code, remedy, headers)
+        return problem(status, counted(code), remedy, headers)
 
     async def of_defect(request: Request, error: Exception) -> JSONResponse:
         log.exception("a defect of the service", exc_info=error, extra={"path": request.url.path})
         detail = "a defect of the service; its log holds the traceback. Nothing of your data was changed by this answer"
-        return problem(HTTPStatus.INTERNAL_SERVER_ERROR, "internal_error", detail)
+        return problem(HTTPStatus.INTERNAL_SERVER_ERROR, counted("internal_error"), detail)
 
     for kind, handler in (
         (KeepmoreError, of_ours),

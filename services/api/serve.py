@@ -8,7 +8,7 @@ import click
 import uvicorn
 
 from keepmore.errors import InvalidRequest
-from services import logs
+from services import logs, traces
 from services.api import access
 from services.api.access import Gate
 from services.api.app import create_app
@@ -32,7 +32,9 @@ def serve(host: str, port: int, store: str | None, processes: int | None, insecu
     if gate.is_open and not insecure:
         _refuse_if_open(host, settings)
     logs.configure(settings.log_level)
-    app = create_app(backend(settings), gate, settings.max_body_bytes, local_only=gate.is_open and not insecure)
+    local_only = gate.is_open and not insecure
+    tracing = traces.provider(settings.otlp_endpoint, "keepmore-api")
+    app = create_app(backend(settings, tracing), gate, settings.max_body_bytes, local_only, tracing)
     uvicorn.run(app, host=host, port=port, log_config=None, access_log=False, timeout_graceful_shutdown=5)
 
 

@@ -10,9 +10,9 @@ import numpy as np
 import torch
 import torchvision
 
-from keepmore.compress import Progress, Report
 from keepmore.errors import NotTrainable
 from keepmore.memory import keep_freed_memory
+from keepmore.progress import Progress, Report
 from keepmore.request import Training
 from keepmore.trainers import Sample
 from services.trainer import data
@@ -33,10 +33,11 @@ class ProbeTrainer:
         backbone = self._backbone(training)
         vectors, labels = [], []
         threads = os.cpu_count() or 1
-        with torch.inference_mode(), torch.autocast("cpu", torch.bfloat16, enabled=_in_bf16(backbone)):
+        place = torch.device(backbone.about["device"])
+        with torch.inference_mode(), torch.autocast(place.type, torch.bfloat16, enabled=_in_bf16(backbone)):
             for images, batch in data.batches(samples, backbone.prepare, threads):
-                found = backbone.module(images.contiguous(memory_format=torch.channels_last))
-                vectors.append(found.float().numpy())
+                found = backbone.module(images.to(place, memory_format=torch.channels_last))
+                vectors.append(found.float().cpu().numpy())
                 labels += [sample.label for sample in batch]
                 report(Progress(images=len(batch), bytes_in=sum(len(sample.data) for sample in batch)))
         if not vectors:

@@ -120,17 +120,26 @@ def _finished(
         raise UnknownModel(f"training.model: {name} has no linear head to take off; use such as mobilenet_v2, resnet18")
     parent, _, child = head[-1].rpartition(".")
     setattr(model.get_submodule(parent), child, nn.Identity())
-    model.eval().requires_grad_(False).to(memory_format=torch.channels_last)
+    place = device()
+    model.eval().requires_grad_(False).to(place, memory_format=torch.channels_last)  # type: ignore[call-overload]
     about = {
         "model": name,
         "weights": weights,
         "weights_sha256": hashlib.sha256(file.read_bytes()).hexdigest() if file else None,
-        "precision": "bfloat16" if bf16_helps() else "float32",
+        "device": place.type,
+        "precision": "bfloat16" if bf16_helps(place) else "float32",
     }
     return Backbone(model, prepare, about)
 
 
-def bf16_helps() -> bool:
-    """Whether this processor computes in bfloat16: elsewhere it is emulated, and slower than float32."""
+def device() -> torch.device:
+    """Where features are computed: on a GPU where there is one that PyTorch can use."""
+    return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+
+
+def bf16_helps(place: torch.device) -> bool:
+    """Whether `place` computes in bfloat16: elsewhere it is emulated, and slower than float32."""
+    if place.type == "cuda":
+        return bool(torch.cuda.is_bf16_supported(including_emulation=False))
     capabilities = torch.cpu.get_capabilities()
     return bool(capabilities.get("avx512_bf16") or capabilities.get("amx_bf16") or capabilities.get("bf16"))

@@ -10,7 +10,7 @@ from functools import cache
 from typing import Any
 
 from celery import Task
-from celery.signals import setup_logging, worker_ready
+from celery.signals import setup_logging, worker_ready, worker_shutting_down
 
 from keepmore.errors import KeepmoreError
 from keepmore.steps import Kind, Lane, Step
@@ -19,6 +19,7 @@ from services.board import ALIVE_S, RedisBoard
 from services.carrier import RECONCILE, RUN_STEP, celery_app
 from services.crew import Crew, log
 from services.settings import load
+from services.worker.loop import Marking, Stop
 
 # Two minutes in all, beside what the store's own client tries again.
 MOST_RETRIES = 8
@@ -26,12 +27,14 @@ LONGEST_WAIT_S = 30
 
 settings = load()
 app = celery_app(settings)
+app.steps["consumer"].add(Marking)
+stop = Stop()  # before any fork
 
 
 @cache
 def crew() -> Crew:
     """One a process, made after the fork."""
-    return wiring.crew(settings, app)
+    return wiring.crew(settings, app, stop.asked)
 
 
 @app.task(name=RUN_STEP, bind=True, max_retries=MOST_RETRIES)  # type: ignore[untyped-decorator]
@@ -57,6 +60,11 @@ def reconcile() -> None:
 @setup_logging.connect  # type: ignore[untyped-decorator]
 def _configure_logs(**_: Any) -> None:
     logs.configure(settings.log_level)
+
+
+@worker_shutting_down.connect  # type: ignore[untyped-decorator]
+def _stop(**_: Any) -> None:
+    stop.ask()
 
 
 @worker_ready.connect  # type: ignore[untyped-decorator]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import random
 import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -10,9 +11,10 @@ from itertools import count
 import pytest
 import redis
 
-from keepmore.board import GRACE_S, Board, MemoryBoard, window
-from keepmore.compress import Progress
-from keepmore.steps import Kind, Step
+from keepmore.board import GRACE_S, Board, Load, MemoryBoard, window
+from keepmore.progress import Progress
+from keepmore.steps import Kind, Lane, Step
+from keepmore.totals import total
 from services.board import RedisBoard
 
 _NUMBERS = count()
@@ -164,6 +166,38 @@ def test_progress_said_twice_counts_once(board: Board, job: str) -> None:
     assert 0 < pace.rate < 19 / 0.05
 
 
+def test_a_poll_is_told_the_sum_of_what_was_said_last(board: Board, job: str) -> None:
+    """Else a total that is kept, so that polls of a large job cost no more, drifts from what the parts add up to."""
+    draw = random.Random(0)
+    parts: dict[str, Progress] = {}
+    for _ in range(300):
+        step = Step(job, Kind.COMPRESS, str(draw.randrange(40)))
+        images, failed, bytes_in, bytes_out = (draw.randrange(10**13) for _ in range(4))
+        parts[step.part] = Progress(images, failed, bytes_in, bytes_out, draw.random())
+        board.note(step, parts[step.part])
+    restored = {str(n): Progress(images=1000 + n, bytes_in=n) for n in range(30, 50)}
+    board.restore(job, Kind.COMPRESS, restored)
+    pace = board.pace(job, Kind.COMPRESS)
+    assert pace is not None
+    whole, seen = sum((restored | parts).values(), Progress()), sum(parts.values(), Progress())
+    assert (pace.done.images, pace.done.failed) == (whole.images, whole.failed)
+    assert (pace.done.bytes_in, pace.done.bytes_out) == (whole.bytes_in, whole.bytes_out)
+    assert pace.done.encode_s == pytest.approx(whole.encode_s)
+    assert pace.seen_images == seen.images
+
+
+def test_a_job_of_many_chunks_is_handed_out_in_their_number(job: str) -> None:
+    """Else handing out one more step passes over all of a job, and ten million images take days of nothing else."""
+    board = MemoryBoard(slots=2)
+    board.offer(_steps(job, 60_000))
+    begun = time.process_time()
+    while steps := board.take(job):
+        for step in steps:
+            board.finish(step)
+    assert time.process_time() - begun < 10
+    assert board.idle(job)
+
+
 def test_restored_progress_is_no_speed(board: Board, job: str) -> None:
     """Else after a restart the time that is left is a fantasy."""
     assert not board.restored(job, Kind.COMPRESS)
@@ -219,19 +253,38 @@ def test_many_workers_take_each_step_once(board: Board, job: str) -> None:
 
 def test_counts_add_up_by_label(board: Board, job: str) -> None:
     """Else an operator's graphs are wrong."""
-    board.count("steps", kind="list", outcome="done")
-    board.count("steps", outcome="done", kind="list")
-    board.count("bytes_in", 2.5, kind="compress")
+    board.count({total("steps", kind="list", outcome="done"): 1})
+    board.count({total("steps", outcome="done", kind="list"): 1, total("bytes_in", kind="compress"): 2.5})
     assert board.counts() == {
         ("steps", (("kind", "list"), ("outcome", "done"))): 2,
         ("bytes_in", (("kind", "compress"),)): 2.5,
     }
 
 
+def test_the_load_counts_what_waits_and_what_is_under_way_by_lane(board: Board, job: str) -> None:
+    """Else an autoscaler starts no workers for a full board, or stops the trainer in the middle of a training."""
+    assert board.loads() == dict.fromkeys(Lane, Load())
+    board.offer(_steps(job, 60))
+    taken = board.take(job)
+    board.begin(taken[0])
+    training = Step(job, Kind.TRAIN, "a/10")
+    board.push(training)
+    board.begin(training)
+    found = board.loads()
+    compress = found[Lane.COMPRESS]
+    assert (compress.waiting, compress.under_way) == (59, 1)
+    assert 0 <= compress.oldest_s < 30
+    assert found[Lane.TRAINING] == Load(0, 1)
+    assert found[Lane.CONTROL] == Load()
+    for step in [*taken, training]:
+        board.finish(step)
+    assert board.loads()[Lane.TRAINING] == Load()
+
+
 def test_slots_are_those_of_living_workers(redis_url: str) -> None:
     """Else a fleet that grew is kept half idle, or one that shrank is flooded."""
     board = _empty(redis_url)
-    assert board.slots() == 1
+    assert (board.slots(), board.processes()) == (1, 0)
     for name, processes in (("a", 4), ("b", 8)):
         board.beat(name, processes)
     assert RedisBoard(redis_url).slots() == 12

@@ -12,10 +12,11 @@ from pathlib import Path
 import pytest
 
 from keepmore import keys
-from keepmore.compress import Progress
 from keepmore.errors import DatasetNotFound, KeepmoreError
 from keepmore.jobs import Job, JobBook, State
-from keepmore.queue import LocalQueue, Queue
+from keepmore.pool import LocalQueue
+from keepmore.progress import Progress
+from keepmore.queue import Queue
 from keepmore.request import Request
 from keepmore.site import Site
 from keepmore.steps import Kind, Step

@@ -14,7 +14,8 @@ from minio import Minio
 
 from tests.conftest import digests, installed_command
 from tests.servers import S3Server
-from tests.service import BIN, Service, embedded, group_lives
+from tests.service import Service, embedded, group_lives
+from tests.tools import BIN
 
 ASKED = {"distances": [0, 2, 4, 6, 8, 10], "budget": {"as_distance": 10, "fraction": 0.5}}
 WORDS = ["--distances", "0,2,4,6,8,10", "--budget", "as:10*0.5"]

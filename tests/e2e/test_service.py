@@ -5,10 +5,9 @@ from __future__ import annotations
 import json
 import os
 import signal
-import threading
+import subprocess
 import time
 from collections.abc import Callable, Iterator
-from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler
@@ -18,16 +17,18 @@ from typing import Any
 import pytest
 import redis
 import urllib3
-from minio import Minio
+from prometheus_client.parser import text_string_to_metric_families
 from standardwebhooks.webhooks import Webhook
 
 from keepmore import keys
 from keepmore.client import Client
 from keepmore.errors import Cancelled, KeepmoreError
 from keepmore.s3 import S3Store
+from services import alive
 from tests.conftest import Command, digests, installed_command
 from tests.servers import serving
-from tests.service import Service, distributed, embedded
+from tests.service import Service, distributed, embedded, uploaded
+from tests.tools import BIN
 
 Ran = Callable[..., dict[str, Any]]
 
@@ -51,13 +52,13 @@ def service(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Service]:
 
 @pytest.fixture(scope="module")
 def dataset(service: Service, sample: Path) -> str:
-    return _uploaded(service, sample / "train", "sample")
+    return uploaded(service, sample / "train", "sample")
 
 
 @pytest.fixture(scope="module")
 def large(service: Service, sample: Path) -> str:
     """480 images, all different: a job over them with many distances takes minutes."""
-    return _uploaded(service, sample / "train", "large", copies=10)
+    return uploaded(service, sample / "train", "large", copies=10)
 
 
 @pytest.fixture(scope="module")
@@ -72,27 +73,6 @@ def _answer(command: Command, *words: str) -> dict[str, Any]:
     assert done.returncode == 0, done.stderr
     found: dict[str, Any] = json.loads(done.stdout)
     return found
-
-
-def _uploaded(service: Service, folder: Path, prefix: str, copies: int = 1) -> str:
-    assert service.s3 is not None
-    s3 = service.s3
-    client = Minio(s3.url.removeprefix("http://"), s3.access_key, s3.secret_key, secure=False)
-
-    def put(file: Path) -> None:
-        for number in range(copies):
-            inside = file.relative_to(folder)
-            name = f"{prefix}/{inside if copies == 1 else inside.with_stem(f'{inside.stem}-{number}')}"
-            # A JPEG may be followed by anything: each copy is an image of its own to everyone who looks at bytes.
-            data = file.read_bytes() + (str(number).encode() if number else b"")
-            part = folder.parent / f"{threading.get_ident()}.part"
-            part.write_bytes(data)
-            client.fput_object(s3.bucket, name, str(part))
-            part.unlink()
-
-    with ThreadPoolExecutor(8) as pool:
-        list(pool.map(put, folder.rglob("*.jpg")))
-    return f"s3://{s3.bucket}/{prefix}"
 
 
 def _compressing(client: Client, job: str) -> None:
@@ -115,7 +95,7 @@ def test_a_job_over_s3_ends_with_the_manifests_of_a_run_on_this_machine(
         *("--evaluate", str(clothing / "test")),
     )
     asked = {"distances": [0, 10], "budget": {"as_distance": 10, "fraction": 0.5}}
-    train, test = (_uploaded(service, clothing / name, f"clothing/{name}") for name in ("train", "test"))
+    train, test = (uploaded(service, clothing / name, f"clothing/{name}") for name in ("train", "test"))
     training = {"model": "mobilenet_v2", "seeds": 2}
     body = {"dataset": train, "evaluation": {"dataset": test}, "training": training, **asked}
     seen: list[str | None] = []
@@ -135,17 +115,25 @@ def test_a_job_over_s3_ends_with_the_manifests_of_a_run_on_this_machine(
         assert digests(served.client.report(job)) == digests(here)
 
 
-def _begun(service: Service, worker: str, job: str) -> int:
-    return _said(service, worker, job, "step begins")
+def _until(happened: Callable[[], bool]) -> None:
+    deadline = time.monotonic() + 60
+    while not happened():
+        assert time.monotonic() < deadline
+        time.sleep(0.1)
 
 
-def _ended(service: Service, worker: str, job: str) -> int:
-    return sum(_said(service, worker, job, end) for end in ("step done", "step abandoned: nobody waits for it"))
+def _begun(service: Service, worker: str, job: str) -> list[str]:
+    return [record["step"] for record in _records(service, worker, job) if record["message"] == "step begins"]
 
 
-def _said(service: Service, worker: str, job: str, message: str) -> int:
+def _ended(service: Service, worker: str, job: str) -> list[str]:
+    ends = ("step done", "step abandoned: nobody waits for it")
+    return [record["step"] for record in _records(service, worker, job) if record["message"] in ends]
+
+
+def _records(service: Service, worker: str, job: str) -> list[dict[str, Any]]:
     records = [json.loads(line) for line in service.log(worker).splitlines() if line.startswith("{")]
-    return sum(record["message"] == message and record.get("job") == job for record in records)
+    return [record for record in records if record.get("job") == job]
 
 
 def test_flushing_redis_in_the_middle_costs_only_time(
@@ -166,7 +154,7 @@ def test_flushing_redis_in_the_middle_costs_only_time(
 
 def test_a_worker_that_is_killed_loses_nothing(service: Service, sample: Path, undisturbed: dict[str, str]) -> None:
     """Else a machine that is taken away takes images with it."""
-    fresh = _uploaded(service, sample / "train", "killed")
+    fresh = uploaded(service, sample / "train", "killed")
     job = service.client.start({"dataset": fresh, **ASKED, "effort": 5})["job"]
     _compressing(service.client, job)
     service.stop("worker-1", signal.SIGKILL)
@@ -176,6 +164,35 @@ def test_a_worker_that_is_killed_loses_nothing(service: Service, sample: Path, u
     again = service.client.start({"dataset": fresh, **ASKED})["job"]
     service.client.wait(again, timeout_s=120)
     assert digests(service.client.report(again)) == undisturbed
+
+
+def test_a_worker_that_is_asked_to_stop_hands_its_steps_on(service: Service, large: str) -> None:
+    """Else every deployment waits minutes for its workers, or kills them and pays for their chunks twice."""
+    job = service.client.start({"dataset": large, "distances": MANY, "effort": 7})["job"]
+    _until(lambda: any("compress" in step for step in _begun(service, "worker-1", job)))
+    stopped = service.processes.pop("worker-1")
+    os.kill(stopped.pid, signal.SIGTERM)
+    assert stopped.wait(30) == 0
+    (step,) = {record["handed_on"] for record in _records(service, "worker-1", job) if "handed_on" in record}
+    service.start_worker("worker-1", "control,compress")
+    _until(lambda: (_begun(service, "worker-0", job) + _begun(service, "worker-1", job)).count(step) == 2)
+    service.client.cancel(job)
+
+
+def test_orchestrators_see_that_workers_and_the_clock_live(service: Service) -> None:
+    """Else one that hangs is never started again, or one that works is killed."""
+    assert all(map(service.alive, ("worker-0", "worker-1", "trainer", "beat")))
+    (service.folder / "nobody.tmp").mkdir(exist_ok=True)
+    assert not service.alive("nobody")
+    hung = service.processes["worker-0"].pid
+    os.kill(hung, signal.SIGSTOP)
+    mark = service.folder / "worker-0.tmp" / alive.MARK.name
+    try:
+        os.utime(mark, (time.time() - 2 * alive.STALE_S,) * 2)
+        assert not service.alive("worker-0")
+    finally:
+        os.kill(hung, signal.SIGCONT)
+    _until(lambda: service.alive("worker-0"))
 
 
 def test_a_small_job_behind_a_huge_one_finishes_soon_and_cancel_takes_seconds(
@@ -196,7 +213,7 @@ def test_a_small_job_behind_a_huge_one_finishes_soon_and_cancel_takes_seconds(
     time.sleep(5)
     assert service.client.job(huge)["images"] == stopped
     for name in ("worker-0", "worker-1"):
-        assert _begun(service, name, huge) == _ended(service, name, huge), "no worker is at the job any more"
+        assert len(_begun(service, name, huge)) == len(_ended(service, name, huge)), "no worker is at the job any more"
     with pytest.raises(Cancelled):
         service.client.wait(huge)
 
@@ -343,13 +360,6 @@ def test_a_cancelled_job_is_told_of_and_still_answers(service: Service, dataset:
     assert [json.loads(body)["type"] for _, body in receiver.taken] == ["job.cancelled"]
 
 
-def _until(happened: Callable[[], bool]) -> None:
-    deadline = time.monotonic() + 60
-    while not happened():
-        assert time.monotonic() < deadline
-        time.sleep(0.1)
-
-
 def test_logs_and_metrics_tell_what_the_workers_did(service: Service, dataset: str) -> None:
     """Else nobody knows why a job is slow, or that it is."""
     job = service.client.start({"dataset": dataset, "distances": [3]})["job"]
@@ -358,11 +368,26 @@ def test_logs_and_metrics_tell_what_the_workers_did(service: Service, dataset: s
     records = [json.loads(line) for line in lines if line.startswith("{")]
     assert {"compress", "list", "report"} <= {record["step"].split(":")[0] for record in records}
     assert all(record["job"] == job for record in records)
-    metrics = service.client._ask("GET", "/metrics").data.decode()
-    for name in ("steps_total", "images_total", "bytes_in_total", "bytes_out_total", "encode_seconds_total"):
-        assert f"keepmore_{name}{{" in metrics
-    assert 'keepmore_queue_depth{lane="compress"}' in metrics
-    assert "keepmore_requests_total" in metrics
+    exposed = service.client._ask("GET", "/metrics").data.decode()
+    samples = {sample.name: sample for family in text_string_to_metric_families(exposed) for sample in family.samples}
+    counted = ("steps", "images", "bytes_in", "bytes_out", "encode_seconds", "requests")
+    assert {f"keepmore_{name}_total" for name in counted} <= set(samples)
+    assert {"keepmore_step_seconds_bucket", "keepmore_queue_age_seconds"} <= set(samples)
+    lanes = {line.split(" ")[0] for line in exposed.splitlines() if line.startswith("keepmore_steps_outstanding{")}
+    assert lanes == {f'keepmore_steps_outstanding{{lane="{lane}"}}' for lane in ("control", "compress", "training")}
+    assert samples["keepmore_compress_processes"].value == 2
+
+
+def test_a_deployment_is_tried_with_a_small_job(service: Service) -> None:
+    """Else nobody knows whether a deployment works before the first real job fails on it."""
+    assert service.s3 is not None
+    command = [str(BIN / "keepmore"), "try", "--server", service.url, "--dataset", f"s3://{service.s3.bucket}/trial"]
+    told = {**service.environment, "KEEPMORE_API_KEY": str(service.api_key)}
+    done = subprocess.run([*command, "--json"], env=told, capture_output=True, text=True, timeout=120, check=False)
+    assert done.returncode == 0, done.stderr
+    assert json.loads(done.stdout)["index"]["compressed"] == 32
+    left = S3Store(service.s3.endpoint, service.s3.bucket, "trial")
+    assert list(left.keys("")) == [], "what was drawn for it is deleted"
 
 
 def test_while_redis_is_away_jobs_are_written_down_and_done_later(
@@ -384,7 +409,7 @@ def test_while_redis_is_away_jobs_are_written_down_and_done_later(
 def test_an_outage_of_the_store_costs_only_time(service: Service, sample: Path, undisturbed: dict[str, str]) -> None:
     """Else a store that restarts fails every job that runs."""
     assert service.s3 is not None
-    fresh = _uploaded(service, sample / "train", "outage")
+    fresh = uploaded(service, sample / "train", "outage")
     job = service.client.start({"dataset": fresh, **ASKED})["job"]
     _compressing(service.client, job)
     os.kill(service.s3.pid, signal.SIGSTOP)
@@ -405,7 +430,7 @@ def test_files_of_the_machine_are_out_of_reach(service: Service) -> None:
 def test_an_unlabelled_job_cannot_be_trained_on(service: Service, sample: Path) -> None:
     """Else a training fails on the trainer after an hour, and says only that it did."""
     flat = sample / "train" / sorted(path.name for path in (sample / "train").iterdir())[0]
-    dataset = _uploaded(service, flat, "flat")
+    dataset = uploaded(service, flat, "flat")
     job = service.client.start({"dataset": dataset, "distances": [4]})["job"]
     service.client.wait(job, timeout_s=120)
     with pytest.raises(KeepmoreError, match="has a label") as refused:

@@ -101,6 +101,13 @@ def test_subsets_of_growing_budgets_nest(bytes_: list[int], budget: int, more: i
     assert set(small.tolist()) <= set(budgets.select(array, order, budget + more).tolist())
 
 
+def test_sizes_of_four_bytes_add_up_to_more() -> None:
+    """Else a subset of more than 4 GB overruns its budget unseen."""
+    sizes_ = np.full(5, 3 * 10**9, np.uint32)
+    assert len(budgets.select(sizes_, np.arange(5), 9 * 10**9)) == 3
+    assert len(budgets.select(sizes_, np.arange(5), 2**63 - 1)) == 5
+
+
 @given(sizes, st.integers(1, 10**13))
 def test_smallest_first_keeps_the_most_images(bytes_: list[int], budget: int) -> None:
     """Else "smallest" is not what its name promises: no other order may keep more."""

@@ -10,12 +10,13 @@ from typing import Any
 import pytest
 from PIL import Image
 
-from keepmore import codec, index, keys
-from keepmore.compress import Compressor, Progress, Stored, encodings, smallest
+from keepmore import codec, index, installed, keys
+from keepmore.compress import Compressor, Stored, encodings, smallest
 from keepmore.datasets import Skipped, absolute_uri, list_images
 from keepmore.errors import DatasetChanged
 from keepmore.index import EVALUATION, POOL, Listed
 from keepmore.isolation import IsolatedDecoder
+from keepmore.progress import Progress
 from keepmore.request import Limits
 from keepmore.store import FolderStore
 
@@ -43,7 +44,7 @@ def test_every_row_describes_its_objects(compressor: Compressor, store: FolderSt
         assert row["source_sha256"] == hashlib.sha256(source).hexdigest()
         assert (row["bytes@0"], row["encoding@0"], row["sha256@0"]) == (len(source), "original", row["source_sha256"])
         for distance in DISTANCES[1:]:
-            key = keys.object(row["source_sha256"], row[f"encoding@{distance:g}"], distance, 3, codec.CODEC)
+            key = keys.object(row["source_sha256"], row[f"encoding@{distance:g}"], distance, 3, installed.codec())
             data = store.get(key)
             assert (len(data), hashlib.sha256(data).hexdigest()) == (
                 row[f"bytes@{distance:g}"],
@@ -107,7 +108,8 @@ def test_a_tiny_original_is_kept_as_an_object(compressor: Compressor, store: Fol
     row = _compressed(compressor, _rows(folder))[0]
     assert row["encoding@4"] == "original"
     assert (
-        store.get(keys.object(row["source_sha256"], "original", 4, 3, codec.CODEC)) == (folder / "1.gif").read_bytes()
+        store.get(keys.object(row["source_sha256"], "original", 4, 3, installed.codec()))
+        == (folder / "1.gif").read_bytes()
     )
 
 
@@ -182,7 +184,7 @@ def test_another_distance_encodes_that_one_alone(store: FolderStore, decoder: Is
     """Else adding a distance to a job of a week takes another week."""
     rows = _rows(sample / "test" / "apple")[:1]
     (first,) = _compressed(Compressor(store, (4.0,), 3, Limits(), decoder), rows)
-    key = keys.object(first["source_sha256"], "lossy", 4.0, 3, codec.CODEC)
+    key = keys.object(first["source_sha256"], "lossy", 4.0, 3, installed.codec())
     marked = codec.encode(codec.decode(store.get(key), 10**7), 5.0, 3)  # what is encoded anew would differ from it
     store.put(key, marked)
     (again,) = _compressed(Compressor(store, (2.0, 4.0, 10.0), 3, Limits(), decoder), rows)
@@ -200,5 +202,5 @@ def test_a_damaged_object_is_written_again(
     for key in list(store.keys("objects/")):
         store.put(key, damage)
     assert _compressed(compressor, rows) == first
-    kept = keys.object(first[0]["source_sha256"], first[0]["encoding@4"], 4, 3, codec.CODEC)
+    kept = keys.object(first[0]["source_sha256"], first[0]["encoding@4"], 4, 3, installed.codec())
     assert hashlib.sha256(store.get(kept)).hexdigest() == first[0]["sha256@4"]

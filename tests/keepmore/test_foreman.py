@@ -11,7 +11,7 @@ from typing import Any
 import pyarrow as pa
 import pytest
 
-from keepmore import codec, index, keys, listing
+from keepmore import index, installed, keys, listing
 from keepmore.access import EVERYTHING
 from keepmore.board import MemoryBoard
 from keepmore.budget import BytesBudget
@@ -20,13 +20,14 @@ from keepmore.foreman import Foreman
 from keepmore.index import Summary
 from keepmore.isolation import IsolatedDecoder
 from keepmore.jobs import Job, JobBook, State
+from keepmore.pool import LocalQueue
+from keepmore.progress import METADATA
 from keepmore.questions import ask_for_training, is_wanted
-from keepmore.queue import LocalQueue
 from keepmore.request import Evaluation, Request, Training
 from keepmore.site import Site
 from keepmore.steps import Kind, Step, ready_steps
 from keepmore.store import FolderStore
-from keepmore.workshop import PROGRESS, run_step
+from keepmore.workshop import Workshop, run_step
 from tests.conftest import Command
 
 Ran = Callable[..., dict[str, Any]]
@@ -152,6 +153,34 @@ def test_a_job_that_is_cancelled_while_its_steps_are_looked_up_hands_out_none(
     assert board.idle(job.id)
 
 
+class _Watched(FolderStore):
+    """A store that remembers the keys that were listed."""
+
+    def __init__(self, root: Path) -> None:
+        super().__init__(root)
+        self.listed: list[str] = []
+
+    def keys(self, prefix: str, after: str = "") -> Iterator[str]:
+        for key in super().keys(prefix, after):
+            self.listed.append(key)
+            yield key
+
+
+def test_the_steps_behind_the_index_pass_over_no_chunk_and_no_part(store: FolderStore, queue: LocalQueue) -> None:
+    """Else each of them takes as long as the job is large, and so does every question to a job that ended."""
+    job = JobBook(store).create(REQUEST)
+    _listed(store, job, 50)
+    for number in range(50):
+        store.put(keys.chunk(job.id, "a", number), b"")
+        store.put(keys.part(job.id, number), b"no part at all")
+    for key in (keys.codec_check(job.id), keys.index_summary(job.id), keys.subset_request(job.id, "abc")):
+        store.put(key, b"{}")
+    watched, board = _Watched(store.root), MemoryBoard(1)
+    Foreman(watched, board, queue).carry_on(job.id)
+    assert {step.part for step in board.lost(job.id, -1000)} == {job.request.subset_id, "abc"}
+    assert watched.listed == [keys.subset_request(job.id, "abc")]
+
+
 def test_an_end_that_was_not_written_into_the_record_is_made_up_for(store: FolderStore, queue: LocalQueue) -> None:
     """Else a process that dies in the middle of a cancel leaves a job that never ends, nor can be retried."""
     book = JobBook(store)
@@ -171,7 +200,7 @@ def test_a_late_failure_of_a_step_that_is_done_fails_nothing(store: FolderStore,
     job = JobBook(store).create(REQUEST)
     _listed(store, job, 2)
     step = Step(job.id, Kind.COMPRESS, "0")
-    store.put(step.output, index.to_parquet(pa.table({"a": [1]}).replace_schema_metadata({PROGRESS: b"{}"})))
+    store.put(step.output, index.to_parquet(pa.table({"a": [1]}).replace_schema_metadata({METADATA: b"{}"})))
     Foreman(store, MemoryBoard(1), queue).failed(step, DatasetChanged("gone"))
     assert JobBook(store).get(job.id).state is State.ACCEPTED
 
@@ -210,7 +239,7 @@ def test_steps_that_nobody_waits_for_are_not_done(store: FolderStore, sample: Pa
     """Else a cancelled job goes on for as many steps as were handed out; or it answers no question any more."""
     book = JobBook(store)
     job = book.create(Request((sample / "test").as_uri(), (4,)))
-    workshop = Site(str(store.root)).workshop(decoder, lambda progress: None)
+    workshop = Workshop.at(Site(str(store.root)), decoder, lambda progress: None)
     for step in (Step(job.id, Kind.LIST), Step(job.id, Kind.COMPRESS, "0")):
         run_step(step, store, workshop)
     ended = book.end(job, State.CANCELLED)
@@ -228,9 +257,9 @@ def test_of_two_listings_the_first_counts(store: FolderStore, sample: Path, deco
     changing = store.root.parent / "d"
     shutil.copytree(sample / "test", changing)
     job = JobBook(store).create(Request(changing.as_uri(), (4,)))
-    workshop = Site(str(store.root)).workshop(decoder, lambda progress: None)
+    workshop = Workshop.at(Site(str(store.root)), decoder, lambda progress: None)
     first = listing.write_listing(store, job.id, job.request, EVERYTHING)
-    store.put(keys.listing(job.id), json.dumps(first | {"codec": codec.CODEC}).encode())
+    store.put(keys.listing(job.id), json.dumps(first | {"codec": installed.codec()}).encode())
     min(changing.rglob("*.jpg")).unlink()
     second = listing.write_listing(store, job.id, job.request, EVERYTHING)
     assert second["images"] == first["images"] - 1
@@ -243,7 +272,7 @@ def test_a_retried_job_is_not_told_of(store: FolderStore, decoder: IsolatedDecod
     """Else a receiver hears of an end that is none, and the real one is taken for told."""
     book = JobBook(store)
     job = book.create(Request("file:///d", (4,), webhook="http://127.0.0.1:1/"))
-    workshop = Site(str(store.root), webhook_secret=SECRET).workshop(decoder, lambda progress: None)
+    workshop = Workshop.at(Site(str(store.root), webhook_secret=SECRET), decoder, lambda progress: None)
     book.retry(book.end(job, State.FAILED))
     run_step(Step(job.id, Kind.NOTIFY), store, workshop)
     assert not store.exists(keys.webhook(job.id))

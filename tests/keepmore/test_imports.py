@@ -27,6 +27,14 @@ def test_only_the_trainer_imports_torch(module: str) -> None:
     assert "torch" in _loaded("import services.trainer.app")
 
 
+@pytest.mark.parametrize("module", ["keepmore.cli", "keepmore.client", "keepmore.remote", "services.api.serve"])
+def test_who_only_asks_needs_nothing_that_does_the_steps(module: str) -> None:
+    """Else the API of a distributed service and a client of it fail where only they are installed."""
+    loaded = _loaded(f"import {module}, services.carrier, services.board")
+    assert not {"PIL", "pillow_jxl", "jinja2", "matplotlib", "obstore"} & loaded
+    assert {"PIL", "pillow_jxl"} <= _loaded("import keepmore.localdesk, services.api.embedded")
+
+
 def test_decisions_need_no_heavy_library() -> None:
     """Else asking what is ready, or what fits, needs an image codec."""
     loaded = _loaded("import keepmore.budget, keepmore.keys, keepmore.request, keepmore.jobs")

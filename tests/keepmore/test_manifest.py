@@ -18,6 +18,7 @@ from hypothesis import strategies as st
 from keepmore import codec, manifest
 from keepmore.errors import InvalidRequest
 from keepmore.request import Limits
+from keepmore.verify import verify
 
 texts = st.text(max_size=12)
 found_rows = st.lists(
@@ -145,7 +146,7 @@ def _size(file: Path) -> tuple[int, int]:
 
 
 def _problems(path: Path) -> dict[str, str]:
-    return {p.path: p.code for p in manifest.verify(path, Limits(), lambda images, size: None)}
+    return {p.path: p.code for p in verify(path, Limits(), lambda images, size: None)}
 
 
 def test_a_sound_manifest_has_no_problems(written: Path) -> None:
@@ -176,7 +177,7 @@ def test_verify_finds_altered_manifests(tmp_path: Path, written: Path) -> None:
     with pq.ParquetWriter(tmp_path / "short.parquet", manifest.SCHEMA) as writer:
         writer.write_table(table.slice(0, 1))
         writer.add_key_value_metadata({manifest.METADATA: json.dumps(about | {"budget_bytes": 5}).encode()})
-    codes = [p.code for p in manifest.verify(tmp_path / "short.parquet", Limits(), lambda images, size: None)]
+    codes = [p.code for p in verify(tmp_path / "short.parquet", Limits(), lambda images, size: None)]
     assert sorted(codes) == ["altered", "altered", "altered", "over_budget"]
 
 

@@ -81,6 +81,14 @@ def test_the_report_waits_for_the_check() -> None:
     assert [step.kind for step in ready_steps(job, done, 2)] == [Kind.CHECK]
 
 
+def test_nobody_asks_for_parts_once_there_is_an_index() -> None:
+    """Else every step behind the index looks for each of a million parts, which it does not read."""
+    job = _job(PLAIN)
+    kinds = (Kind.LIST, Kind.CHECK, Kind.INDEX)
+    done = {step.output for step in _run(PLAIN, 5, 0) if step.kind in kinds}
+    assert [step.kind for step in ready_steps(job, done, 5)] == [Kind.SELECT]
+
+
 def test_steps_of_one_job_have_outputs_of_their_own() -> None:
     """Else one step passes for another that is done."""
     job = _job(TRAINED)

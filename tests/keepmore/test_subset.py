@@ -12,7 +12,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from keepmore import codec, index, keys, manifest, subset
+from keepmore import index, installed, keys, manifest, subset
 from keepmore.budget import BytesBudget, path_hash
 from keepmore.distance import text
 from keepmore.index import Summary
@@ -66,7 +66,7 @@ def test_a_manifest_holds_what_the_index_says_of_the_images_that_were_chosen(sto
             assert [row[n] for n in subset.SHARED] == [listed[n] for n in subset.SHARED]
             assert [row[n] for n in subset.OWN[:3]] == [listed[index.column(n, d)] for n in subset.OWN[:3]]
             assert row["distance"] == d
-            key = keys.object(row["source_sha256"], row["encoding"], d, 3, codec.CODEC)
+            key = keys.object(row["source_sha256"], row["encoding"], d, 3, installed.codec())
             assert row["object_uri"] == (store.uri(key) if d else row["source_uri"])
 
 
@@ -78,6 +78,34 @@ def test_manifests_do_not_depend_on_how_an_index_is_laid_out(store: FolderStore,
         for rows in (3, 64, 5000)
     ]
     assert digests[0] == digests[1] == digests[2]
+
+
+ROWS = st.lists(
+    st.tuples(st.booleans(), st.sampled_from([None, "a", "b", "ü", "a class"]), st.integers(0, 2**40)), min_size=1
+)
+
+
+@given(rows=ROWS, row_group=st.integers(1, 5))
+def test_the_pool_is_what_the_index_says(
+    folders: pytest.TempPathFactory, rows: list[tuple[bool, str | None, int]], row_group: int
+) -> None:
+    """Else a size of more than four bytes, or a class, is another one in the choice than in the index."""
+    store = FolderStore(folders.getbasetemp() / "pools")
+    written = [
+        {"path_hash": number, "label": label, "bytes@0": size, "bytes@2": size // 3}
+        if good
+        else {"path_hash": number, "label": label, "error_code": "unreadable_image"}
+        for number, (good, label, size) in enumerate(rows)
+    ]
+    with store.writer(keys.index("job")) as file:
+        pq.write_table(pa.Table.from_pylist(written, index.schema((0, 2))), file, row_group_size=row_group)
+    pool = subset.read_pool(store, keys.index("job"), (0, 2))
+    good = [number for number, row in enumerate(rows) if row[0]]
+    assert pool.rows.tolist() == pool.path_hashes.tolist() == good
+    assert [pool.class_names[c] if c >= 0 else None for c in pool.classes] == [rows[number][1] for number in good]
+    assert pool.class_names == sorted({rows[number][1] or "" for number in good} - {""})
+    assert pool.bytes[0].tolist() == [rows[number][2] for number in good]
+    assert pool.bytes[2].tolist() == [rows[number][2] // 3 for number in good]
 
 
 @pytest.fixture(scope="module")
@@ -94,4 +122,6 @@ def test_object_uris_are_those_of_the_keys(folders: pytest.TempPathFactory, imag
     sha256s, encodings = [sha.hex() for sha, _ in images], [encoding for _, encoding in images]
     found = subset.object_uris(store, pa.array(sha256s), pa.array(encodings), 0.5, 3)
     pairs = zip(sha256s, encodings, strict=True)
-    assert found.to_pylist() == [store.uri(keys.object(sha, encoding, 0.5, 3, codec.CODEC)) for sha, encoding in pairs]
+    assert found.to_pylist() == [
+        store.uri(keys.object(sha, encoding, 0.5, 3, installed.codec())) for sha, encoding in pairs
+    ]

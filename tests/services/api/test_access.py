@@ -10,8 +10,9 @@ import pytest
 from keepmore.errors import InvalidRequest
 from services.api.access import Gate, new_key, parse
 from services.api.problems import Refused
-from tests.service import BIN, Service, embedded
+from tests.service import Service, embedded
 from tests.services.api.conftest import Ask, asking
+from tests.tools import BIN
 
 
 def test_keys_and_scopes(tmp_path: Path) -> None:

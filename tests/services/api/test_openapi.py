@@ -10,8 +10,9 @@ import pytest
 
 from services.api import schemas
 from services.api.access import new_key
-from tests.service import BIN, embedded
+from tests.service import embedded
 from tests.services.api.conftest import Ask
+from tests.tools import BIN
 
 EXAMPLES = 25
 

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from keepmore.jobs import JobBook
 from keepmore.request import Request
-from services.api.backend import Embedded
+from services.api.embedded import Embedded
 from services.api.views import Views
 from services.settings import load
 

@@ -12,8 +12,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torchvision import models
 
-from keepmore.compress import Progress
 from keepmore.errors import NotTrainable, UnknownModel, WeightsUnavailable
+from keepmore.progress import Progress
 from keepmore.request import Training
 from keepmore.trainers import Sample, load_trainer
 from services.trainer import data
