@@ -17,18 +17,24 @@ RETRIES = 10  # bridge an outage of about 30 seconds
 
 @dataclass(frozen=True, slots=True)
 class S3Endpoint:
-    """A server that speaks S3, the credentials for it, and the buckets it has, as shell patterns."""
+    """A server that speaks S3, the credentials for it, and the buckets it has, as shell patterns.
+
+    `role`: credentials are those of the role that this process was given by its cloud, instead of keys.
+    """
 
     url: str
     access_key: str
     secret_key: str = field(repr=False)
     region: str = REGION
     buckets: tuple[str, ...] = ("*",)
+    role: bool = False
 
     def __post_init__(self) -> None:
         place = uris.parse(self.url)
         if place.scheme not in uris.DEFAULT_PORTS or place.path.strip("/"):
             raise InvalidRequest(f"S3 endpoint {self.url}: write it as https://host:port, without a path")
+        if self.role and (self.access_key or self.secret_key):
+            raise InvalidRequest(f"S3 endpoint {self.url}: a role or keys, not both; take either away")
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,15 +79,21 @@ class Access:
         endpoints = _sources(environ.get("KEEPMORE_S3_SOURCES", ""))
         if url := environ.get("KEEPMORE_S3_ENDPOINT", ""):
             keys = (environ.get("KEEPMORE_S3_ACCESS_KEY", ""), environ.get("KEEPMORE_S3_SECRET_KEY", ""))
-            endpoints += (S3Endpoint(url, *keys, environ.get("KEEPMORE_S3_REGION") or REGION),)
+            role = _flag(environ, "KEEPMORE_S3_ROLE", "0")
+            endpoints += (S3Endpoint(url, *keys, environ.get("KEEPMORE_S3_REGION") or REGION, role=role),)
         written = environ.get("KEEPMORE_ALLOWED_SOURCES")
-        private = environ.get("KEEPMORE_PRIVATE_ADDRESSES", "1")
-        if private not in ("0", "1"):
-            raise InvalidRequest(f"KEEPMORE_PRIVATE_ADDRESSES is {private!r}; write 1 or 0")
-        return Access(endpoints, None if written is None else _prefixes(written), private == "1")
+        private = _flag(environ, "KEEPMORE_PRIVATE_ADDRESSES", "1")
+        return Access(endpoints, None if written is None else _prefixes(written), private)
 
 
 EVERYTHING = Access()
+
+
+def _flag(environ: Mapping[str, str], name: str, default: str) -> bool:
+    written = environ.get(name) or default
+    if written not in ("0", "1"):
+        raise InvalidRequest(f"{name} is {written!r}; write 1 or 0")
+    return written == "1"
 
 
 def _prefixes(written: str) -> tuple[str, ...]:

@@ -13,6 +13,8 @@ from urllib.parse import urlsplit
 from xml.etree.ElementTree import ParseError
 
 from minio import Minio
+from minio.credentials.credentials import Credentials
+from minio.credentials.providers import IamAwsProvider
 from minio.error import InvalidResponseError, MinioException, S3Error, ServerError
 from urllib3 import BaseHTTPResponse, PoolManager, Timeout
 from urllib3.exceptions import HTTPError, MaxRetryError
@@ -58,11 +60,12 @@ class Bucket:
         )
         self._client = Minio(
             place.netloc,
-            endpoint.access_key or None,
-            endpoint.secret_key,
+            None if endpoint.role else endpoint.access_key or None,
+            None if endpoint.role else endpoint.secret_key,
             secure=place.scheme == "https",
             region=endpoint.region,
             http_client=self._http,
+            credentials=_Role(region=endpoint.region) if endpoint.role else None,
         )
         self._shortcut = Shortcut(endpoint, name)
         self._shortcut_leads_here = False
@@ -208,6 +211,17 @@ class _Broken(Exception):
 
 def _etag(response: BaseHTTPResponse) -> str:
     return response.headers.get("ETag", "").strip('"')
+
+
+class _Role(IamAwsProvider):
+    """Credentials of the role that the cloud gave this process, from where AWS_* variables or an instance say so: a web
+    identity (IRSA), a container's endpoint, or the instance's. They are fetched again when they expire."""
+
+    def retrieve(self) -> Credentials:
+        try:
+            return super().retrieve()
+        except (ValueError, KeyError, OSError, HTTPError, ParseError) as error:
+            raise RemoteFailure(Why.DENIED, f"no credentials for a role: {error}") from error
 
 
 @contextmanager

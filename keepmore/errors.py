@@ -191,6 +191,10 @@ class StoreFull(StoreError):
     retryable = True
 
 
+class RecordUnreadable(StoreError):
+    code = "record_unreadable"
+
+
 class StoreUnwritable(StoreError):
     code = "store_unwritable"
     retryable = True

@@ -12,11 +12,12 @@ from enum import StrEnum
 from typing import Any
 
 from keepmore import __version__, keys
-from keepmore.errors import InternalError, JobNotFound, KeepmoreError, NotFound, StoreError
+from keepmore.errors import InternalError, JobNotFound, KeepmoreError, NotFound, RecordUnreadable
 from keepmore.request import Request
 from keepmore.store import Store
 
 FORMAT = 1
+UNREADABLE = "unreadable"  # shown in lists for a record that is damaged, or that a later release wrote
 ID = re.compile(r"[0-9a-z-]{1,64}")
 
 
@@ -93,6 +94,14 @@ class JobBook:
             pass
         raise JobNotFound(f"job {job_id[:64]}: no such job in this store; `keepmore show` lists the jobs")
 
+    def shown(self, job_id: str) -> dict[str, Any]:
+        """The job's record, for a list; of one that cannot be read its id, the state `unreadable`, and why. Raises
+        JobNotFound."""
+        try:
+            return self.get(job_id).as_json()
+        except RecordUnreadable as error:
+            return {"id": job_id, "state": UNREADABLE, "error": error.as_dict()}
+
     def save(self, job: Job) -> None:
         self._store.put(keys.job(job.id), _written(job))
 
@@ -153,7 +162,8 @@ def _read(key: str, data: bytes) -> Job:
     try:
         written = json.loads(data)
         if written["format"] > FORMAT:
-            raise StoreError(f"{key} is of format {written['format']}, which a later release wrote: use that one again")
+            later = written["format"]
+            raise RecordUnreadable(f"{key} is of format {later}, which a later release wrote: use that one again")
         return Job(
             id=written["id"],
             request=Request.from_json(written["request"]),
@@ -166,4 +176,6 @@ def _read(key: str, data: bytes) -> Job:
             trace=written.get("trace"),
         )
     except (ValueError, KeyError, TypeError, AttributeError) as error:
-        raise StoreError(f"{key} is no job record of this version ({error!r}); put it back or delete it") from error
+        raise RecordUnreadable(
+            f"{key} is no job record of this release ({error!r}); put it back or delete it"
+        ) from error

@@ -68,7 +68,7 @@ class LocalDesk:
 
     def jobs(self) -> list[dict[str, Any]]:
         book = JobBook(self.store)
-        return [book.get(name).as_json() for name in book.ids()]
+        return [book.shown(name) for name in book.ids()]
 
     def status(self, job: str) -> dict[str, Any]:
         return status.status(JobBook(self.store).get(job), self.store)

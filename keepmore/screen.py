@@ -107,7 +107,7 @@ class Screen:
             return
         table = Table(Column("job", no_wrap=True), "state", "distances", Column("dataset", overflow="fold"))
         for job in jobs:
-            asked = job["request"]
+            asked = job.get("request") or {"distances": (), "dataset": job["error"]["message"]}
             table.add_row(job["id"], job["state"], ",".join(map(text, asked["distances"])), asked["dataset"])
         self.out.print(table if jobs else "no jobs in this store yet")
 

@@ -132,9 +132,9 @@ def list_jobs(
         if len(found) == limit or scanned == SCANNED_A_PAGE:
             return {"jobs": found, "next": last}
         with suppress(JobNotFound):  # deleted since its key was listed, or never a job's record
-            job = book.get(job_id)
-            if state is None or job.state is state:
-                found.append(job.as_json())
+            record = book.shown(job_id)
+            if state in (None, record["state"]):
+                found.append(record)
         last = job_id
     return {"jobs": found, "next": None}
 

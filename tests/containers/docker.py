@@ -66,7 +66,7 @@ class Docker:
     variables: dict[str, str] = field(default_factory=dict)
 
     def __call__(self, *words: str | Path, timeout_s: float = 900) -> str:
-        return run(["/usr/bin/docker" if self.inside else "docker", *words], self.environment, timeout_s)
+        return run(["docker", *words], self.environment, timeout_s)
 
     @property
     def environment(self) -> dict[str, str]:

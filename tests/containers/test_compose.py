@@ -11,14 +11,14 @@ import tempfile
 import time
 from collections.abc import Callable, Iterator
 from contextlib import suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from tests.conftest import SHARED_DATA, digests, installed_command
-from tests.containers.docker import Docker, docker, run
+from tests.containers.docker import GATEWAY, Docker, docker, run
 from tests.servers import free_ports
 from tests.tools import BIN, COMPOSE, ROOT
 
@@ -46,7 +46,7 @@ class Deployment:
     port: int
     api_key: str
     images: Path
-    secrets: dict[str, str] = field(default_factory=dict)
+    told: dict[str, str] = field(default_factory=dict)
 
     @property
     def url(self) -> str:
@@ -60,7 +60,7 @@ class Deployment:
             "--env-file",
             self.folder / "env",
         ]
-        return run([*command, *words], self.docker.environment, timeout_s)
+        return run([*command, *words], {**self.docker.environment, **self.told}, timeout_s)
 
     def command(self, *words: str) -> list[str]:
         """A command line of `keepmore` that asks this service, from outside."""
@@ -72,6 +72,17 @@ class Deployment:
 
     def containers(self, service: str) -> list[str]:
         return self.compose("ps", "--quiet", service).split()
+
+    def logs(self, container: str) -> str:
+        done = subprocess.run(
+            ["docker", "logs", container],
+            env={**os.environ, **self.docker.environment},
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+            check=True,
+        )
+        return done.stdout
 
     def inspect(self, container: str) -> Any:
         return json.loads(self.docker("inspect", container))[0]
@@ -217,15 +228,14 @@ def test_a_disturbed_job_ends_with_the_digests_of_an_undisturbed_one(deployment:
     count = sum(1 for _ in deployment.images.rglob("*.jpg"))
     _say(f"{count} images are in the store")
 
-    words = deployment.command("run", "s3://keepmore/photographs", *ASKED, *TRAINED, "--json")
-    environment = {**os.environ, "KEEPMORE_API_KEY": deployment.api_key}
     begun = time.monotonic()
-    job = subprocess.Popen(words, env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
-    deployment.until("some images are compressed", lambda: _compressed(deployment) > 20, 120)
+    job, process = _started(deployment, *ASKED, *TRAINED)
+    deployment.until("some images are compressed", lambda: 20 < _compressed(deployment, job) < count, 120)
     _kill_a_worker(deployment)
     _cut_off_the_store(deployment)
-    out, err = job.communicate(timeout=900)
-    assert job.returncode == 0, err
+    assert 0 < _compressed(deployment, job) < count, "the job was under way all the time"
+    out, err = process.communicate(timeout=900)
+    assert process.returncode == 0, err
     report = json.loads(out)
     _say(f"the disturbed job, with a training: {time.monotonic() - begun:.0f} s")
     assert report["index"]["compressed"] == report["index"]["listed"] == count
@@ -235,14 +245,23 @@ def test_a_disturbed_job_ends_with_the_digests_of_an_undisturbed_one(deployment:
     assert deployment.docker("exec", worker, "python", "-m", "services.alive") == ""
 
 
-def _compressed(deployment: Deployment) -> int:
-    """Images that are done of the job that was asked for last."""
-    counts = deployment.ask("show", max(_jobs(deployment)))["images"] or {}
-    return int(counts.get("done", 0))
+def _started(deployment: Deployment, *words: str) -> tuple[str, subprocess.Popen[str]]:
+    """A job over the photographs that are in the store, and the command that waits for it."""
+    known = _jobs(deployment)
+    command = deployment.command("run", "s3://keepmore/photographs", *words, "--json")
+    environment = {**os.environ, "KEEPMORE_API_KEY": deployment.api_key}
+    process = subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    deployment.until("a job has begun", lambda: _jobs(deployment) > known, 60)
+    (job,) = _jobs(deployment) - known
+    return job, process
 
 
 def _jobs(deployment: Deployment) -> set[str]:
     return {one["id"] for one in deployment.ask("show")}
+
+
+def _compressed(deployment: Deployment, job: str) -> int:
+    return int((deployment.ask("show", job)["images"] or {}).get("done", 0))
 
 
 def _kill_a_worker(deployment: Deployment) -> None:
@@ -270,22 +289,55 @@ def _cut_off_the_store(deployment: Deployment) -> None:
 
 def test_a_stopped_worker_leaves_within_its_grace_period(deployment: Deployment) -> None:
     """Else every deployment kills workers in the middle of a chunk, and pays for it twice."""
-    known = _jobs(deployment)
-    words = deployment.command(
-        "run", "s3://keepmore/photographs", "--distances", "0,1,3,5,7,9", "--effort", "7", "--json"
-    )
-    environment = {**os.environ, "KEEPMORE_API_KEY": deployment.api_key}
-    job = subprocess.Popen(words, env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    job, process = _started(deployment, "--distances", "0,1,3,5,7,9", "--effort", "7")
     try:
-        deployment.until("the job has begun", lambda: _jobs(deployment) > known, 60)
-        deployment.until("some images are compressed", lambda: _compressed(deployment) > 4, 120)
+        deployment.until("some images are compressed", lambda: _compressed(deployment, job) > 4, 120)
         container = deployment.containers("worker")[1]
         begun = time.monotonic()
         deployment.docker("stop", "--time", "60", container)
         _say(f"a worker has left {time.monotonic() - begun:.0f} s after it was asked to")
         assert deployment.inspect(container)["State"]["ExitCode"] == 0
-        assert "step handed on" in deployment.docker("logs", container)
+        assert "step handed on" in deployment.logs(container)
     finally:
-        run(deployment.command("cancel", max(_jobs(deployment))), {"KEEPMORE_API_KEY": deployment.api_key})
-        job.kill()
-        job.communicate()
+        run(deployment.command("cancel", job), {"KEEPMORE_API_KEY": deployment.api_key})
+        process.kill()
+        process.communicate()
+
+
+def test_it_runs_on_servers_of_somebody_else(deployment: Deployment) -> None:
+    """Else whoever has an S3 and a Redis has to run others beside them."""
+    variables, secret = deployment.docker.variables, "a-secret-of-theirs"
+    if not variables:
+        pytest.skip("needs the servers' stand-ins, and these a daemon of our own")
+    ports = free_ports(3)
+    start = ["run", "--detach", "--rm"]
+    login = ["--env", "MINIO_ROOT_USER=theirs", "--env", f"MINIO_ROOT_PASSWORD={secret}"]
+    redis, s3 = (f"{GATEWAY}:{port}" for port in ports[:2])
+    redis_words = ["redis-server", "--bind", "0.0.0.0", "--requirepass", secret]
+    servers = [
+        deployment.docker(*start, "--publish", f"{redis}:6379", variables["KEEPMORE_REDIS_IMAGE"], *redis_words),
+        deployment.docker(
+            *start, *login, "--publish", f"{s3}:9000", variables["KEEPMORE_STORE_IMAGE"], "server", "/data"
+        ),
+    ]
+    told = {
+        "COMPOSE_PROFILES": "",
+        "KEEPMORE_REDIS_URL": f"redis://:{secret}@{redis}/3",
+        "KEEPMORE_S3_ENDPOINT": f"http://{s3}",
+        "KEEPMORE_S3_ACCESS_KEY": "theirs",
+        "KEEPMORE_S3_SECRET_KEY": secret,
+        "KEEPMORE_STORE": "s3://elsewhere/store",
+        "KEEPMORE_PORT": str(ports[2]),
+    }
+    other = replace(deployment, project=f"{deployment.project}-other", port=ports[2], told=told)
+    try:
+        other.compose("up", "--detach", "--wait", "api", "worker", "beat")
+        words = ["--server", "http://api:8000", "--dataset", "s3://elsewhere/try", "--json"]
+        key = f"KEEPMORE_API_KEY={other.api_key}"
+        made = json.loads(other.compose("run", "--rm", "--no-deps", "--env", key, "worker", "keepmore", "try", *words))
+        assert made["index"]["compressed"] == 32
+        assert not other.containers("redis")
+        _say("a job is done on other servers")
+    finally:
+        _quietly(other, "down", "--volumes", "--timeout", "20")
+        deployment.docker("kill", *(server.strip() for server in servers))

@@ -321,12 +321,12 @@ def test_every_variable_is_a_documented_setting(rendered: Rendered) -> None:
 def test_each_process_is_told_what_it_needs(rendered: Rendered) -> None:
     """Else the API starts without keys, or the worker that ends a job cannot call its webhook."""
     settings = rendered.of("ConfigMap")["settings"]
-    common = {"KEEPMORE_REDIS_URL", "KEEPMORE_S3_ACCESS_KEY", "KEEPMORE_S3_SECRET_KEY"}
+    keys = set() if "KEEPMORE_S3_ROLE" in settings["data"] else {"KEEPMORE_S3_ACCESS_KEY", "KEEPMORE_S3_SECRET_KEY"}
     for container in rendered.containers:
         names = {variable["name"] for variable in container["env"]}
         if container["name"] in OURS:
             assert container["envFrom"] == [{"configMapRef": {"name": settings["metadata"]["name"]}}]
-            assert names >= (common - {"KEEPMORE_REDIS_URL"} if container["name"] == "try" else common)
+            assert names >= (keys if container["name"] == "try" else keys | {"KEEPMORE_REDIS_URL"})
         assert ("KEEPMORE_API_KEYS" in names) == (container["name"] in {"api", "bucket"})
 
 
@@ -575,3 +575,13 @@ def test_the_chart_is_of_this_version() -> None:
     chart = yaml.safe_load((CHART / "Chart.yaml").read_text())
     version = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["version"]
     assert chart["appVersion"] == chart["version"] == version
+
+
+def test_a_cloud_role_takes_the_place_of_keys(helm: Helm) -> None:
+    """Else a pod waits for keys in a Secret that nobody has, or asks without credentials."""
+    rendered = _template(helm, values="role")
+    assert rendered.of("ConfigMap")["settings"]["data"]["KEEPMORE_S3_ROLE"] == "1"
+    given = {variable["name"] for container in rendered.containers for variable in container["env"]}
+    assert not given & {"KEEPMORE_S3_ACCESS_KEY", "KEEPMORE_S3_SECRET_KEY"}
+    (account,) = rendered.of("ServiceAccount").values()
+    assert "eks.amazonaws.com/role-arn" in account["metadata"]["annotations"]

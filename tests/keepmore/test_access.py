@@ -175,6 +175,11 @@ def test_the_environment_says_what_may_be_read() -> None:
         ({"KEEPMORE_S3_ENDPOINT": f"http://me:{SECRET}@minio"}, "credentials"),
         ({"KEEPMORE_ALLOWED_SOURCES": "photos"}, "https://"),
         ({"KEEPMORE_PRIVATE_ADDRESSES": "no"}, "KEEPMORE_PRIVATE_ADDRESSES"),
+        ({"KEEPMORE_S3_ENDPOINT": "http://minio:9000", "KEEPMORE_S3_ROLE": "yes"}, "KEEPMORE_S3_ROLE"),
+        (
+            {"KEEPMORE_S3_ENDPOINT": "http://minio:9000", "KEEPMORE_S3_ROLE": "1", "KEEPMORE_S3_ACCESS_KEY": "k"},
+            "a role or keys, not both",
+        ),
     ],
 )
 def test_a_wrong_setting_is_named(environ: dict[str, str], message: str) -> None:

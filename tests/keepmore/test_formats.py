@@ -12,7 +12,7 @@ import pytest
 
 from keepmore import index, installed, keys, manifest, status
 from keepmore.budget import BytesBudget
-from keepmore.errors import InvalidRequest, StoreError
+from keepmore.errors import InvalidRequest, RecordUnreadable, StoreError
 from keepmore.isolation import IsolatedDecoder
 from keepmore.jobs import Job, JobBook, State
 from keepmore.questions import ask_for_subset
@@ -106,8 +106,10 @@ def test_what_a_later_release_wrote_is_refused_by_name(written: FolderStore, job
     """Else a release that was rolled back misreads what the newer one wrote."""
     record = json.loads(written.get(keys.job(job.id)))
     written.put(keys.job(job.id), json.dumps(record | {"format": 2}).encode())
-    with pytest.raises(StoreError, match="format 2"):
+    with pytest.raises(RecordUnreadable, match="format 2"):
         JobBook(written).get(job.id)
+    shown = JobBook(written).shown(job.id)
+    assert (shown["id"], shown["state"], shown["error"]["code"]) == (job.id, "unreadable", "record_unreadable")
     key = keys.index(job.id)
     table = pq.read_table(pa.BufferReader(written.get(key)))
     written.put(key, index.to_parquet(table.replace_schema_metadata({index.METADATA: b'{"format": 2}'})))

@@ -75,15 +75,19 @@ http://{{ include "keepmore.fullname" . }}-minio:9000
 http://{{ include "keepmore.fullname" . }}-api.{{ .Release.Namespace }}.svc:{{ .Values.service.port }}
 {{- end }}
 
-{{/* (list . credential): where one credential is. Empty for an optional one of which nobody said in which Secret. */}}
+{{/* (list . credential): where one credential is. Empty for an optional one of which nobody said in
+     which Secret, and for the keys of S3 where a role takes their place. */}}
 {{- define "keepmore.secretKeyRef" -}}
-{{- $credential := index (first .).Values.credentials (last .) -}}
-{{- $secret := default (first .).Values.existingSecret $credential.existingSecret -}}
+{{- $values := (first .).Values -}}
+{{- if not (and $values.settings.s3Role (has (last .) (list "s3AccessKey" "s3SecretKey"))) -}}
+{{- $credential := index $values.credentials (last .) -}}
+{{- $secret := default $values.existingSecret $credential.existingSecret -}}
 {{- if or $secret (not $credential.optional) -}}
 {{- $lacking := "existingSecret: name the Secret that holds %s; docs/kubernetes.md shows how to make it" -}}
 name: {{ required (printf $lacking $credential.key) $secret }}
 key: {{ $credential.key }}
 optional: {{ $credential.optional }}
+{{- end -}}
 {{- end -}}
 {{- end }}
 

@@ -189,6 +189,20 @@ def test_the_list_leaves_out_what_is_no_job(ask: Ask, service: Service, job: str
     assert found == [record["id"] for record in ask("GET", "/v1/jobs?limit=1000").json["jobs"]]
 
 
+def test_the_list_names_a_record_that_cannot_be_read(ask: Ask, service: Service, job: str) -> None:
+    """Else one damaged record, or one of a later release after a rollback, hides every other job."""
+    store = FolderStore(Path(service.environment["KEEPMORE_STORE"]))
+    record = json.loads(store.get(f"jobs/{job}.json"))
+    store.put("jobs/0-later.json", json.dumps(record | {"format": 99}).encode())
+    first = ask("GET", "/v1/jobs?limit=1000").json["jobs"]
+    assert (first[0]["id"], first[0]["state"]) == ("0-later", "unreadable")
+    assert first[0]["error"]["code"] == "record_unreadable"
+    assert job in [record["id"] for record in first]
+    alone = ask("GET", "/v1/jobs/0-later")
+    store.delete("jobs/0-later.json")
+    assert (alone.status, alone.json["code"]) == (503, "record_unreadable")
+
+
 def test_events_tell_of_progress_until_the_end(ask: Ask, service: Service, sample: Path) -> None:
     """Else a page that shows progress has to poll."""
     job = ask("POST", "/v1/jobs", {"dataset": (sample / "train").as_uri(), "distances": [2, 4, 6, 8]}).json["job"]
