@@ -9,6 +9,7 @@ from http.server import BaseHTTPRequestHandler
 from pathlib import Path
 
 import pytest
+import urllib3
 from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceRequest
 from opentelemetry.proto.trace.v1.trace_pb2 import Span
 
@@ -93,6 +94,18 @@ def test_the_service_in_one_process_traces_too(tmp_path: Path, sample: Path, col
     with embedded(tmp_path, OTEL_EXPORTER_OTLP_ENDPOINT=collector.url) as service:
         found = _traced(service, f"file://{sample / 'test'}", collector)
     assert found["step compress"][1].parent_span_id == found["POST /v1/jobs"][1].span_id
+
+
+def test_a_caller_finds_the_job_in_its_own_trace(tmp_path: Path, sample: Path, collector: Collector) -> None:
+    """Else the time that a pipeline waits for a job is a hole in its trace."""
+    theirs = "4bf92f3577b34da6a3ce929d0e0e4736"
+    with embedded(tmp_path, OTEL_EXPORTER_OTLP_ENDPOINT=collector.url) as service:
+        body = {"dataset": f"file://{sample / 'test'}", "distances": [0, 6]}
+        headers = {"traceparent": f"00-{theirs}-00f067aa0ba902b7-01"}
+        assert urllib3.request("POST", f"{service.url}/v1/jobs", json=body, headers=headers).status == 202
+        spans = collector.wait_for("step report")
+    steps = {span.name for _, span in spans if span.trace_id == bytes.fromhex(theirs)}
+    assert {"POST /v1/jobs", "step compress", "step report"} <= steps
 
 
 def test_a_collector_that_does_not_answer_stops_no_job(tmp_path: Path, sample: Path) -> None:
