@@ -98,6 +98,6 @@ def extra(name: str) -> Iterator[None]:
         yield
     except ModuleNotFoundError as error:
         raise PackageMissing(
-            f"{error.name} is not installed, which this command needs: `pip install 'keepmore[{name}]'`, "
-            "or have a service do it with --server URL"
+            f"{error.name} is not installed, and what works on this machine needs it: "
+            f"`pip install 'keepmore[{name}]'`; a client of a service, and the API of one with Redis and workers, go without"
         ) from error

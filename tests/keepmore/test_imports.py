@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 
@@ -33,6 +34,19 @@ def test_who_only_asks_needs_nothing_that_does_the_steps(module: str) -> None:
     loaded = _loaded(f"import {module}, services.carrier, services.board")
     assert not {"PIL", "pillow_jxl", "jinja2", "matplotlib", "obstore"} & loaded
     assert {"PIL", "pillow_jxl"} <= _loaded("import keepmore.localdesk, services.api.embedded")
+
+
+@pytest.mark.parametrize("words", ["run photos", "verify a.parquet", "sample new", "show", "serve --port 0"])
+def test_a_command_that_lacks_a_package_says_what_to_install(words: str, tmp_path: Path) -> None:
+    """Else whoever installed only a client gets a traceback."""
+    program = (
+        f"import sys; sys.modules['PIL'] = None; sys.argv = ['keepmore', *{words.split()}]; "
+        "from keepmore.cli import main; main()"
+    )
+    done = subprocess.run([sys.executable, "-c", program], cwd=tmp_path, capture_output=True, text=True, timeout=60)
+    assert (done.returncode, "Traceback" in done.stderr) == (1, False)
+    assert "PIL is not installed" in done.stderr
+    assert "pip install 'keepmore[local]'" in done.stderr
 
 
 def test_decisions_need_no_heavy_library() -> None:
