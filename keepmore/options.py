@@ -99,5 +99,5 @@ def extra(name: str) -> Iterator[None]:
     except ModuleNotFoundError as error:
         raise PackageMissing(
             f"{error.name} is not installed, and what works on this machine needs it: "
-            f"`pip install 'keepmore[{name}]'`; a client of a service, and the API of one with Redis and workers, go without"
+            f"`pip install 'keepmore[{name}]'`; a client of a service goes without, and an API before workers"
         ) from error
