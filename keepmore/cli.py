@@ -37,8 +37,8 @@ from keepmore.options import (
     budget_option,
     distances_option,
     effort_option,
-    extra,
     json_option,
+    local_packages,
     place_options,
     processes_option,
     selection_options,
@@ -141,7 +141,7 @@ def _desk(asked: dict[str, Any]) -> Desk:
     if asked["server"] is not None:
         return RemoteDesk(Client(asked["server"], asked["api_key"]))
     site = Site(asked["store"], Access.from_environment(os.environ))
-    with extra("local"):
+    with local_packages():
         from keepmore.localdesk import LocalDesk
     return LocalDesk(site, DEFAULT_STORE, asked.get("processes") or os.cpu_count() or 1)
 
@@ -273,7 +273,7 @@ def verify(reference: str, max_pixels: int, max_bytes: int, as_json: bool, **ask
 
     MANIFEST is a file, or JOB/DISTANCE, or JOB/SUBSET/DISTANCE.
     """
-    with extra("local"):
+    with local_packages():
         from keepmore.verify import verify as problems_of
     screen = Screen(as_json)
     with _desk(asked).manifest(reference) as file:

@@ -14,7 +14,7 @@ from keepmore.access import Access
 from keepmore.client import Client
 from keepmore.datasets import Entry, Skipped, absolute_uri, list_images
 from keepmore.errors import DatasetNotFound, InvalidRequest
-from keepmore.options import extra, json_option, writable
+from keepmore.options import json_option, local_packages, writable
 from keepmore.screen import Screen
 from keepmore.stores import open_store
 
@@ -30,7 +30,7 @@ UPLOADED_AT_ONCE = 64
 @click.option("--seed", type=int, default=0, show_default=True)
 def sample(folder: Path, train_images: int, test_images: int, seed: int) -> None:
     """Write a labelled set of photograph-like JPEGs to FOLDER/train and FOLDER/test, the same for the same seed."""
-    with extra("local"):
+    with local_packages():
         from keepmore.sample import write_sample
     with writable(folder), Screen(as_json=False).counting("draw", None) as on_row:
         write_sample(
@@ -58,7 +58,7 @@ def upload(folder: Path, place: str) -> None:
     store, skipped, copied = open_store(place, access), Skipped(), 0
     screen = Screen(as_json=False)
     with screen.counting("upload", None) as on_row:
-        for batch in batches(list_images(absolute_uri(str(folder)), skipped, access), UPLOADED_AT_ONCE):
+        for batch in _batches(list_images(absolute_uri(str(folder)), skipped, access), UPLOADED_AT_ONCE):
             images = {entry.path: (folder / entry.path).read_bytes() for entry in batch}
             store.put_all(images)
             copied += len(images)
@@ -79,14 +79,14 @@ def try_service(server: str, api_key: str | None, dataset: str, timeout_s: float
 
     The images are put into PLACE with the credentials of KEEPMORE_S3_*, and deleted at the end.
     """
-    with extra("local"):
+    with local_packages():
         from keepmore.trial import try_out
     screen = Screen(as_json)
     access = Access.from_environment(os.environ)
     screen.result(try_out(Client(server, api_key), dataset, access, timeout_s, screen.complain))
 
 
-def batches(entries: Iterable[Entry], size: int) -> Iterator[list[Entry]]:
+def _batches(entries: Iterable[Entry], size: int) -> Iterator[list[Entry]]:
     left = iter(entries)
     while batch := list(islice(left, size)):
         yield batch

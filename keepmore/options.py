@@ -92,12 +92,12 @@ def writable(path: Path) -> Iterator[None]:
 
 
 @contextmanager
-def extra(name: str) -> Iterator[None]:
-    """Whoever only asks a service need not install what works on this machine."""
+def local_packages() -> Iterator[None]:
+    """Around imports of what works on this machine, which whoever only asks a service need not install."""
     try:
         yield
     except ModuleNotFoundError as error:
         raise PackageMissing(
             f"{error.name} is not installed, and what works on this machine needs it: "
-            f"`pip install 'keepmore[{name}]'`; a client of a service goes without, and an API before workers"
+            "`pip install 'keepmore[local]'`; a client of a service goes without, and an API before workers"
         ) from error

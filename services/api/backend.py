@@ -12,7 +12,7 @@ from opentelemetry.sdk.trace import TracerProvider
 from keepmore import keys
 from keepmore.board import Board
 from keepmore.foreman import Foreman
-from keepmore.options import extra
+from keepmore.options import local_packages
 from keepmore.site import Site
 from keepmore.store import Store
 from services.board import RedisBoard
@@ -79,6 +79,6 @@ def backend(settings: Settings, tracing: TracerProvider | None = None) -> Backen
     """Whoever does the steps needs what does them, an API before workers does not: so that is not imported for it."""
     if settings.distributed:
         return Distributed(settings)
-    with extra("local"):
+    with local_packages():
         from services.api.embedded import Embedded
     return Embedded(settings, tracing)

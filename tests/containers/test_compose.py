@@ -270,10 +270,11 @@ def _kill_a_worker(deployment: Deployment) -> None:
     state = deployment.inspect(container)["State"]
     os.kill(state["Pid"], 9)
     _say("a worker's container is killed")
-    restarted: Callable[[], bool] = lambda: (  # noqa: E731
-        deployment.inspect(container)["State"]["StartedAt"] != state["StartedAt"]
-        and deployment.inspect(container)["State"]["Health"]["Status"] == "healthy"
-    )
+
+    def restarted() -> bool:
+        now = deployment.inspect(container)["State"]
+        return bool(now["StartedAt"] != state["StartedAt"] and now["Health"]["Status"] == "healthy")
+
     deployment.until("it is back and healthy", restarted, 120)
 
 

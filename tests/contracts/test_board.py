@@ -12,10 +12,12 @@ import pytest
 import redis
 
 from keepmore.board import GRACE_S, Board, Load, MemoryBoard, window
+from keepmore.errors import QueueUnavailable
 from keepmore.progress import Progress
 from keepmore.steps import Kind, Lane, Step
 from keepmore.totals import total
 from services.board import RedisBoard
+from tests.proxy import proxied
 
 _NUMBERS = count()
 
@@ -259,6 +261,22 @@ def test_counts_add_up_by_label(board: Board, job: str) -> None:
         ("steps", (("kind", "list"), ("outcome", "done"))): 2,
         ("bytes_in", (("kind", "compress"),)): 2.5,
     }
+
+
+def test_calls_to_redis_that_failed_are_counted_once_it_is_back(redis_url: str) -> None:
+    """Else an operator never learns of a Redis that is away for seconds, again and again."""
+    _empty(redis_url)
+    with proxied(redis_url) as proxy:
+        board = RedisBoard(proxy.url.replace("http://", "redis://"))
+        board.count({total("steps", kind="list", outcome="done"): 1})
+        proxy.drop()
+        for _ in range(2):
+            with pytest.raises(QueueUnavailable):
+                board.ping()
+        proxy.restore()
+        board.count({})
+        board.count({})
+        assert board.counts()[total("redis_errors")] == 2
 
 
 def test_the_load_counts_what_waits_and_what_is_under_way_by_lane(board: Board, job: str) -> None:

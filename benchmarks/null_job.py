@@ -1,0 +1,247 @@
+"""A job of which nothing is encoded: entries are drawn, and a null codec makes up their sizes and checksums. Its steps
+are done one after another, as a worker does them, over a folder and a server that speaks Redis."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import math
+import os
+import sys
+import time
+import zlib
+from collections.abc import Iterable, Iterator
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import redis
+
+from benchmarks.table import peak_megabytes
+from keepmore import budget as budgets
+from keepmore import index, installed, keys, listing, report
+from keepmore.budget import DistanceBudget
+from keepmore.datasets import Entry
+from keepmore.foreman import Foreman
+from keepmore.index import POOL, Listed
+from keepmore.isolation import IsolatedDecoder
+from keepmore.jobs import JobBook
+from keepmore.progress import METADATA, Progress
+from keepmore.request import Evaluation, Request
+from keepmore.site import Site
+from keepmore.steps import Kind, Step
+from keepmore.store import FolderStore
+from keepmore.workshop import Workshop, run_step
+from services.board import RedisBoard
+
+Figures = dict[str, float]
+
+MILLION = 10**6
+METADATA_FROM = 50 * MILLION
+DISTANCES = (0.0, 2.0, 4.0, 6.0, 8.0, 10.0)
+CLASSES = 1000
+HOLDOUT = 0.1
+SEED = 0
+JOB = "scale"
+REQUEST = Request(
+    "s3://photographs/train",
+    DISTANCES,
+    budget=DistanceBudget(10.0),
+    evaluation=Evaluation(holdout=HOLDOUT, seed=SEED),
+)
+TOLD_EVERY_S = 5.0
+LINKS_OF_A_FILE = 50_000  # a file system allows so many and some more
+FAILED_EVERY = 1000
+COPIED_EVERY = 5000
+
+
+# The dataset and the null codec.
+
+
+def entries(images: int) -> Iterator[Entry]:
+    """Images by ascending path, the same number in every class."""
+    a_class = math.ceil(images / CLASSES)
+    for number in range(images):
+        path = f"class-{number // a_class:04d}/photograph-{number % a_class:08d}.jpg"
+        size = 20_000 + zlib.crc32(path.encode()) % 160_000
+        yield Entry(path, f"{REQUEST.dataset}/{path}", path.partition("/")[0], size)
+
+
+def null_part(rows: list[Listed]) -> pa.Table:
+    """The part of a chunk, shape (len(rows),): sizes from the listing, checksums from the path. One image of a thousand
+    has failed, two of 5,000 have the same bytes as all such.
+    """
+    paths = [row.entry.path for row in rows]
+    hashes = np.array([budgets.path_hash(path) for path in paths], np.uint64)
+    size = np.array([row.entry.size for row in rows])
+    failed = hashes % FAILED_EVERY == 0
+    pool = np.array([row.split == POOL for row in rows])
+    drawn = [
+        hashlib.shake_128(b"a copy" if h % COPIED_EVERY < 2 else p.encode()).hexdigest(32 * len(DISTANCES))
+        for h, p in zip(hashes.tolist(), paths, strict=True)
+    ]
+    found: dict[str, Any] = {
+        "split": [row.split for row in rows],
+        "path": paths,
+        "path_hash": hashes,
+        "source_uri": [row.entry.uri for row in rows],
+        "label": [row.entry.label for row in rows],
+        "source_bytes": size,
+        "source_sha256": pa.array([text[:64] for text in drawn], mask=failed),
+        "width": pa.array(np.full(len(rows), 512, np.int32), mask=failed),
+        "height": pa.array(np.full(len(rows), 384, np.int32), mask=failed),
+        "error_code": pa.array(["unreadable_image"] * len(rows), mask=~failed),
+        "error": pa.array(["it was drawn to fail"] * len(rows), mask=~failed),
+    }
+    for place, d in enumerate(DISTANCES):
+        missing = failed | ~pool if d else failed
+        own = {
+            "bytes": (size / (1 + 0.5 * d)).astype(np.int64),
+            "encoding": ["lossy" if d else "original"] * len(rows),
+            "sha256": [text[64 * place : 64 * (place + 1)] for text in drawn],
+        }
+        found |= {index.column(name, d): pa.array(values, mask=missing) for name, values in own.items()}
+        encoder_distance = pa.array(np.full(len(rows), d, np.float32), mask=missing if d else np.full(len(rows), True))
+        found[index.column("encoder_distance", d)] = encoder_distance
+    schema = index.schema(DISTANCES)
+    return pa.Table.from_arrays([pa.array(found[f.name], f.type) for f in schema], schema=schema)
+
+
+def _written(table: pa.Table, progress: Progress) -> bytes:
+    """A part as its step writes it."""
+    return index.to_parquet(table.replace_schema_metadata({METADATA: json.dumps(asdict(progress)).encode()}))
+
+
+# Steps, as a worker does them, one after another.
+
+
+@dataclass(slots=True)
+class Waiting:
+    """A queue that is emptied by whoever drives the benchmark, and written down between two stages."""
+
+    file: Path
+    steps: dict[Step, None] = field(default_factory=dict)
+
+    def read(self) -> Waiting:
+        if self.file.exists():
+            self.steps = {Step.parse(JOB, written): None for written in json.loads(self.file.read_text())}
+        return self
+
+    def save(self) -> None:
+        self.file.write_text(json.dumps(list(map(str, self.steps))))
+
+    def submit(self, steps: Iterable[Step]) -> None:
+        self.steps |= dict.fromkeys(steps)
+
+    def cancel(self, job: str) -> None:
+        return None
+
+    def depths(self) -> dict[str, int]:
+        return {step.kind.lane.value: len(self.steps) for step in self.steps}
+
+
+@dataclass(slots=True)
+class Driver:
+    """Offers, takes, begins and finishes steps as `services.crew` does; knows how long the steps themselves took."""
+
+    images: int
+    folder: Path
+    url: str
+    work_s: float = 0.0
+    steps: int = 0
+
+    store: FolderStore = field(init=False)
+    board: RedisBoard = field(init=False)
+    queue: Waiting = field(init=False)
+    foreman: Foreman = field(init=False)
+    _told_at: float = field(init=False, default_factory=time.monotonic)
+    _redis: Figures = field(init=False, default_factory=dict)
+
+    def __post_init__(self) -> None:
+        self.store = FolderStore(self.folder / "store")
+        self.board = RedisBoard(self.url)
+        self.queue = Waiting(self.folder / "waiting.json").read()
+        self.foreman = Foreman(self.store, self.board, self.queue)
+
+    def run(self, kinds: tuple[Kind, ...], until: float = math.inf) -> None:
+        """Do what waits while it is of `kinds`, and `until` so many steps are done."""
+        while self.steps < until and self.queue.steps and (step := next(iter(self.queue.steps))).kind in kinds:
+            del self.queue.steps[step]
+            self._do(step)
+            self.tell(step)
+        self.queue.save()
+
+    def _do(self, step: Step) -> None:
+        self.board.busy(step)
+        self.foreman.began(step)
+        begun = time.perf_counter()
+        progress = self._work(step) if not self.store.exists(step.output) else Progress()
+        self.work_s += time.perf_counter() - begun
+        if progress.images:
+            self.foreman.progressed(step, progress)
+        self.foreman.finished(step)
+        self.steps += 1
+
+    def _work(self, step: Step) -> Progress:
+        match step.kind:
+            case Kind.LIST:
+                rows = listing.split(entries(self.images), entries(self.images), HOLDOUT, SEED)
+                made = listing.write_chunks(self.store, JOB, rows, len(DISTANCES))
+                self._put(step, made | {"skipped": {}, "codec": installed.codec()})
+            case Kind.CHECK:
+                self._put(step, {"warnings": []})
+            case Kind.COMPRESS if self.images >= METADATA_FROM:
+                return self.link_part(int(step.part))
+            case Kind.COMPRESS:
+                return self._write_part(step)
+            case Kind.REPORT:
+                self._put(step, report.figures(JobBook(self.store).get(JOB), self.store))
+            case _:
+                with IsolatedDecoder() as decoder:
+                    run_step(step, self.store, Workshop.at(Site(str(self.store.root)), decoder, lambda progress: None))
+        return Progress()
+
+    def _write_part(self, step: Step) -> Progress:
+        """As the compress step of `keepmore.workshop` does, but for the encoding."""
+        listed = json.loads(self.store.get(keys.listing(JOB)))
+        rows = index.read_chunk(self.store.get(keys.chunk(JOB, listed["listing"], int(step.part))))
+        table = null_part(rows)
+        size = sum(row.entry.size for row in rows)
+        failed = len(table) - table["error"].null_count
+        progress = Progress(len(rows), failed, size, size, 0.02 * len(rows))
+        self.store.put(step.output, _written(table, progress))
+        return progress
+
+    def link_part(self, number: int) -> Progress:
+        """A part of one image, the same file under many names, without a sync."""
+        progress = Progress(1, 0, 100_000, 100_000, 0.02)
+        first = self.store.root / keys.part(JOB, number - number % LINKS_OF_A_FILE)
+        if not first.exists():
+            table = null_part([Listed(POOL, entry) for entry in entries(1)])
+            first.parent.mkdir(parents=True, exist_ok=True)
+            first.write_bytes(_written(table, progress))
+        path = self.store.root / keys.part(JOB, number)
+        if path != first:
+            os.link(first, path)
+        return progress
+
+    def _put(self, step: Step, value: Any) -> None:
+        self.store.put(step.output, json.dumps(value).encode())
+
+    def tell(self, step: Step) -> None:
+        """Show progress, and look at Redis."""
+        if time.monotonic() - self._told_at > TOLD_EVERY_S:
+            self._told_at = time.monotonic()
+            self.redis()
+            print(f"{step}, {peak_megabytes():,.0f} MB", file=sys.stderr, flush=True)
+
+    def redis(self) -> Figures:
+        """The most keys and MB that Redis was seen to hold."""
+        with redis.Redis.from_url(self.url) as server:
+            known = server.info("memory")
+            held = (known["used_memory"] - known["used_memory_startup"]) / 1e6
+            now = {"redis_keys": server.dbsize(), "redis_megabytes": held}
+        self._redis = {name: max(found, self._redis.get(name, 0)) for name, found in now.items()}
+        return self._redis
