@@ -47,6 +47,7 @@ from keepmore.options import (
 )
 from keepmore.remote import RemoteDesk
 from keepmore.request import Evaluation, Limits, Request, Selection, Training
+from keepmore.scratch import Scratch
 from keepmore.screen import Screen
 from keepmore.site import Site
 
@@ -140,7 +141,7 @@ def _dataset(written: str, here: bool) -> str:
 def _desk(asked: dict[str, Any]) -> Desk:
     if asked["server"] is not None:
         return RemoteDesk(Client(asked["server"], asked["api_key"]))
-    site = Site(asked["store"], Access.from_environment(os.environ))
+    site = Site(asked["store"], Access.from_environment(os.environ), scratch=Scratch.from_environment(os.environ))
     with local_packages():
         from keepmore.localdesk import LocalDesk
     return LocalDesk(site, DEFAULT_STORE, asked.get("processes") or os.cpu_count() or 1)

@@ -17,7 +17,7 @@ from keepmore.errors import JobEnded, JobNotFound, KeepmoreError, NothingToRetry
 from keepmore.index import Summary
 from keepmore.jobs import Job, JobBook, State
 from keepmore.progress import Progress
-from keepmore.questions import chunk_count
+from keepmore.questions import asked_trainings, chunk_count
 from keepmore.queue import Queue
 from keepmore.status import parts_progress
 from keepmore.steps import Kind, Step, error_key, is_asked, ready_steps
@@ -180,7 +180,9 @@ class Foreman:
         if job is None:
             return list(self._missing_estimate(job_id))
         self._restore(job_id)
-        return list(ready_steps(job, self._done(job_id), chunk_count(self._store, job_id)))
+        done = self._done(job_id)
+        asked = asked_trainings(job, done, self._store)
+        return list(ready_steps(job, done, chunk_count(self._store, job_id), asked))
 
     def _done(self, job_id: str) -> set[str]:
         """The keys that `ready_steps` looks for. A listing of all there is would pass over every chunk and part again

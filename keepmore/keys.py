@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from keepmore import distance as distances
 
-TOP = ("jobs", "active", "work", "objects", "estimates", "idempotency")  # the first part of every key
+TOP = ("jobs", "active", "work", "objects", "features", "estimates", "idempotency")  # the first part of every key
 
 
 def jobs_prefix() -> str:
@@ -105,12 +105,46 @@ def manifest(job_id: str, subset_id: str, distance: float) -> str:
 
 
 def features(job_id: str, training_id: str, part: str) -> str:
-    """`part` is a distance's text, or "evaluation"."""
-    return f"work/{job_id}/trainings/{training_id}/features/{part}.npz"
+    """Where features lie, and how many. `part` is an arm, "evaluation", or "evaluation@" and a distance."""
+    return f"work/{job_id}/trainings/{training_id}/features/{part}.json"
 
 
-def training(job_id: str, training_id: str, distance: float) -> str:
-    return f"work/{job_id}/trainings/{training_id}/{distances.text(distance)}.json"
+def shelf(backbone: str, group: str) -> str:
+    """Features that one backbone gave of objects, by checksum: every job and training shares them. `group`, an arm or
+    "evaluation", keeps those apart that are seldom looked for together."""
+    return f"features/{backbone}/{group}/"
+
+
+def run(job_id: str, training_id: str, arm: str, seed: int) -> str:
+    """What one seed of a fine-tuning came to."""
+    return f"work/{job_id}/trainings/{training_id}/runs/{arm}-{seed}.npz"
+
+
+def checkpoint(job_id: str, training_id: str, arm: str, seed: int) -> str:
+    """Where a fine-tuning is, until it is over."""
+    return f"work/{job_id}/trainings/{training_id}/checkpoints/{arm}-{seed}.pt"
+
+
+def weights(job_id: str, training_id: str, arm: str, seed: int) -> str:
+    return f"work/{job_id}/trainings/{training_id}/weights/{arm}-{seed}.safetensors"
+
+
+def events(job_id: str, training_id: str, arm: str, seed: int) -> str:
+    """For TensorBoard, one folder a run."""
+    return f"work/{job_id}/trainings/{training_id}/events/{arm}-{seed}/events.out.tfevents.0"
+
+
+def predictions(job_id: str, training_id: str, arm: str) -> str:
+    return f"work/{job_id}/trainings/{training_id}/predictions/{arm}.npz"
+
+
+def training(job_id: str, training_id: str, arm: str) -> str:
+    return f"work/{job_id}/trainings/{training_id}/{arm}.json"
+
+
+def comparison(job_id: str, training_id: str) -> str:
+    """Written last of a training: every arm against the others."""
+    return f"work/{job_id}/trainings/{training_id}/comparison.json"
 
 
 def training_request(job_id: str, training_id: str) -> str:

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Collection
 from dataclasses import asdict
 from typing import Any
 
 from keepmore import budget as budgets
 from keepmore import keys
 from keepmore.budget import Budget
+from keepmore.distance import text
 from keepmore.errors import (
     JobNotReady,
     KeepmoreError,
@@ -56,7 +58,15 @@ def training_request(job: Job, name: str, store: Store) -> tuple[str, Training]:
     if not _may_be_id(name):
         raise unknown
     written = _asked(store, keys.training_request(job.id, name), unknown)
-    return written["subset"], Training(**written["training"])
+    return written["subset"], Training.from_json(written["training"])
+
+
+def asked_trainings(job: Job, done: Collection[str], store: Store) -> dict[str, Training]:
+    """The trainings that somebody asked for beside the job's own and that still miss something, by id."""
+    prefix = keys.trainings_prefix(job.id)
+    names = [name for key in done if (name := keys.asked_id(key, prefix))]
+    open_ = [name for name in names if keys.comparison(job.id, name) not in done]
+    return {name: training_request(job, name, store)[1] for name in open_}
 
 
 def _may_be_id(name: str) -> bool:
@@ -111,7 +121,7 @@ def ask_for_training(job: Job, store: Store, subset: str, training: Training) ->
     name = training_id(subset, training, job.request.evaluation)
     # The job's own training is the job's to do, unless that has been stopped.
     if name != job.request.training_id or job.state is not State.ACCEPTED:
-        store.put(keys.training_request(job.id, name), _json({"subset": subset, "training": asdict(training)}))
+        store.put(keys.training_request(job.id, name), _json({"subset": subset, "training": training.as_json()}))
         store.delete(keys.training_error(job.id, name))
     return name
 
@@ -143,7 +153,7 @@ def stage(job: Job, store: Store) -> str | None:
     if not store.exists(keys.subset(job.id, request.subset_id)):
         return "select"
     if request.training and not all(
-        store.exists(keys.training(job.id, request.training_id, d)) for d in request.distances
+        store.exists(keys.training(job.id, request.training_id, text(d))) for d in request.distances
     ):
         return "train"
     return None if store.exists(keys.report(job.id)) else "report"

@@ -60,7 +60,7 @@ class RemoteDesk:
         return _bare(self._client.select(job, budget, asdict(selection)))
 
     def train(self, job: str, subset: str | None, training: Training, screen: Screen) -> dict[str, Any]:
-        found = self._client.train(job, asdict(training), subset)
+        found = self._client.train(job, training.as_json(), subset)
         with screen.counting("train", None) as on_distance:
             done = 0
             while found["state"] == "running":

@@ -74,7 +74,7 @@ def _distances(job: Job, store: Store, summary: Summary, subsets: dict[str, Any]
         row |= subsets[text(distance)]
         row["factor"] = row["images"] / first if first else None
         if request.training:
-            row |= json.loads(store.get(keys.training(job.id, request.training_id, distance)))
+            row |= json.loads(store.get(keys.training(job.id, request.training_id, text(distance))))
         rows.append(row)
     return rows
 

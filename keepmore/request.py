@@ -13,11 +13,14 @@ from keepmore.budget import LARGEST_BYTES, Budget
 from keepmore.errors import InvalidRequest
 
 ORDERS = ("random", "smallest")
-METHODS = ("probe",)
+PROBE, FINETUNE = "probe", "finetune"
+METHODS = (PROBE, FINETUNE)
+HEADS = ("probe", "new")
 EFFORTS = range(1, 11)
 # Pillow refuses more than this on its own, so a higher limit would promise what cannot be kept.
 LARGEST_PIXELS = 178_956_970
-MOST_STEPS, MOST_SEEDS = 1_000_000, 1000
+MOST_STEPS, MOST_SEEDS, MOST_EPOCHS, MOST_BATCH = 1_000_000, 1000, 10_000, 65_536
+IMAGE_SIDES = range(32, 1025)
 ID_DIGITS = 12
 LARGEST_SEED = 2**63 - 1
 OWN = "own"  # instead of its id: the subset that a job itself asked for
@@ -54,21 +57,91 @@ class Evaluation:
 
 
 @dataclass(frozen=True, slots=True)
+class Tuning:
+    """How a classifier is fine-tuned. `batch` images make a step, `micro_batch` of them go through the model at once.
+
+    `layer_decay`: each layer's learning rate as a part of the next one's (None: 0.75 for transformers, 1 for others);
+    `warmup`: the part of the steps in which the rate rises; `crop`: the smallest part of an image that a random crop
+    shows; `image_size`: pixels of a side (None: what the weights expect); `head`: where the classifier's new layer
+    starts from, a linear probe or random numbers.
+    """
+
+    batch: int = 64
+    micro_batch: int | None = None
+    learning_rate: float = 1e-4
+    weight_decay: float = 0.05
+    layer_decay: float | None = None
+    warmup: float = 0.1
+    label_smoothing: float = 0.1
+    crop: float = 0.25
+    image_size: int | None = None
+    head: str = "probe"
+
+    def __post_init__(self) -> None:
+        _check_range("tuning.batch", self.batch, 1, MOST_BATCH)
+        if self.micro_batch is not None:
+            _check_range("tuning.micro_batch", self.micro_batch, 1, self.batch)
+        if self.image_size is not None:
+            _check_range("tuning.image_size", self.image_size, IMAGE_SIDES[0], IMAGE_SIDES[-1])
+        for name, most in (("learning_rate", 10), ("crop", 1), ("layer_decay", 1)):
+            value = getattr(self, name)
+            if value is not None and not 0 < value <= most:
+                raise InvalidRequest(f"training.tuning.{name}: {value} is not possible; use above 0 to {most}")
+        for name, largest in (("weight_decay", 10.0), ("warmup", 1.0), ("label_smoothing", 0.99)):
+            _check_range(f"tuning.{name}", getattr(self, name), 0, largest)
+        if self.head not in HEADS:
+            raise InvalidRequest(f"training.tuning.head: {self.head!r} is unknown; use {' or '.join(HEADS)}")
+
+
+@dataclass(frozen=True, slots=True)
 class Training:
-    """A classifier trained on every subset with the same number of steps."""
+    """A classifier trained on every subset with the same number of steps, or of `epochs` where they are given.
+
+    `test_distances`: beside the evaluation images as they are, test on them as they look at these distances.
+    """
 
     model: str = "mobilenet_v2"
     weights: str = "default"
     method: str = "probe"
     steps: int = 300
     seeds: int = 3
+    epochs: int | None = None
+    test_distances: tuple[float, ...] = ()
+    tuning: Tuning | None = None
 
     def __post_init__(self) -> None:
         if self.method not in METHODS:
             raise InvalidRequest(f"training.method: {self.method!r} is unknown; use {' or '.join(METHODS)}")
-        for name, value, most in (("steps", self.steps, MOST_STEPS), ("seeds", self.seeds, MOST_SEEDS)):
-            if not 1 <= value <= most:
-                raise InvalidRequest(f"training.{name}: {value} is not possible; use 1 to {most:,}")
+        _check_range("steps", self.steps, 1, MOST_STEPS)
+        _check_range("seeds", self.seeds, 1, MOST_SEEDS)
+        if self.epochs is not None:
+            _check_range("epochs", self.epochs, 1, MOST_EPOCHS)
+        if self.method == FINETUNE and self.tuning is None:
+            object.__setattr__(self, "tuning", Tuning())
+        if self.method != FINETUNE and self.tuning is not None:
+            raise InvalidRequest("training.tuning: there is nothing to tune in a probe; set method to finetune")
+        if self.test_distances:
+            tested = distances.check(self.test_distances)
+            object.__setattr__(self, "test_distances", tuple(d for d in tested if d != distances.ORIGINAL))
+
+    def as_json(self) -> dict[str, Any]:
+        """Without what was not asked for: ids of trainings that earlier releases asked for stay as they are."""
+        written = asdict(self)
+        return {name: value for name, value in written.items() if name in _ALWAYS or value not in (None, ())}
+
+    @staticmethod
+    def from_json(written: dict[str, Any]) -> Training:
+        tuning = written.get("tuning")
+        fields = {**written, "test_distances": tuple(written.get("test_distances", ()))}
+        return Training(**{**fields, "tuning": None if tuning is None else Tuning(**tuning)})
+
+
+_ALWAYS = ("model", "weights", "method", "steps", "seeds")
+
+
+def _check_range(name: str, value: float, least: float, most: float) -> None:
+    if not least <= value <= most:
+        raise InvalidRequest(f"training.{name}: {value} is not possible; use {least} to {most:,}")
 
 
 @dataclass(frozen=True, slots=True)
@@ -136,6 +209,7 @@ class Request:
         written = asdict(self)
         written["budget"] = budgets.as_json(self.budget)
         written["distances"] = list(self.distances)
+        written["training"] = self.training and self.training.as_json()
         return written
 
     @staticmethod
@@ -149,7 +223,7 @@ class Request:
             budget=budgets.from_json(written["budget"]),
             selection=Selection(**written["selection"]),
             evaluation=None if evaluation is None else Evaluation(**evaluation),
-            training=None if training is None else Training(**training),
+            training=None if training is None else Training.from_json(training),
             limits=Limits(**written["limits"]),
             webhook=written.get("webhook"),
         )
@@ -160,7 +234,7 @@ def subset_id(budget: Budget | None, selection: Selection) -> str:
 
 
 def training_id(subset_id: str, training: Training | None, evaluation: Evaluation | None) -> str:
-    return _digest([subset_id, training and asdict(training), evaluation and asdict(evaluation)])
+    return _digest([subset_id, training and training.as_json(), evaluation and asdict(evaluation)])
 
 
 def _digest(value: Any) -> str:

@@ -8,6 +8,7 @@ from keepmore import keys, uris
 from keepmore.access import Access
 from keepmore.datasets import absolute_uri
 from keepmore.errors import InvalidRequest
+from keepmore.scratch import Scratch
 from keepmore.store import Store
 from keepmore.stores import open_store
 
@@ -19,6 +20,7 @@ class Site:
     place: str
     access: Access = field(default_factory=Access)
     webhook_secret: str | None = field(default=None, repr=False)
+    scratch: Scratch = field(default_factory=Scratch)
 
     def store(self) -> Store:
         return open_store(self.place, self.access)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import asdict
 from typing import Any
 
 import pyarrow as pa
@@ -75,21 +74,25 @@ def subsets(job: Job, store: Store) -> list[dict[str, Any]]:
 def training(job: Job, name: str, store: Store) -> dict[str, Any]:
     """A training on a job's subsets: its results by distance, as far as it is. Raises TrainingNotFound."""
     subset, asked = training_request(job, name, store)
-    found = {text(d): read_json(store, keys.training(job.id, name, d)) for d in job.request.distances}
+    found = {text(d): read_json(store, keys.training(job.id, name, text(d))) for d in job.request.distances}
     results = {distance: result for distance, result in found.items() if result}
     own = job.request.training is not None and name == job.request.training_id
     asked_anew = store.exists(keys.training_request(job.id, name))
     error = read_json(store, keys.training_error(job.id, name))
     if own and not asked_anew and job.state is not State.ACCEPTED:
         error = error or job.error or Cancelled(f"job {job.id} was {job.state} before it was trained").as_dict()
-    state = "succeeded" if len(results) == len(found) else "failed" if error else "running"
+    compared = read_json(store, keys.comparison(job.id, name))
+    # Results of a release that compared nothing are whole without.
+    whole = len(results) == len(found) and (compared or not any("format" in result for result in results.values()))
+    state = "succeeded" if whole else "failed" if error else "running"
     return {
         "training": name,
         "subset": subset,
         "state": state,
         "error": error,
-        "request": asdict(asked),
+        "request": asked.as_json(),
         "distances": results,
+        "comparison": compared,
     }
 
 

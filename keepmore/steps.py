@@ -6,16 +6,17 @@ A step is ready when its inputs exist and its output does not; it writes its out
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator
+from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass
 from enum import StrEnum
 
 from keepmore import distance as distances
 from keepmore import keys
 from keepmore.jobs import Job, State
-from keepmore.request import Request
+from keepmore.request import PROBE, Request, Training
 
 EVALUATION = "evaluation"
+NONE: Mapping[str, Training] = {}
 
 
 class Kind(StrEnum):
@@ -25,7 +26,9 @@ class Kind(StrEnum):
     INDEX = "index"  # parts -> index
     SELECT = "select"  # index -> manifests
     FEATURES = "features"  # a manifest, or the evaluation images -> features
-    TRAIN = "train"  # features -> accuracy
+    TUNE = "tune"  # a manifest -> one run of a fine-tuning
+    TRAIN = "train"  # features, or runs -> the accuracy of an arm
+    COMPARE = "compare"  # a training's results -> which arms differ by more than noise
     REPORT = "report"  # everything -> the report
     ESTIMATE = "estimate"  # a sample of a dataset -> what all of it would take
     NOTIFY = "notify"  # a job's end -> its webhook
@@ -33,9 +36,12 @@ class Kind(StrEnum):
     @property
     def lane(self) -> Lane:
         """Which workers do it: training needs torch, and what a caller waits for stands behind no compressing."""
-        if self in (Kind.FEATURES, Kind.TRAIN):
+        if self in (Kind.FEATURES, Kind.TUNE, Kind.TRAIN, Kind.COMPARE):
             return Lane.TRAINING
         return Lane.COMPRESS if self is Kind.COMPRESS else Lane.CONTROL
+
+
+TRAINING_KINDS = (Kind.FEATURES, Kind.TUNE, Kind.TRAIN, Kind.COMPARE)  # in the order of their inputs
 
 
 class Lane(StrEnum):
@@ -77,9 +83,13 @@ class Step:
                 return keys.subset(self.job, self.part)
             case Kind.FEATURES:
                 return keys.features(self.job, *self.part.split("/"))
+            case Kind.TUNE:
+                training, arm, seed = self.part.split("/")
+                return keys.run(self.job, training, arm, int(seed))
             case Kind.TRAIN:
-                training, distance = self.part.split("/")
-                return keys.training(self.job, training, float(distance))
+                return keys.training(self.job, *self.part.split("/"))
+            case Kind.COMPARE:
+                return keys.comparison(self.job, self.part)
             case Kind.REPORT:
                 return keys.report(self.job)
             case Kind.ESTIMATE:
@@ -88,17 +98,20 @@ class Step:
                 return keys.webhook(self.job)
 
 
-def ready_steps(job: Job, done: Collection[str], chunks: int | None) -> Iterator[Step]:
+def ready_steps(
+    job: Job, done: Collection[str], chunks: int | None, trainings: Mapping[str, Training] = NONE
+) -> Iterator[Step]:
     """The steps whose inputs are done and whose output is not. Pure: no store, no clock.
 
-    `done` holds the keys that exist; `chunks` is how many the listing counted, None before there is one. Once there is
-    an index, nobody asks for the parts that it was made from. A job that failed or was cancelled gets no further, but
+    `done` holds the keys that exist; `chunks` is how many the listing counted, None before there is one; `trainings`
+    are those that were asked for beside the job's own, by id. Once there is an index, nobody asks for the parts that it was
+    made from. A job that failed or was cancelled gets no further, but
     other questions to an index that it has are still answered.
     """
     if job.state is State.ACCEPTED:
         yield from _ready_of_job(job, done, chunks)
     if keys.index_summary(job.id) in done:
-        yield from _ready_of_asked(job, done)
+        yield from _ready_of_asked(job, done, trainings)
 
 
 def _ready_of_job(job: Job, done: Collection[str], chunks: int | None) -> Iterator[Step]:
@@ -114,17 +127,18 @@ def _ready_of_job(job: Job, done: Collection[str], chunks: int | None) -> Iterat
             return
 
 
-def _ready_of_asked(job: Job, done: Collection[str]) -> Iterator[Step]:
+def _ready_of_asked(job: Job, done: Collection[str], trainings: Mapping[str, Training]) -> Iterator[Step]:
     """Steps for subsets and trainings that were asked for beside the job's own, unless they failed."""
-    subsets, trainings = keys.subsets_prefix(job.id), keys.trainings_prefix(job.id)
+    subsets = keys.subsets_prefix(job.id)
     for key in sorted(done):
         if (subset := keys.asked_id(key, subsets)) and keys.subset_error(job.id, subset) not in done:
             step = Step(job.id, Kind.SELECT, subset)
             if step.output not in done:
                 yield step
-        if (training := keys.asked_id(key, trainings)) and keys.training_error(job.id, training) not in done:
-            for kind in (Kind.FEATURES, Kind.TRAIN):
-                missing = [step for step in training_steps(job, kind, training) if step.output not in done]
+    for name, training in sorted(trainings.items()):
+        if keys.training_error(job.id, name) not in done:
+            for kind in TRAINING_KINDS:
+                missing = [step for step in training_steps(job, kind, name, training) if step.output not in done]
                 yield from missing
                 if missing:
                     break
@@ -140,7 +154,7 @@ def _stages(request: Request, chunks: int | None, indexed: bool) -> Iterator[Kin
         yield from (Kind.COMPRESS, Kind.INDEX)
     yield Kind.SELECT
     if request.training:
-        yield from (Kind.FEATURES, Kind.TRAIN)
+        yield from TRAINING_KINDS
     yield Kind.REPORT
 
 
@@ -150,17 +164,29 @@ def _steps(job: Job, kind: Kind, chunks: int | None) -> Iterator[Step]:
             yield from (Step(job.id, kind, str(number)) for number in range(chunks or 0))
         case Kind.SELECT:
             yield Step(job.id, kind, job.request.subset_id)
-        case Kind.FEATURES | Kind.TRAIN:
-            yield from training_steps(job, kind, job.request.training_id)
+        case _ if kind in TRAINING_KINDS and job.request.training:
+            yield from training_steps(job, kind, job.request.training_id, job.request.training)
         case _:
             yield Step(job.id, kind)
 
 
-def training_steps(job: Job, kind: Kind, training_id: str) -> Iterator[Step]:
-    """The steps of `kind`, FEATURES or TRAIN, that a training on the subsets of all distances takes."""
-    if kind is Kind.FEATURES:
-        yield Step(job.id, kind, f"{training_id}/{EVALUATION}")
-    yield from (Step(job.id, kind, f"{training_id}/{distances.text(d)}") for d in job.request.distances)
+def training_steps(job: Job, kind: Kind, name: str, training: Training) -> Iterator[Step]:
+    """The steps of `kind`, one of TRAINING_KINDS, that the training called `name` takes."""
+    arms = [distances.text(d) for d in job.request.distances]
+    if kind is Kind.FEATURES and training.method == PROBE:
+        for part in (*map(evaluation_part, (distances.ORIGINAL, *training.test_distances)), *arms):
+            yield Step(job.id, kind, f"{name}/{part}")
+    elif kind is Kind.TUNE and training.method != PROBE:
+        yield from (Step(job.id, kind, f"{name}/{arm}/{seed}") for seed in range(training.seeds) for arm in arms)
+    elif kind is Kind.TRAIN:
+        yield from (Step(job.id, kind, f"{name}/{arm}") for arm in arms)
+    elif kind is Kind.COMPARE:
+        yield Step(job.id, kind, name)
+
+
+def evaluation_part(distance: float) -> str:
+    """Names the evaluation images as they look at `distance`; at 0 they are as they are."""
+    return EVALUATION if distance == distances.ORIGINAL else f"{EVALUATION}@{distances.text(distance)}"
 
 
 def is_asked(job: Job, step: Step) -> bool:

@@ -2,35 +2,101 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import hashlib
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import cache
 from importlib.metadata import entry_points
+from pathlib import Path
 from typing import Any, Protocol
+
+import numpy as np
+import pyarrow as pa
+from numpy.typing import NDArray
 
 from keepmore.errors import TrainerMissing
 from keepmore.progress import Report
 from keepmore.request import Training
+from keepmore.runs import Run
+from keepmore.scratch import Scratch
+from keepmore.shelf import Shelf
+
+WEIGHTS, EVENTS = "weights", "events"  # the kinds of files that `Room.keep` keeps
+
+
+def unchanged(data: bytes) -> bytes:
+    return data
 
 
 @dataclass(frozen=True, slots=True)
-class Sample:
-    """One image as a trainer gets it."""
+class Images:
+    """Labelled images, in the order of their paths: the good ones of a manifest, or those to test on.
 
-    path: str
-    label: str
-    data: bytes
+    `table` has the columns path, label, sha256, object_uri and bytes. `read` gives the bytes of a row, checked against
+    its checksum; it wants one thread, and rows are read fastest in their order. `changed` makes of these what is looked
+    at, in any thread: the same bytes or, to test on how they look at another distance, an encoding, which `at` names.
+    `group` is where on a shelf their features lie, and `made` what the trainer said when it had put them there.
+    """
+
+    table: pa.Table
+    read: Callable[[int], bytes]
+    group: str
+    at: str = ""
+    changed: Callable[[bytes], bytes] = unchanged
+    made: dict[str, Any] | None = None
+
+    def __len__(self) -> int:
+        return int(self.table.num_rows)
+
+    @property
+    def labels(self) -> list[str]:
+        found: list[str] = self.table["label"].to_pylist()
+        return found
+
+    def names(self) -> NDArray[np.bytes_]:
+        """What each image is known by wherever something is kept that was made from it, shape (images,), 32 bytes."""
+        sums = self.table["sha256"].to_pylist()
+        if not self.at:
+            return np.array([bytes.fromhex(sha256) for sha256 in sums], "S32")
+        return np.array([hashlib.sha256(f"{sha256}@{self.at}".encode()).digest() for sha256 in sums], "S32")
+
+
+@dataclass(frozen=True, slots=True)
+class Room:
+    """What a trainer may use beside its images.
+
+    `scratch`: local disk. `report` takes the progress of every batch; it may raise, and what a trainer keeps of a run
+    under way is then written down first. `file` fetches what `Training.weights` names. `shelf` gives the features that
+    are there of a backbone and a group of images. `keep` keeps a file of a run, named by its kind, and gives what the
+    results say of it. `checkpoint` keeps where a run is, `resumed` gives what an earlier one kept.
+    """
+
+    scratch: Scratch
+    report: Report
+    file: Callable[[str], Path]
+    shelf: Callable[[str, str], Shelf]
+    keep: Callable[[str, int, Path], dict[str, Any]]
+    checkpoint: Callable[[Path], None]
+    resumed: Callable[[Path], bool]
 
 
 class Trainer(Protocol):
-    """What the trainer service gives the steps. Features and results are bytes and plain data: no torch outside."""
+    """What the trainer service gives the steps."""
 
-    def features(self, samples: Iterator[Sample], training: Training, report: Report) -> bytes:
-        """Features and labels of `samples`, as the bytes of an .npz file."""
+    def features(self, images: Images, training: Training, room: Room) -> dict[str, Any]:
+        """Put the features of `images` on their shelf; gives the shelf's prefix and what made them."""
         ...
 
-    def train(self, train: bytes, test: bytes, classes: list[str], training: Training) -> dict[str, Any]:
-        """Train on one set of features and test on another; gives the accuracy, per seed and together."""
+    def train(
+        self,
+        images: Images,
+        tests: Sequence[Images],
+        classes: list[str],
+        training: Training,
+        seeds: Sequence[int],
+        room: Room,
+    ) -> Iterator[Run]:
+        """Train with each of `seeds`, and name the images of each of `tests` with the result."""
         ...
 
 

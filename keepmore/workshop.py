@@ -4,25 +4,26 @@ from __future__ import annotations
 
 import json
 import traceback
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
-from keepmore import check, index, installed, keys, listing, manifest, subset, survey, webhooks
+from keepmore import check, index, installed, keys, listing, subset, survey, webhooks
 from keepmore.access import Access
 from keepmore.compress import Compressor
-from keepmore.datasets import SourceReader
-from keepmore.errors import Cancelled, DatasetChanged, InternalError, JobNotReady, KeepmoreError
+from keepmore.distance import text
+from keepmore.errors import Cancelled, InternalError, JobNotReady, KeepmoreError
 from keepmore.index import Summary
 from keepmore.isolation import IsolatedDecoder
 from keepmore.jobs import Job, JobBook
+from keepmore.lessons import Lesson
 from keepmore.progress import METADATA, Progress, Report
-from keepmore.questions import is_wanted, subset_request, training_request
-from keepmore.request import Limits
+from keepmore.questions import is_wanted, subset_request
+from keepmore.scratch import Scratch
 from keepmore.site import Site
-from keepmore.steps import EVALUATION, Kind, Step
+from keepmore.steps import Kind, Step
 from keepmore.store import Store
-from keepmore.trainers import Sample, Trainer, load_trainer
+from keepmore.trainers import Trainer, load_trainer
 from keepmore.webhooks import Notifier
 
 
@@ -36,11 +37,15 @@ class Workshop:
     isolate: bool = False
     trainer: Callable[[str], Trainer] = load_trainer
     notify: Notifier = field(default_factory=lambda: Notifier(None, private_addresses=False))
+    scratch: Scratch = field(default_factory=Scratch)
 
     @staticmethod
     def at(site: Site, decoder: IsolatedDecoder, report: Report, isolate: bool = False) -> Workshop:
         notify = Notifier(site.webhook_secret, site.access.private_addresses)
-        return Workshop(decoder, report, site.access, isolate, notify=notify)
+        return Workshop(decoder, report, site.access, isolate, notify=notify, scratch=site.scratch)
+
+    def lesson(self, job: Job, name: str, store: Store) -> Lesson:
+        return Lesson.of(job, name, store, self.access, self.scratch, self.report)
 
 
 def run_step(step: Step, store: Store, workshop: Workshop) -> None:
@@ -146,43 +151,24 @@ def _select(job: Job, step: Step, store: Store, workshop: Workshop) -> bytes:
 
 def _features(job: Job, step: Step, store: Store, workshop: Workshop) -> bytes:
     name, part = step.part.split("/")
-    subset, training = training_request(job, name, store)
-    if part == EVALUATION:
-        rows, access = _evaluation_rows(store, job.id), workshop.access
-    else:
-        rows, access = manifest.rows(store.get(keys.manifest(job.id, subset, float(part)))), workshop.access
-    samples = _samples(rows, job.request.limits, access.trusting(store.uri(keys.objects())))
-    return workshop.trainer(training.method).features(samples, training, workshop.report)
+    lesson = workshop.lesson(job, name, store)
+    return _json(lesson.features(part, workshop.trainer(lesson.training.method)))
 
 
-def _evaluation_rows(store: Store, job_id: str) -> Iterator[dict[str, Any]]:
-    names = {"path": "path", "label": "label", "source_uri": "object_uri", "source_bytes": "bytes"}
-    names["source_sha256"] = "sha256"
-    for batch in index.rows(store, keys.evaluation(job_id), [*names, "error_code"]):
-        for row in batch.to_pylist():
-            if row["error_code"] is None:
-                yield {new: row[old] for old, new in names.items()}
-
-
-def _samples(rows: Iterator[dict[str, Any]], limits: Limits, access: Access) -> Iterator[Sample]:
-    """The labelled images of manifest rows, each checked against its checksum."""
-    with SourceReader(limits.max_bytes, access) as reader:
-        for row in rows:
-            if row["label"] is None:
-                continue
-            data = reader.read(row["object_uri"], row["bytes"])
-            wrong = manifest.check_bytes(row, data)
-            if wrong:
-                raise DatasetChanged(f"{row['object_uri']} {wrong}; put it back as it was and resume the job")
-            yield Sample(row["path"], row["label"], data)
+def _tune(job: Job, step: Step, store: Store, workshop: Workshop) -> bytes:
+    name, arm, seed = step.part.split("/")
+    lesson = workshop.lesson(job, name, store)
+    return lesson.tune(arm, int(seed), workshop.trainer(lesson.training.method)).as_bytes()
 
 
 def _train(job: Job, step: Step, store: Store, workshop: Workshop) -> bytes:
-    name, part = step.part.split("/")
-    _, training = training_request(job, name, store)
-    classes = json.loads(store.get(keys.index_summary(job.id)))["classes"]
-    sets = [store.get(keys.features(job.id, name, wanted)) for wanted in (part, EVALUATION)]
-    return _json(workshop.trainer(training.method).train(sets[0], sets[1], list(classes), training))
+    name, arm = step.part.split("/")
+    lesson = workshop.lesson(job, name, store)
+    return _json(lesson.results(arm, workshop.trainer(lesson.training.method)))
+
+
+def _compare(job: Job, step: Step, store: Store, workshop: Workshop) -> bytes:
+    return _json(workshop.lesson(job, step.part, store).comparison([text(d) for d in job.request.distances]))
 
 
 def _report(job: Job, step: Step, store: Store, workshop: Workshop) -> bytes:
@@ -206,6 +192,8 @@ _RUN: dict[Kind, Callable[[Job, Step, Store, Workshop], bytes]] = {
     Kind.INDEX: _index,
     Kind.SELECT: _select,
     Kind.FEATURES: _features,
+    Kind.TUNE: _tune,
     Kind.TRAIN: _train,
+    Kind.COMPARE: _compare,
     Kind.REPORT: _report,
 }

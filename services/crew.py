@@ -32,6 +32,9 @@ log = logging.getLogger(__name__)
 PULSE_S = 2.0
 TELL_EVERY_S = 0.5
 STOPPING = "this worker was asked to stop"
+RESUMED = (Kind.COMPRESS, Kind.TUNE)  # what is written of them is found again
+# A fine-tuning may take longer than any worker may be at one step.
+LONGEST_TURN_S = 3600.0
 
 
 class Relay:
@@ -166,6 +169,7 @@ class _Pulse:
         self._foreman: Foreman | None = None
         self._untold = Progress()
         self._told_at = 0.0
+        self._begun = time.monotonic()
         self._beating = threading.Thread(target=self._beat, name="pulse", daemon=True)
         self._watching = threading.Thread(target=self._watch, name="watch", daemon=True)
 
@@ -186,8 +190,10 @@ class _Pulse:
         def tell(progress: Progress) -> None:
             if not self._wanted:
                 raise Cancelled(f"nobody waits for step {self._step} of job {self._step.job} any more")
-            if self._step.kind is Kind.COMPRESS and self._stopping():  # others would begin from nothing again
+            if self._step.kind in RESUMED and self._stopping():  # others would begin from nothing again
                 raise Stopping(STOPPING)
+            if self._step.kind is Kind.TUNE and time.monotonic() - self._begun > LONGEST_TURN_S:
+                raise Stopping("its turn is over, others wait; it goes on from its checkpoint")
             self._untold += progress
             if time.monotonic() - self._told_at > TELL_EVERY_S:
                 self._tell(foreman)

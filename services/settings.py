@@ -12,6 +12,7 @@ from pydantic_settings import BaseSettings, SettingsConfigDict
 from keepmore import webhooks
 from keepmore.access import Access
 from keepmore.errors import InvalidRequest
+from keepmore.scratch import Scratch
 from keepmore.site import Site
 
 # Where callers of a service may read from when nobody says so: never from the machine that it runs on.
@@ -71,4 +72,4 @@ class Settings(BaseSettings):
         if self.distributed:
             environment.setdefault("KEEPMORE_ALLOWED_SOURCES", REMOTE_SOURCES)
         secret = self.webhook_secret.get_secret_value() if self.webhook_secret else None
-        return Site(self.store, Access.from_environment(environment), secret)
+        return Site(self.store, Access.from_environment(environment), secret, Scratch.from_environment(environment))

@@ -13,8 +13,9 @@ LEARNING_RATE = 1e-3
 WEIGHT_DECAY = 1e-2
 
 
-def fit_probe(vectors: Tensor, classes: Tensor, class_count: int, steps: int, seed: int) -> nn.Linear:
-    """A head trained for `steps` steps (AdamW, cosine to zero) on `vectors` (n, width) and `classes` (n,)."""
+def fit_probe(vectors: Tensor, classes: Tensor, class_count: int, steps: int, seed: int) -> tuple[nn.Linear, Tensor]:
+    """A head trained for `steps` steps (AdamW, cosine to zero) on `vectors` (n, width) and `classes` (n,), and the loss
+    of every step, (steps,)."""
     with _one_thread():
         return _fit(vectors, classes, class_count, steps, seed)
 
@@ -30,7 +31,7 @@ def _one_thread() -> Iterator[None]:
         torch.set_num_threads(before)
 
 
-def _fit(vectors: Tensor, classes: Tensor, class_count: int, steps: int, seed: int) -> nn.Linear:
+def _fit(vectors: Tensor, classes: Tensor, class_count: int, steps: int, seed: int) -> tuple[nn.Linear, Tensor]:
     generator = torch.Generator().manual_seed(seed)
     head = nn.Linear(vectors.shape[1], class_count)
     nn.init.zeros_(head.bias)
@@ -38,14 +39,16 @@ def _fit(vectors: Tensor, classes: Tensor, class_count: int, steps: int, seed: i
     optimizer = torch.optim.AdamW(head.parameters(), lr=LEARNING_RATE, weight_decay=WEIGHT_DECAY)
     schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, T_max=steps)
     order = _Order(len(vectors), generator)
-    for _ in range(steps):
+    losses = torch.empty(steps)
+    for step in range(steps):
         chosen = order.next()
         loss = nn.functional.cross_entropy(head(vectors[chosen]), classes[chosen])
         optimizer.zero_grad(set_to_none=True)
         loss.backward()  # type: ignore[no-untyped-call]
         optimizer.step()
         schedule.step()
-    return head
+        losses[step] = loss.detach()
+    return head, losses
 
 
 class _Order:

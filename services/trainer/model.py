@@ -1,77 +1,108 @@
-"""Backbones: a torchvision classifier without its head, frozen, with the preparation that its weights expect."""
+"""Classifiers of torchvision and timm: their trunk with weights, the layer that is their head, and what they expect."""
 
 from __future__ import annotations
 
 import hashlib
+import json
+import re
 import urllib.error
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import torch
+import torchvision
 from torch import Tensor, nn
 from torchvision import models
 from torchvision.transforms._presets import ImageClassification
 
-from keepmore.errors import UnknownModel, WeightsUnavailable
+from keepmore.errors import TrainerMissing, UnknownModel, WeightsUnavailable
+from services.trainer.prepare import Preparation
+from services.trainer.weights import load_trunk, read_state, sha256
 
 # Of torchvision's own weights these exist for every classifier, and their features serve a linear head better than
 # those of the later training recipe (IMAGENET1K_V2).
 DEFAULT_WEIGHTS = "IMAGENET1K_V1"
-NO_WEIGHTS = "none"
-CROP_SIZE = 224
+DEFAULT, NO_WEIGHTS = "default", "none"
+TIMM = "timm:"
+SUCH_AS = "such as mobilenet_v2, resnet18, vit_b_16, or timm:vit_small_patch16_224"
+
+Fetch = Callable[[str], Path]
 
 
 @dataclass(frozen=True, slots=True)
-class Backbone:
-    """`module` gives features (n, width) from images (n, 3, height, width) that `prepare` made from PIL images."""
+class Classifier:
+    """`module` gives class scores from images that `preparation` made; `head` is the path of its last linear layer.
+
+    `about` says what it is: model, weights, their checksum, versions.
+    """
 
     module: nn.Module
-    prepare: Callable[[Any], Tensor]
+    head: str
+    preparation: Preparation
     about: dict[str, Any]
 
+    def at(self, image_size: int | None) -> Classifier:
+        """The same for images of another size; None: as it is."""
+        return replace(self, preparation=self.preparation.at(image_size))
 
-def load_backbone(name: str, weights: str) -> Backbone:
-    """A frozen backbone by torchvision's name. `weights`: "default", "none", a name as torchvision's, or a file.
+    def set_head(self, layer: nn.Module) -> None:
+        parent, _, child = self.head.rpartition(".")
+        setattr(self.module.get_submodule(parent), child, layer)
 
-    Raises UnknownModel, and WeightsUnavailable saying where to put the file.
+    @property
+    def width(self) -> int:
+        """Features that the head takes."""
+        return int(self.module.get_submodule(self.head).in_features)  # type: ignore[arg-type]
+
+    @property
+    def is_transformer(self) -> bool:
+        return any("attention" in type(module).__name__.lower() for module in self.module.modules())
+
+
+def load(name: str, weights: str, fetch: Fetch = Path) -> Classifier:
+    """A classifier with its weights, the head as the file has it or new. `name`: as torchvision has it, or timm: and a
+    name of timm's. `weights`: "default", "none", a name of torchvision's, or what `fetch` makes a file of.
+
+    Raises UnknownModel, TrainerMissing without timm, and WeightsUnavailable saying where to put the file.
     """
+    torch.manual_seed(0)  # what no weights are given for is the same every time
+    if name.startswith(TIMM):
+        return _from_timm(name, weights, fetch)
+    return _from_torchvision(name, weights, fetch)
+
+
+def is_file(weights: str) -> bool:
+    return bool(Path(weights).suffix) or "/" in weights
+
+
+def _from_torchvision(name: str, weights: str, fetch: Fetch) -> Classifier:
     if name not in models.list_models(module=models):
-        raise UnknownModel(
-            f"training.model: torchvision has no classifier {name!r}; such as mobilenet_v2, resnet18, vit_b_16"
-        )
-    if weights == NO_WEIGHTS:
-        torch.manual_seed(0)
-        return _finished(name, models.get_model(name, weights=None), weights, None, _preparation(None))
-    if Path(weights).suffix or "/" in weights:
-        state = read_state(Path(weights))
-        model = models.get_model(name, weights=None, num_classes=_classes_in(state))
-        _load(model, state, weights)
-        return _finished(name, model, weights, Path(weights), _preparation(None))
-    member = _member(name, weights)
-    file = _downloaded(member)
-    model = models.get_model(name, weights=None)
-    _load(model, read_state(file), str(file))
-    return _finished(name, model, member.name, file, _preparation(member))
+        raise UnknownModel(f"training.model: torchvision has no classifier {name!r}; use {SUCH_AS}")
+    module = models.get_model(name, weights=None)
+    head = _last_linear(name, module)
+    preparation, file, said = Preparation(), None, weights
+    if is_file(weights):
+        file = fetch(weights)
+    elif weights != NO_WEIGHTS:
+        member = _member(name, weights)
+        file, said, preparation = _downloaded(member), member.name, _preparation(member.transforms())
+    if file:
+        load_trunk(module, head, read_state(file), weights if is_file(weights) else str(file))
+    return Classifier(module, head, preparation, _about(name, said, file, {"torchvision": torchvision.__version__}))
 
 
-def read_state(file: Path) -> dict[str, Tensor]:
-    """A state dict from a file, tensors only: nothing in the file is ever run. Raises WeightsUnavailable."""
-    try:
-        state = torch.load(file, map_location="cpu", weights_only=True)
-    except FileNotFoundError:
-        raise WeightsUnavailable(f"training.weights: there is no file {file}; check the path") from None
-    except Exception as error:
-        raise WeightsUnavailable(f"training.weights: {file} is not a PyTorch state dict ({error})") from error
-    if not isinstance(state, dict) or not all(isinstance(value, Tensor) for value in state.values()):
-        raise WeightsUnavailable(f"training.weights: {file} holds no state dict: names and tensors")
-    return state
+def _last_linear(name: str, module: nn.Module) -> str:
+    linear: list[str] = [path for path, found in module.named_modules() if isinstance(found, nn.Linear)]
+    if not linear:
+        raise UnknownModel(f"training.model: {name} has no linear head to take off; use {SUCH_AS}")
+    return linear[-1]
 
 
 def _member(name: str, weights: str) -> Any:
     known = models.get_model_weights(name)
-    wanted = DEFAULT_WEIGHTS if weights == "default" else weights
+    wanted = DEFAULT_WEIGHTS if weights == DEFAULT else weights
     if wanted not in known.__members__:
         names = ", ".join(member.name for member in known)
         raise WeightsUnavailable(f"training.weights: {name} has no weights {wanted!r}; use {names}, none, or a file")
@@ -93,53 +124,94 @@ def _downloaded(member: Any) -> Path:
     return file
 
 
-def _classes_in(state: dict[str, Tensor]) -> int:
-    """The width of the last matrix in a state dict, which is its classifier's head."""
-    matrices = [value for name, value in state.items() if name.endswith("weight") and value.ndim == 2]
-    return matrices[-1].shape[0] if matrices else 1000
+def _preparation(preset: ImageClassification) -> Preparation:
+    return Preparation(
+        preset.resize_size[0], preset.crop_size[0], preset.interpolation.value, tuple(preset.mean), tuple(preset.std)
+    )
 
 
-def _load(model: nn.Module, state: dict[str, Tensor], where: str) -> None:
+def _from_timm(name: str, weights: str, fetch: Fetch) -> Classifier:
     try:
-        model.load_state_dict(state)
-    except RuntimeError as error:
-        first = str(error).splitlines()[1].strip() if "\n" in str(error) else str(error)
-        raise WeightsUnavailable(f"training.weights: {where} belongs to another architecture ({first})") from error
+        import timm
+        from timm.data.config import resolve_model_data_config
+    except ImportError as error:
+        raise TrainerMissing(f"training.model: {name} needs timm ({error}); pip install 'keepmore[timm]'") from error
+    wanted = name.removeprefix(TIMM)
+    if not timm.is_model(wanted.split(".")[0]):
+        raise UnknownModel(f"training.model: timm has no model {wanted!r}; timm.list_models() names them")
+    try:
+        module = timm.create_model(wanted, pretrained=weights == DEFAULT)
+    except RuntimeError as error:  # no such pretrained tag
+        raise UnknownModel(f"training.model: {name}: {error}; timm.list_pretrained() names what there is") from error
+    except Exception as error:
+        # The hub's client raises kinds of its own by the dozen; what they say is passed on.
+        if weights != DEFAULT:
+            raise
+        raise WeightsUnavailable(
+            f"training.weights: timm's weights of {wanted} cannot be downloaded ({error}); put them into the Hugging "
+            "Face cache ($HF_HOME), then resume the job; or name a file with --weights"
+        ) from error
+    config: dict[str, Any] = dict(module.pretrained_cfg)  # type: ignore[arg-type]
+    head = config.get("classifier")
+    if not isinstance(head, str) or not isinstance(module.get_submodule(head), nn.Linear):
+        raise UnknownModel(f"training.model: {name} has no single linear head to take off; use {SUCH_AS}")
+    file = fetch(weights) if is_file(weights) else None
+    if file:
+        load_trunk(module, head, read_state(file), weights)
+    elif weights not in (DEFAULT, NO_WEIGHTS):
+        raise WeightsUnavailable(f"training.weights: timm has no weights {weights!r}; use default, none, or a file")
+    about = _about(name, weights, file, {"timm": timm.__version__})
+    return Classifier(module, head, _timm_preparation(resolve_model_data_config(module)), about)
 
 
-def _preparation(member: Any) -> Callable[[Any], Tensor]:
-    found: Callable[[Any], Tensor] = member.transforms() if member else ImageClassification(crop_size=CROP_SIZE)
-    return found
+def _timm_preparation(config: dict[str, Any]) -> Preparation:
+    crop = config["input_size"][-1]
+    return Preparation(
+        int(crop / config["crop_pct"]), crop, config["interpolation"], tuple(config["mean"]), tuple(config["std"])
+    )
 
 
-def _finished(
-    name: str, model: nn.Module, weights: str, file: Path | None, prepare: Callable[[Any], Tensor]
-) -> Backbone:
-    head = [path for path, module in model.named_modules() if isinstance(module, nn.Linear)]
-    if not head:
-        raise UnknownModel(f"training.model: {name} has no linear head to take off; use such as mobilenet_v2, resnet18")
-    parent, _, child = head[-1].rpartition(".")
-    setattr(model.get_submodule(parent), child, nn.Identity())
-    place = device()
-    model.eval().requires_grad_(False).to(place, memory_format=torch.channels_last)  # type: ignore[call-overload]
-    about = {
+def _about(name: str, weights: str, file: Path | None, versions: dict[str, str]) -> dict[str, Any]:
+    return {
         "model": name,
         "weights": weights,
-        "weights_sha256": hashlib.sha256(file.read_bytes()).hexdigest() if file else None,
-        "device": place.type,
-        "precision": "bfloat16" if bf16_helps(place) else "float32",
+        "weights_sha256": sha256(file) if file else None,
+        "versions": {"torch": torch.__version__, **versions},
     }
-    return Backbone(model, prepare, about)
 
 
-def device() -> torch.device:
-    """Where features are computed: on a GPU where there is one that PyTorch can use."""
-    return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+@dataclass(frozen=True, slots=True)
+class Backbone:
+    """`module` gives features (n, width) from images that `preparation` made. Whoever has the same `id` gives the same
+    features."""
+
+    module: nn.Module
+    preparation: Preparation
+    about: dict[str, Any]
+
+    @property
+    def id(self) -> str:
+        said = json.dumps([self.about, self.preparation.as_json()], sort_keys=True)
+        return f"{re.sub('[^A-Za-z0-9_.]', '-', self.about['model'])}-{hashlib.sha256(said.encode()).hexdigest()[:16]}"
 
 
-def bf16_helps(place: torch.device) -> bool:
-    """Whether `place` computes in bfloat16: elsewhere it is emulated, and slower than float32."""
-    if place.type == "cuda":
-        return bool(torch.cuda.is_bf16_supported(including_emulation=False))
-    capabilities = torch.cpu.get_capabilities()
-    return bool(capabilities.get("avx512_bf16") or capabilities.get("amx_bf16") or capabilities.get("bf16"))
+def backbone(classifier: Classifier, place: torch.device, precision: str) -> Backbone:
+    """The classifier without its head, frozen, on `place`."""
+    classifier.set_head(nn.Identity())
+    module = classifier.module.eval().requires_grad_(False)
+    module.to(place, memory_format=torch.channels_last)  # type: ignore[call-overload]
+    return Backbone(module, classifier.preparation, {**classifier.about, "device": place.type, "precision": precision})
+
+
+def new_head(width: int, classes: int, seed: int) -> nn.Linear:
+    """A linear layer of small random weights."""
+    head = nn.Linear(width, classes)
+    generator = torch.Generator().manual_seed(seed)
+    nn.init.zeros_(head.bias)
+    nn.init.normal_(head.weight, std=0.01, generator=generator)
+    return head
+
+
+def named(scores: Tensor, most: int) -> Tensor:
+    """The numbers of the most likely classes, best first, (n, min(most, classes))."""
+    return scores.topk(min(most, scores.shape[1]), dim=1).indices.to(torch.int32).cpu()

@@ -1,0 +1,31 @@
+"""Where and how precisely a model computes."""
+
+from __future__ import annotations
+
+import torch
+
+
+def device() -> torch.device:
+    """The fastest that PyTorch can use here: a CUDA GPU, Apple's, or the processor."""
+    if torch.cuda.is_available():
+        return torch.device("cuda", torch.cuda.current_device())
+    return torch.device("mps" if torch.backends.mps.is_available() else "cpu")
+
+
+def bf16_helps(place: torch.device) -> bool:
+    """Whether `place` computes in bfloat16: elsewhere it is emulated, and slower than float32."""
+    if place.type == "cuda":
+        return bool(torch.cuda.is_bf16_supported(including_emulation=False))
+    if place.type == "mps":
+        return False
+    capabilities = torch.cpu.get_capabilities()
+    return bool(capabilities.get("avx512_bf16") or capabilities.get("amx_bf16") or capabilities.get("bf16"))
+
+
+def precision(place: torch.device) -> str:
+    return "bfloat16" if bf16_helps(place) else "float32"
+
+
+def autocast(place: torch.device) -> torch.autocast:
+    """Mixed precision where it helps."""
+    return torch.autocast(place.type, torch.bfloat16, enabled=bf16_helps(place))

@@ -1,0 +1,75 @@
+"""One of the processes of a fine-tuning: `torchrun --nproc-per-node N -m services.trainer.ranks FOLDER`.
+
+FOLDER holds a plan. The first process says on stdout what was done, one JSON object a line.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+from keepmore.errors import InternalError, KeepmoreError, NotTrainable, from_dict
+from services.trainer.finetune import Interrupted, fit
+from services.trainer.plan import DONE, STOP, Plan, Tell
+from services.trainer.team import assembled
+
+
+def run(plan: Plan, processes: int, tell: Tell) -> None:
+    """`fit` in so many processes. Raises what it raises."""
+    plan.write()
+    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", str(processes)]
+    environment = {**os.environ, "GLOO_SOCKET_IFNAME": os.environ.get("GLOO_SOCKET_IFNAME", "lo")}
+    with subprocess.Popen(
+        [*command, "-m", __name__, plan.folder],
+        stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=environment,
+    ) as team:  # fmt: skip
+        try:
+            error = _follow(team, plan, tell)
+        finally:
+            team.terminate()
+        complaints = team.stderr.read() if team.stderr else ""
+    if error:
+        raise error
+    if plan.file(STOP).exists():
+        raise Interrupted
+    if not plan.file(DONE).exists():
+        raise InternalError(f"torchrun ended with {team.returncode}: {complaints[-2000:]}")
+
+
+def _follow(team: subprocess.Popen[str], plan: Plan, tell: Tell) -> KeepmoreError | None:
+    error = None
+    for line in team.stdout or ():
+        if not line.startswith("{"):
+            continue
+        said: dict[str, Any] = json.loads(line)
+        if "error" in said:
+            error = from_dict(said["error"])
+        elif tell(said["images"]):
+            plan.file(STOP).touch()
+    return error
+
+
+def main(folder: str) -> None:
+    plan = Plan.read(Path(folder))
+
+    def tell(images: int) -> bool:
+        print(json.dumps({"images": images}), flush=True)
+        return plan.file(STOP).exists()
+
+    with assembled() as team:
+        try:
+            fit(plan, team, tell)
+        except NotTrainable as error:
+            if team.leads:
+                print(json.dumps({"error": error.as_dict()}), flush=True)
+            sys.exit(1)
+        except Interrupted:
+            pass
+
+
+if __name__ == "__main__":
+    main(sys.argv[1])

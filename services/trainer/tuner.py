@@ -1,0 +1,123 @@
+"""Fine-tuning, as the steps call it: images are decoded once, the head starts from a probe, all that is here trains."""
+
+from __future__ import annotations
+
+import json
+import tempfile
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+import numpy as np
+import torch
+
+from keepmore.errors import KeepmoreError
+from keepmore.progress import Progress
+from keepmore.request import PROBE, Training, Tuning
+from keepmore.results import numbers
+from keepmore.runs import Run
+from keepmore.trainers import EVENTS, WEIGHTS, Images, Room
+from services.trainer import artefacts, decoded, model, plan, ranks, team
+from services.trainer.finetune import Interrupted, fit
+from services.trainer.fit import fit_probe
+from services.trainer.plan import Plan
+from services.trainer.probe import ProbeTrainer, shelved
+
+PROBE_STEPS = 300
+CHECKPOINT_EVERY_S = 300.0
+
+
+class FineTuner:
+    """Implements `keepmore.trainers.Trainer`. `processes`: how many train together (0: one a GPU)."""
+
+    def __init__(self, processes: int = 0, checkpoint_every_s: float = CHECKPOINT_EVERY_S) -> None:
+        self._processes = processes or max(1, torch.cuda.device_count())
+        self._checkpoint_every_s = checkpoint_every_s
+        self._probe = ProbeTrainer()
+
+    def features(self, images: Images, training: Training, room: Room) -> dict[str, Any]:
+        return self._probe.features(images, training, room)
+
+    def train(
+        self,
+        images: Images,
+        tests: Sequence[Images],
+        classes: list[str],
+        training: Training,
+        seeds: Sequence[int],
+        room: Room,
+    ) -> Iterator[Run]:
+        weights = str(room.file(training.weights)) if model.is_file(training.weights) else training.weights
+        preparation = model.load(training.model, weights).at(_tuning(training).image_size).preparation
+        folder, pixels = decoded.decode_all(images, preparation, room.scratch, room.report)
+        tested = {test.at: decoded.decode_all(test, preparation, room.scratch, room.report)[0] for test in tests}
+        notes = []
+        if pixels.undecoded:
+            notes.append(
+                f"{pixels.undecoded:,} of {len(images):,} images are decoded again every time: the scratch disk holds "
+                "no more; give it more room with KEEPMORE_SCRATCH and KEEPMORE_SCRATCH_BYTES"
+            )
+        targets = numbers(images.labels, classes).tolist()
+        for seed in seeds:
+            with tempfile.TemporaryDirectory(dir=room.scratch.root, prefix="run-") as work:
+                made = Plan(
+                    work, training, seed, classes, targets, str(folder), {at: str(f) for at, f in tested.items()},
+                    weights, self._checkpoint_every_s,
+                )  # fmt: skip
+                if not room.resumed(made.file(plan.CHECKPOINT)):
+                    self._start_head(made, images, room)
+                self._run(made, room)
+                yield _run_of(made, room, notes)
+
+    def _start_head(self, made: Plan, images: Images, room: Room) -> None:
+        """Leave a head that fits the untouched features: from a random one, few steps would go into finding it (Kumar
+        et al. 2022)."""
+        if made.tuning.head != PROBE or made.weights == model.NO_WEIGHTS:
+            return
+        vectors = shelved(images, self._probe.features(images, made.training, room), room)
+        head, _ = fit_probe(vectors, torch.tensor(made.targets), len(made.classes), PROBE_STEPS, made.seed)
+        torch.save(head.state_dict(), made.file(plan.HEAD))
+
+    def _run(self, made: Plan, room: Room) -> None:
+        trouble: list[KeepmoreError] = []
+        saved = made.file(plan.CHECKPOINT)
+        uploaded = saved.stat().st_mtime_ns if saved.exists() else 0
+
+        def keep() -> None:
+            nonlocal uploaded
+            if saved.exists() and saved.stat().st_mtime_ns != uploaded:
+                uploaded = saved.stat().st_mtime_ns
+                room.checkpoint(saved)
+
+        def tell(images: int) -> bool:
+            keep()
+            try:
+                room.report(Progress(images=images))
+            except KeepmoreError as error:
+                trouble.append(error)
+            return bool(trouble)
+
+        try:
+            if self._processes > 1:
+                ranks.run(made, self._processes, tell)
+            else:
+                with team.assembled() as alone:
+                    fit(made, alone, tell)
+        except Interrupted:
+            keep()
+            raise trouble[0] from None
+
+
+def _tuning(training: Training) -> Tuning:
+    return training.tuning or Tuning()
+
+
+def _run_of(made: Plan, room: Room, notes: list[str]) -> Run:
+    said = json.loads(made.file(plan.DONE).read_text())
+    with np.load(made.file(plan.NAMED)) as arrays:
+        named = {name.removeprefix("@"): arrays[name] for name in arrays}
+    losses, rates = said["losses"], said["rates"]
+    kept = {WEIGHTS: room.keep(WEIGHTS, made.seed, made.file(plan.WEIGHTS))}
+    kept[EVENTS] = artefacts.keep_events(losses, rates, made.seed, room)
+    about = {**said["about"], "weights": made.training.weights, "steps": made.steps}
+    about |= {"batch": made.batch, "tuning": made.training.as_json()["tuning"]}
+    return Run(made.seed, named, about, artefacts.curve(losses, rates), kept, [*notes, *said["notes"]])

@@ -1,0 +1,75 @@
+"""Weights from files: state dicts of PyTorch and safetensors. Nothing in a file is ever run."""
+
+from __future__ import annotations
+
+import hashlib
+from pathlib import Path
+
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file
+from torch import Tensor, nn
+
+from keepmore.errors import WeightsUnavailable
+
+# What trainers wrap a state dict in, and what wrappers of a model put before its names.
+WRAPPED = ("state_dict", "model", "model_state_dict", "state_dict_ema")
+PREFIXES = ("module.", "_orig_mod.")
+
+
+def read_state(file: Path) -> dict[str, Tensor]:
+    """A state dict. Raises WeightsUnavailable."""
+    try:
+        state = load_file(file) if file.suffix == ".safetensors" else _unwrapped(_load(file))
+    except FileNotFoundError:
+        raise WeightsUnavailable(f"training.weights: there is no file {file}; check the path") from None
+    except (SafetensorError, OSError) as error:
+        raise WeightsUnavailable(f"training.weights: {file} is not a safetensors file ({error})") from error
+    if not isinstance(state, dict) or not all(isinstance(value, Tensor) for value in state.values()):
+        raise WeightsUnavailable(f"training.weights: {file} holds no state dict: names and tensors")
+    for prefix in PREFIXES:
+        if all(name.startswith(prefix) for name in state):
+            state = {name.removeprefix(prefix): value for name, value in state.items()}
+    return state
+
+
+def _load(file: Path) -> object:
+    try:
+        return torch.load(file, map_location="cpu", weights_only=True)
+    except FileNotFoundError:
+        raise
+    except Exception as error:
+        raise WeightsUnavailable(f"training.weights: {file} is not a PyTorch state dict ({error})") from error
+
+
+def _unwrapped(state: object) -> object:
+    for name in WRAPPED:
+        if isinstance(state, dict) and isinstance(state.get(name), dict):
+            return state[name]
+    return state
+
+
+def sha256(file: Path) -> str:
+    with file.open("rb") as source:
+        return hashlib.file_digest(source, "sha256").hexdigest()
+
+
+def load_trunk(model: nn.Module, head: str, state: dict[str, Tensor], where: str) -> None:
+    """Give `model` the weights of `state`, all but its `head`, whose classes are others. Raises WeightsUnavailable."""
+    trunk = {name: value for name, value in state.items() if not name.startswith(f"{head}.")}
+    own = {name: value for name, value in model.state_dict().items() if not name.startswith(f"{head}.")}
+    for name, value in own.items():
+        # Counters of batches: files of long ago have none, and nobody needs them.
+        if name not in trunk and not name.endswith("num_batches_tracked"):
+            raise _other(where, f"it lacks {name}")
+        if name in trunk and trunk[name].shape != value.shape:
+            raise _other(where, f"{name} has the shape {tuple(trunk[name].shape)}, not {tuple(value.shape)}")
+    if foreign := sorted(set(trunk) - set(own)):
+        raise _other(where, f"it has {foreign[0]}, which the model has not")
+    model.load_state_dict(trunk, strict=False)
+
+
+def _other(where: str, why: str) -> WeightsUnavailable:
+    return WeightsUnavailable(
+        f"training.weights: {where} belongs to another architecture ({why}); name the model that it was trained as"
+    )
