@@ -103,10 +103,10 @@ def ready_steps(
 ) -> Iterator[Step]:
     """The steps whose inputs are done and whose output is not. Pure: no store, no clock.
 
-    `done` holds the keys that exist; `chunks` is how many the listing counted, None before there is one; `trainings`
-    are those that were asked for beside the job's own, by id. Once there is an index, nobody asks for the parts that it was
-    made from. A job that failed or was cancelled gets no further, but
-    other questions to an index that it has are still answered.
+    `done` holds the keys that exist; `chunks` is how many the listing counted, None before there is one;
+    `trainings` are those that were asked for beside the job's own, by id. Once there is an index, nobody asks for
+    the parts that it was made from. A job that failed or was cancelled gets no further, but other questions to an
+    index that it has are still answered.
     """
     if job.state is State.ACCEPTED:
         yield from _ready_of_job(job, done, chunks)

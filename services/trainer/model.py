@@ -133,6 +133,7 @@ def _preparation(preset: ImageClassification) -> Preparation:
 def _from_timm(name: str, weights: str, fetch: Fetch) -> Classifier:
     try:
         import timm
+        from huggingface_hub.errors import HfHubHTTPError
         from timm.data.config import resolve_model_data_config
     except ImportError as error:
         raise TrainerMissing(f"training.model: {name} needs timm ({error}); pip install 'keepmore[timm]'") from error
@@ -143,10 +144,7 @@ def _from_timm(name: str, weights: str, fetch: Fetch) -> Classifier:
         module = timm.create_model(wanted, pretrained=weights == DEFAULT)
     except RuntimeError as error:  # no such pretrained tag
         raise UnknownModel(f"training.model: {name}: {error}; timm.list_pretrained() names what there is") from error
-    except Exception as error:
-        # The hub's client raises kinds of its own by the dozen; what they say is passed on.
-        if weights != DEFAULT:
-            raise
+    except (OSError, ValueError, HfHubHTTPError) as error:
         raise WeightsUnavailable(
             f"training.weights: timm's weights of {wanted} cannot be downloaded ({error}); put them into the Hugging "
             "Face cache ($HF_HOME), then resume the job; or name a file with --weights"
@@ -161,7 +159,8 @@ def _from_timm(name: str, weights: str, fetch: Fetch) -> Classifier:
     elif weights not in (DEFAULT, NO_WEIGHTS):
         raise WeightsUnavailable(f"training.weights: timm has no weights {weights!r}; use default, none, or a file")
     about = _about(name, weights, file, {"timm": timm.__version__})
-    return Classifier(module, head, _timm_preparation(resolve_model_data_config(module)), about)
+    expected = resolve_model_data_config(module)  # type: ignore[no-untyped-call]
+    return Classifier(module, head, _timm_preparation(expected), about)
 
 
 def _timm_preparation(config: dict[str, Any]) -> Preparation:

@@ -1,0 +1,80 @@
+"""Images and rooms as the steps give them to a trainer, over real files and a real store."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import pyarrow as pa
+import pytest
+import torch
+
+from keepmore import keys, lessons
+from keepmore.progress import Progress
+from keepmore.scratch import Scratch
+from keepmore.shelf import Shelf
+from keepmore.store import FolderStore
+from keepmore.trainers import Images, Room
+
+Pictures = Callable[..., Images]
+
+
+@pytest.fixture
+def pictures() -> Pictures:
+    """The images of a folder, each labelled by the folder it lies in."""
+
+    def found(folder: Path, group: str = "0", most: int | None = None) -> Images:
+        files = sorted(folder.rglob("*.jpg"))[:most]
+        data = [file.read_bytes() for file in files]
+        columns = {
+            "path": [file.name for file in files],
+            "label": [file.parent.name for file in files],
+            "sha256": [hashlib.sha256(one).hexdigest() for one in data],
+            "object_uri": [str(file) for file in files],
+            "bytes": [len(one) for one in data],
+        }
+        return Images(pa.table(columns), lambda row: data[row], group)
+
+    return found
+
+
+@dataclass(slots=True)
+class Workplace:
+    """A store and scratch disk, and what was told about the work done there. `interrupt_after`: raise when so many
+    batches were reported."""
+
+    store: FolderStore
+    scratch: Scratch
+    told: list[Progress] = field(default_factory=list)
+    interrupt: Callable[[list[Progress]], None] = lambda told: None
+
+    def room(self, name: str = "run") -> Room:
+        def report(progress: Progress) -> None:
+            self.told.append(progress)
+            self.interrupt(self.told)
+
+        return Room(
+            self.scratch,
+            report,
+            Path,
+            lambda backbone, group: Shelf(self.store, keys.shelf(backbone, group)),
+            lambda kind, seed, file: lessons.kept(self.store, f"{kind}/{name}-{seed}", file),
+            lambda file: lessons.copy_in(self.store, f"checkpoints/{name}", file),
+            lambda file: lessons.copy_out(self.store, f"checkpoints/{name}", file),
+        )
+
+
+@pytest.fixture
+def workplace(store: FolderStore, tmp_path: Path) -> Workplace:
+    return Workplace(store, Scratch(str(tmp_path / "scratch")))
+
+
+@pytest.fixture(autouse=True)
+def _two_threads() -> Iterator[None]:
+    """As many as the steps have, whatever a test before has set: sums come out alike only in the same parts."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(min(2, before))
+    yield
+    torch.set_num_threads(before)
