@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
-from keepmore import check, index, installed, keys, listing, manifest, subset, survey, webhooks
+from keepmore import check, fit, index, installed, keys, listing, manifest, subset, survey, webhooks
 from keepmore.access import Access
 from keepmore.compress import Compressor
 from keepmore.datasets import SourceReader
@@ -82,7 +82,7 @@ def _list(job: Job, step: Step, store: Store, workshop: Workshop) -> bytes:
 def _check(job: Job, step: Step, store: Store, workshop: Workshop) -> bytes:
     listed = _listed(job, store)
     chunks = [keys.chunk(job.id, listed["listing"], number) for number in check.spread(listed["chunks"])]
-    return _json(check.run(store, chunks, _compressor(job, store, workshop), job.request.distances))
+    return _json(check.run(store, chunks, _compressor(job, store, workshop), job.request.compressed))
 
 
 def _compress(job: Job, step: Step, store: Store, workshop: Workshop) -> bytes:
@@ -114,7 +114,7 @@ def _listed(job: Job, store: Store) -> dict[str, Any]:
 def _compressor(job: Job, store: Store, workshop: Workshop) -> Compressor:
     request = job.request
     return Compressor(
-        store, request.distances, request.effort, request.limits, workshop.decoder, workshop.access, workshop.isolate
+        store, request.compressed, request.effort, request.limits, workshop.decoder, workshop.access, workshop.isolate
     )
 
 
@@ -122,26 +122,33 @@ def _index(job: Job, step: Step, store: Store, workshop: Workshop) -> bytes:
     listed = json.loads(store.get(keys.listing(job.id)))
     parts = [keys.part(job.id, number) for number in range(listed["chunks"])]
     summary = index.merge(
-        store, parts, listed["splits"], job.request.distances, keys.index(job.id), keys.evaluation(job.id)
+        store, parts, listed["splits"], job.request.compressed, keys.index(job.id), keys.evaluation(job.id)
     )
     return _json(summary.as_json())
 
 
+def _fit(job: Job, step: Step, store: Store, workshop: Workshop) -> bytes:
+    _listed(job, store)
+    name, arm = step.part.split("/")
+    budget, selection = subset_request(job, name, store)
+    job.request.check_budget(budget)
+    (wanted,) = (level for level in job.request.fits if level.name == arm)
+    limit = budget.bytes(_summary(job, store).pool_bytes) if budget else 0
+    request = job.request
+    bench = fit.Bench(store, request.effort, request.limits, workshop.access, workshop.isolate, workshop.report)
+    return fit.find(bench, keys.index(job.id), wanted, limit, selection)
+
+
 def _select(job: Job, step: Step, store: Store, workshop: Workshop) -> bytes:
     _listed(job, store)
+    request = job.request
     budget, selection = subset_request(job, step.part, store)
-    return _json(
-        subset.write_subsets(
-            store,
-            job.id,
-            job.request.distances,
-            job.request.effort,
-            budget,
-            selection,
-            step.part,
-            Summary.from_json(json.loads(store.get(keys.index_summary(job.id)))),
-        )
-    )
+    asked = subset.Asked(request.distances, request.effort, budget, selection, request.levels)
+    return _json(subset.write_subsets(store, job.id, step.part, asked, _summary(job, store)))
+
+
+def _summary(job: Job, store: Store) -> Summary:
+    return Summary.from_json(json.loads(store.get(keys.index_summary(job.id))))
 
 
 def _features(job: Job, step: Step, store: Store, workshop: Workshop) -> bytes:
@@ -150,7 +157,7 @@ def _features(job: Job, step: Step, store: Store, workshop: Workshop) -> bytes:
     if part == EVALUATION:
         rows, access = _evaluation_rows(store, job.id), workshop.access
     else:
-        rows, access = manifest.rows(store.get(keys.manifest(job.id, subset, float(part)))), workshop.access
+        rows, access = manifest.rows(store.get(keys.manifest(job.id, subset, part))), workshop.access
     samples = _samples(rows, job.request.limits, access.trusting(store.uri(keys.objects())))
     return workshop.trainer(training.method).features(samples, training, workshop.report)
 
@@ -204,6 +211,7 @@ _RUN: dict[Kind, Callable[[Job, Step, Store, Workshop], bytes]] = {
     Kind.CHECK: _check,
     Kind.COMPRESS: _compress,
     Kind.INDEX: _index,
+    Kind.FIT: _fit,
     Kind.SELECT: _select,
     Kind.FEATURES: _features,
     Kind.TRAIN: _train,

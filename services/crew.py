@@ -186,7 +186,7 @@ class _Pulse:
         def tell(progress: Progress) -> None:
             if not self._wanted:
                 raise Cancelled(f"nobody waits for step {self._step} of job {self._step.job} any more")
-            if self._step.kind is Kind.COMPRESS and self._stopping():  # others would begin from nothing again
+            if self._step.kind.lane is Lane.COMPRESS and self._stopping():  # others would begin from nothing again
                 raise Stopping(STOPPING)
             self._untold += progress
             if time.monotonic() - self._told_at > TELL_EVERY_S:

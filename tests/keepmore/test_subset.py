@@ -47,7 +47,7 @@ def _written(store: FolderStore, images: int, row_group: int, budget: int | None
     with store.writer(keys.index("job")) as file:
         pq.write_table(pa.Table.from_pylist(rows, index.schema(DISTANCES)), file, row_group_size=row_group)
     asked = BytesBudget(budget) if budget else None
-    return subset.write_subsets(store, "job", DISTANCES, 3, asked, Selection(), "subset", Summary())
+    return subset.write_subsets(store, "job", "subset", subset.Asked(DISTANCES, 3, asked, Selection()), Summary())
 
 
 def test_a_manifest_holds_what_the_index_says_of_the_images_that_were_chosen(store: FolderStore) -> None:
@@ -57,7 +57,7 @@ def test_a_manifest_holds_what_the_index_says_of_the_images_that_were_chosen(sto
     pool = subset.read_pool(store, keys.index("job"), DISTANCES)
     chosen = subset.choose(pool, DISTANCES, Selection(), 200_000)
     for d, places in zip(DISTANCES, chosen, strict=True):
-        rows = list(manifest.rows(store.get(keys.manifest("job", "subset", d))))
+        rows = list(manifest.rows(store.get(keys.manifest("job", "subset", text(d)))))
         assert [path_hash(row["path"]) for row in rows] == pool.path_hashes[np.sort(places)].tolist()
         about = made["distances"][text(d)]
         assert (about["images"], about["bytes"]) == (len(rows), sum(row["bytes"] for row in rows))
