@@ -23,7 +23,7 @@ from numpy.typing import NDArray
 
 from keepmore import budget as budgets
 from keepmore import distance as distances
-from keepmore.distance import LARGEST, SMALLEST, text
+from keepmore.distance import LARGEST, ORIGINAL, SMALLEST, text
 from keepmore.errors import DistanceOutOfRange, DuplicateDistance, InvalidRequest, UnknownField, WrongType
 
 STEPS = 16
@@ -225,9 +225,12 @@ def told(name: str, found: Mapping[str, Any]) -> str:
     if "scale" in levels:
         used = [float(distance) for distance in levels["distances"]]
         return f"{name}: distances {text(min(used))} to {text(max(used))}, scaled by {levels['scale']:.4g}"
+    at = f"{name}: distance {text(levels['distance'])}"
     if levels["exact"]:
-        return f"{name}: distance {text(levels['distance'])}"
-    return f"{name}: distance {text(levels['distance'])}, the nearest that was found: the budget is not filled by it"
+        return at
+    if levels["distance"] == ORIGINAL:
+        return f"{at}: the budget holds more originals than that"
+    return f"{at}, the nearest that was found: the budget holds another image"
 
 
 @dataclass(frozen=True, slots=True)

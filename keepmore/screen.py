@@ -229,6 +229,8 @@ class JobProgress:
         self._bar.start()
         if self._store.exists(keys.listing(self._job.id)):
             self._start(Kind.COMPRESS)
+        if self._job.request.fits and self._store.exists(keys.index_summary(self._job.id)):
+            self._start(Kind.FIT)
         if self._job.request.training and self._store.exists(self._subset_key()):
             self._start(Kind.FEATURES)
         return self
