@@ -89,14 +89,14 @@ def _known(get: Callable[[str], Job], job_id: str, subset: str, store: Store) ->
 
 
 @router.get(
-    "/{subset}/{arm}",
+    "/{subset}/{distance}",
     response_class=StreamingResponse,
     responses={200: {"content": {kind: {"schema": {"type": "string"}} for kind in FORMS}}},
 )
 def show_manifest(
     job_id: str,
     subset: str,
-    arm: str,
+    distance: str,
     caller: Reader,
     book: Book,
     store: Objects,
@@ -105,7 +105,7 @@ def show_manifest(
     """The manifest: which images are kept at a distance or level. Parquet, or by `Accept` NDJSON or CSV, streamed."""
     kind = preferred(accept, tuple(FORMS))
     job, subset = _known(book.get, job_id, subset, store)
-    key = keys.manifest(job.id, subset, _known_arm(job, arm))
+    key = keys.manifest(job.id, subset, _arm(job, distance))
     if not store.exists(keys.subset(job.id, subset)):
         if subset == job.request.subset_id:
             require(job, store, Kind.SELECT)
@@ -113,12 +113,12 @@ def show_manifest(
             raise from_dict(failed)
         raise JobNotReady(f"subset {subset} of job {job.id} is not made yet; ask again soon", stage=stage(job, store))
     streamed = manifest.EXPORTS[FORMS[kind]](store.open(key))
-    name = f"{job.id}-{subset}-{arm}{FORMS[kind]}"
+    name = f"{job.id}-{subset}-{distance}{FORMS[kind]}"
     headers = {"Vary": "Accept", "Content-Disposition": f'attachment; filename="{name}"'}
     return StreamingResponse(streamed, media_type=kind, headers=headers)
 
 
-def _known_arm(job: Job, written: str) -> str:
+def _arm(job: Job, written: str) -> str:
     if written in job.request.arms:
         return written
     known = ", ".join(job.request.arms)

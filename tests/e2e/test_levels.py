@@ -108,7 +108,7 @@ def test_levels_verify_and_export_by_name(
 def test_another_budget_fits_again(finished: tuple[dict[str, Any], Path], ran: Ran, keepmore: Command) -> None:
     """Else a second budget costs a second job, or is answered with the distance of the first."""
     report, store = finished
-    made = ran("select", report["job"], "--budget", "as:15*1.2", store=store)["distances"]
+    made = ran("select", report["job"], "--budget", "as:15", store=store)["distances"]
     assert (made["fit-20"]["images"], made["spread-0.5-15"]["images"]) == (20, 48)
     first = next(row for row in report["distances"] if row["distance"] == "fit-20")
     assert made["fit-20"]["levels"]["distance"] > first["levels"]["distance"]

@@ -165,8 +165,8 @@ def test_an_arm_has_one_name(written: str, name: str | None) -> None:
 def test_levels_are_written_and_read_again() -> None:
     """Else the command in a report, or a job's record, asks for something else."""
     fixed, asked = levels.parse("8, 0,fit:2000,spread:0.5-15,fit:20")
-    assert fixed == (0, 8)
-    assert asked == (Spread(0.5, 15), Fit(20), Fit(2000))
+    assert list(fixed) == [0, 8]
+    assert list(asked) == [Spread(0.5, 15), Fit(20), Fit(2000)]
     assert levels.parse(levels.written(fixed, asked)) == (fixed, asked)
     assert levels.from_json(json.loads(json.dumps(levels.as_json(fixed, asked)))) == (fixed, asked)
     assert levels.from_json({"fit": 3}) == ((), (Fit(3),))
