@@ -38,9 +38,12 @@ from keepmore.subset import Pool, in_order, read_originals
 SAMPLE_IMAGES = 24
 # Where the sample is encoded: from distance 10 on the encoder works in another way, whose sizes are a curve of its own.
 SAMPLE_DISTANCES = (SMALLEST, 0.35, 1.0, 2.5, 5.0, 10.0, 10.5, 16.0, LARGEST)
-# The encoder leaves the interpreter to others while it works; more threads than that wait for what they read.
+# The encoder leaves the interpreter to others while it works; more threads than that wait for what they read. And so
+# many pixels are in work at most, because a worker's memory is planned for one image of twelve megapixels at a time.
 MOST_THREADS = 8
+PIXELS_AT_ONCE = 24_000_000
 BLOCK_IMAGES = 32
+COLUMNS = ("path", "source_uri", "source_bytes", "source_sha256", "width", "height")
 
 
 def find(bench: Bench, index_key: str, fit: Fit, budget: int, selection: Selection) -> bytes:
@@ -83,8 +86,12 @@ class Bench:
     report: Report
     threads: int = min(MOST_THREADS, os.cpu_count() or 1)
 
-    def encode(self, rows: Sequence[Listed], distances: Sequence[float]) -> pa.Table:
-        """One row an image in their order, as `Compressor.chunk` gives them. Raises what `report` raises."""
+    def encode(self, rows: Sequence[Listed], distances: Sequence[float], pixels: int) -> pa.Table:
+        """One row an image in their order, as `Compressor.chunk` gives them; `pixels` has the largest of them.
+
+        Raises what `report` raises.
+        """
+        at_once = max(1, min(self.threads, PIXELS_AT_ONCE // pixels))
         telling = Lock()
 
         def report(progress: Progress) -> None:
@@ -94,7 +101,7 @@ class Bench:
         blocks = [rows[start : start + BLOCK_IMAGES] for start in range(0, len(rows), BLOCK_IMAGES)]
         with ExitStack() as stack:
             decoders: SimpleQueue[IsolatedDecoder] = SimpleQueue()
-            for _ in range(self.threads):
+            for _ in range(at_once):
                 decoders.put(stack.enter_context(IsolatedDecoder()))
 
             def encode(block: Sequence[Listed]) -> pa.Table:
@@ -107,7 +114,7 @@ class Bench:
                 finally:
                     decoders.put(decoder)
 
-            threads = stack.enter_context(ThreadPoolExecutor(self.threads))
+            threads = stack.enter_context(ThreadPoolExecutor(at_once))
             stack.callback(threads.shutdown, wait=True, cancel_futures=True)
             futures = [threads.submit(encode, block) for block in blocks]
             return pa.concat_tables([future.result() for future in futures])
@@ -172,7 +179,8 @@ class _Images:
             Listed(POOL, Entry(row["path"], row["source_uri"], None, row["source_bytes"]))
             for row in table.select(["path", "source_uri", "source_bytes"]).to_pylist()
         ]
-        made = bench.encode(listed, distances)
+        pixels = pc.max(pc.multiply(table["width"].cast(pa.int64()), table["height"].cast(pa.int64()))).as_py()
+        made = bench.encode(listed, distances, pixels)
         wrong = pc.fill_null(pc.not_equal(made["source_sha256"], table["source_sha256"]), True)
         for row in made.filter(wrong).slice(0, 1).to_pylist():
             why = row["error"] or "has another content now than when the job began"
@@ -184,7 +192,7 @@ def _rows(store: Store, index_key: str, pool: Pool, places: NDArray[np.int64]) -
     """The index's rows of ascending `places` in the pool, each with its `row`."""
     wanted = pool.rows[places].astype(np.int64)
     found, start = [], 0
-    for batch in index.rows(store, index_key, ["path", "source_uri", "source_bytes", "source_sha256"]):
+    for batch in index.rows(store, index_key, COLUMNS):
         first, behind = np.searchsorted(wanted, [start, start + len(batch)])
         found.append(batch.take(pa.array(wanted[first:behind] - start)))
         start += len(batch)

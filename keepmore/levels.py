@@ -219,13 +219,13 @@ def arm(written: str) -> str | None:
         return None
 
 
-def told(name: str, found: Mapping[str, Any]) -> str:
-    """A sentence on what a level came to, from its record in the subset."""
+def told(found: Mapping[str, Any]) -> str:
+    """What a level came to, in words, from its record in the subset."""
     levels = found["levels"]
     if "scale" in levels:
-        used = [float(distance) for distance in levels["distances"]]
-        return f"{name}: distances {text(min(used))} to {text(max(used))}, scaled by {levels['scale']:.4g}"
-    at = f"{name}: distance {text(levels['distance'])}"
+        used = sorted(map(float, levels["distances"])) or [ORIGINAL]
+        return f"distances {text(used[0])} to {text(used[-1])}, scaled by {levels['scale']:.4g}"
+    at = f"distance {text(levels['distance'])}"
     if levels["exact"]:
         return at
     if levels["distance"] == ORIGINAL:
@@ -237,8 +237,8 @@ def told(name: str, found: Mapping[str, Any]) -> str:
 class Steps:
     """A ladder as images see it: none goes to a level at which a truer one takes as few bytes.
 
-    `sizes` (levels, images), bytes, never increasing along the ladder; `levels` (levels, images): which level's
-    encoding that is.
+    `sizes` (levels, images) are bytes as they were measured; `levels` (levels, images) says whose encoding an image
+    has on each step, so that its bytes never grow along the ladder.
     """
 
     sizes: NDArray[np.integer[Any]]
@@ -246,18 +246,22 @@ class Steps:
 
     @staticmethod
     def of(sizes: NDArray[np.integer[Any]]) -> Steps:
-        """`sizes` as they were measured, shape (levels, images), are overwritten."""
         levels = np.zeros(sizes.shape, np.uint8)
+        least = sizes[0].copy()
         for level in range(1, len(sizes)):
-            smaller = sizes[level] < sizes[level - 1]
-            levels[level] = np.where(smaller, np.uint8(level), levels[level - 1])
-            np.minimum(sizes[level], sizes[level - 1], out=sizes[level])
+            levels[level] = np.where(sizes[level] < least, np.uint8(level), levels[level - 1])
+            np.minimum(least, sizes[level], out=least)
         return Steps(sizes, levels)
 
     def bytes_at(self, steps: NDArray[np.intp]) -> NDArray[np.int64]:
         """Bytes of every image on its step, shape (images,)."""
-        found: NDArray[np.integer[Any]] = np.take_along_axis(self.sizes, steps[np.newaxis], 0)[0]
+        levels = self.levels_at(steps)
+        found: NDArray[np.integer[Any]] = np.take_along_axis(self.sizes, levels[np.newaxis].astype(np.intp), 0)[0]
         return found.astype(np.int64)
+
+    def least(self) -> NDArray[np.int64]:
+        """Bytes of every image at the end of the ladder: its fewest."""
+        return self.bytes_at(np.full(self.sizes.shape[1], len(self.sizes) - 1))
 
     def levels_at(self, steps: NDArray[np.intp]) -> NDArray[np.uint8]:
         found: NDArray[np.uint8] = np.take_along_axis(self.levels, steps[np.newaxis], 0)[0]
@@ -283,8 +287,8 @@ def choose(
 ) -> Choice:
     """Every image's level, so that all of the pool fills `budget` and never passes it.
 
-    `sizes` (levels, images) are bytes at the levels of the spread's ladder, and are overwritten. If not even the
-    largest distance makes room for all, the longest prefix of `order` that fits is kept at it. Raises BudgetTooSmall.
+    `sizes` (levels, images) are bytes at the levels of the spread's ladder. If not even the largest distance makes room
+    for all, the longest prefix of `order` that fits is kept at it. Raises BudgetTooSmall.
     """
     steps = Steps.of(sizes)
     images = np.arange(sizes.shape[1])
@@ -292,8 +296,9 @@ def choose(
     wish = _Wish(spread, ranks / 2.0**64)
     if budget is None:
         return Choice(images, steps.levels_at(wish.steps(1.0)), 1.0)
-    if int(steps.sizes[-1].sum(dtype=np.int64)) > budget or len(images) == 0:
-        kept = budgets.select(steps.sizes[-1], order, budget)
+    least = steps.least()
+    if int(least.sum()) > budget or len(images) == 0:
+        kept = budgets.select(least, order, budget)
         return Choice(kept, steps.levels[-1][kept], spread.high / spread.low)
     scale = _scale(spread, steps, wish, budget)
     found = wish.steps(scale)

@@ -143,7 +143,7 @@ def page(job: Job, store: Store, made: dict[str, Any], access: Access) -> str:
     environment = jinja2.Environment(
         loader=jinja2.PackageLoader("keepmore", "."), autoescape=True, undefined=jinja2.StrictUndefined
     )
-    environment.filters["told"] = lambda row: levels.told(row["distance"], row)
+    environment.filters["told"] = levels.told
     environment.filters["json"] = lambda value: json.dumps(value, indent=1, ensure_ascii=False)
     return environment.get_template("report.html").render(
         **made, plots=drawn, photographs=list(_photographs(job, store, access)), headline=headline(made)

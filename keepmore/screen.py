@@ -179,7 +179,7 @@ class Screen:
         self.out.print(table)
         for row in rows:
             if "levels" in row:
-                self.out.print(levels.told(row["distance"], row), markup=False)
+                self.out.print(f"{row['distance']}: {levels.told(row)}", markup=False)
 
 
 def _accuracy(result: dict[str, Any]) -> tuple[str, str]:

@@ -159,9 +159,18 @@ def _named(arm: str) -> Iterator[None]:
 def choose_levels(pool: Pool, spread: Spread, selection: Selection, budget: int | None) -> levels.Choice:
     """What each image of the pool is kept at; `pool` has the sizes at all levels of the spread's ladder."""
     with freed_memory_kept(), _named(spread.name):
-        sizes = np.stack([pool.bytes[d] for d in spread.ladder])
+        sizes = _ladder_sizes(pool, spread.ladder)
         order = in_order(pool, selection, sizes.min(axis=0))
         return levels.choose(spread, sizes, pool.path_hashes, selection.seed, order, budget)
+
+
+def _ladder_sizes(pool: Pool, ladder: Sequence[float]) -> NDArray[np.integer[Any]]:
+    """Bytes at each distance of the ladder, shape (levels, images); the pool's own become its rows, to hold them once."""
+    sizes = np.empty((len(ladder), len(pool.rows)), np.result_type(*(pool.bytes[d] for d in ladder)))
+    for level, distance in enumerate(ladder):
+        sizes[level] = pool.bytes[distance]
+        pool.bytes[distance] = sizes[level]
+    return sizes
 
 
 @dataclass(frozen=True, slots=True)

@@ -82,7 +82,7 @@ def _list(job: Job, step: Step, store: Store, workshop: Workshop) -> bytes:
 def _check(job: Job, step: Step, store: Store, workshop: Workshop) -> bytes:
     listed = _listed(job, store)
     chunks = [keys.chunk(job.id, listed["listing"], number) for number in check.spread(listed["chunks"])]
-    return _json(check.run(store, chunks, _compressor(job, store, workshop), job.request.compressed))
+    return _json(check.run(store, chunks, _compressor(job, store, workshop), job.request.distances))
 
 
 def _compress(job: Job, step: Step, store: Store, workshop: Workshop) -> bytes:

@@ -350,7 +350,7 @@ def test_a_failed_job_goes_on_once_its_cause_is_mended(ask: Ask, tmp_path: Path,
     job = ask("POST", "/v1/jobs", {"dataset": (tmp_path / "later").as_uri(), "distances": [4]}).json["job"]
     failed = _ended(ask, job)
     assert failed["state"] == "failed"
-    assert failed["error"]["code"] == "dataset_not_found"  # type: ignore[index]
+    assert failed["error"]["code"] == "dataset_not_found"
     (tmp_path / "later" / "cat").mkdir(parents=True)
     (tmp_path / "later" / "cat" / "1.jpg").write_bytes(jpeg)
     assert ask("POST", f"/v1/jobs/{job}/retry").status == 202
