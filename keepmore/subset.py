@@ -165,7 +165,7 @@ def choose_levels(pool: Pool, spread: Spread, selection: Selection, budget: int 
 
 
 def _ladder_sizes(pool: Pool, ladder: Sequence[float]) -> NDArray[np.integer[Any]]:
-    """Bytes at each distance of the ladder, shape (levels, images); the pool's own become its rows, to hold them once."""
+    """Bytes at each distance of the ladder, shape (levels, images); the pool's own become its rows, and are held once."""
     sizes = np.empty((len(ladder), len(pool.rows)), np.result_type(*(pool.bytes[d] for d in ladder)))
     for level, distance in enumerate(ladder):
         sizes[level] = pool.bytes[distance]
