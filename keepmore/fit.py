@@ -20,7 +20,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from numpy.typing import NDArray
 
-from keepmore import fitted, index, levels
+from keepmore import fitted, index, search
 from keepmore.access import Access
 from keepmore.compress import Compressor
 from keepmore.datasets import Entry
@@ -29,9 +29,10 @@ from keepmore.errors import BudgetTooSmall, DatasetChanged, InvalidRequest
 from keepmore.fitted import Found
 from keepmore.index import POOL, Listed
 from keepmore.isolation import IsolatedDecoder
-from keepmore.levels import Curve, Fit, Trial
+from keepmore.levels import Fit
 from keepmore.progress import Progress, Report
 from keepmore.request import Limits, Selection
+from keepmore.search import Curve, Trial
 from keepmore.store import Store
 from keepmore.subset import Pool, in_order, read_originals
 
@@ -55,11 +56,11 @@ def find(bench: Bench, index_key: str, fit: Fit, budget: int, selection: Selecti
     images = _Images.first(bench.store, index_key, fit, selection)
     if (originals := images.originals()).fits(budget):
         return fitted.to_parquet(Found(ORIGINAL, originals.hits(budget), 0), images.as_they_are())
-    digits = levels.digits(fit.images)
+    digits = search.digits(fit.images)
     curve = _curve(bench, images)
     tried: list[Trial] = []
     best: tuple[Trial, pa.Table] | None = None
-    while (distance := levels.next_trial(curve, tried, budget, digits)) is not None:
+    while (distance := search.next_trial(curve, tried, budget, digits)) is not None:
         trial, rows = images.tried(bench, distance)
         tried.append(trial)
         if trial.fits(budget) and (best is None or trial.bytes > best[0].bytes):

@@ -15,7 +15,7 @@ import pyarrow.compute as pc
 from numpy.typing import NDArray
 
 from keepmore import budget as budgets
-from keepmore import fitted, index, installed, keys, levels, manifest
+from keepmore import fitted, index, installed, keys, ladder, manifest
 from keepmore.budget import Budget
 from keepmore.distance import ORIGINAL, text
 from keepmore.errors import BudgetTooSmall
@@ -156,18 +156,18 @@ def _named(arm: str) -> Iterator[None]:
         raise BudgetTooSmall(f"{arm}: {error}") from error
 
 
-def choose_levels(pool: Pool, spread: Spread, selection: Selection, budget: int | None) -> levels.Choice:
+def choose_levels(pool: Pool, spread: Spread, selection: Selection, budget: int | None) -> ladder.Choice:
     """What each image of the pool is kept at; `pool` has the sizes at all levels of the spread's ladder."""
     with freed_memory_kept(), _named(spread.name):
         sizes = _ladder_sizes(pool, spread.ladder)
         order = in_order(pool, selection, sizes.min(axis=0))
-        return levels.choose(spread, sizes, pool.path_hashes, selection.seed, order, budget)
+        return ladder.choose(spread, sizes, pool.path_hashes, selection.seed, order, budget)
 
 
-def _ladder_sizes(pool: Pool, ladder: Sequence[float]) -> NDArray[np.integer[Any]]:
-    """Bytes at each distance of the ladder, shape (levels, images); the pool's own become its rows, and are held once."""
-    sizes = np.empty((len(ladder), len(pool.rows)), np.result_type(*(pool.bytes[d] for d in ladder)))
-    for level, distance in enumerate(ladder):
+def _ladder_sizes(pool: Pool, distances: Sequence[float]) -> NDArray[np.integer[Any]]:
+    """Bytes at these distances, shape (levels, images). The pool's own become its rows, so that they are held once."""
+    sizes = np.empty((len(distances), len(pool.rows)), np.result_type(*(pool.bytes[d] for d in distances)))
+    for level, distance in enumerate(distances):
         sizes[level] = pool.bytes[distance]
         pool.bytes[distance] = sizes[level]
     return sizes

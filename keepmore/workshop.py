@@ -133,7 +133,7 @@ def _fit(job: Job, step: Step, store: Store, workshop: Workshop) -> bytes:
     budget, selection = subset_request(job, name, store)
     job.request.check_budget(budget)
     (wanted,) = (level for level in job.request.fits if level.name == arm)
-    limit = budget.bytes(_summary(job, store).pool_bytes) if budget else 0
+    limit = budget.bytes(_summary(job, store).pool_bytes) if budget else 0  # there is one: that was checked
     request = job.request
     bench = fit.Bench(store, request.effort, request.limits, workshop.access, workshop.isolate, workshop.report)
     return fit.find(bench, keys.index(job.id), wanted, limit, selection)

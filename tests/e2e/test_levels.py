@@ -3,9 +3,15 @@
 from __future__ import annotations
 
 import json
+import os
 import shlex
+import signal
+import subprocess
+import sys
+import time
 from collections.abc import Callable
 from pathlib import Path
+from subprocess import DEVNULL
 from typing import Any
 
 import pytest
@@ -155,6 +161,23 @@ def test_levels_alone(sample: Path, ran: Ran, tmp_path: Path) -> None:
     for made in (spread, fitted):
         page = Path(made["report"].removeprefix("file://")).read_text()
         assert page.rstrip().endswith("</html>")
+
+
+def test_a_job_that_is_killed_while_it_fits_ends_with_the_same_digests(sample: Path, ran: Ran, tmp_path: Path) -> None:
+    """Else a crash makes another subset, or a search has to begin anew for ever."""
+    words = ["run", str(sample / "train"), "--distances", "fit:40,spread:2-8", "--budget", "300kB"]
+    undisturbed = digests(ran(*words, store=tmp_path / "undisturbed"))
+    store = tmp_path / "killed"
+    command = [str(Path(sys.executable).with_name("keepmore")), *words, "--store", str(store)]
+    process = subprocess.Popen(command, stdout=DEVNULL, stderr=DEVNULL, start_new_session=True)
+    while not list(store.glob("work/*/index.json")):
+        time.sleep(0.01)
+    time.sleep(0.3)
+    os.killpg(process.pid, signal.SIGKILL)
+    process.wait()
+    (job,) = (file.stem for file in store.glob("jobs/*.json"))
+    assert ran("show", job, store=store)["stage"] == "select", "killed too late: nothing was interrupted"
+    assert digests(ran("resume", job, store=store)) == undisturbed
 
 
 def test_a_fit_that_the_pool_cannot_give_fails_the_job_with_its_reason(sample: Path, keepmore: Command) -> None:
