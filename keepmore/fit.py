@@ -63,8 +63,8 @@ def find(bench: Bench, index_key: str, fit: Fit, budget: int, selection: Selecti
     while (distance := search.next_trial(curve, tried, budget, digits)) is not None:
         trial, rows = images.tried(bench, distance)
         tried.append(trial)
-        if trial.fits(budget) and (best is None or trial.bytes > best[0].bytes):
-            best = trial, rows
+        if trial.fits(budget) and (best is None or trial.hits(budget) or trial.bytes > best[0].bytes):
+            best = trial, rows  # a hit is the last one
     if best is None:
         least = min(trial.bytes for trial in tried)
         raise BudgetTooSmall(

@@ -172,7 +172,7 @@ def test_a_job_that_is_killed_while_it_fits_ends_with_the_same_digests(sample: P
     process = subprocess.Popen(command, stdout=DEVNULL, stderr=DEVNULL, start_new_session=True)
     while not list(store.glob("work/*/index.json")):
         time.sleep(0.01)
-    time.sleep(0.3)
+    time.sleep(0.1)
     os.killpg(process.pid, signal.SIGKILL)
     process.wait()
     (job,) = (file.stem for file in store.glob("jobs/*.json"))
