@@ -28,7 +28,7 @@ from keepmore.budget import DistanceBudget
 from keepmore.index import Summary
 from keepmore.request import Selection
 from keepmore.store import FolderStore
-from keepmore.subset import Pool, choose, write_subsets
+from keepmore.subset import Asked, Pool, choose, write_subsets
 
 COUNTS = (10**5, 10**6, 10**7)
 DISTANCES = (0.0, 2.0, 4.0, 6.0, 8.0, 10.0)
@@ -118,7 +118,7 @@ def measure_manifests() -> dict[str, list[float]]:
         selection = Selection(balance=False)
         for _ in range(ROUNDS):
             begun = time.perf_counter()
-            write_subsets(store, "job", DISTANCES, 3, budget, selection, "subset", summary)
+            write_subsets(store, "job", "subset", Asked(DISTANCES, 3, budget, selection), summary)
             found["keepmore"].append(time.perf_counter() - begun)
             begun = time.perf_counter()
             by_hand(store.root / keys.index("job"), Path(folder), budget.bytes(summary.pool_bytes))

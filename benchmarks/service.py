@@ -237,7 +237,7 @@ def stream(root: Path) -> None:
         store = FolderStore(root / "streamed" / "store")
         subset = JobBook(store).get(job).request.subset_id
         for count in MANIFEST_ROWS:
-            with store.writer(keys.manifest(job, subset, 4)) as file:
+            with store.writer(keys.manifest(job, subset, "4")) as file:
                 _write_manifest(file, count)
             for name, kind in (("NDJSON", "application/x-ndjson"), ("CSV", "text/csv"), ("Parquet", "*/*")):
                 size, seconds, before, peak = _streamed(service, f"/v1/jobs/{job}/subsets/own/4", kind)

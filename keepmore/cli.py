@@ -14,9 +14,8 @@ from typing import Any
 
 import click
 
-from keepmore import __version__, manifest
+from keepmore import __version__, levels, manifest
 from keepmore import budget as budgets
-from keepmore import distance as distances
 from keepmore.access import Access
 from keepmore.client import Client
 from keepmore.datasets import absolute_uri
@@ -118,9 +117,11 @@ def run(dataset: str, written: str, as_json: bool, **asked: Any) -> None:
     such a file under s3:// or https://.
     """
     here = asked["server"] is None
+    fixed, levels_ = levels.parse(written)
     request = Request(
         dataset=_dataset(dataset, here),
-        distances=distances.parse(written),
+        distances=fixed,
+        levels=levels_,
         effort=asked["effort"],
         budget=None if asked["budget"] is None else budgets.parse(asked["budget"]),
         selection=Selection(asked["order"], asked["balance"], asked["seed"]),
@@ -232,7 +233,7 @@ def estimate(dataset: str, written: str, effort: int, budget: str | None, as_jso
     """What DATASET would take at every distance, and how many images would fit, judged by a sample of it."""
     question = Question(
         dataset=_dataset(dataset, asked["server"] is None),
-        distances=distances.parse(written),
+        distances=levels.fixed_only(*levels.parse(written)),
         effort=effort,
         budget=None if budget is None else budgets.parse(budget),
         selection=Selection(asked["order"], asked["balance"], asked["seed"]),
@@ -272,7 +273,7 @@ def cancel(job: str, **asked: Any) -> None:
 def verify(reference: str, max_pixels: int, max_bytes: int, as_json: bool, **asked: Any) -> None:
     """Read every object of MANIFEST again: sizes, checksums, decodability, totals and digest. Exit 3 on a problem.
 
-    MANIFEST is a file, or JOB/DISTANCE, or JOB/SUBSET/DISTANCE.
+    MANIFEST is a file, or JOB/DISTANCE, or JOB/SUBSET/DISTANCE; for levels by name: JOB/spread-0.5-15.
     """
     with local_packages():
         from keepmore.verify import verify as problems_of

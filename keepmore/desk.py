@@ -7,6 +7,7 @@ from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Any, Protocol
 
+from keepmore import levels
 from keepmore.budget import Budget
 from keepmore.estimates import Question
 from keepmore.request import OWN, Request, Selection, Training
@@ -46,7 +47,7 @@ class Desk(Protocol):
     def errors(self, job: str) -> Iterator[dict[str, Any]]: ...
 
     def manifest(self, reference: str) -> AbstractContextManager[Path]:
-        """The file of a manifest, named by its path or as JOB/DISTANCE or JOB/SUBSET/DISTANCE."""
+        """The file of a manifest, named by its path or as JOB/ARM or JOB/SUBSET/ARM."""
         ...
 
     def resume_words(self, job: str) -> list[str]:
@@ -54,10 +55,8 @@ class Desk(Protocol):
         ...
 
 
-def parse_reference(reference: str) -> tuple[str, str, float] | None:
-    """Job, subset ("own" where none is named) and distance of JOB/DISTANCE or JOB/SUBSET/DISTANCE; None for others."""
-    job, *subset, distance = parts if len(parts := reference.split("/")) in (2, 3) else ("", "", "")
-    try:
-        return (job, subset[0] if subset else OWN, float(distance)) if job else None
-    except ValueError:
-        return None
+def parse_reference(reference: str) -> tuple[str, str, str] | None:
+    """Job, subset ("own" where none is named) and arm of JOB/ARM or JOB/SUBSET/ARM; None for others."""
+    job, *subset, written = parts if len(parts := reference.split("/")) in (2, 3) else ("", "", "")
+    arm = levels.arm(written)
+    return (job, subset[0] if subset else OWN, arm) if job and arm else None

@@ -100,8 +100,13 @@ def asked_id(key: str, prefix: str) -> str | None:
     return name if key == f"{prefix}{name}/request.json" and "/" not in name else None
 
 
-def manifest(job_id: str, subset_id: str, distance: float) -> str:
-    return f"work/{job_id}/subsets/{subset_id}/{distances.text(distance)}.parquet"
+def manifest(job_id: str, subset_id: str, arm: str) -> str:
+    return f"work/{job_id}/subsets/{subset_id}/{arm}.parquet"
+
+
+def fitted(job_id: str, subset_id: str, arm: str) -> str:
+    """The distance at which so many images fit, and what they are there."""
+    return f"work/{job_id}/subsets/{subset_id}/levels/{arm}.parquet"
 
 
 def features(job_id: str, training_id: str, part: str) -> str:

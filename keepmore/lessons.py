@@ -148,7 +148,7 @@ class Lesson:
     def _table(self, group: str) -> pa.Table:
         if group == EVALUATION:
             return evaluation_table(self.store, self.job.id)
-        return manifest_table(self.store, keys.manifest(self.job.id, self.subset, float(group)))
+        return manifest_table(self.store, keys.manifest(self.job.id, self.subset, group))
 
     def _made(self, part: str) -> dict[str, Any] | None:
         key = keys.features(self.job.id, self.name, part)

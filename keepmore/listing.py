@@ -41,7 +41,7 @@ def write_listing(
     dataset, and a job must not mix the two. `on_chunk` is called after every chunk, and may raise.
     """
     skipped = Skipped()
-    made = write_chunks(store, job_id, _listed(request, access, skipped), len(request.distances), on_chunk)
+    made = write_chunks(store, job_id, _listed(request, access, skipped), len(request.compressed), on_chunk)
     if made["splits"][POOL] == 0:
         raise DatasetNotFound(
             f"dataset {request.dataset}: holds no image (skipped: {dict(skipped) or 'nothing'}); check the path"

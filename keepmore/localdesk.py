@@ -26,7 +26,7 @@ from keepmore.questions import ask_for_subset, ask_for_training, require, subset
 from keepmore.request import OWN, Request, Selection, Training
 from keepmore.screen import JobProgress, Screen
 from keepmore.site import Site
-from keepmore.steps import Kind
+from keepmore.steps import Kind, subset_steps
 from keepmore.store import Store
 from keepmore.survey import estimated
 from keepmore.workshop import Workshop, run_step
@@ -81,9 +81,11 @@ class LocalDesk:
             Foreman(self.store, MemoryBoard(1), queue).cancel(job)
 
     def select(self, job: str, budget: Budget | None, selection: Selection) -> dict[str, Any]:
-        step = ask_for_subset(JobBook(self.store).get(job), self.store, budget, selection)
+        found = JobBook(self.store).get(job)
+        step = ask_for_subset(found, self.store, budget, selection)
         with IsolatedDecoder() as decoder:
-            run_step(step, self.store, Workshop.at(self._site, decoder, _unseen))
+            for one in (*subset_steps(found, Kind.FIT, step.part), step):
+                run_step(one, self.store, Workshop.at(self._site, decoder, _unseen))
         made: dict[str, Any] = json.loads(self.store.get(step.output))
         return made
 
@@ -118,15 +120,15 @@ class LocalDesk:
         if Path(reference).is_file() or not (named := parse_reference(reference)):
             yield Path(reference)
             return
-        job_id, subset, distance = named
+        job_id, subset, arm = named
         job = JobBook(self.store).get(job_id)
         name = job.request.subset_id if subset == OWN else subset
         subset_request(job, name, self.store)
         if name == job.request.subset_id:
             require(job, self.store, Kind.SELECT)
-        if distance not in job.request.distances:
+        if arm not in job.request.arms:
             raise SubsetNotFound(f"job {job.id} has no manifest {reference}; `keepmore show {job.id}` names them")
-        with tempfile.TemporaryDirectory() as folder, self.store.open(keys.manifest(job.id, name, distance)) as source:
+        with tempfile.TemporaryDirectory() as folder, self.store.open(keys.manifest(job.id, name, arm)) as source:
             copy = Path(folder) / "manifest.parquet"
             with copy.open("wb") as target:
                 while block := source.read(BLOCK_BYTES):

@@ -60,7 +60,11 @@ def training_options(command: Command) -> Command:
 
 
 distances_option = click.option(
-    "--distances", "written", default="0,2,4,6,8,10", show_default=True, help="0 is the original file."
+    "--distances",
+    "written",
+    default="0,2,4,6,8,10",
+    show_default=True,
+    help="0 is the original file. Also spread:0.5-15 (each image its own), fit:2000 (so many images).",
 )
 effort_option = click.option("--effort", type=int, default=3, show_default=True, help="Encoder effort, 1 to 10.")
 budget_option = click.option(

@@ -114,7 +114,8 @@ def _name_classes(axes: Axes, names: list[str]) -> None:
 
 
 def _names(rows: Rows) -> list[str]:
-    return [row["distance"] for row in rows]
+    """Names of the arms; that of a level on two lines, so that it stands beside others."""
+    return [row["distance"].replace("-", "\n", 1) for row in rows]
 
 
 def _svg(draw: Callable[[Axes], None], title: str, size: tuple[float, float] = SIZE_INCHES) -> str:

@@ -10,7 +10,6 @@ from typing import Any
 from keepmore import budget as budgets
 from keepmore import keys
 from keepmore.budget import Budget
-from keepmore.distance import text
 from keepmore.errors import (
     JobNotReady,
     KeepmoreError,
@@ -91,10 +90,14 @@ def is_wanted(step: Step, job: Job, store: Store) -> bool:
 
 
 def ask_for_subset(job: Job, store: Store, budget: Budget | None, selection: Selection) -> Step:
-    """Write down another question to a job's index; gives the step that answers it. Raises JobNotReady."""
+    """Write down another question to a job's index; gives the step that answers it, behind those of its levels.
+
+    Raises JobNotReady.
+    """
     require(job, store, Kind.INDEX)
     if budget:
-        budget.bytes(dict.fromkeys(job.request.distances, 0))
+        budget.bytes(dict.fromkeys(job.request.compressed, 0))
+    job.request.check_budget(budget)
     name = subset_id(budget, selection)
     question = {"budget": budgets.as_json(budget), "selection": asdict(selection)}
     store.put(keys.subset_request(job.id, name), _json(question))
@@ -153,7 +156,7 @@ def stage(job: Job, store: Store) -> str | None:
     if not store.exists(keys.subset(job.id, request.subset_id)):
         return "select"
     if request.training and not all(
-        store.exists(keys.training(job.id, request.training_id, text(d))) for d in request.distances
+        store.exists(keys.training(job.id, request.training_id, arm)) for arm in request.arms
     ):
         return "train"
     return None if store.exists(keys.report(job.id)) else "report"

@@ -13,7 +13,6 @@ from typing import Any
 from keepmore.budget import Budget
 from keepmore.client import Client
 from keepmore.desk import parse_reference
-from keepmore.distance import text
 from keepmore.errors import InvalidRequest, NothingToRetry, from_dict
 from keepmore.estimates import Question
 from keepmore.request import Request, Selection, Training
@@ -86,12 +85,12 @@ class RemoteDesk:
             return
         named = parse_reference(reference)
         if named is None:
-            raise InvalidRequest(f"manifest {reference}: no such file; with --server name it JOB/DISTANCE")
-        job, subset, distance = named
+            raise InvalidRequest(f"manifest {reference}: no such file; with --server name it JOB/ARM")
+        job, subset, arm = named
         with tempfile.TemporaryDirectory() as folder:
             copy = Path(folder) / "manifest.parquet"
             with copy.open("wb") as file:
-                self._client.download_manifest(job, text(distance), file, subset)
+                self._client.download_manifest(job, arm, file, subset)
             yield copy
 
     def resume_words(self, job: str) -> list[str]:

@@ -16,7 +16,7 @@ import jinja2
 import pyarrow.compute as pc
 from PIL import Image
 
-from keepmore import __version__, codec, index, installed, keys, plots
+from keepmore import __version__, codec, index, installed, keys, levels, plots
 from keepmore.access import Access
 from keepmore.budget import BytesBudget, DistanceBudget, MoneyBudget
 from keepmore.datasets import SourceReader
@@ -30,6 +30,7 @@ FORMAT = 1
 EXAMPLES = 200
 PHOTOGRAPHS = 2
 CROP_PIXELS = 320
+LADDER_SHOWN = 5  # every so many levels of a ladder there is a photograph
 
 
 def figures(job: Job, store: Store) -> dict[str, Any]:
@@ -60,23 +61,30 @@ def figures(job: Job, store: Store) -> dict[str, Any]:
 
 
 def _distances(job: Job, store: Store, summary: Summary, subsets: dict[str, Any]) -> list[dict[str, Any]]:
-    """One row a distance: bytes of the pool, then the subset, then the training if there is one."""
+    """One row an arm: bytes of the pool, then the subset, then the training if there is one.
+
+    Of levels there are no bytes of the pool: they depend on the budget.
+    """
     request = job.request
     rows: list[dict[str, Any]] = []
     first = subsets.get(text(ORIGINAL), {}).get("images")
-    for distance in request.distances:
-        row: dict[str, Any] = {
-            "distance": text(distance),
-            "pool_bytes": summary.pool_bytes[distance],
-            "bytes_per_image": summary.pool_bytes[distance] / max(1, summary.pool),
-            "encodings": summary.encodings.get(distance, {"original": summary.pool}),
-        }
-        row |= subsets[text(distance)]
+    pools = {text(distance): _pool(summary, distance) for distance in request.distances}
+    for arm in request.arms:
+        row: dict[str, Any] = {"distance": arm, "pool_bytes": None, "bytes_per_image": None, "encodings": None}
+        row |= pools.get(arm, {}) | subsets[arm]
         row["factor"] = row["images"] / first if first else None
         if request.training:
-            row |= json.loads(store.get(keys.training(job.id, request.training_id, text(distance))))
+            row |= json.loads(store.get(keys.training(job.id, request.training_id, arm)))
         rows.append(row)
     return rows
+
+
+def _pool(summary: Summary, distance: float) -> dict[str, Any]:
+    return {
+        "pool_bytes": summary.pool_bytes[distance],
+        "bytes_per_image": summary.pool_bytes[distance] / max(1, summary.pool),
+        "encodings": summary.encodings.get(distance, {"original": summary.pool}),
+    }
 
 
 def _warnings(summary: Summary, rows: list[dict[str, Any]]) -> list[str]:
@@ -94,7 +102,7 @@ def _warnings(summary: Summary, rows: list[dict[str, Any]]) -> list[str]:
 
 def command(request: Request) -> str:
     """The command line that asks for `request` again."""
-    words = ["keepmore", "run", request.dataset, "--distances", ",".join(map(text, request.distances))]
+    words = ["keepmore", "run", request.dataset, "--distances", levels.written(request.distances, request.levels)]
     words += ["--effort", str(request.effort)]
     if request.budget:
         words += ["--budget", _written_budget(request.budget)]
@@ -125,7 +133,9 @@ def _written_budget(budget: BytesBudget | DistanceBudget | MoneyBudget) -> str:
 def page(job: Job, store: Store, made: dict[str, Any], access: Access) -> str:
     """The report as one HTML page that needs nothing beside it."""
     rows = made["distances"]
-    drawn = {"images": plots.images_kept(rows), "bytes": plots.bytes_an_image(rows)}
+    drawn = {"images": plots.images_kept(rows)}
+    if fixed := _fixed(rows):
+        drawn["bytes"] = plots.bytes_an_image(fixed)
     if made["index"]["classes"]:
         drawn["classes"] = plots.class_balance(rows)
     if job.request.training:
@@ -133,6 +143,7 @@ def page(job: Job, store: Store, made: dict[str, Any], access: Access) -> str:
     environment = jinja2.Environment(
         loader=jinja2.PackageLoader("keepmore", "."), autoescape=True, undefined=jinja2.StrictUndefined
     )
+    environment.filters["told"] = levels.told
     environment.filters["json"] = lambda value: json.dumps(value, indent=1, ensure_ascii=False)
     return environment.get_template("report.html").render(
         **made, plots=drawn, photographs=list(_photographs(job, store, access)), headline=headline(made)
@@ -141,10 +152,10 @@ def page(job: Job, store: Store, made: dict[str, Any], access: Access) -> str:
 
 def headline(made: dict[str, Any]) -> str | None:
     """What the job found, in a sentence: its largest distance against the original, at equal storage."""
-    rows = made["distances"]
-    first, last = rows[0], rows[-1]
-    if made["budget_bytes"] is None or last["factor"] is None or len(rows) < 2:
+    rows = _fixed(made["distances"])
+    if len(rows) < 2 or made["budget_bytes"] is None or rows[-1]["factor"] is None:
         return None
+    first, last = rows[0], rows[-1]
     found = f"At equal storage, distance {last['distance']} keeps {last['factor']:.2f} times as many images"
     if "top1" in first:
         points = 100 * (last["top1"] - first["top1"])
@@ -152,9 +163,16 @@ def headline(made: dict[str, Any]) -> str | None:
     return found + " than with the original files."
 
 
+def _fixed(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """The rows of fixed distances: those with bytes of the whole pool."""
+    return [row for row in rows if row["pool_bytes"] is not None]
+
+
 def _photographs(job: Job, store: Store, access: Access) -> Iterator[dict[str, Any]]:
-    """Some of the pool's images at every distance: their bytes, and the middle of each as a browser can show it."""
-    distances = job.request.distances
+    """Some of the pool's images at every fixed distance, or where there is none at some of those that all images were
+    compressed at: their bytes, and the middle of each as a browser can show it.
+    """
+    distances = job.request.distances or job.request.compressed[::LADDER_SHOWN]
     for row in islice(_readable_rows(store, keys.index(job.id)), PHOTOGRAPHS):
         versions = []
         for distance in distances:

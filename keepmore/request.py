@@ -8,9 +8,11 @@ from dataclasses import asdict, dataclass, field
 from typing import Any
 
 from keepmore import budget as budgets
-from keepmore import distance as distances
+from keepmore import levels as levels_
 from keepmore.budget import LARGEST_BYTES, Budget
+from keepmore.distance import ORIGINAL, check, text
 from keepmore.errors import InvalidRequest
+from keepmore.levels import Fit, Level, Spread
 
 ORDERS = ("random", "smallest")
 PROBE, FINETUNE = "probe", "finetune"
@@ -121,8 +123,8 @@ class Training:
         if self.method != FINETUNE and self.tuning is not None:
             raise InvalidRequest("training.tuning: there is nothing to tune in a probe; set method to finetune")
         if self.test_distances:
-            tested = distances.check(self.test_distances)
-            object.__setattr__(self, "test_distances", tuple(d for d in tested if d != distances.ORIGINAL))
+            tested = check(self.test_distances)
+            object.__setattr__(self, "test_distances", tuple(d for d in tested if d != ORIGINAL))
 
     def as_json(self) -> dict[str, Any]:
         """Without what was not asked for: ids of trainings that earlier releases asked for stay as they are."""
@@ -167,7 +169,8 @@ def _check_seed(field: str, seed: int) -> None:
 class Request:
     """A job's request, whole and checked. `dataset` and `evaluation.dataset` are absolute URIs.
 
-    Without a budget every image of the pool is kept. `webhook`: an http(s) URL that is told of the job's end.
+    `distances` are the fixed ones; `levels` stand beside them, or alone. Without a budget every image of the pool is
+    kept. `webhook`: an http(s) URL that is told of the job's end.
     """
 
     dataset: str
@@ -179,13 +182,17 @@ class Request:
     training: Training | None = None
     limits: Limits = field(default_factory=Limits)
     webhook: str | None = None
+    levels: tuple[Level, ...] = ()
 
     def __post_init__(self) -> None:
-        object.__setattr__(self, "distances", distances.check(self.distances))
+        fixed, levels = levels_.checked(self.distances, self.levels)
+        object.__setattr__(self, "distances", fixed)
+        object.__setattr__(self, "levels", levels)
         if self.effort not in EFFORTS:
             raise InvalidRequest(f"effort: {self.effort} is not possible; use {EFFORTS[0]} to {EFFORTS[-1]}")
         if isinstance(self.budget, budgets.DistanceBudget):
-            self.budget.bytes(dict.fromkeys(self.distances, 0))
+            self.budget.bytes(dict.fromkeys(self.compressed, 0))
+        self.check_budget(self.budget)
         if self.training and not self.evaluation:
             raise InvalidRequest("training: there is nothing to test on; give an evaluation dataset or a hold-out")
 
@@ -195,6 +202,26 @@ class Request:
         if self.evaluation and self.evaluation.dataset:
             found.append(("evaluation.dataset", self.evaluation.dataset))
         return found
+
+    def check_budget(self, budget: Budget | None) -> None:
+        """Raises InvalidRequest where the levels cannot do without a budget and there is none."""
+        if budget is None and self.fits:
+            raise InvalidRequest(f"distances: {self.fits[0].written} needs a budget that so many images fill; give one")
+
+    @property
+    def fits(self) -> tuple[Fit, ...]:
+        return tuple(level for level in self.levels if isinstance(level, Fit))
+
+    @property
+    def arms(self) -> tuple[str, ...]:
+        """Names of what is compared: the fixed distances, then the levels. Each has a manifest and a training."""
+        return (*map(text, self.distances), *(level.name for level in self.levels))
+
+    @property
+    def compressed(self) -> tuple[float, ...]:
+        """The distances at which every image of the pool is compressed, ascending."""
+        ladders = (level.ladder for level in self.levels if isinstance(level, Spread))
+        return tuple(sorted({*self.distances, *(d for ladder in ladders for d in ladder)})) or (ORIGINAL,)
 
     @property
     def subset_id(self) -> str:
@@ -208,7 +235,8 @@ class Request:
     def as_json(self) -> dict[str, Any]:
         written = asdict(self)
         written["budget"] = budgets.as_json(self.budget)
-        written["distances"] = list(self.distances)
+        del written["levels"]
+        written["distances"] = levels_.as_json(self.distances, self.levels)
         written["training"] = self.training and self.training.as_json()
         return written
 
@@ -216,9 +244,11 @@ class Request:
     def from_json(written: dict[str, Any]) -> Request:
         """The request that `as_json` wrote."""
         evaluation, training = written["evaluation"], written["training"]
+        distances, levels = levels_.from_json(written["distances"])
         return Request(
             dataset=written["dataset"],
-            distances=tuple(written["distances"]),
+            distances=distances,
+            levels=levels,
             effort=written["effort"],
             budget=budgets.from_json(written["budget"]),
             selection=Selection(**written["selection"]),

@@ -12,8 +12,7 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
 from rich.table import Column, Table
 
-from keepmore import keys
-from keepmore.distance import text
+from keepmore import keys, levels
 from keepmore.errors import KeepmoreError
 from keepmore.jobs import Job
 from keepmore.manifest import Problem
@@ -97,7 +96,7 @@ class Screen:
         for name in ("distance", "bytes", "interval", "images that fit", "interval"):
             table.add_column(name, justify="right")
         for distance, row in found["distances"].items():
-            cells = [text for name in ("bytes", "images") if row[name] for text in _interval(row[name])]
+            cells = [cell for name in ("bytes", "images") if row[name] for cell in _interval(row[name])]
             table.add_row(distance, *cells)
         self.out.print(table)
 
@@ -107,8 +106,10 @@ class Screen:
             return
         table = Table(Column("job", no_wrap=True), "state", "distances", Column("dataset", overflow="fold"))
         for job in jobs:
-            asked = job.get("request") or {"distances": (), "dataset": job["error"]["message"]}
-            table.add_row(job["id"], job["state"], ",".join(map(text, asked["distances"])), asked["dataset"])
+            asked = job.get("request")
+            distances = levels.written(*levels.from_json(asked["distances"])) if asked else ""
+            dataset = asked["dataset"] if asked else job["error"]["message"]
+            table.add_row(job["id"], job["state"], distances, dataset)
         self.out.print(table if jobs else "no jobs in this store yet")
 
     def status(self, found: dict[str, Any]) -> None:
@@ -176,6 +177,9 @@ class Screen:
                 cells += _accuracy(row)
             table.add_row(*cells)
         self.out.print(table)
+        for row in rows:
+            if "levels" in row:
+                self.out.print(f"{row['distance']}: {levels.told(row)}", markup=False)
 
 
 def _accuracy(result: dict[str, Any]) -> tuple[str, str]:
@@ -219,12 +223,14 @@ class JobProgress:
         self._store = store
         self._bar = _bar(screen)
         self._tasks: dict[Kind, TaskID] = {}
-        self._bytes = {Kind.COMPRESS: (0, 0), Kind.FEATURES: (0, 0)}
+        self._bytes = {Kind.COMPRESS: (0, 0), Kind.FIT: (0, 0), Kind.FEATURES: (0, 0)}
 
     def __enter__(self) -> JobProgress:
         self._bar.start()
         if self._store.exists(keys.listing(self._job.id)):
             self._start(Kind.COMPRESS)
+        if self._job.request.fits and self._store.exists(keys.index_summary(self._job.id)):
+            self._start(Kind.FIT)
         if self._job.request.training and self._store.exists(self._subset_key()):
             self._start(Kind.FEATURES)
         return self
@@ -248,6 +254,8 @@ class JobProgress:
         elif step.kind is Kind.CHECK:
             for warning in json.loads(self._store.get(keys.codec_check(self._job.id)))["warnings"]:
                 self._screen.say(f"warning: {warning}")
+        elif step.kind is Kind.INDEX and self._job.request.fits:
+            self._start(Kind.FIT)
         elif step.kind is Kind.SELECT and self._job.request.training:
             self._start(Kind.FEATURES)
 
@@ -255,7 +263,9 @@ class JobProgress:
         done, total = self._counts(kind)
         self._tasks[kind] = self._bar.add_task(kind.value, total=total, completed=done, rate="")
 
-    def _counts(self, kind: Kind) -> tuple[int, int]:
+    def _counts(self, kind: Kind) -> tuple[int, int | None]:
+        if kind is Kind.FIT:
+            return 0, None  # nobody knows how often the images will be encoded
         if kind is Kind.COMPRESS:
             listed = int(json.loads(self._store.get(keys.listing(self._job.id)))["images"])
             return sum(done.images for done in parts_progress(self._store, self._job.id).values()), listed

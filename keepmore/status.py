@@ -12,7 +12,7 @@ import pyarrow.parquet as pq
 from keepmore import keys
 from keepmore.ahead import ahead
 from keepmore.board import Board, Pace
-from keepmore.distance import ORIGINAL, text
+from keepmore.distance import ORIGINAL
 from keepmore.errors import Cancelled, NotFound, QueueUnavailable, StoreError
 from keepmore.jobs import Job, State
 from keepmore.progress import METADATA, Progress
@@ -74,7 +74,7 @@ def subsets(job: Job, store: Store) -> list[dict[str, Any]]:
 def training(job: Job, name: str, store: Store) -> dict[str, Any]:
     """A training on a job's subsets: its results by distance, as far as it is. Raises TrainingNotFound."""
     subset, asked = training_request(job, name, store)
-    found = {text(d): read_json(store, keys.training(job.id, name, text(d))) for d in job.request.distances}
+    found = {arm: read_json(store, keys.training(job.id, name, arm)) for arm in job.request.arms}
     results = {distance: result for distance, result in found.items() if result}
     own = job.request.training is not None and name == job.request.training_id
     asked_anew = store.exists(keys.training_request(job.id, name))

@@ -6,12 +6,12 @@ A step is ready when its inputs exist and its output does not; it writes its out
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from enum import StrEnum
 
-from keepmore import distance as distances
 from keepmore import keys
+from keepmore.distance import ORIGINAL, text
 from keepmore.jobs import Job, State
 from keepmore.request import PROBE, Request, Training
 
@@ -24,6 +24,7 @@ class Kind(StrEnum):
     CHECK = "check"  # a few images at every distance: warn of a distance that makes no sense
     COMPRESS = "compress"  # a chunk -> objects and a part
     INDEX = "index"  # parts -> index
+    FIT = "fit"  # index -> the distance at which so many images fit
     SELECT = "select"  # index -> manifests
     FEATURES = "features"  # a manifest, or the evaluation images -> features
     TUNE = "tune"  # a manifest -> one run of a fine-tuning
@@ -38,7 +39,10 @@ class Kind(StrEnum):
         """Which workers do it: training needs torch, and what a caller waits for stands behind no compressing."""
         if self in (Kind.FEATURES, Kind.TUNE, Kind.TRAIN, Kind.COMPARE):
             return Lane.TRAINING
-        return Lane.COMPRESS if self is Kind.COMPRESS else Lane.CONTROL
+        return Lane.COMPRESS if self in (Kind.COMPRESS, Kind.FIT) else Lane.CONTROL
+
+
+SUBSET_KINDS = (Kind.FIT, Kind.SELECT)
 
 
 TRAINING_KINDS = (Kind.FEATURES, Kind.TUNE, Kind.TRAIN, Kind.COMPARE)  # in the order of their inputs
@@ -52,7 +56,7 @@ class Lane(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Step:
-    """The smallest unit of work. `part` names which: a chunk's number, a subset, a training and its distance."""
+    """The smallest unit of work. `part` names which: a chunk's number, a subset, a subset or training and its arm."""
 
     job: str
     kind: Kind
@@ -79,6 +83,8 @@ class Step:
                 return keys.part(self.job, int(self.part))
             case Kind.INDEX:
                 return keys.index_summary(self.job)
+            case Kind.FIT:
+                return keys.fitted(self.job, *self.part.split("/"))
             case Kind.SELECT:
                 return keys.subset(self.job, self.part)
             case Kind.FEATURES:
@@ -132,16 +138,20 @@ def _ready_of_asked(job: Job, done: Collection[str], trainings: Mapping[str, Tra
     subsets = keys.subsets_prefix(job.id)
     for key in sorted(done):
         if (subset := keys.asked_id(key, subsets)) and keys.subset_error(job.id, subset) not in done:
-            step = Step(job.id, Kind.SELECT, subset)
-            if step.output not in done:
-                yield step
+            yield from _first_missing(done, (subset_steps(job, kind, subset) for kind in SUBSET_KINDS))
     for name, training in sorted(trainings.items()):
         if keys.training_error(job.id, name) not in done:
-            for kind in TRAINING_KINDS:
-                missing = [step for step in training_steps(job, kind, name, training) if step.output not in done]
-                yield from missing
-                if missing:
-                    break
+            stages = (training_steps(job, kind, name, training) for kind in TRAINING_KINDS)
+            yield from _first_missing(done, stages)
+
+
+def _first_missing(done: Collection[str], stages: Iterable[Iterable[Step]]) -> Iterator[Step]:
+    """What is missing of the first stage that is not done."""
+    for stage in stages:
+        missing = [step for step in stage if step.output not in done]
+        yield from missing
+        if missing:
+            return
 
 
 def _stages(request: Request, chunks: int | None, indexed: bool) -> Iterator[Kind]:
@@ -152,7 +162,7 @@ def _stages(request: Request, chunks: int | None, indexed: bool) -> Iterator[Kin
     yield Kind.CHECK
     if not indexed:
         yield from (Kind.COMPRESS, Kind.INDEX)
-    yield Kind.SELECT
+    yield from (Kind.FIT, Kind.SELECT)
     if request.training:
         yield from TRAINING_KINDS
     yield Kind.REPORT
@@ -162,19 +172,27 @@ def _steps(job: Job, kind: Kind, chunks: int | None) -> Iterator[Step]:
     match kind:
         case Kind.COMPRESS:
             yield from (Step(job.id, kind, str(number)) for number in range(chunks or 0))
-        case Kind.SELECT:
-            yield Step(job.id, kind, job.request.subset_id)
+        case Kind.FIT | Kind.SELECT:
+            yield from subset_steps(job, kind, job.request.subset_id)
         case _ if kind in TRAINING_KINDS and job.request.training:
             yield from training_steps(job, kind, job.request.training_id, job.request.training)
         case _:
             yield Step(job.id, kind)
 
 
+def subset_steps(job: Job, kind: Kind, subset_id: str) -> Iterator[Step]:
+    """The steps of `kind`, FIT or SELECT, that a subset takes."""
+    if kind is Kind.SELECT:
+        yield Step(job.id, kind, subset_id)
+    else:
+        yield from (Step(job.id, kind, f"{subset_id}/{fit.name}") for fit in job.request.fits)
+
+
 def training_steps(job: Job, kind: Kind, name: str, training: Training) -> Iterator[Step]:
     """The steps of `kind`, one of TRAINING_KINDS, that the training called `name` takes."""
-    arms = [distances.text(d) for d in job.request.distances]
+    arms = job.request.arms
     if kind is Kind.FEATURES and training.method == PROBE:
-        for part in (*map(evaluation_part, (distances.ORIGINAL, *training.test_distances)), *arms):
+        for part in (*map(evaluation_part, (ORIGINAL, *training.test_distances)), *arms):
             yield Step(job.id, kind, f"{name}/{part}")
     elif kind is Kind.TUNE and training.method != PROBE:
         yield from (Step(job.id, kind, f"{name}/{arm}/{seed}") for seed in range(training.seeds) for arm in arms)
@@ -186,26 +204,31 @@ def training_steps(job: Job, kind: Kind, name: str, training: Training) -> Itera
 
 def evaluation_part(distance: float) -> str:
     """Names the evaluation images as they look at `distance`; at 0 they are as they are."""
-    return EVALUATION if distance == distances.ORIGINAL else f"{EVALUATION}@{distances.text(distance)}"
+    return EVALUATION if distance == ORIGINAL else f"{EVALUATION}@{text(distance)}"
 
 
 def is_asked(job: Job, step: Step) -> bool:
     """Whether `step` answers a question beside the job's own request: its failure is not the job's."""
-    if step.kind is Kind.SELECT:
-        return step.part != job.request.subset_id
-    return step.kind.lane is Lane.TRAINING and step.part.split("/")[0] != job.request.training_id
+    if step.kind in SUBSET_KINDS:
+        return _question(step) != job.request.subset_id
+    return step.kind.lane is Lane.TRAINING and _question(step) != job.request.training_id
 
 
 def request_key(step: Step) -> str | None:
     """Where the question is written that `step` answers, if somebody asked for it beside the job's own request; None
     for steps that answer none."""
-    if step.kind is Kind.SELECT:
-        return keys.subset_request(step.job, step.part)
-    return keys.training_request(step.job, step.part.split("/")[0]) if step.kind.lane is Lane.TRAINING else None
+    if step.kind in SUBSET_KINDS:
+        return keys.subset_request(step.job, _question(step))
+    return keys.training_request(step.job, _question(step)) if step.kind.lane is Lane.TRAINING else None
 
 
 def error_key(step: Step) -> str | None:
     """Where the failure of a question beside the job's own request is written; None for steps that answer none."""
-    if step.kind is Kind.SELECT:
-        return keys.subset_error(step.job, step.part)
-    return keys.training_error(step.job, step.part.split("/")[0]) if step.kind.lane is Lane.TRAINING else None
+    if step.kind in SUBSET_KINDS:
+        return keys.subset_error(step.job, _question(step))
+    return keys.training_error(step.job, _question(step)) if step.kind.lane is Lane.TRAINING else None
+
+
+def _question(step: Step) -> str:
+    """The subset or training that a step belongs to."""
+    return step.part.split("/")[0]

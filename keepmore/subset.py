@@ -1,11 +1,11 @@
-"""The select step: an index and a budget become one manifest a distance."""
+"""The select step: an index and a budget become one manifest an arm."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import ExitStack
-from dataclasses import asdict, dataclass
+from contextlib import ExitStack, contextmanager
+from dataclasses import asdict, dataclass, field
 from itertools import repeat
 from typing import Any
 
@@ -15,11 +15,13 @@ import pyarrow.compute as pc
 from numpy.typing import NDArray
 
 from keepmore import budget as budgets
-from keepmore import index, installed, keys, manifest
+from keepmore import fitted, index, installed, keys, ladder, manifest
 from keepmore.budget import Budget
 from keepmore.distance import ORIGINAL, text
 from keepmore.errors import BudgetTooSmall
+from keepmore.fitted import Found
 from keepmore.index import Summary
+from keepmore.levels import Fit, Level, Spread
 from keepmore.memory import freed_memory_kept
 from keepmore.request import Selection
 from keepmore.store import Store
@@ -51,9 +53,18 @@ class Pool:
 
 
 def read_pool(store: Store, index_key: str, distances: Sequence[float]) -> Pool:
-    sizes = {d: index.column("bytes", d) for d in distances}
+    return _read_pool(store, index_key, {d: index.column("bytes", d) for d in distances})
+
+
+def read_originals(store: Store, index_key: str) -> Pool:
+    """The pool with the sizes of its sources, whether or not they are among the distances."""
+    return _read_pool(store, index_key, {ORIGINAL: "source_bytes"})
+
+
+def _read_pool(store: Store, index_key: str, sizes: dict[float, str]) -> Pool:
+    """The pool with the columns `sizes` of the index."""
     good, hashes, classes = _Column(np.bool_), _Column(np.uint64), _Column(np.int32)
-    bytes_ = {d: _Column(np.uint32) for d in distances}
+    bytes_ = {d: _Column(np.uint32) for d in sizes}
     numbers: dict[str, int] = {}
     for batch in index.rows(store, index_key, ["error_code", "path_hash", "label", *sizes.values()]):
         sound = pc.is_null(batch["error_code"])
@@ -120,83 +131,165 @@ def choose(
 
 
 def _choose(pool: Pool, distances: Sequence[float], selection: Selection, budget: int) -> Iterator[NDArray[np.int64]]:
+    order = in_order(pool, selection, None) if selection.order == "random" else None
+    for distance in distances:
+        found = in_order(pool, selection, pool.bytes[distance]) if order is None else order
+        with _named(f"distance {text(distance)}"):
+            yield budgets.select(pool.bytes[distance], found, budget)
+
+
+def in_order(pool: Pool, selection: Selection, bytes_: NDArray[np.integer[Any]] | None) -> NDArray[np.int64]:
+    """Places in the pool as they are to be kept, the first one first; `bytes_` are what `smallest` goes by."""
     balance = pool.labelled if selection.balance is None else selection.balance
     classes = pool.classes if balance else None
-    if selection.order == "random":
-        order = budgets.in_order(budgets.ranks(pool.path_hashes, selection.seed), classes)
-    for distance in distances:
-        if selection.order == "smallest":
-            order = budgets.in_order(pool.bytes[distance], classes)
-        try:
-            yield budgets.select(pool.bytes[distance], order, budget)
-        except BudgetTooSmall as error:
-            raise BudgetTooSmall(f"distance {text(distance)}: {error}") from error
+    if selection.order == "random" or bytes_ is None:
+        return budgets.in_order(budgets.ranks(pool.path_hashes, selection.seed), classes)
+    return budgets.in_order(bytes_, classes)
 
 
-def write_subsets(
-    store: Store,
-    job_id: str,
-    distances: Sequence[float],
-    effort: int,
-    budget: Budget | None,
-    selection: Selection,
-    subset_id: str,
-    summary: Summary,
-) -> dict[str, Any]:
-    """Write a manifest for every distance; gives the subset's record, by distance in its text form."""
-    budget_bytes = budget.bytes(summary.pool_bytes) if budget else None
-    index_key = keys.index(job_id)
-    asked = {
-        "job": job_id,
-        "budget": budgets.as_json(budget),
-        "budget_bytes": budget_bytes,
-        "selection": asdict(selection),
-        "effort": effort,
-    }
-    images, chosen = _chosen(store, index_key, distances, selection, budget_bytes)
-    to = {d: keys.manifest(job_id, subset_id, d) for d in distances}
-    with ExitStack() as stack:
-        manifests = []
-        for distance, found in zip(distances, chosen, strict=True):
-            file = stack.enter_context(store.writer(to[distance]))
-            writer = manifest.Writer(file, {**asked, "distance": distance})
-            manifests.append(_Manifest(store, distance, effort, found.marks, writer))
-        written = _write(manifests, index.rows(store, index_key, _columns(distances)))
-    made = {
-        text(distance): {
-            "images": about["images"],
-            "bytes": about["bytes"],
-            "digest": about["digest"],
-            "manifest": store.uri(to[distance]),
-            "classes": found.classes,
-        }
-        for distance, found, about in zip(distances, chosen, written, strict=True)
-    }
-    return {**asked, "subset": subset_id, "pool_images": images, "distances": made}
+@contextmanager
+def _named(arm: str) -> Iterator[None]:
+    """A budget that is too small says at what."""
+    try:
+        yield
+    except BudgetTooSmall as error:
+        raise BudgetTooSmall(f"{arm}: {error}") from error
+
+
+def choose_levels(pool: Pool, spread: Spread, selection: Selection, budget: int | None) -> ladder.Choice:
+    """What each image of the pool is kept at; `pool` has the sizes at all levels of the spread's ladder."""
+    with freed_memory_kept(), _named(spread.name):
+        sizes = _ladder_sizes(pool, spread.ladder)
+        order = in_order(pool, selection, sizes.min(axis=0))
+        return ladder.choose(spread, sizes, pool.path_hashes, selection.seed, order, budget)
+
+
+def _ladder_sizes(pool: Pool, distances: Sequence[float]) -> NDArray[np.integer[Any]]:
+    """Bytes at these distances, shape (levels, images). The pool's own become its rows, so that they are held once."""
+    sizes = np.empty((len(distances), len(pool.rows)), np.result_type(*(pool.bytes[d] for d in distances)))
+    for level, distance in enumerate(distances):
+        sizes[level] = pool.bytes[distance]
+        pool.bytes[distance] = sizes[level]
+    return sizes
 
 
 @dataclass(frozen=True, slots=True)
-class _Chosen:
-    """What is kept at one distance: a mark for every row of the index up to the last good one, and images by class."""
+class Asked:
+    """What a subset is asked to be: the arms of a job, and the budget and order of the question."""
 
-    marks: NDArray[np.bool_]
-    classes: dict[str, int]
+    distances: Sequence[float]
+    effort: int
+    budget: Budget | None
+    selection: Selection
+    levels: Sequence[Level] = ()
+
+    @property
+    def spreads(self) -> list[Spread]:
+        return [level for level in self.levels if isinstance(level, Spread)]
 
 
-def _chosen(
-    store: Store, index_key: str, distances: Sequence[float], selection: Selection, budget_bytes: int | None
-) -> tuple[int, list[_Chosen]]:
-    """How many images there are to choose from, and what is kept at every distance.
+def write_subsets(store: Store, job_id: str, subset_id: str, asked: Asked, summary: Summary) -> dict[str, Any]:
+    """Write a manifest for every arm; gives the subset's record, by the arms' names.
 
-    Holds the pool, which nobody needs any more on return, and a byte an image for each distance.
+    What the fit steps of the subset found is read from the store.
     """
-    pool = read_pool(store, index_key, distances)
-    chosen = []
-    for places in choose(pool, distances, selection, budget_bytes):
-        marks = np.zeros(pool.rows[-1] + 1 if len(pool.rows) else 0, np.bool_)
-        marks[pool.rows[places]] = True
-        chosen.append(_Chosen(marks, _class_counts(pool, places)))
-    return len(pool.rows), chosen
+    budget_bytes = asked.budget.bytes(summary.pool_bytes) if asked.budget else None
+    index_key = keys.index(job_id)
+    about = {
+        "job": job_id,
+        "budget": budgets.as_json(asked.budget),
+        "budget_bytes": budget_bytes,
+        "selection": asdict(asked.selection),
+        "effort": asked.effort,
+    }
+    images, arms = _arms(store, job_id, subset_id, asked, budget_bytes)
+    with ExitStack() as stack:
+        manifests = []
+        for arm in arms:
+            file = stack.enter_context(store.writer(keys.manifest(job_id, subset_id, arm.name)))
+            manifests.append(_Manifest(store, arm, asked.effort, manifest.Writer(file, {**about, **arm.about})))
+        written = _write(manifests, index.rows(store, index_key, _columns(arms)))
+    made = {
+        arm.name: {
+            "images": totals["images"],
+            "bytes": totals["bytes"],
+            "digest": totals["digest"],
+            "manifest": store.uri(keys.manifest(job_id, subset_id, arm.name)),
+            "classes": arm.classes,
+            **arm.record,
+        }
+        for arm, totals in zip(arms, written, strict=True)
+    }
+    return {**about, "subset": subset_id, "pool_images": images, "distances": made}
+
+
+@dataclass(frozen=True, slots=True)
+class _Arm:
+    """What is kept in one manifest. `marks`: for every row of the index up to the last good one 0, or 1 and the place
+    among `distances` at which it is kept; `fitted`: the rows themselves, where the index does not have their sizes.
+
+    `about` goes into the manifest's metadata, `record` into the subset's.
+    """
+
+    name: str
+    distances: Sequence[float]
+    marks: NDArray[np.uint8]
+    classes: dict[str, int]
+    about: dict[str, Any]
+    record: dict[str, Any] = field(default_factory=dict)
+    fitted: pa.Table | None = None
+
+
+def _arms(store: Store, job_id: str, subset_id: str, asked: Asked, budget: int | None) -> tuple[int, list[_Arm]]:
+    """How many images there are to choose from, and what is kept in every arm.
+
+    Holds the pool, which nobody needs any more on return, and a byte an image for each arm.
+    """
+    compressed = {*asked.distances, *(d for spread in asked.spreads for d in spread.ladder)}
+    pool = read_pool(store, keys.index(job_id), sorted(compressed))
+    arms = []
+    for d, places in zip(asked.distances, choose(pool, asked.distances, asked.selection, budget), strict=True):
+        marks = _marks(pool, places, np.uint8(1))
+        arms.append(_Arm(text(d), (d,), marks, _class_counts(pool, places), {"distance": d}))
+    for level in asked.levels:
+        if isinstance(level, Spread):
+            arms.append(_spread(pool, level, asked.selection, budget))
+        else:
+            arms.append(_fit(pool, level, *fitted.read(store, keys.fitted(job_id, subset_id, level.name))))
+    return len(pool.rows), arms
+
+
+def _spread(pool: Pool, spread: Spread, selection: Selection, budget: int | None) -> _Arm:
+    chosen = choose_levels(pool, spread, selection, budget)
+    counts = np.bincount(chosen.levels, minlength=len(spread.ladder)).tolist()
+    used = {text(d): count for d, count in zip(spread.ladder, counts, strict=True) if count}
+    return _Arm(
+        spread.name,
+        spread.ladder,
+        _marks(pool, chosen.places, chosen.levels + np.uint8(1)),
+        _class_counts(pool, chosen.places),
+        {"distance": None, "level": spread.as_json(), "scale": chosen.scale},
+        {"levels": {"scale": chosen.scale, "distances": used}},
+    )
+
+
+def _fit(pool: Pool, fit: Fit, found: Found, rows: pa.Table) -> _Arm:
+    places = np.searchsorted(pool.rows, rows["row"].to_numpy())
+    return _Arm(
+        fit.name,
+        (found.distance,),
+        _marks(pool, places, np.uint8(1)),
+        _class_counts(pool, places),
+        {"distance": found.distance, "level": fit.as_json(), "exact": found.exact},
+        {"levels": {"distance": found.distance, "exact": found.exact}},
+        rows,
+    )
+
+
+def _marks(pool: Pool, places: NDArray[np.int64], values: NDArray[np.uint8] | np.uint8) -> NDArray[np.uint8]:
+    marks = np.zeros(pool.rows[-1] + 1 if len(pool.rows) else 0, np.uint8)
+    marks[pool.rows[places]] = values
+    return marks
 
 
 def _class_counts(pool: Pool, places: NDArray[np.int64]) -> dict[str, int]:
@@ -207,35 +300,58 @@ def _class_counts(pool: Pool, places: NDArray[np.int64]) -> dict[str, int]:
 
 @dataclass(frozen=True, slots=True)
 class _Manifest:
-    """The manifest at one distance while it is written. `marks`: which of the index's rows go into it."""
+    """The manifest of one arm while it is written."""
 
     store: Store
-    distance: float
+    arm: _Arm
     effort: int
-    marks: NDArray[np.bool_]
     writer: manifest.Writer
 
     def add(self, batch: pa.RecordBatch, start: int) -> None:
         """Write the rows among `batch`, which begins at row `start` of the index."""
-        places = np.flatnonzero(self.marks[start : start + len(batch)])
-        if len(places):
-            own = {index.column(name, self.distance): name for name in OWN}
-            found = batch.select([*SHARED, *own]).take(pa.array(places))
-            self.writer.add(self._rows({own.get(name, name): found[name] for name in found.schema.names}))
+        marks = self.arm.marks[start : start + len(batch)]
+        kept = [(d, np.flatnonzero(marks == place)) for place, d in enumerate(self.arm.distances, start=1)]
+        pieces = [(places, self._rows(batch, start, d, places)) for d, places in kept if len(places)]
+        if len(pieces) == 1:
+            self.writer.add(pieces[0][1])
+        elif pieces:
+            self.writer.add(_by_place(pieces))
 
-    def _rows(self, columns: dict[str, pa.Array]) -> pa.RecordBatch:
+    def _rows(self, batch: pa.RecordBatch, start: int, distance: float, places: NDArray[np.int64]) -> pa.RecordBatch:
+        """The rows of the manifest for images at one distance, at `places` in the batch."""
+        shared = batch.select(SHARED).take(pa.array(places))
+        columns = {name: shared[name] for name in SHARED} | self._own(batch, start, distance, places)
         sources, sha256, encodings = (columns[name] for name in ("source_uri", "source_sha256", "encoding"))
-        columns["distance"] = pa.repeat(pa.scalar(self.distance, pa.float64()), len(sources))
+        columns["distance"] = pa.repeat(pa.scalar(distance, pa.float64()), len(sources))
         columns["object_uri"] = (
-            object_uris(self.store, sha256, encodings, self.distance, self.effort)
-            if self.distance != ORIGINAL
-            else sources
+            object_uris(self.store, sha256, encodings, distance, self.effort) if distance != ORIGINAL else sources
         )
         return pa.RecordBatch.from_arrays([columns[name] for name in manifest.SCHEMA.names], schema=manifest.SCHEMA)
 
+    def _own(
+        self, batch: pa.RecordBatch, start: int, distance: float, places: NDArray[np.int64]
+    ) -> dict[str, pa.Array]:
+        """What depends on the distance: from the index, or from what the fit step found."""
+        if self.arm.fitted is None:
+            names = {name: index.column(name, distance) for name in OWN}
+            own = batch.select(list(names.values())).take(pa.array(places))
+            return {name: own[column] for name, column in names.items()}
+        first = int(np.searchsorted(self.arm.fitted["row"].to_numpy(), start + places[0]))
+        rows = self.arm.fitted.slice(first, len(places)).combine_chunks()
+        return {name: rows[name].chunk(0) for name in OWN}
 
-def _columns(distances: Sequence[float]) -> list[str]:
-    return [*SHARED, *(index.column(name, d) for d in distances for name in OWN)]
+
+def _by_place(pieces: Sequence[tuple[NDArray[np.int64], pa.RecordBatch]]) -> pa.RecordBatch:
+    """The rows of all pieces, each with the places of its own, by ascending place."""
+    order = np.argsort(np.concatenate([places for places, _ in pieces]))
+    table = pa.Table.from_batches([rows for _, rows in pieces]).combine_chunks()
+    (rows,) = table.take(pa.array(order)).combine_chunks().to_batches()
+    return rows
+
+
+def _columns(arms: Sequence[_Arm]) -> list[str]:
+    indexed = sorted({d for arm in arms if arm.fitted is None for d in arm.distances})
+    return [*SHARED, *(index.column(name, d) for d in indexed for name in OWN)]
 
 
 def _write(manifests: Sequence[_Manifest], batches: Iterable[pa.RecordBatch]) -> list[dict[str, Any]]:

@@ -8,10 +8,9 @@ from collections.abc import Callable
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
-from keepmore import check, index, installed, keys, listing, subset, survey, webhooks
+from keepmore import check, fit, index, installed, keys, listing, subset, survey, webhooks
 from keepmore.access import Access
 from keepmore.compress import Compressor
-from keepmore.distance import text
 from keepmore.errors import Cancelled, InternalError, JobNotReady, KeepmoreError
 from keepmore.index import Summary
 from keepmore.isolation import IsolatedDecoder
@@ -119,7 +118,7 @@ def _listed(job: Job, store: Store) -> dict[str, Any]:
 def _compressor(job: Job, store: Store, workshop: Workshop) -> Compressor:
     request = job.request
     return Compressor(
-        store, request.distances, request.effort, request.limits, workshop.decoder, workshop.access, workshop.isolate
+        store, request.compressed, request.effort, request.limits, workshop.decoder, workshop.access, workshop.isolate
     )
 
 
@@ -127,26 +126,33 @@ def _index(job: Job, step: Step, store: Store, workshop: Workshop) -> bytes:
     listed = json.loads(store.get(keys.listing(job.id)))
     parts = [keys.part(job.id, number) for number in range(listed["chunks"])]
     summary = index.merge(
-        store, parts, listed["splits"], job.request.distances, keys.index(job.id), keys.evaluation(job.id)
+        store, parts, listed["splits"], job.request.compressed, keys.index(job.id), keys.evaluation(job.id)
     )
     return _json(summary.as_json())
 
 
+def _fit(job: Job, step: Step, store: Store, workshop: Workshop) -> bytes:
+    _listed(job, store)
+    name, arm = step.part.split("/")
+    budget, selection = subset_request(job, name, store)
+    job.request.check_budget(budget)
+    (wanted,) = (level for level in job.request.fits if level.name == arm)
+    limit = budget.bytes(_summary(job, store).pool_bytes) if budget else 0  # there is one: that was checked
+    request = job.request
+    bench = fit.Bench(store, request.effort, request.limits, workshop.access, workshop.isolate, workshop.report)
+    return fit.find(bench, keys.index(job.id), wanted, limit, selection)
+
+
 def _select(job: Job, step: Step, store: Store, workshop: Workshop) -> bytes:
     _listed(job, store)
+    request = job.request
     budget, selection = subset_request(job, step.part, store)
-    return _json(
-        subset.write_subsets(
-            store,
-            job.id,
-            job.request.distances,
-            job.request.effort,
-            budget,
-            selection,
-            step.part,
-            Summary.from_json(json.loads(store.get(keys.index_summary(job.id)))),
-        )
-    )
+    asked = subset.Asked(request.distances, request.effort, budget, selection, request.levels)
+    return _json(subset.write_subsets(store, job.id, step.part, asked, _summary(job, store)))
+
+
+def _summary(job: Job, store: Store) -> Summary:
+    return Summary.from_json(json.loads(store.get(keys.index_summary(job.id))))
 
 
 def _features(job: Job, step: Step, store: Store, workshop: Workshop) -> bytes:
@@ -168,7 +174,7 @@ def _train(job: Job, step: Step, store: Store, workshop: Workshop) -> bytes:
 
 
 def _compare(job: Job, step: Step, store: Store, workshop: Workshop) -> bytes:
-    return _json(workshop.lesson(job, step.part, store).comparison([text(d) for d in job.request.distances]))
+    return _json(workshop.lesson(job, step.part, store).comparison(job.request.arms))
 
 
 def _report(job: Job, step: Step, store: Store, workshop: Workshop) -> bytes:
@@ -190,6 +196,7 @@ _RUN: dict[Kind, Callable[[Job, Step, Store, Workshop], bytes]] = {
     Kind.CHECK: _check,
     Kind.COMPRESS: _compress,
     Kind.INDEX: _index,
+    Kind.FIT: _fit,
     Kind.SELECT: _select,
     Kind.FEATURES: _features,
     Kind.TUNE: _tune,

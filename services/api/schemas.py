@@ -8,25 +8,19 @@ from pydantic import BaseModel, ConfigDict, Field, PlainValidator
 
 from keepmore import budget as budgets
 from keepmore import distance as distances
+from keepmore import levels
 from keepmore import request as requests
 from keepmore.datasets import absolute_uri
 from keepmore.errors import InvalidRequest, InvalidUri, UnsupportedDataset
+from keepmore.levels import Level
 from keepmore.request import Evaluation, Limits, Request, Selection, Training
 
 LARGEST = budgets.LARGEST_BYTES
+MOST_DISTANCES = 100
 
 Distance = Annotated[
     float,
     Field(json_schema_extra={"anyOf": [{"const": 0}, {"minimum": distances.SMALLEST, "maximum": distances.LARGEST}]}),
-]
-Distances = Annotated[
-    list[Distance],
-    Field(
-        max_length=100,
-        json_schema_extra={"minItems": 1, "uniqueItems": True},
-        description="Butteraugli distances; 0 is the original file, untouched.",
-        examples=[[0, 2, 4, 6, 8, 10]],
-    ),
 ]
 Uri = Annotated[
     str,
@@ -43,6 +37,53 @@ Money = Annotated[float | str, Field(examples=[11.68])]
 
 class Strict(BaseModel):
     model_config = ConfigDict(extra="forbid", strict=True)
+
+
+class SpreadIn(Strict):
+    """Every image has a distance of its own between two, scaled so that the subset fills the budget."""
+
+    spread: Annotated[
+        list[Annotated[float, Field(ge=distances.SMALLEST, le=distances.LARGEST)]],
+        Field(min_length=2, max_length=2, examples=[[0.5, 15]]),
+    ]
+
+
+class FitIn(Strict):
+    """The distance at which the budget holds exactly so many images."""
+
+    fit: Annotated[int, Field(ge=1, le=levels.MOST_IMAGES, examples=[2000])]
+
+
+def _arms(value: Any) -> tuple[tuple[float, ...], tuple[Level, ...]]:
+    if isinstance(value, list) and len(value) > MOST_DISTANCES:
+        raise InvalidRequest(f"distances: {len(value)} are too many; name {MOST_DISTANCES} at most")
+    return levels.from_json(value)
+
+
+def _fixed(value: Any) -> list[float]:
+    return list(levels.fixed_only(*_arms(value)))
+
+
+_LIST = {"minItems": 1, "maxItems": MOST_DISTANCES, "uniqueItems": True}
+# Read by the library, whose messages name what is wrong; these types alone would name all that it might have been.
+Arms = Annotated[
+    Any,
+    PlainValidator(
+        _arms,
+        json_schema_input_type=Annotated[list[Distance | SpreadIn | FitIn], Field(json_schema_extra=_LIST)]
+        | SpreadIn
+        | FitIn,
+    ),
+    Field(
+        description="Butteraugli distances; 0 is the original file, untouched. And levels: a spread, a fit.",
+        examples=[[0, 2, 4, 6, 8, 10], [0, 8, {"spread": [0.5, 15]}, {"fit": 2000}]],
+    ),
+]
+Distances = Annotated[
+    list[float],
+    PlainValidator(_fixed, json_schema_input_type=Annotated[list[Distance], Field(json_schema_extra=_LIST)]),
+    Field(description="Butteraugli distances; 0 is the original file, untouched.", examples=[[0, 2, 4, 6, 8, 10]]),
+]
 
 
 class AsDistance(Strict):
@@ -127,7 +168,7 @@ class JobIn(Strict):
     )
 
     dataset: Uri
-    distances: Distances
+    distances: Arms
     effort: int = Field(3, json_schema_extra={"minimum": 1, "maximum": 10})
     budget: BudgetIn = None
     selection: SelectionIn = SelectionIn()
@@ -139,7 +180,8 @@ class JobIn(Strict):
     def record(self) -> Request:
         return Request(
             dataset=remote_uri("dataset", self.dataset),
-            distances=tuple(self.distances),
+            distances=self.distances[0],
+            levels=self.distances[1],
             effort=self.effort,
             budget=self.budget,
             selection=self.selection.record(),

@@ -10,13 +10,12 @@ from fastapi.concurrency import run_in_threadpool
 from fastapi.responses import JSONResponse, StreamingResponse
 
 from keepmore import keys, manifest
-from keepmore.distance import text
 from keepmore.errors import JobNotReady, SubsetNotFound, from_dict
 from keepmore.jobs import Job, JobBook, State
 from keepmore.questions import ask_for_subset, require, stage, subset_request
 from keepmore.request import OWN
 from keepmore.status import read_json, subsets
-from keepmore.steps import Kind
+from keepmore.steps import Kind, subset_steps
 from keepmore.store import Store
 from services.api.answers import answer
 from services.api.deps import Book, Objects, Parts, Reader, Wait, Writer
@@ -41,7 +40,8 @@ async def post_subset(
         job = book.get(job_id)
         step = ask_for_subset(job, parts.store, budget, selection)
         if not parts.store.exists(step.output):
-            parts.foreman.ask(step)
+            for one in [*subset_steps(job, Kind.FIT, step.part)] or [step]:  # the step follows its fits by itself
+                parts.foreman.ask(one)
         return job, step.part
 
     job, subset = await run_in_threadpool(ask)
@@ -102,10 +102,10 @@ def show_manifest(
     store: Objects,
     accept: Annotated[str | None, Header()] = None,
 ) -> StreamingResponse:
-    """The manifest: which images are kept at a distance. Parquet, or by `Accept` NDJSON or CSV, streamed."""
+    """The manifest: which images are kept at a distance or level. Parquet, or by `Accept` NDJSON or CSV, streamed."""
     kind = preferred(accept, tuple(FORMS))
     job, subset = _known(book.get, job_id, subset, store)
-    key = keys.manifest(job.id, subset, _distance(job, distance))
+    key = keys.manifest(job.id, subset, _arm(job, distance))
     if not store.exists(keys.subset(job.id, subset)):
         if subset == job.request.subset_id:
             require(job, store, Kind.SELECT)
@@ -118,9 +118,8 @@ def show_manifest(
     return StreamingResponse(streamed, media_type=kind, headers=headers)
 
 
-def _distance(job: Job, written: str) -> float:
-    for distance in job.request.distances:
-        if text(distance) == written:
-            return distance
-    known = ", ".join(map(text, job.request.distances))
+def _arm(job: Job, written: str) -> str:
+    if written in job.request.arms:
+        return written
+    known = ", ".join(job.request.arms)
     raise SubsetNotFound(f"job {job.id} has no distance {written[:20]!r}; it has {known}")

@@ -301,6 +301,30 @@ def test_every_command_gives_the_same_by_way_of_the_service(
     assert "this API key is not known" in refused.stderr
 
 
+def test_levels_are_the_same_by_way_of_the_service(
+    service: Service, dataset: str, sample: Path, tmp_path: Path
+) -> None:
+    """Else workers over S3 give an image another distance than one machine does, or nobody does their steps."""
+    command = installed_command(tmp_path / "store")
+    words = ("--distances", "4,spread:0.5-15,fit:12", "--budget", "150kB")
+    there = ("--server", service.url, "--api-key", service.api_key or "")
+    here_run = _answer(command, "run", str(sample / "train"), *words)
+    there_run = _answer(command, "run", dataset, *words, *there)
+    assert digests(there_run) == digests(here_run)
+    selected = [
+        _answer(command, "select", made["job"], "--budget", "130kB", *where)
+        for made, where in ((here_run, ()), (there_run, there))
+    ]
+    assert digests(selected[0]) == digests(selected[1])
+    exported = []
+    for made, where in ((here_run, ()), (there_run, there)):
+        for arm in ("spread-0.5-15", "fit-12"):
+            out = tmp_path / f"{made['job']}-{arm}.csv"
+            assert command("export", f"{made['job']}/{arm}", str(out), *where).returncode == 0
+            exported.append([line.split(",")[0] for line in out.read_text().splitlines()])
+    assert exported[:2] == exported[2:]
+
+
 @dataclass
 class _Receiver:
     """Takes webhooks at `url`: headers and body of each."""

@@ -45,13 +45,13 @@ def job(written: FolderStore) -> Job:
 
 def _digests(store: FolderStore, job: Job, subset: str) -> dict[str, str]:
     found = {}
-    for distance in job.request.distances:
+    for arm in job.request.arms:
         digest = manifest.Digest()
-        with manifest.opened(store.get(keys.manifest(job.id, subset, distance))) as parquet:
+        with manifest.opened(store.get(keys.manifest(job.id, subset, arm))) as parquet:
             for batch in manifest.batches(parquet):
                 digest.add(batch)
             assert manifest.metadata(parquet)["digest"] == digest.hexdigest()
-        found[f"{distance:g}"] = digest.hexdigest()
+        found[arm] = digest.hexdigest()
     return found
 
 
@@ -115,7 +115,7 @@ def test_what_a_later_release_wrote_is_refused_by_name(written: FolderStore, job
     written.put(key, index.to_parquet(table.replace_schema_metadata({index.METADATA: b'{"format": 2}'})))
     with pytest.raises(StoreError, match="format 2"):
         list(index.rows(written, key))
-    key = keys.manifest(job.id, job.request.subset_id, 4)
+    key = keys.manifest(job.id, job.request.subset_id, "4")
     with pytest.raises(InvalidRequest, match="format 2"):
         list(manifest.rows(written.get(key).replace(b'{"format": 1', b'{"format": 2')))
 

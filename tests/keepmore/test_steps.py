@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import random
 from collections.abc import Iterator
+from dataclasses import replace
 from itertools import pairwise
 
 import pytest
@@ -16,6 +17,7 @@ from keepmore.budget import BytesBudget
 from keepmore.errors import JobNotReady, NotTrainable, SubsetNotFound, TrainerMissing, TrainingNotFound
 from keepmore.index import Summary
 from keepmore.jobs import Job, State
+from keepmore.levels import Fit, Spread
 from keepmore.questions import ask_for_subset, ask_for_training, chunk_count, subset_request, training_request
 from keepmore.request import Evaluation, Request, Selection, Training
 from keepmore.steps import Kind, Step, error_key, is_asked, ready_steps
@@ -30,8 +32,9 @@ TRAINED = Request(
     training=Training(),
 )
 PLAIN = Request("file:///d", (4,))
+LEVELLED = replace(TRAINED, distances=(0.0,), levels=(Spread(0.5, 15), Fit(7), Fit(9)))
 MADE: list[Kind] = [kind for kind in Kind if kind not in (Kind.ESTIMATE, Kind.NOTIFY)]  # what a job is made of
-requests = st.sampled_from([TRAINED, PLAIN])
+requests = st.sampled_from([TRAINED, PLAIN, LEVELLED])
 
 
 def _job(request: Request) -> Job:
@@ -56,8 +59,9 @@ def test_any_order_of_finishing_ends_with_every_step_done_once(request: Request,
     assert len(steps) == len(set(steps))
     kinds = [step.kind for step in steps]
     assert kinds.count(Kind.COMPRESS) == chunks
-    assert kinds.count(Kind.TRAIN) == (3 if request.training else 0)
-    assert kinds.count(Kind.FEATURES) == (4 if request.training else 0)
+    assert kinds.count(Kind.FIT) == len(request.fits)
+    assert kinds.count(Kind.TRAIN) == (len(request.arms) if request.training else 0)
+    assert kinds.count(Kind.FEATURES) == (len(request.arms) + 1 if request.training else 0)
     assert kinds[0] is Kind.LIST
     assert kinds[-1] is Kind.REPORT
 
@@ -65,10 +69,10 @@ def test_any_order_of_finishing_ends_with_every_step_done_once(request: Request,
 @given(st.integers(1, 12), st.integers(0, 10**6))
 def test_no_step_runs_before_its_inputs(chunks: int, seed: int) -> None:
     """Else the index is merged before its last part, or a model is trained on half a subset."""
-    place = {step: number for number, step in enumerate(_run(TRAINED, chunks, seed))}
+    place = {step: number for number, step in enumerate(_run(LEVELLED, chunks, seed))}
     last = {kind: max(n for step, n in place.items() if step.kind is kind) for kind in MADE}
     first = {kind: min(n for step, n in place.items() if step.kind is kind) for kind in MADE}
-    order = [Kind.LIST, Kind.COMPRESS, Kind.INDEX, Kind.SELECT, Kind.FEATURES, Kind.TRAIN, Kind.REPORT]
+    order = [Kind.LIST, Kind.COMPRESS, Kind.INDEX, Kind.FIT, Kind.SELECT, Kind.FEATURES, Kind.TRAIN, Kind.REPORT]
     for before, after in pairwise(order):
         assert last[before] < first[after]
     assert first[Kind.CHECK] > last[Kind.LIST]
@@ -91,8 +95,8 @@ def test_nobody_asks_for_parts_once_there_is_an_index() -> None:
 
 def test_steps_of_one_job_have_outputs_of_their_own() -> None:
     """Else one step passes for another that is done."""
-    job = _job(TRAINED)
-    outputs = [step.output for step in _run(TRAINED, 5, 1)]
+    job = _job(LEVELLED)
+    outputs = [step.output for step in _run(LEVELLED, 5, 1)]
     assert len(outputs) == len(set(outputs))
     assert all(key.startswith(keys.work(job.id)) for key in outputs)
 
@@ -110,7 +114,7 @@ def _done(request: Request) -> set[str]:
 
 def test_steps_survive_being_written_down() -> None:
     """Else a message, or the board, names another step than was meant."""
-    for step in _run(TRAINED, 5, 1):
+    for step in _run(LEVELLED, 5, 1):
         assert Step.parse(step.job, str(step)) == step
 
 
@@ -126,6 +130,17 @@ def test_another_subset_and_training_are_ready_once_they_are_asked_for() -> None
     assert {step.kind for step in ready_steps(job, done, 2)} == {Kind.TRAIN}
     done |= {key for step in ready if (key := error_key(step))}
     assert not list(ready_steps(job, done, 2))
+
+
+def test_another_subset_of_a_job_with_levels_is_fitted_first() -> None:
+    """Else a second budget is answered with what fits the first, or never."""
+    job, done = _job(LEVELLED).ended(State.SUCCEEDED), _done(LEVELLED)
+    done.add(keys.subset_request(job.id, "abc"))
+    ready = list(ready_steps(job, done, 2))
+    assert [str(step) for step in ready] == ["fit:abc/fit-7", "fit:abc/fit-9"]
+    assert all(is_asked(job, step) and error_key(step) == keys.subset_error(job.id, "abc") for step in ready)
+    assert [str(step) for step in ready_steps(job, done | {step.output for step in ready}, 2)] == ["select:abc"]
+    assert not list(ready_steps(job, done | {keys.subset_error(job.id, "abc")}, 2))
 
 
 @pytest.mark.parametrize("state", [State.FAILED, State.CANCELLED])

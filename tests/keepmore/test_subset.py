@@ -12,10 +12,12 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from keepmore import index, installed, keys, manifest, subset
+from keepmore import fitted, index, installed, keys, manifest, subset
 from keepmore.budget import BytesBudget, path_hash
 from keepmore.distance import text
+from keepmore.fitted import Found
 from keepmore.index import Summary
+from keepmore.levels import Fit, Spread
 from keepmore.request import Selection
 from keepmore.store import FolderStore
 
@@ -47,7 +49,7 @@ def _written(store: FolderStore, images: int, row_group: int, budget: int | None
     with store.writer(keys.index("job")) as file:
         pq.write_table(pa.Table.from_pylist(rows, index.schema(DISTANCES)), file, row_group_size=row_group)
     asked = BytesBudget(budget) if budget else None
-    return subset.write_subsets(store, "job", DISTANCES, 3, asked, Selection(), "subset", Summary())
+    return subset.write_subsets(store, "job", "subset", subset.Asked(DISTANCES, 3, asked, Selection()), Summary())
 
 
 def test_a_manifest_holds_what_the_index_says_of_the_images_that_were_chosen(store: FolderStore) -> None:
@@ -57,7 +59,7 @@ def test_a_manifest_holds_what_the_index_says_of_the_images_that_were_chosen(sto
     pool = subset.read_pool(store, keys.index("job"), DISTANCES)
     chosen = subset.choose(pool, DISTANCES, Selection(), 200_000)
     for d, places in zip(DISTANCES, chosen, strict=True):
-        rows = list(manifest.rows(store.get(keys.manifest("job", "subset", d))))
+        rows = list(manifest.rows(store.get(keys.manifest("job", "subset", text(d)))))
         assert [path_hash(row["path"]) for row in rows] == pool.path_hashes[np.sort(places)].tolist()
         about = made["distances"][text(d)]
         assert (about["images"], about["bytes"]) == (len(rows), sum(row["bytes"] for row in rows))
@@ -125,3 +127,77 @@ def test_object_uris_are_those_of_the_keys(folders: pytest.TempPathFactory, imag
     assert found.to_pylist() == [
         store.uri(keys.object(sha, encoding, 0.5, 3, installed.codec())) for sha, encoding in pairs
     ]
+
+
+SPREAD, FIT = Spread(0.5, 10), Fit(300)
+FOUND = Found(3.217, True, 3)
+
+
+def _row_with_levels(number: int) -> dict[str, Any]:
+    """As `_row`, with the sizes of a ladder: every fifth image is no smaller at larger distances."""
+    row = _row(number)
+    if "error" not in row:
+        for d in SPREAD.ladder:
+            row[index.column("bytes", d)] = 900 if number % 5 == 1 else int((1000 + number) / (1 + d))
+            row[index.column("encoding", d)] = "lossless" if number % 5 == 1 else "lossy"
+            row[index.column("sha256", d)] = _sha256(f"{row['path']} at {d}")
+    return row
+
+
+def _levels_written(store: FolderStore, images: int, row_group: int) -> tuple[dict[str, Any], list[dict[str, Any]]]:
+    """The subset of a spread and a fit, and the index's rows."""
+    rows = sorted(map(_row_with_levels, range(images)), key=lambda row: str(row["path"]))
+    with store.writer(keys.index("job")) as file:
+        pq.write_table(pa.Table.from_pylist(rows, index.schema(SPREAD.ladder)), file, row_group_size=row_group)
+    kept = [number for number, row in enumerate(rows) if "error" not in row][5::2][: FIT.images]
+    fits = [
+        {
+            "row": number,
+            "path": rows[number]["path"],
+            "bytes": 7 + number,
+            "encoding": "lossy",
+            "sha256": _sha256("fit"),
+        }
+        for number in kept
+    ]
+    key = keys.fitted("job", "subset", FIT.name)
+    store.put(key, fitted.to_parquet(FOUND, pa.Table.from_pylist(fits, fitted.SCHEMA)))
+    asked = subset.Asked((), 3, BytesBudget(250_000), Selection(), (SPREAD, FIT))
+    return subset.write_subsets(store, "job", "subset", asked, Summary()), rows
+
+
+def test_manifests_of_levels_hold_what_was_chosen_for_each_image(store: FolderStore) -> None:
+    """Else a row names the object of another distance, or of another image, where an index has many batches."""
+    made, rows = _levels_written(store, 900, 7)
+    listed = {row["path"]: row for row in rows}
+    spread = list(manifest.rows(store.get(keys.manifest("job", "subset", SPREAD.name))))
+    assert [row["path"] for row in spread] == [row["path"] for row in rows if "error" not in row]
+    assert 249_750 < sum(row["bytes"] for row in spread) <= 250_000
+    assert len({row["distance"] for row in spread}) > 8
+    for row in spread:
+        index_row, d = listed[row["path"]], row["distance"]
+        assert [row[n] for n in subset.OWN[:3]] == [index_row[index.column(n, d)] for n in subset.OWN[:3]]
+        key = keys.object(row["source_sha256"], row["encoding"], d, 3, installed.codec())
+        assert row["object_uri"] == store.uri(key)
+        assert d == 0.5 or row["encoding"] == "lossy", "no level at which a truer one takes as few bytes"
+    found = list(manifest.rows(store.get(keys.manifest("job", "subset", FIT.name))))
+    assert len(found) == made["distances"][FIT.name]["images"] == FIT.images
+    for row in found:
+        assert rows[row["bytes"] - 7]["path"] == row["path"]
+        assert (row["distance"], row["source_sha256"]) == (FOUND.distance, listed[row["path"]]["source_sha256"])
+        assert row["object_uri"].endswith(f"/lossy-3.217-e3-{installed.codec()}.jxl")
+
+
+def test_manifests_of_levels_do_not_depend_on_how_an_index_is_laid_out(store: FolderStore) -> None:
+    """Else the same images have another digest after a resume with other chunks."""
+    digests = []
+    for row_group in (3, 64, 5000):
+        made, _ = _levels_written(store, 700, row_group)
+        digests.append([about["digest"] for about in made["distances"].values()])
+        for arm, about in made["distances"].items():
+            digest = manifest.Digest()
+            with manifest.opened(store.get(keys.manifest("job", "subset", arm))) as parquet:
+                for batch in manifest.batches(parquet, 50):
+                    digest.add(batch)
+            assert digest.hexdigest() == about["digest"]
+    assert digests[0] == digests[1] == digests[2]

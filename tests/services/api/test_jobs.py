@@ -10,6 +10,7 @@ import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import Any
 
 import pyarrow.csv as pa_csv
 import pyarrow.parquet as pq
@@ -32,8 +33,8 @@ def _body(sample: Path, **more: object) -> dict[str, object]:
     return {"dataset": (sample / "test").as_uri(), "distances": [4], **more}
 
 
-def _ended(ask: Ask, job: str) -> dict[str, object]:
-    found: dict[str, object] = ask("GET", f"/v1/jobs/{job}?wait=60").json
+def _ended(ask: Ask, job: str) -> dict[str, Any]:
+    found: dict[str, Any] = ask("GET", f"/v1/jobs/{job}?wait=60").json
     assert found["state"] != "accepted"
     return found
 
@@ -288,6 +289,50 @@ def test_another_budget_is_answered_at_once(ask: Ask, job: str) -> None:
     assert own.json["subset"] == listed[0]["subset"]
 
 
+def test_levels_are_asked_for_and_served_like_distances(ask: Ask, sample: Path) -> None:
+    """Else what the command can do a pipeline cannot."""
+    asked = [4, {"fit": 10}, {"spread": [0.5, 15]}]
+    body = _body(sample, distances=asked, budget="120kB")
+    job = ask("POST", "/v1/jobs", body).json["job"]
+    found = _ended(ask, job)
+    assert found["state"] == "succeeded"
+    assert found["request"]["distances"] == [4, {"spread": [0.5, 15]}, {"fit": 10}]
+    assert list(found["links"]["manifests"]) == ["4", "spread-0.5-15", "fit-10"]
+    for arm, path in found["links"]["manifests"].items():
+        lines = ask("GET", path, accept="application/x-ndjson").body.splitlines()
+        rows = [json.loads(line) for line in lines]
+        assert sum(row["bytes"] for row in rows) <= 120_000
+        assert len(rows) == found["subset"]["distances"][arm]["images"]
+    assert found["subset"]["distances"]["fit-10"]["images"] == 10
+    assert ask("GET", f"/v1/jobs/{job}/subsets/own/fit-11").status == 404
+    report = ask("GET", f"/v1/jobs/{job}/report").json
+    assert [row["distance"] for row in report["distances"]] == ["4", "spread-0.5-15", "fit-10"]
+    alone = ask("POST", "/v1/jobs", _body(sample, distances={"spread": [0.5, 15]}))
+    assert alone.json["request"]["distances"] == [{"spread": [0.5, 15]}]
+
+
+def test_another_budget_of_a_job_with_levels_is_fitted_again(ask: Ask, sample: Path) -> None:
+    """Else a second budget is never answered, or with what fits the first; or a wrong one is found out by a worker."""
+    job = ask("POST", "/v1/jobs", _body(sample, distances=[{"fit": 10}], budget="120kB")).json["job"]
+    own = _ended(ask, job)["subset"]["distances"]["fit-10"]
+    made = ask("POST", f"/v1/jobs/{job}/subsets?wait=60", {"budget": "60kB"})
+    assert made.status == 201
+    row = made.json["distances"]["fit-10"]
+    assert (row["images"], row["bytes"] <= 60_000) == (10, True)
+    assert row["levels"]["distance"] > own["levels"]["distance"]
+    refused = ask("POST", f"/v1/jobs/{job}/subsets", {"budget": None})
+    assert (refused.status, refused.json["code"]) == (422, "invalid_request")
+    small = ask("POST", f"/v1/jobs/{job}/subsets?wait=60", {"budget": "1kB"})
+    assert (small.status, small.json["code"]) == (422, "budget_too_small")
+
+
+def test_an_estimate_takes_numbers_alone(ask: Ask, sample: Path) -> None:
+    """Else a sample's answer is taken for one about all images."""
+    reply = ask("POST", "/v1/estimates", _body(sample, distances=[4, {"spread": [0.5, 15]}]))
+    assert (reply.status, reply.json["code"]) == (422, "invalid_request")
+    assert "estimates take numbers alone" in reply.json["detail"]
+
+
 def test_a_cancelled_job_says_so_and_goes_on_when_retried(ask: Ask, sample: Path) -> None:
     """Else stopping a job that was started by mistake takes a restart of the service."""
     job = ask("POST", "/v1/jobs", {"dataset": (sample / "train").as_uri(), "distances": list(range(2, 20))}).json["job"]
@@ -305,7 +350,7 @@ def test_a_failed_job_goes_on_once_its_cause_is_mended(ask: Ask, tmp_path: Path,
     job = ask("POST", "/v1/jobs", {"dataset": (tmp_path / "later").as_uri(), "distances": [4]}).json["job"]
     failed = _ended(ask, job)
     assert failed["state"] == "failed"
-    assert failed["error"]["code"] == "dataset_not_found"  # type: ignore[index]
+    assert failed["error"]["code"] == "dataset_not_found"
     (tmp_path / "later" / "cat").mkdir(parents=True)
     (tmp_path / "later" / "cat" / "1.jpg").write_bytes(jpeg)
     assert ask("POST", f"/v1/jobs/{job}/retry").status == 202
