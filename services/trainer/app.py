@@ -10,6 +10,7 @@ import numpy as np
 import torch
 import torchvision
 
+from keepmore.accuracy import wilson
 from keepmore.errors import NotTrainable
 from keepmore.memory import keep_freed_memory
 from keepmore.progress import Progress, Report
@@ -17,7 +18,7 @@ from keepmore.request import Training
 from keepmore.trainers import Sample
 from services.trainer import data
 from services.trainer.data import Features
-from services.trainer.evaluate import Counts, count, wilson
+from services.trainer.evaluate import Counts, count
 from services.trainer.fit import fit_probe
 from services.trainer.model import Backbone, load_backbone
 

@@ -1,16 +1,13 @@
-"""Accuracy from counts, with its interval."""
+"""What a trained head makes of the test images, as counts."""
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
-
-Z_95 = 1.959963984540054
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,10 +30,3 @@ def count(head: nn.Linear, vectors: Tensor, classes: Tensor) -> Counts:
     images = torch.bincount(classes, minlength=size)
     correct = torch.bincount(classes[right], minlength=size)
     return Counts(images.numpy(), correct.numpy())
-
-
-def wilson(share: float, images: int, z: float = Z_95) -> tuple[float, float]:
-    """The score interval for a share of `images` (Wilson 1927), within 0..1; 95 % unless `z` says otherwise."""
-    middle = (share + z * z / (2 * images)) / (1 + z * z / images)
-    half = z / (1 + z * z / images) * math.sqrt(share * (1 - share) / images + z * z / (4 * images * images))
-    return max(0.0, middle - half), min(1.0, middle + half)

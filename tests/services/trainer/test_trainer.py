@@ -8,8 +8,6 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from hypothesis import given
-from hypothesis import strategies as st
 from torchvision import models
 
 from keepmore.errors import NotTrainable, UnknownModel, WeightsUnavailable
@@ -19,7 +17,7 @@ from keepmore.trainers import Sample, load_trainer
 from services.trainer import data
 from services.trainer.app import ProbeTrainer, accuracy
 from services.trainer.data import Features
-from services.trainer.evaluate import Counts, wilson
+from services.trainer.evaluate import Counts
 from services.trainer.fit import fit_probe
 from services.trainer.model import load_backbone
 
@@ -73,25 +71,6 @@ def test_a_separable_problem_is_solved() -> None:
     vectors = torch.from_numpy((centres[numbers] + rng.normal(size=(90, 16))).astype(np.float32))
     head = fit_probe(vectors, torch.from_numpy(numbers), 3, steps=300, seed=0)
     assert (head(vectors).argmax(1).numpy() == numbers).mean() > 0.95
-
-
-@given(st.integers(1, 500), st.data())
-def test_wilson_intervals_hold_the_share_and_stay_in_range(images: int, data: st.DataObject) -> None:
-    """Else an accuracy of 100 % on ten images claims to be certain."""
-    share = data.draw(st.integers(0, images)) / images
-    low, high = wilson(share, images)
-    assert 0 <= low <= share + 1e-12
-    assert share - 1e-12 <= high <= 1
-    assert high - low > 0
-    wider = wilson(share, images, z=3)
-    assert wider[0] <= low + 1e-12
-    assert high <= wider[1] + 1e-12
-
-
-def test_wilson_interval_of_a_known_case() -> None:
-    """Else every interval in every report is wrong: 81 of 263, from Newcombe (1998), Table I."""
-    low, high = wilson(81 / 263, 263)
-    assert (round(low, 4), round(high, 4)) == (0.2553, 0.3662)
 
 
 def test_accuracy_comes_from_counts() -> None:
