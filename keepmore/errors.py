@@ -25,7 +25,7 @@ KeepmoreError
 │   ├── JobEnded  NothingToRetry  IdempotencyConflict
 │   └── CountMismatch  Cancelled
 ├── TrainingError
-│   └── TrainerMissing  WeightsUnavailable  UnknownModel  NotTrainable
+│   └── TrainerMissing  WeightsUnavailable  UnknownModel  NotTrainable  PilotsInsufficient
 ├── QueueUnavailable          the queue cannot be reached (retry helps once it is back)
 ├── ServiceError              a service refuses what the client asked (no key, not allowed)
 │   └── ServiceUnavailable    (retry helps once it is back)
@@ -277,6 +277,10 @@ class UnknownModel(TrainingError):
 
 class NotTrainable(TrainingError):
     code = "not_trainable"
+
+
+class PilotsInsufficient(TrainingError):
+    code = "pilots_insufficient"
 
 
 class QueueUnavailable(KeepmoreError):

@@ -1,4 +1,4 @@
-"""The report's figures, as SVG. The only module that imports matplotlib."""
+"""The figures of reports and advice, as SVG. The only module that imports matplotlib."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ import matplotlib as mpl
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.ticker import LogLocator, NullLocator, StrMethodFormatter
 
 SIZE_INCHES = (5.2, 3.7)
 WIDE_INCHES = (13.2, 3.6)
@@ -87,7 +88,7 @@ def class_balance(rows: Rows) -> str:
     """Images of each class in the subset at each distance: grouped bars, or curves where there are many classes."""
 
     def draw(axes: Axes) -> None:
-        shades = mpl.colormaps["viridis"](np.linspace(0.85, 0.1, len(rows)))
+        shades = _shades(rows)
         for place, row in enumerate(rows):
             counts = list(row["classes"].values())
             if len(counts) > MOST_BARS:
@@ -103,6 +104,74 @@ def class_balance(rows: Rows) -> str:
         axes.set_ylabel("images kept")
 
     return _svg(draw, "Class balance of the subsets", WIDE_INCHES)
+
+
+def fitted_surface(advice: dict[str, Any]) -> str:
+    """The pilots' errors and the fitted law over the number of images, one line a distance; both axes logarithmic."""
+
+    def draw(axes: Axes) -> None:
+        for curve, shade in zip(advice["curves"], _shades(advice["curves"]), strict=True):
+            measured = [pilot for pilot in advice["pilots"] if pilot["distance"] == curve["distance"]]
+            axes.plot(
+                [point["images"] for point in curve["points"]],
+                [100 * (1 - point["accuracy"]) for point in curve["points"]],
+                color=shade,
+                label=curve["distance"],
+            )
+            axes.plot(
+                [pilot["images"] for pilot in measured],
+                [100 * (1 - pilot["top1"]) for pilot in measured],
+                marker="o",
+                markersize=5,
+                linestyle="",
+                color=shade,
+            )
+        _log_axes(axes, "images trained on", "top-1 error (%)")
+        axes.set_yscale("log")
+        axes.yaxis.set_major_locator(LogLocator(subs=(1, 2, 3, 5, 7)))
+        axes.yaxis.set_major_formatter(StrMethodFormatter("{x:g}"))
+        axes.yaxis.set_minor_locator(NullLocator())
+
+    return _svg(draw, "Pilots (points) and the fitted law (lines)")
+
+
+def accuracy_by_storage(advice: dict[str, Any]) -> str:
+    """Predicted accuracy over stored bytes, one line a distance; the best of them thick, the budgets' advice marked."""
+    return _svg(lambda axes: _accuracy_over(axes, advice, "bytes", "bytes stored"), "Predicted accuracy by storage")
+
+
+def accuracy_by_cost(advice: dict[str, Any]) -> str:
+    """As `accuracy_by_storage`, over the monthly cost; raises ValueError where the advice was given without a price."""
+    if advice["price_per_gb_month"] is None:
+        raise ValueError("advice without a price has no monthly costs")
+    return _svg(lambda axes: _accuracy_over(axes, advice, "monthly_cost", "cost a month"), "Predicted accuracy by cost")
+
+
+def _accuracy_over(axes: Axes, advice: dict[str, Any], name: str, label: str) -> None:
+    best = [point for point in advice["envelope"] if point[name] > 0]
+    low, high = np.array([point["interval"] for point in best]).T * 100
+    places = [point[name] for point in best]
+    axes.fill_between(places, low, high, color=ORANGE, alpha=0.15, linewidth=0)
+    axes.plot(places, [100 * point["accuracy"] for point in best], color=ORANGE, linewidth=5, alpha=0.6, label="best")
+    for curve, shade in zip(advice["curves"], _shades(advice["curves"]), strict=True):
+        points = [point for point in curve["points"] if point[name] > 0]
+        found = [100 * point["accuracy"] for point in points]
+        axes.plot([point[name] for point in points], found, color=shade, linewidth=1.3, label=curve["distance"])
+    chosen = [(budget[name], 100 * budget["recommended"]["accuracy"]) for budget in advice["budgets"]]
+    if marked := [pair for pair in chosen if pair[0] > 0]:
+        axes.plot(*zip(*marked, strict=True), marker="D", markersize=7, linestyle="", color=ORANGE)
+    _log_axes(axes, label, "predicted top-1 accuracy (%)")
+
+
+def _log_axes(axes: Axes, x_label: str, y_label: str) -> None:
+    axes.set_xscale("log")
+    axes.set_xlabel(x_label)
+    axes.set_ylabel(y_label)
+    axes.legend(title="distance", ncols=2, frameon=False, fontsize=9, title_fontsize=9)
+
+
+def _shades(rows: Rows) -> Any:
+    return mpl.colormaps["viridis"](np.linspace(0.85, 0.1, len(rows)))
 
 
 def _name_classes(axes: Axes, names: list[str]) -> None:

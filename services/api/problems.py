@@ -40,6 +40,7 @@ STATUSES: dict[type[KeepmoreError], HTTPStatus] = {
     errors.NothingToRetry: HTTPStatus.CONFLICT,
     errors.IdempotencyConflict: HTTPStatus.CONFLICT,
     errors.NotTrainable: HTTPStatus.CONFLICT,
+    errors.PilotsInsufficient: HTTPStatus.CONFLICT,
 }
 
 

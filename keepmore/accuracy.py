@@ -1,0 +1,257 @@
+"""Accuracy from right and wrong answers: intervals, and which of two arms is better. Pure: arrays in, numbers out.
+
+An arm is one way to train. `correct` says of every seed (a training of its own) and every test image whether the model
+named the image right; shape (seeds, test images). All arms share their test images, and no two share a training.
+Seeds and images are crossed, so an accuracy varies with both: the two-way random effects model (Owen 2007, "The
+pigeonhole bootstrap", section 2, has the variances).
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from typing import Any, Literal
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy import special
+
+Z_95 = 1.959963984540054
+RATE = 0.95
+# So few test images that were ever wrong (or ever right) do not say how far seeds agree on them.
+FEW_IMAGES = 10
+
+Correct = NDArray[np.bool_]
+Verdict = Literal["better", "worse", "cannot tell"]
+
+
+@dataclass(frozen=True, slots=True)
+class Summary:
+    """Top-1 of one arm, a share of 0..1, with its 95 % interval; `seed_std` is None for one seed."""
+
+    test_images: int
+    top1: float
+    interval: tuple[float, float]
+    interval_kind: str
+    top1_by_seed: tuple[float, ...]
+    seed_std: float | None
+
+    def as_json(self) -> dict[str, Any]:
+        return asdict(self) | {"interval": list(self.interval), "top1_by_seed": list(self.top1_by_seed)}
+
+
+@dataclass(frozen=True, slots=True)
+class Difference:
+    """Top-1 of one arm less that of another, -1..1, its 95 % interval, and a two-sided p value."""
+
+    difference: float
+    interval: tuple[float, float]
+    p_value: float
+    verdict: Verdict
+    method: str
+
+    def as_json(self) -> dict[str, Any]:
+        return asdict(self) | {"interval": list(self.interval)}
+
+
+@dataclass(frozen=True, slots=True)
+class Comparison:
+    """`arm` less `against`, one of the family of all arms against the `reference`, or against the `best` arm.
+
+    `adjusted_p` allows for the size of the family, and the verdict is drawn from it; the interval is that of this pair
+    alone.
+    """
+
+    arm: str
+    against: str
+    family: Literal["reference", "best"]
+    found: Difference
+    adjusted_p: float
+    verdict: Verdict
+
+    def as_json(self) -> dict[str, Any]:
+        named = {"arm": self.arm, "against": self.against, "family": self.family}
+        return named | self.found.as_json() | {"adjusted_p": self.adjusted_p, "verdict": self.verdict}
+
+
+@dataclass(frozen=True, slots=True)
+class _Part:
+    """A part of a variance, and the degrees of freedom it was estimated with. What is taken off is negative."""
+
+    variance: float
+    freedom: float
+
+
+def wilson(share: float, images: float, z: float = Z_95) -> tuple[float, float]:
+    """The score interval for a share of `images` (Wilson 1927), within 0..1; 95 % unless `z` says otherwise."""
+    middle = (share + z * z / (2 * images)) / (1 + z * z / images)
+    half = z / (1 + z * z / images) * math.sqrt(share * (1 - share) / images + z * z / (4 * images * images))
+    return max(0.0, middle - half), min(1.0, middle + half)
+
+
+def summary(correct: Correct) -> Summary:
+    """Top-1 of an arm from `correct`, shape (seeds, test images), with an interval for new images and new seeds.
+
+    Var(mean) = Var(images)/n + Var(seeds)/S - MS(interaction)/(n S), where the last two count only when they are above
+    0 together. The interval is Wilson's score interval (1927) of the effective sample size p (1 - p) / Var(mean), with
+    a quantile of Student's t whose degrees of freedom are Satterthwaite's (1946). So it stays within 0..1 and has a
+    width at 0 % and 100 % too. Of one seed, it is the plain one over test images. Raises ValueError without an answer.
+    """
+    seeds, images = _shape(correct)
+    by_seed = correct.mean(axis=1)
+    top1 = float(by_seed.mean())
+    if seeds == 1 or images == 1:
+        interval = wilson(top1, images)
+        kind = "95 % Wilson interval over the test images; how much seeds differ is not counted"
+    else:
+        by_image = correct.mean(axis=0)
+        variance, freedom = _total([_Part(float(by_image.var(ddof=1)) / images, images - 1), *_seed_parts(correct)])
+        interval = wilson(top1, _effective_images(correct, top1, variance), _quantile(freedom))
+        kind = "95 % Wilson interval over test images and seeds"
+    deviation = float(by_seed.std(ddof=1)) if seeds > 1 else None
+    return Summary(images, top1, interval, kind, tuple(by_seed.tolist()), deviation)
+
+
+def _shape(correct: Correct) -> tuple[int, int]:
+    if correct.ndim != 2 or correct.size == 0:
+        raise ValueError(f"correct: shape {correct.shape} is not (seeds, test images), one of each or more")
+    return correct.shape[0], correct.shape[1]
+
+
+def _seed_parts(correct: Correct) -> list[_Part]:
+    """What seeds add to the variance of an arm's mean; nothing where they differ by no more than chance."""
+    seeds, images = correct.shape
+    if seeds < 2:
+        return []
+    by_seed, by_image = correct.mean(axis=1), correct.mean(axis=0)
+    residuals = correct - by_seed[:, None] - by_image + by_seed.mean()
+    freedom = (seeds - 1) * (images - 1)
+    of_seeds = float(by_seed.var(ddof=1)) / seeds
+    by_chance = float((residuals**2).sum()) / freedom / (seeds * images)
+    return [_Part(of_seeds, seeds - 1), _Part(-by_chance, freedom)] if of_seeds > by_chance else []
+
+
+def _total(parts: Sequence[_Part]) -> tuple[float, float]:
+    """The variance of all parts, and its degrees of freedom (Satterthwaite 1946)."""
+    variance = sum(part.variance for part in parts)
+    doubt = sum(part.variance**2 / part.freedom for part in parts)
+    return variance, variance**2 / doubt if doubt > 0 else parts[0].freedom
+
+
+def _effective_images(correct: Correct, top1: float, variance: float) -> float:
+    """How many independent answers would leave the same variance; at most as many as there are."""
+    effective = min(top1 * (1 - top1) / variance, correct.size) if variance > 0 else correct.size
+    right, wrong = correct.any(axis=0).sum(), (~correct).any(axis=0).sum()
+    return min(effective, correct.shape[1]) if min(right, wrong) < FEW_IMAGES else effective
+
+
+def _quantile(freedom: float) -> float:
+    return float(special.stdtrit(freedom, (1 + RATE) / 2))
+
+
+def compare(ours: Correct, theirs: Correct) -> Difference:
+    """Top-1 of `ours` less that of `theirs`, shapes (seeds, test images) with the same images in both.
+
+    The interval is paired over images and counts the seeds of both arms, as `summary` does; an arm of one seed borrows
+    the other's variance between seeds. Half an answer is added to each cell of the table of pairs (Agresti and Min
+    2005), so that arms that agree on everything still get an interval. Where both arms have one seed, p is that of
+    McNemar's exact test (1947), and it is about these two models, not about other seeds. Raises ValueError where the
+    shapes do not match, or for fewer than two test images.
+    """
+    images = _shape(ours)[1]
+    if _shape(theirs)[1] != images or images < 2:
+        raise ValueError(f"the arms have {images} and {theirs.shape[1]} test images; they share two or more")
+    by_image = ours.mean(axis=0) - theirs.mean(axis=0)
+    middle = float(by_image.sum()) / (images + 2)
+    spread = (float((by_image**2).sum()) + 1) / (images + 2) - middle**2
+    variance, freedom = _total([_Part(spread / (images + 1), images - 1), *_seed_parts_of_both(ours, theirs)])
+    half = _quantile(freedom) * math.sqrt(variance)
+    interval = max(-1.0, middle - half), min(1.0, middle + half)
+    difference = float(by_image.mean())
+    if len(ours) == len(theirs) == 1:
+        p_value, method = _mcnemar(ours[0], theirs[0]), "McNemar's exact test over test images; seeds are not counted"
+    else:
+        p_value = float(2 * special.stdtr(freedom, -abs(middle) / math.sqrt(variance)))
+        method = "paired t over test images and seeds"
+    return Difference(difference, interval, p_value, _verdict(difference, p_value), method)
+
+
+def _seed_parts_of_both(ours: Correct, theirs: Correct) -> list[_Part]:
+    if len(ours) > 1 and len(theirs) > 1:
+        return _seed_parts(ours) + _seed_parts(theirs)
+    several = max(ours, theirs, key=len)
+    # The variance of one seed more, beside that of the mean of several.
+    return [_Part(part.variance * (1 + len(several)), part.freedom) for part in _seed_parts(several)]
+
+
+def _mcnemar(ours: Correct, theirs: Correct) -> float:
+    only_ours, only_theirs = int((ours & ~theirs).sum()), int((theirs & ~ours).sum())
+    if only_ours == only_theirs:
+        return 1.0
+    return min(1.0, 2 * float(special.bdtr(min(only_ours, only_theirs), only_ours + only_theirs, 0.5)))
+
+
+def _verdict(difference: float, p_value: float) -> Verdict:
+    if p_value >= 1 - RATE:
+        return "cannot tell"
+    return "better" if difference > 0 else "worse"
+
+
+def comparisons(correct: Mapping[str, Correct]) -> list[Comparison]:
+    """Every arm against the first one (the reference), then every arm against the one with the highest top-1.
+
+    `correct`: arrays of shape (seeds, test images) by the arm's name. Within each of the two families p values are
+    adjusted as Holm (1979) does, and verdicts follow them. The best arm is picked by the same test images, which
+    flatters it a little. Raises ValueError as `compare` does.
+    """
+    if not correct:
+        return []
+    best = max(correct, key=lambda name: float(correct[name].mean()))
+    return [*_family(correct, next(iter(correct)), "reference"), *_family(correct, best, "best")]
+
+
+def _family(correct: Mapping[str, Correct], against: str, family: Literal["reference", "best"]) -> list[Comparison]:
+    found = {name: compare(ours, correct[against]) for name, ours in correct.items() if name != against}
+    adjusted = holm([difference.p_value for difference in found.values()])
+    return [
+        Comparison(name, against, family, difference, p_value, _verdict(difference.difference, p_value))
+        for (name, difference), p_value in zip(found.items(), adjusted, strict=True)
+    ]
+
+
+def holm(p_values: Sequence[float]) -> list[float]:
+    """The p values, in their order, adjusted for their number (Holm 1979)."""
+    order = np.argsort(p_values, kind="stable")
+    factors = np.arange(len(p_values), 0, -1)
+    adjusted = np.empty(len(p_values))
+    adjusted[order] = np.maximum.accumulate(np.minimum(1.0, np.asarray(p_values)[order] * factors))
+    found: list[float] = adjusted.tolist()
+    return found
+
+
+def per_class(correct: Correct, truth: NDArray[np.integer[Any]], classes: Sequence[str]) -> dict[str, dict[str, Any]]:
+    """Test images, top-1 and its interval for every class that has a test image.
+
+    `correct` has shape (seeds, test images), `truth` the number of each image's class in `classes`, shape (images,).
+    """
+    found = {}
+    for number, name in enumerate(classes):
+        here = truth == number
+        if here.any():
+            of_class = summary(correct[:, here])
+            found[name] = {"images": of_class.test_images, "top1": of_class.top1, "interval": list(of_class.interval)}
+    return found
+
+
+def confusion(predicted: NDArray[np.integer[Any]], truth: NDArray[np.integer[Any]], classes: int) -> NDArray[np.int64]:
+    """How often each class was named for each: shape (classes, classes), rows the truth, summed over seeds.
+
+    `predicted` has shape (seeds, test images), `truth` (test images,); both are numbers of 0..classes - 1, or
+    ValueError is raised.
+    """
+    pairs = truth.astype(np.int64) * classes + predicted
+    numbers = np.concatenate([predicted.ravel(), truth])
+    if numbers.size and not 0 <= numbers.min() <= numbers.max() < classes:
+        raise ValueError(f"class numbers run from {numbers.min()} to {numbers.max()}; there are {classes} classes")
+    return np.bincount(pairs.ravel(), minlength=classes * classes).reshape(classes, classes)
