@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import jinja2
@@ -21,13 +21,13 @@ def page(advice: dict[str, Any], title: str = "Keepmore advice") -> str:
     environment = jinja2.Environment(
         loader=jinja2.PackageLoader("keepmore", "."), autoescape=True, undefined=jinja2.StrictUndefined
     )
-    environment.filters |= {
+    filters: dict[str, Callable[..., str]] = {
         "json": lambda value: json.dumps(value, indent=1, ensure_ascii=False),
-        "size": written_bytes,
         "percent": lambda share: f"{100 * share:.1f} %",
         "ends": _ends,
-        "number": lambda value: f"{value:.4g}",
+        "number": _number,
     }
+    environment.filters |= filters
     sentences = [recommendation(budget) for budget in advice["budgets"]]
     return environment.get_template("advice.html").render(
         advice=advice, title=title, sentences=sentences, wish=wish(advice["wished"]), plots=drawn
@@ -77,6 +77,11 @@ def written_bytes(size: float) -> str:
 def _stored(row: Mapping[str, Any]) -> str:
     cost = "" if row["monthly_cost"] is None else f" at {row['monthly_cost']:.4g} a month"
     return written_bytes(row["bytes"]) + cost
+
+
+def _number(value: float) -> str:
+    """Four digits; a constant that the fit left at its bound of 0 is 0."""
+    return "0" if abs(value) < 1e-9 else f"{value:.4g}"
 
 
 def _named(distance: str) -> str:

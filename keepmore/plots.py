@@ -11,7 +11,7 @@ import matplotlib as mpl
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from matplotlib.ticker import LogLocator, NullLocator, StrMethodFormatter
+from matplotlib.ticker import EngFormatter, Formatter, LogLocator, NullFormatter, NullLocator, StrMethodFormatter
 
 SIZE_INCHES = (5.2, 3.7)
 WIDE_INCHES = (13.2, 3.6)
@@ -126,9 +126,9 @@ def fitted_surface(advice: dict[str, Any]) -> str:
                 linestyle="",
                 color=shade,
             )
-        _log_axes(axes, "images trained on", "top-1 error (%)")
+        _log_axes(axes, "images trained on", "top-1 error (%)", StrMethodFormatter("{x:,.0f}"))
         axes.set_yscale("log")
-        axes.yaxis.set_major_locator(LogLocator(subs=(1, 2, 3, 5, 7)))
+        axes.yaxis.set_major_locator(LogLocator(subs=(1, 2, 3, 5, 7), numticks=20))
         axes.yaxis.set_major_formatter(StrMethodFormatter("{x:g}"))
         axes.yaxis.set_minor_locator(NullLocator())
 
@@ -160,11 +160,14 @@ def _accuracy_over(axes: Axes, advice: dict[str, Any], name: str, label: str) ->
     chosen = [(budget[name], 100 * budget["recommended"]["accuracy"]) for budget in advice["budgets"]]
     if marked := [pair for pair in chosen if pair[0] > 0]:
         axes.plot(*zip(*marked, strict=True), marker="D", markersize=7, linestyle="", color=ORANGE)
-    _log_axes(axes, label, "predicted top-1 accuracy (%)")
+    written = EngFormatter("B") if name == "bytes" else StrMethodFormatter("{x:g}")
+    _log_axes(axes, label, "predicted top-1 accuracy (%)", written)
 
 
-def _log_axes(axes: Axes, x_label: str, y_label: str) -> None:
+def _log_axes(axes: Axes, x_label: str, y_label: str, written: Formatter) -> None:
     axes.set_xscale("log")
+    axes.xaxis.set_major_formatter(written)
+    axes.xaxis.set_minor_formatter(NullFormatter())
     axes.set_xlabel(x_label)
     axes.set_ylabel(y_label)
     axes.legend(title="distance", ncols=2, frameon=False, fontsize=9, title_fontsize=9)
