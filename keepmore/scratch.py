@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import fcntl
 import os
 import shutil
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -18,7 +20,7 @@ SHARE_OF_FREE = 0.5
 @dataclass(frozen=True, slots=True)
 class Scratch:
     """A folder (None: one of the user's own among temporary files) and the bytes that it may take in all (None: half
-    of what is free). Entries are folders; the one that was longest unused goes first.
+    of what is free). Entries are folders; of those that nobody holds, the one that was longest unused goes first.
     """
 
     folder: str | None = None
@@ -53,21 +55,42 @@ class Scratch:
         os.utime(entry)
         return entry
 
+    @contextmanager
+    def holding(self, entry: Path) -> Iterator[None]:
+        """While it lasts, no process makes room by removing `entry`."""
+        folder = os.open(entry, os.O_RDONLY)
+        try:
+            fcntl.flock(folder, fcntl.LOCK_SH)
+            yield
+        finally:
+            os.close(folder)
+
     def make_room(self, bytes_: int) -> bool:
         """Remove entries until `bytes_` more may be written; says whether they may, and removes none if not."""
         entries = sorted((e for e in self.root.iterdir() if e.is_dir()), key=lambda entry: entry.stat().st_mtime)
         sizes = {entry: _size(entry) for entry in entries}
-        free = shutil.disk_usage(self.root).free
-        taken = sum(sizes.values())
+        loose = [entry for entry in entries if not _is_held(entry)]
+        free, taken = shutil.disk_usage(self.root).free, sum(sizes.values())
         most = int(SHARE_OF_FREE * (free + taken)) if self.most_bytes is None else min(self.most_bytes, free + taken)
-        if bytes_ > most:
+        if taken - sum(sizes[entry] for entry in loose) + bytes_ > most:
             return False
-        for entry in entries:
+        for entry in loose:
             if taken + bytes_ <= most:
                 break
             shutil.rmtree(entry, ignore_errors=True)
             taken -= sizes[entry]
         return True
+
+
+def _is_held(entry: Path) -> bool:
+    folder = os.open(entry, os.O_RDONLY)
+    try:
+        fcntl.flock(folder, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return True
+    finally:
+        os.close(folder)
+    return False
 
 
 def _size(folder: Path) -> int:

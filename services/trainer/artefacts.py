@@ -28,12 +28,17 @@ def curve(losses: Sequence[float], rates: Sequence[float]) -> dict[str, list[flo
     return made
 
 
+def save_weights(state: Mapping[str, Tensor], about: Mapping[str, Any], file: Path) -> None:
+    # In one entry: several are written in an order that changes from one time to the next.
+    save_file(dict(state), file, {"keepmore": json.dumps(about)})
+
+
 def keep_weights(state: Mapping[str, Tensor], about: Mapping[str, Any], seed: int, room: Room) -> dict[str, Any]:
     """Keep a state dict as safetensors; what the results say of it."""
     with tempfile.TemporaryDirectory() as folder:
         file = Path(folder) / "weights.safetensors"
         tensors = {name: value.detach().cpu().contiguous().clone() for name, value in state.items()}
-        save_file(tensors, file, {name: json.dumps(value) for name, value in about.items()})
+        save_weights(tensors, about, file)
         return room.keep(WEIGHTS, seed, file)
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import json
 import os
@@ -9,6 +10,7 @@ import shutil
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import BinaryIO
@@ -16,6 +18,7 @@ from typing import BinaryIO
 import numpy as np
 from numpy.typing import NDArray
 
+from keepmore.errors import StoreFull
 from keepmore.progress import Progress, Report
 from keepmore.scratch import Scratch
 from keepmore.trainers import Images
@@ -97,7 +100,8 @@ def decode_all(images: Images, preparation: Preparation, scratch: Scratch, repor
         shutil.rmtree(made, ignore_errors=True)
         made.mkdir()
         try:
-            _write(made, images, preparation, scratch, report)
+            with _space(scratch):
+                _write(made, images, preparation, scratch, report)
             if not folder.exists():  # another process may have been faster
                 made.rename(folder)
         finally:
@@ -105,12 +109,25 @@ def decode_all(images: Images, preparation: Preparation, scratch: Scratch, repor
     return folder, opened(folder, preparation)
 
 
+@contextmanager
+def _space(scratch: Scratch) -> Iterator[None]:
+    try:
+        yield
+    except OSError as error:
+        if error.errno != errno.ENOSPC:
+            raise
+        raise StoreFull(
+            f"the scratch disk {scratch.root} is full; set KEEPMORE_SCRATCH to a larger one, then resume the job"
+        ) from error
+
+
 def _write(folder: Path, images: Images, preparation: Preparation, scratch: Scratch, report: Report) -> None:
     each = int(preparation.resize**2 * USUAL_ASPECT * 3)
     files = sum(images.table["bytes"].to_pylist())
     count = len(images)
-    while count and not scratch.make_room(count * each + files):
-        count //= 2
+    with scratch.holding(folder):
+        while count and not scratch.make_room(count * each + files):
+            count //= 2
     with (folder / PIXELS).open("wb") as pixels, (folder / ENCODED).open("wb") as encoded:
         rows = [*_decode(images, count, preparation, pixels, report), *_copy(images, count, encoded, report)]
     np.save(folder / TABLE, np.array(rows, np.int64).reshape(len(images), 4))

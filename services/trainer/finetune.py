@@ -18,13 +18,12 @@ from typing import Any
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from safetensors.torch import save_file
 from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
 from keepmore.errors import NotTrainable
 from keepmore.runs import TOP
-from services.trainer import decoded, device, layers, model
+from services.trainer import artefacts, decoded, device, layers, model
 from services.trainer.decoded import Decoded, Pixels
 from services.trainer.plan import CHECKPOINT, DONE, HEAD, NAMED, WEIGHTS, Plan, Tell
 from services.trainer.prepare import Preparation, random_crop
@@ -54,12 +53,13 @@ def fit(plan: Plan, team: Team, tell: Tell) -> None:
     named = {at: loop.named(decoded.opened(Path(folder), preparation)) for at, folder in plan.tests.items()}
     if team.leads:
         state = {name: value.detach().cpu().contiguous() for name, value in classifier.module.state_dict().items()}
-        save_file(state, plan.file(WEIGHTS), {"classes": json.dumps(plan.classes), "model": plan.training.model})
+        about = {"classes": plan.classes, "model": plan.training.model}
+        artefacts.save_weights(state, about, plan.file(WEIGHTS))
         with plan.file(NAMED).open("wb") as file:
             np.savez(file, **{f"@{at}": numbers for at, numbers in named.items()})  # type: ignore[arg-type]
-        about = {**classifier.about, "device": team.place.type, "precision": device.precision(team.place)}
-        about |= {"processes": team.size, "preparation": preparation.as_json()}
-        said = {"about": about, "losses": loop.state.losses, "notes": loop.state.notes, "rates": loop.rates()}
+        ran = {**classifier.about, "device": team.place.type, "precision": device.precision(team.place)}
+        ran |= {"processes": team.size, "preparation": preparation.as_json()}
+        said = {"about": ran, "losses": loop.state.losses, "notes": loop.state.notes, "rates": loop.rates()}
         plan.file(DONE).write_text(json.dumps(said))
 
 

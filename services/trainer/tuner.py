@@ -5,6 +5,8 @@ from __future__ import annotations
 import json
 import tempfile
 from collections.abc import Iterator, Sequence
+from contextlib import ExitStack
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -48,25 +50,26 @@ class FineTuner:
     ) -> Iterator[Run]:
         weights = str(room.file(training.weights)) if model.is_file(training.weights) else training.weights
         preparation = model.load(training.model, weights).at(_tuning(training).image_size).preparation
-        folder, pixels = decoded.decode_all(images, preparation, room.scratch, room.report)
-        tested = {test.at: decoded.decode_all(test, preparation, room.scratch, room.report)[0] for test in tests}
-        notes = []
-        if pixels.undecoded:
-            notes.append(
-                f"{pixels.undecoded:,} of {len(images):,} images are decoded again every time: the scratch disk holds "
-                "no more; give it more room with KEEPMORE_SCRATCH and KEEPMORE_SCRATCH_BYTES"
-            )
-        targets = numbers(images.labels, classes).tolist()
-        for seed in seeds:
-            with tempfile.TemporaryDirectory(dir=room.scratch.root, prefix="run-") as work:
-                made = Plan(
-                    work, training, seed, classes, targets, str(folder), {at: str(f) for at, f in tested.items()},
-                    weights, self._checkpoint_every_s,
-                )  # fmt: skip
-                if not room.resumed(made.file(plan.CHECKPOINT)):
-                    self._start_head(made, images, room)
-                self._run(made, room)
-                yield _run_of(made, room, notes)
+        with ExitStack() as held:
+
+            def local(given: Images) -> tuple[Path, decoded.Decoded]:
+                folder, pixels = decoded.decode_all(given, preparation, room.scratch, room.report)
+                held.enter_context(room.scratch.holding(folder))
+                return folder, pixels
+
+            folder, pixels = local(images)
+            tested = {test.at: str(local(test)[0]) for test in tests}
+            for seed in seeds:
+                with tempfile.TemporaryDirectory(dir=room.scratch.root, prefix="run-") as work:
+                    made = Plan(
+                        work, training, seed, classes, numbers(images.labels, classes).tolist(), str(folder), tested,
+                        weights, self._checkpoint_every_s,
+                    )  # fmt: skip
+                    held.enter_context(room.scratch.holding(Path(work)))
+                    if not room.resumed(made.file(plan.CHECKPOINT)):
+                        self._start_head(made, images, room)
+                    self._run(made, room)
+                    yield _run_of(made, room, _fallbacks(pixels))
 
     def _start_head(self, made: Plan, images: Images, room: Room) -> None:
         """Leave a head that fits the untouched features: from a random one, few steps would go into finding it (Kumar
@@ -105,6 +108,15 @@ class FineTuner:
         except Interrupted:
             keep()
             raise trouble[0] from None
+
+
+def _fallbacks(pixels: decoded.Decoded) -> list[str]:
+    if not pixels.undecoded:
+        return []
+    return [
+        f"{pixels.undecoded:,} of {len(pixels):,} images are decoded again every time: the scratch disk holds no more; "
+        "give it more room with KEEPMORE_SCRATCH and KEEPMORE_SCRATCH_BYTES"
+    ]
 
 
 def _tuning(training: Training) -> Tuning:

@@ -1,0 +1,314 @@
+"""Fine-tuning: what it learns, that nothing of it is left to chance, and what it does in trouble."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import timm
+import torch
+from safetensors.torch import load_file, save_file
+
+from keepmore.errors import NotTrainable, Stopping
+from keepmore.progress import Progress
+from keepmore.request import Training, Tuning
+from keepmore.runs import Run
+from keepmore.trainers import Images, load_trainer
+from services.trainer import decoded, model
+from services.trainer.finetune import fit, rate
+from services.trainer.plan import CHECKPOINT, DONE, NAMED, WEIGHTS, Plan
+from services.trainer.prepare import Preparation, random_crop
+from services.trainer.team import Team
+from services.trainer.tuner import FineTuner
+from tests.services.trainer.conftest import Pictures, Workplace
+
+ALONE = Team(0, 1, torch.device("cpu"))
+QUICK = Tuning(batch=16, image_size=64)
+
+
+@pytest.fixture
+def vit(tmp_path: Path) -> str:
+    """Weights of a small vision transformer in a local file."""
+    torch.manual_seed(7)
+    save_file(timm.create_model("test_vit", num_classes=11).state_dict(), tmp_path / "vit.safetensors")
+    return str(tmp_path / "vit.safetensors")
+
+
+def _tuned(training: Training, train: Images, test: Images, place: Workplace, trainer: FineTuner | None = None) -> Run:
+    classes = sorted(set(train.labels))
+    (run,) = (trainer or FineTuner()).train(train, [test], classes, training, [0], place.room())
+    return run
+
+
+def _top1(run: Run, test: Images) -> float:
+    classes = sorted(set(test.labels))
+    return float(np.mean([classes[n] == label for n, label in zip(run.named[""][:, 0], test.labels, strict=True)]))
+
+
+def _plan(folder: Path, pictures: Pictures, sample: Path, place: Workplace, training: Training, **fields: Any) -> Plan:
+    """A plan over the drawn images, which are decoded."""
+    preparation = model.load(training.model, training.weights).at((training.tuning or Tuning()).image_size).preparation
+    train, test = pictures(sample / "train"), pictures(sample / "test", "evaluation")
+    folders = [
+        decoded.decode_all(given, preparation, place.scratch, lambda progress: None)[0] for given in (train, test)
+    ]
+    classes = sorted(set(train.labels))
+    targets = [classes.index(label) for label in train.labels]
+    folder.mkdir()
+    tests = {"": str(folders[1])}
+    return Plan(str(folder), training, 0, classes, targets, str(folders[0]), tests, training.weights, **fields)
+
+
+def _never(images: int) -> bool:
+    return False
+
+
+def _left(plan: Plan) -> tuple[dict[str, torch.Tensor], Any, dict[str, Any]]:
+    with np.load(plan.file(NAMED)) as arrays:
+        return load_file(plan.file(WEIGHTS)), arrays["@"], json.loads(plan.file(DONE).read_text())
+
+
+def _alike(one: Plan, other: Plan, exactly: bool = True) -> None:
+    (weights, named, said), (weights_too, named_too, said_too) = _left(one), _left(other)
+    assert np.array_equal(named, named_too)
+    assert said["losses"] == (said_too["losses"] if exactly else pytest.approx(said_too["losses"], rel=1e-3))
+    for name, value in weights.items():
+        assert torch.allclose(value, weights_too[name], atol=0 if exactly else 1e-4), name
+
+
+def test_mobilenet_learns_and_leaves_its_weights(sample: Path, pictures: Pictures, workplace: Workplace) -> None:
+    """Else fine-tuning reports what an untrained model does, or the model that it reports on is lost."""
+    trainer = load_trainer("finetune")
+    assert isinstance(trainer, FineTuner)
+    training = Training(method="finetune", steps=12, tuning=replace(QUICK, image_size=96))
+    train, test = pictures(sample / "train"), pictures(sample / "test", "evaluation")
+    run = _tuned(training, train, test, workplace, trainer)
+    assert _top1(run, test) > 0.25, "eight classes: chance is 0.125"
+    assert run.named[""].shape == (24, 5)
+    assert run.about["weights_sha256"].startswith("b0353104")
+    assert (run.about["steps"], run.about["batch"], run.about["processes"]) == (12, 16, 1)
+    assert len(run.curve["loss"]) == 12
+    kept = load_file(run.kept["weights"]["uri"].removeprefix("file://"))
+    assert kept["classifier.1.weight"].shape == (8, 1280)
+    events = Path(run.kept["events"]["uri"].removeprefix("file://"))
+    assert _scalars(events.parent, "loss/train")[-1] == pytest.approx(run.curve["loss"][-1], rel=1e-4)
+
+
+def _scalars(folder: Path, tag: str) -> list[float]:
+    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+    named = folder / "events.out.tfevents.0"
+    if not named.exists():
+        (found,) = folder.iterdir()
+        found.rename(named)
+    events = EventAccumulator(str(folder))
+    events.Reload()
+    return [event.value for event in events.Scalars(tag)]
+
+
+def test_a_transformer_of_timm_learns_from_a_local_file(
+    sample: Path, pictures: Pictures, workplace: Workplace, vit: str
+) -> None:
+    """Else the published model cannot be fine-tuned where there is no internet."""
+    training = Training(
+        "timm:test_vit", vit, "finetune", steps=25, tuning=Tuning(batch=16, learning_rate=2e-3, crop=0.6)
+    )
+    train = pictures(sample / "train")
+    run = _tuned(training, train, train, workplace)
+    assert _top1(run, train) > 0.3
+    assert np.mean(run.curve["loss"][-5:]) < np.mean(run.curve["loss"][:5]) - 0.1
+    assert run.about["model"] == "timm:test_vit"
+
+
+def test_a_killed_run_goes_on_to_the_same_end(
+    sample: Path, pictures: Pictures, workplace: Workplace, tmp_path: Path
+) -> None:
+    """Else a run that lost its machine reports another accuracy than one that did not, or begins again for ever."""
+    training = Training("mobilenet_v2", "none", "finetune", steps=8, tuning=replace(QUICK, head="new"))
+    plans = [
+        _plan(tmp_path / name, pictures, sample, workplace, training, checkpoint_every_s=0)
+        for name in ("whole", "killed")
+    ]
+    plans[1].write()
+    with subprocess.Popen(
+        [sys.executable, "-m", "services.trainer.ranks", plans[1].folder],
+        stdout=subprocess.PIPE, text=True, env={**os.environ, "OMP_NUM_THREADS": "2"},
+    ) as run:  # fmt: skip
+        assert run.stdout
+        for _ in range(4):
+            assert json.loads(run.stdout.readline()) == {"images": 16}
+        run.send_signal(signal.SIGKILL)
+    assert plans[1].file(CHECKPOINT).exists()
+    assert not plans[1].file(DONE).exists()
+    steps: list[int] = []
+    fit(plans[1], ALONE, lambda images: bool(steps.append(images)))
+    assert 1 <= len(steps) <= 5, "most of it was done before"
+    fit(plans[0], ALONE, _never)
+    _alike(*plans)
+
+
+def test_a_stopped_run_goes_on_elsewhere(sample: Path, pictures: Pictures, workplace: Workplace) -> None:
+    """Else a worker that is drained, or whose turn is over, throws away the hours of its run."""
+    training = Training("mobilenet_v2", "none", "finetune", steps=6, tuning=replace(QUICK, head="new"))
+    train, test = pictures(sample / "train"), pictures(sample / "test", "evaluation")
+    whole = _tuned(training, train, test, workplace)
+
+    def interrupt(told: list[Progress]) -> None:
+        if sum(progress.images for progress in told) >= 48:
+            raise Stopping("this worker was asked to stop")
+
+    workplace.told.clear()
+    workplace.interrupt = interrupt
+    with pytest.raises(Stopping, match="asked to stop"):
+        _tuned(training, train, test, workplace)
+    workplace.told.clear()
+    workplace.interrupt = lambda told: None
+    again = _tuned(training, train, test, workplace)
+    assert sum(progress.images for progress in workplace.told) == 48, "three of six steps were left"
+    assert np.array_equal(again.named[""], whole.named[""])
+    assert again.kept["weights"]["sha256"] == whole.kept["weights"]["sha256"]
+
+
+def test_two_processes_do_what_one_does(
+    sample: Path, pictures: Pictures, workplace: Workplace, tmp_path: Path, vit: str
+) -> None:
+    """Else the accuracy depends on how many GPUs a machine has."""
+    for name, training in (
+        ("vit", Training("timm:test_vit", vit, "finetune", steps=4, tuning=Tuning(batch=12))),
+        ("cnn", Training("mobilenet_v2", "default", "finetune", steps=4, tuning=Tuning(batch=10, image_size=64))),
+    ):
+        one, two = (_plan(tmp_path / f"{name}{n}", pictures, sample, workplace, training) for n in (1, 2))
+        fit(one, ALONE, _never)
+        two.write()
+        command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
+        done = subprocess.run(
+            [*command, "-m", "services.trainer.ranks", two.folder],
+            capture_output=True, text=True, check=False, env={**os.environ, "GLOO_SOCKET_IFNAME": "lo"},
+        )  # fmt: skip
+        assert done.returncode == 0, done.stderr
+        assert done.stdout.count('{"images"') == 4
+        assert _left(two)[2]["about"]["processes"] == 2
+        weights, weights_too = _left(one)[0], _left(two)[0]
+        for key, value in weights.items():
+            assert torch.allclose(value.float(), weights_too[key].float(), atol=2e-3), key
+        assert _left(one)[2]["losses"] == pytest.approx(_left(two)[2]["losses"], rel=0.02)
+        agree = (_left(one)[1][:, 0] == _left(two)[1][:, 0]).mean()
+        assert agree >= 23 / 24, "sums in another order may turn one tie"
+
+
+def test_small_parts_of_a_batch_give_the_same_step(
+    sample: Path, pictures: Pictures, workplace: Workplace, tmp_path: Path
+) -> None:
+    """Else a model on a small GPU, in parts of a batch, is another model."""
+    plans = [
+        _plan(
+            tmp_path / str(micro), pictures, sample, workplace,
+            Training("mobilenet_v2", "default", "finetune", steps=3, tuning=replace(QUICK, micro_batch=micro)),
+        )
+        for micro in (16, 5)
+    ]  # fmt: skip
+    for plan in plans:
+        fit(plan, ALONE, _never)
+    assert _left(plans[0])[2]["losses"] == pytest.approx(_left(plans[1])[2]["losses"], rel=0.02)
+
+
+def test_out_of_memory_halves_what_goes_through_at_once(
+    sample: Path, pictures: Pictures, workplace: Workplace, tmp_path: Path
+) -> None:
+    """Else a batch that is too large ends an hour of work, or trains something else than was asked for in silence."""
+    training = Training(
+        "mobilenet_v2", "none", "finetune", steps=2, tuning=Tuning(batch=32, image_size=224, head="new")
+    )
+    plan = _plan(tmp_path / "plan", pictures, sample, workplace, training)
+    plan.write()
+    script = (
+        "import resource, sys, torch\n"
+        "from services.trainer import ranks\n"
+        "torch.set_num_threads(1)\n"
+        "torch.randn(64, 64) @ torch.randn(64, 64)\n"
+        "pages = int(open('/proc/self/statm').read().split()[0])\n"
+        "most = pages * resource.getpagesize() + 1_350_000_000\n"
+        "resource.setrlimit(resource.RLIMIT_AS, (most, most))\n"
+        "ranks.main(sys.argv[1])\n"
+    )
+    done = subprocess.run([sys.executable, "-c", script, plan.folder], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    said = _left(plan)[2]
+    assert said["notes"][0].startswith("out of memory with 32 images at once: 16 from step 1 on; a step still takes 32")
+    assert len(said["losses"]) == 2
+
+
+def test_a_loss_that_is_no_number_ends_the_run(sample: Path, pictures: Pictures, workplace: Workplace) -> None:
+    """Else weights of NaN are kept, and their accuracy is taken for a finding about the images."""
+    training = Training(
+        "mobilenet_v2", "none", "finetune", steps=30, tuning=replace(QUICK, learning_rate=10, head="new")
+    )
+    weights = model.load("mobilenet_v2", "none").module.state_dict()
+    weights["features.0.0.weight"][:] = torch.inf
+    train = pictures(sample / "train")
+    save_file(weights, workplace.scratch.root / "inf.safetensors")
+    broken = replace(training, weights=str(workplace.scratch.root / "inf.safetensors"))
+    with pytest.raises(NotTrainable, match=r"the loss is nan at step 1 of 30; lower tuning.learning_rate, now 10"):
+        _tuned(broken, train, train, workplace)
+
+
+def test_images_that_do_not_fit_the_disk_are_decoded_each_time(
+    sample: Path, pictures: Pictures, workplace: Workplace
+) -> None:
+    """Else a full disk ends the training, or the limit that somebody set is not kept."""
+    training = Training("mobilenet_v2", "none", "finetune", steps=3, tuning=replace(QUICK, head="new"))
+    train, test = pictures(sample / "train"), pictures(sample / "test", "evaluation")
+    whole = _tuned(training, train, test, workplace)
+    assert whole.notes == []
+    files = sum(train.table["bytes"].to_pylist())
+    small = replace(
+        workplace, scratch=replace(workplace.scratch, folder=f"{workplace.scratch.root}-2", most_bytes=files + 400_000)
+    )
+    tight = _tuned(training, train, test, small)
+    assert "images are decoded again every time: the scratch disk holds no more" in tight.notes[0]
+    assert np.array_equal(tight.named[""], whole.named[""])
+    used = sum(file.stat().st_size for file in small.scratch.root.rglob("*") if file.is_file())
+    assert used < files + 500_000
+
+
+def test_decoded_images_are_shared(sample: Path, pictures: Pictures, workplace: Workplace) -> None:
+    """Else every seed decodes all images again."""
+    images, preparation = pictures(sample / "train"), Preparation(64, 56)
+    folder, first = decoded.decode_all(images, preparation, workplace.scratch, lambda progress: None)
+
+    def unreadable(row: int) -> bytes:
+        raise AssertionError(f"image {row} was read again")
+
+    known = replace(images, read=unreadable)
+    again, second = decoded.decode_all(known, preparation, workplace.scratch, lambda progress: None)
+    assert again == folder
+    assert all(np.array_equal(first[row], second[row]) for row in range(len(images)))
+    assert np.array_equal(first[5], preparation.decoded(images.read(5)))
+
+
+def test_random_crops_lie_in_the_image() -> None:
+    """Else a crop shows what is not there, or the same corner every time."""
+    draws = np.random.Generator(np.random.Philox(key=np.array([0, 1], np.uint64)))
+    for height, width in ((40, 60), (64, 64), (300, 30), (1, 1)):
+        crops = [random_crop(height, width, 0.25, draws) for _ in range(50)]
+        for crop in crops:
+            assert 0 <= crop.top <= crop.top + crop.height <= height
+            assert 0 <= crop.left <= crop.left + crop.width <= width
+        assert {crop.flipped for crop in crops} == {True, False}
+
+
+def test_the_rate_rises_then_falls_to_nothing() -> None:
+    """Else pretrained weights are thrown away in the first steps, or the last ones do not settle."""
+    rates = [rate(step, 100, 0.1) for step in range(100)]
+    assert rates[:10] == pytest.approx([(step + 1) / 10 for step in range(10)])
+    assert all(later <= before for before, later in zip(rates[10:], rates[11:], strict=False))
+    assert rates[10] == 1
+    assert rates[-1] < 0.001
