@@ -14,9 +14,10 @@ from typing import Any
 
 import click
 
-from keepmore import __version__, levels, manifest
+from keepmore import __version__, advice_request, distance, levels, manifest
 from keepmore import budget as budgets
 from keepmore.access import Access
+from keepmore.advice_request import AdviceRequest
 from keepmore.client import Client
 from keepmore.datasets import absolute_uri
 from keepmore.desk import Desk
@@ -154,10 +155,13 @@ def _evaluation(dataset: str | None, holdout: float | None, here: bool) -> Evalu
     return Evaluation(dataset=dataset and _dataset(dataset, here), holdout=holdout)
 
 
+def _weights(written: str, here: bool) -> str:
+    """A file's name as the processes know it that do the steps, wherever they run."""
+    return str(Path(written).resolve()) if here and Path(written).is_file() else written
+
+
 def _training(asked: dict[str, Any], here: bool) -> Training:
-    weights = asked["weights"]
-    if here and Path(weights).is_file():
-        weights = str(Path(weights).resolve())
+    weights = _weights(asked["weights"], here)
     model = asked["train"] or Training().model
     return Training(model=model, weights=weights, steps=asked["steps"], seeds=asked["seeds"])
 
@@ -218,6 +222,46 @@ def train(job: str, subset: str | None, as_json: bool, **asked: Any) -> None:
     screen = Screen(as_json)
     training = _training(asked, asked["server"] is None)
     screen.training(_desk(asked).train(job, subset, training, screen))
+
+
+@cli.command()
+@click.argument("job")
+@click.option(
+    "--budgets", "asked_budgets", required=True, help="Comma-separated, each as for `run`: 5MB,10MB,as:10*0.5."
+)
+@click.option("--accuracy", type=float, help="Tell the smallest budget that reaches this top-1, 0 to 1.")
+@click.option("--price", help="Money for a GB (10^9 bytes) a month: tell costs too.")
+@click.option("--images", type=int, help="Images of the pool to train pilots on; default a third, 2,000 at most.")
+@click.option("--distances", "written", help="Distances to compare; default 0,2,4,6,8,10,15,20,25.")
+@click.option("--model", default=Training().model, show_default=True, help="Classifier whose features are probed.")
+@click.option("--weights", default="default", show_default=True, help="As for `train`.")
+@click.option("--steps", type=int, default=300, show_default=True, help="Training steps of a pilot.")
+@click.option("--seeds", type=int, default=3, show_default=True, help="Trainings of every pilot.")
+@click.option("--page", type=click.Path(path_type=Path), help="Write the page with the plots to this file.")
+@processes_option
+@place_options
+@json_option
+def advise(job: str, asked_budgets: str, page: Path | None, as_json: bool, **asked: Any) -> None:
+    """Which distance to store JOB's images at, for any budget: small trainings on a part of the pool foretell it."""
+    screen = Screen(as_json)
+    made, shown = _desk(asked).advise(job, _advice_request(asked_budgets, asked), screen)
+    if page:
+        with writable(page):
+            page.write_bytes(shown)
+    screen.advice(made, page)
+
+
+def _advice_request(written: str, asked: dict[str, Any]) -> AdviceRequest:
+    named = {"weights": _weights(asked["weights"], asked["server"] is None), "model": asked["model"]}
+    found = [budgets.parse(one.strip()) for one in written.split(",") if one.strip()]
+    return AdviceRequest(
+        budgets=tuple(budget for budget in found if budget),
+        accuracy=asked["accuracy"],
+        price_per_gb_month=advice_request.price(asked["price"]),
+        images=asked["images"],
+        distances=distance.parse(asked["written"]) if asked["written"] else advice_request.DISTANCES,
+        training=Training(steps=asked["steps"], seeds=asked["seeds"], **named),
+    )
 
 
 @cli.command()

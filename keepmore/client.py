@@ -176,6 +176,15 @@ class Client:
     def training(self, job: str, training: str) -> dict[str, Any]:
         return self._json("GET", f"/v1/jobs/{_part(job)}/trainings/{_part(training)}")
 
+    def advise(self, job: str, request: Mapping[str, Any]) -> dict[str, Any]:
+        """Advice on a job, once it is made; `request` is the body of POST /v1/jobs/{id}/advice."""
+        made = self._json("POST", f"/v1/jobs/{_part(job)}/advice", dict(request))
+        return self._finished(made, f"/v1/jobs/{_part(job)}/advice/{made['advice']}")
+
+    def advice_page(self, job: str, advice: str) -> bytes:
+        """Advice that is made, as a page of HTML."""
+        return self._ask("GET", f"/v1/jobs/{_part(job)}/advice/{_part(advice)}", headers={"Accept": HTML}).data
+
     def estimate(self, question: Mapping[str, Any], idempotency_key: str | None = None) -> dict[str, Any]:
         """What a dataset would take, once it is known; `question` is the body of POST /v1/estimates."""
         headers = {"Idempotency-Key": idempotency_key or secrets.token_hex(16)}

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from keepmore import levels
+from keepmore.advice_request import AdviceRequest
 from keepmore.budget import Budget
 from keepmore.estimates import Question
 from keepmore.request import OWN, Request, Selection, Training
@@ -40,6 +41,10 @@ class Desk(Protocol):
 
     def train(self, job: str, subset: str | None, training: Training, screen: Screen) -> dict[str, Any]:
         """Train on the subsets `subset` (None: the job's own); gives the results by distance."""
+        ...
+
+    def advise(self, job: str, request: AdviceRequest, screen: Screen) -> tuple[dict[str, Any], bytes]:
+        """Advice on a job, and its page."""
         ...
 
     def estimate(self, question: Question, screen: Screen) -> dict[str, Any]: ...

@@ -20,7 +20,7 @@ KeepmoreError
 │   ├── NotFound
 │   └── StoreFull  StoreUnwritable  StoreUnavailable    (retry helps once there is room, permission, or a connection)
 ├── JobError
-│   ├── JobNotFound  SubsetNotFound  TrainingNotFound  EstimateNotFound
+│   ├── JobNotFound  SubsetNotFound  TrainingNotFound  AdviceNotFound  EstimateNotFound
 │   ├── JobNotReady           (retry helps once the stage before is done)
 │   ├── JobEnded  NothingToRetry  IdempotencyConflict
 │   └── CountMismatch  Cancelled
@@ -220,6 +220,10 @@ class SubsetNotFound(JobError):
 
 class TrainingNotFound(JobError):
     code = "training_not_found"
+
+
+class AdviceNotFound(JobError):
+    code = "advice_not_found"
 
 
 class EstimateNotFound(JobError):

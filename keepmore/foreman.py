@@ -190,7 +190,7 @@ class Foreman:
         """
         single = (keys.listing, keys.codec_check, keys.index_summary, keys.report)
         done = {key for key in (name(job_id) for name in single) if self._store.exists(key)}
-        asked = [keys.subsets_prefix(job_id), keys.trainings_prefix(job_id)]
+        asked = [keys.subsets_prefix(job_id), keys.trainings_prefix(job_id), keys.advice_prefix(job_id)]
         parts = [] if keys.index_summary(job_id) in done else [keys.parts_prefix(job_id)]
         return done.union(*(self._store.keys(prefix) for prefix in asked + parts))
 

@@ -160,6 +160,31 @@ def training_error(job_id: str, training_id: str) -> str:
     return f"work/{job_id}/trainings/{training_id}/error.json"
 
 
+def advice_prefix(job_id: str) -> str:
+    return f"work/{job_id}/advice/"
+
+
+def advice_request(job_id: str, advice_id: str) -> str:
+    return f"work/{job_id}/advice/{advice_id}/request.json"
+
+
+def advice_error(job_id: str, advice_id: str) -> str:
+    return f"work/{job_id}/advice/{advice_id}/error.json"
+
+
+def pilots(job_id: str, advice_id: str) -> str:
+    """The images of pilot trainings at every distance."""
+    return f"work/{job_id}/advice/{advice_id}/pilots.parquet"
+
+
+def advice_page(job_id: str, advice_id: str) -> str:
+    return f"work/{job_id}/advice/{advice_id}/advice.html"
+
+
+def advice(job_id: str, advice_id: str) -> str:
+    return f"work/{job_id}/advice/{advice_id}/advice.json"
+
+
 def report(job_id: str) -> str:
     return f"work/{job_id}/report.json"
 

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from keepmore import index, keys, status
+from keepmore.advice_request import AdviceRequest
 from keepmore.board import MemoryBoard
 from keepmore.budget import Budget
 from keepmore.datasets import check_dataset
@@ -18,11 +19,11 @@ from keepmore.errors import SubsetNotFound
 from keepmore.estimates import Question
 from keepmore.foreman import Foreman
 from keepmore.isolation import IsolatedDecoder
-from keepmore.jobs import JobBook
+from keepmore.jobs import Job, JobBook
 from keepmore.local import run_job, run_missing
 from keepmore.pool import LocalQueue
 from keepmore.progress import Progress
-from keepmore.questions import ask_for_subset, ask_for_training, require, subset_request
+from keepmore.questions import ask_for_advice, ask_for_subset, ask_for_training, require, subset_request
 from keepmore.request import OWN, Request, Selection, Training
 from keepmore.screen import JobProgress, Screen
 from keepmore.site import Site
@@ -93,16 +94,26 @@ class LocalDesk:
         found = JobBook(self.store).get(job)
         asked = found.request.subset_id if subset in (None, OWN) else subset
         name = ask_for_training(found, self.store, asked, training)
-        with screen.counting("train", None) as on_images:
+        self._run(found, screen, "train")
+        return status.training(found, name, self.store)
+
+    def advise(self, job: str, request: AdviceRequest, screen: Screen) -> tuple[dict[str, Any], bytes]:
+        found = JobBook(self.store).get(job)
+        name = ask_for_advice(found, self.store, request)
+        self._run(found, screen, "advise")
+        return status.advice(found, name, self.store), self.store.get(keys.advice_page(found.id, name))
+
+    def _run(self, job: Job, screen: Screen, what: str) -> None:
+        """Do what was asked for beside a job, counting images."""
+        with screen.counting(what, None) as on_images:
             run_missing(
-                found.id,
+                job.id,
                 self._site,
                 self.store,
                 self._processes,
                 lambda step, progress: on_images(progress.images, progress.bytes_in),
                 lambda step: None,
             )
-        return status.training(found, name, self.store)
 
     def estimate(self, question: Question, screen: Screen) -> dict[str, Any]:
         with screen.counting("sample", question.images) as on_images, IsolatedDecoder() as decoder:

@@ -9,8 +9,10 @@ from typing import Any
 
 from keepmore import budget as budgets
 from keepmore import keys
+from keepmore.advice_request import AdviceRequest
 from keepmore.budget import Budget
 from keepmore.errors import (
+    AdviceNotFound,
     JobNotReady,
     KeepmoreError,
     NotFound,
@@ -60,6 +62,14 @@ def training_request(job: Job, name: str, store: Store) -> tuple[str, Training]:
     return written["subset"], Training.from_json(written["training"])
 
 
+def advice_request(job: Job, name: str, store: Store) -> AdviceRequest:
+    """What the advice `name` was asked for; raises AdviceNotFound."""
+    unknown = AdviceNotFound(f"job {job.id} has no advice {name[:64]!r}; ask for it with POST, or `keepmore advise`")
+    if not _may_be_id(name):
+        raise unknown
+    return AdviceRequest.from_json(_asked(store, keys.advice_request(job.id, name), unknown))
+
+
 def asked_trainings(job: Job, done: Collection[str], store: Store) -> dict[str, Training]:
     """The trainings that somebody asked for beside the job's own and that still miss something, by id."""
     prefix = keys.trainings_prefix(job.id)
@@ -105,6 +115,29 @@ def ask_for_subset(job: Job, store: Store, budget: Budget | None, selection: Sel
     return Step(job.id, Kind.SELECT, name)
 
 
+def ask_for_advice(job: Job, store: Store, question: AdviceRequest) -> str:
+    """Write down that advice is wanted; gives its id. Raises JobNotReady, and NotTrainable as for a training."""
+    require(job, store, Kind.INDEX)
+    summary = _trainable(job, store)
+    for budget in question.budgets:
+        budget.bytes(summary.pool_bytes)
+    store.put(keys.advice_request(job.id, question.id), _json(question.as_json()))
+    store.delete(keys.advice_error(job.id, question.id))
+    return question.id
+
+
+def _trainable(job: Job, store: Store) -> Summary:
+    """What the job's index holds. Raises NotTrainable where there are no labels or nothing to test on."""
+    summary = Summary.from_json(json.loads(store.get(keys.index_summary(job.id))))
+    if not summary.classes:
+        raise NotTrainable(
+            f"job {job.id}: no image of the pool has a label; a dataset with one folder a class has them"
+        )
+    if not summary.evaluation:
+        raise NotTrainable(f"job {job.id} has no images to test on; start one with an evaluation dataset or a hold-out")
+    return summary
+
+
 def ask_for_training(job: Job, store: Store, subset: str, training: Training) -> str:
     """Write down that a model is to be trained on the subsets `subset`; gives the training's id.
 
@@ -114,13 +147,7 @@ def ask_for_training(job: Job, store: Store, subset: str, training: Training) ->
     subset_request(job, subset, store)
     if not store.exists(keys.subset(job.id, subset)):
         raise JobNotReady(f"subset {subset} of job {job.id} is not made yet; ask again soon", stage="select")
-    summary = Summary.from_json(json.loads(store.get(keys.index_summary(job.id))))
-    if not summary.classes:
-        raise NotTrainable(
-            f"job {job.id}: no image of the pool has a label; a dataset with one folder a class has them"
-        )
-    if not summary.evaluation:
-        raise NotTrainable(f"job {job.id} has no images to test on; start one with an evaluation dataset or a hold-out")
+    _trainable(job, store)
     name = training_id(subset, training, job.request.evaluation)
     # The job's own training is the job's to do, unless that has been stopped.
     if name != job.request.training_id or job.state is not State.ACCEPTED:

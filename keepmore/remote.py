@@ -10,6 +10,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
+from keepmore.advice_request import AdviceRequest
 from keepmore.budget import Budget
 from keepmore.client import Client
 from keepmore.desk import parse_reference
@@ -70,6 +71,11 @@ class RemoteDesk:
         if found["state"] == "failed":
             raise from_dict(found["error"])
         return found
+
+    def advise(self, job: str, request: AdviceRequest, screen: Screen) -> tuple[dict[str, Any], bytes]:
+        screen.say("the service trains pilots; that takes minutes")
+        made = self._client.advise(job, request.as_json())
+        return made, self._client.advice_page(job, made["advice"])
 
     def estimate(self, question: Question, screen: Screen) -> dict[str, Any]:
         made = self._client.estimate(question.as_json())

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from pathlib import Path
 from types import TracebackType
 from typing import Any
 
@@ -85,6 +86,40 @@ class Screen:
         for distance, result in found["distances"].items():
             table.add_row(distance, f"{result['train_images']:,}", *_accuracy(result))
         self.out.print(table)
+
+    def advice(self, found: dict[str, Any], page: Path | None) -> None:
+        """For every budget, what each distance is foretold to give; the recommended one first in words."""
+        if self.as_json:
+            print(json.dumps(found, ensure_ascii=False))
+            return
+        for budget in found["budgets"]:
+            best, plain = budget["recommended"], budget["plain"]
+            self.out.print(f"{budget['bytes']:,} bytes: store {best['images']:,} images at distance {best['distance']}")
+            table = Table()
+            for name in ("distance", "images", "top-1 foretold", "95 %"):
+                table.add_column(name, justify="right")
+            for row in budget["distances"]:
+                marks = "*" if row["extrapolated"] else ""
+                table.add_row(row["distance"], f"{row['images']:,}{marks}", *_foretold(row))
+            self.out.print(table)
+            if alike := [name for name in best["alike"] if name != best["distance"]]:
+                self.out.print(f"not to be told from it: distance {', '.join(alike)}")
+            if plain and plain["ahead"]["verdict"] != "same":
+                ahead = plain["ahead"]
+                low, high = (100 * end for end in ahead["interval"])
+                self.out.print(
+                    f"against distance 8: {100 * ahead['difference']:+.1f} points ({low:+.1f} to {high:+.1f}), "
+                    + ("better" if ahead["verdict"] == "better" else "which is within the noise")
+                )
+        fit = found["fit"]
+        constants = ", ".join(f"{name} {value['value']:.3g}" for name, value in fit["constants"].items())
+        self.out.print(
+            f"law: {constants}; R² {fit['r2']:.3f}; off by {fit['left_out_points']:.1f} points on sizes left out"
+        )
+        if found["wished"]:
+            self.out.print(_wish(found["wished"]))
+        if page:
+            self.out.print(f"page: {page}", markup=False)
 
     def estimate(self, found: dict[str, Any]) -> None:
         """Bytes and counts by distance, each with its interval."""
@@ -185,6 +220,17 @@ class Screen:
 def _accuracy(result: dict[str, Any]) -> tuple[str, str]:
     low, high = result["interval"]
     return f"{100 * result['top1']:.1f} %", f"{100 * low:.1f}-{100 * high:.1f} %"
+
+
+def _foretold(row: dict[str, Any]) -> tuple[str, str]:
+    return _accuracy({"top1": row["accuracy"], "interval": row["interval"]})
+
+
+def _wish(wished: dict[str, Any]) -> str:
+    share = f"top-1 of {100 * wished['accuracy_wished']:g} %"
+    if not wished["reached"]:
+        return f"{share} is out of reach of this pool, whose best is {100 * wished['most']['accuracy']:.1f} %"
+    return f"{share} takes {wished['bytes']:,} bytes: {wished['images']:,} images at distance {wished['distance']}"
 
 
 def _interval(found: dict[str, float]) -> tuple[str, str]:

@@ -20,9 +20,11 @@ class Shelf:
     processes may add at once.
     """
 
-    def __init__(self, store: Store, prefix: str) -> None:
+    def __init__(self, store: Store, prefix: str, held: bool = False) -> None:
+        """`held`: keep in memory what was read, for whoever asks a hundred times."""
         self._store = store
         self.prefix = prefix
+        self._held: dict[str, tuple[NDArray[np.bytes_], NDArray[np.float16]]] | None = {} if held else None
 
     def find(self, names: NDArray[np.bytes_]) -> tuple[NDArray[np.bool_], NDArray[np.float16]]:
         """Which of `names`, shape (images,), are there, and the features of these in their order, (found, width)."""
@@ -36,14 +38,20 @@ class Shelf:
         return there, vectors[there]
 
     def _in_file(self, key: str, names: NDArray[np.bytes_]) -> list[tuple[NDArray[np.intp], NDArray[np.float16]]]:
+        if self._held is not None and key in self._held:
+            return _matching(*self._held[key], names)
         try:
             with self._store.open(key) as file, np.load(file, allow_pickle=False) as arrays:
                 own = arrays["names"]  # read alone: most files hold nothing that is asked for
-                at = np.minimum(np.searchsorted(own, names), len(own) - 1)
-                places = np.flatnonzero(own[at] == names)
-                return [(places, arrays["vectors"][at[places]])] if len(places) else []
+                if not np.isin(names, own).any():
+                    return []
+                vectors = arrays["vectors"]
         except (ValueError, KeyError, OSError, zipfile.BadZipFile) as error:
             raise StoreError(f"{key} is damaged ({error}); delete it: what it holds is then made again") from error
+
+        if self._held is not None:
+            self._held[key] = own, vectors
+        return _matching(own, vectors, names)
 
     def add(self, names: NDArray[np.bytes_], vectors: NDArray[np.float16], about: dict[str, Any]) -> None:
         """Put `vectors`, shape (images, width), under their `names`; `about` says what made them."""
@@ -53,3 +61,12 @@ class Shelf:
             np.savez(buffer, names=unique, vectors=vectors[first], about=np.array(json.dumps(about)))
             data = buffer.getvalue()
             self._store.put(f"{self.prefix}{hashlib.sha256(data).hexdigest()[:32]}.npz", data)
+
+
+def _matching(
+    own: NDArray[np.bytes_], vectors: NDArray[np.float16], names: NDArray[np.bytes_]
+) -> list[tuple[NDArray[np.intp], NDArray[np.float16]]]:
+    """The places of `names` that are among `own`, ascending, and their vectors."""
+    at = np.minimum(np.searchsorted(own, names), len(own) - 1)
+    places = np.flatnonzero(own[at] == names)
+    return [(places, vectors[at[places]])] if len(places) else []

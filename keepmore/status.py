@@ -16,7 +16,7 @@ from keepmore.distance import ORIGINAL
 from keepmore.errors import Cancelled, NotFound, QueueUnavailable, StoreError
 from keepmore.jobs import Job, State
 from keepmore.progress import METADATA, Progress
-from keepmore.questions import stage, training_request
+from keepmore.questions import advice_request, stage, training_request
 from keepmore.steps import Kind
 from keepmore.store import Store
 
@@ -94,6 +94,15 @@ def training(job: Job, name: str, store: Store) -> dict[str, Any]:
         "distances": results,
         "comparison": compared,
     }
+
+
+def advice(job: Job, name: str, store: Store) -> dict[str, Any]:
+    """Advice on a job, or how far it is. Raises AdviceNotFound."""
+    question = advice_request(job, name, store)
+    made, error = read_json(store, keys.advice(job.id, name)), read_json(store, keys.advice_error(job.id, name))
+    state = "succeeded" if made else "failed" if error else "running"
+    said = {"advice": name, "job": job.id, "state": state, "error": None if made else error}
+    return (made or {"request": question.as_json()}) | said
 
 
 def read_json(store: Store, key: str) -> dict[str, Any] | None:

@@ -6,7 +6,7 @@ A step is ready when its inputs exist and its output does not; it writes its out
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from enum import StrEnum
 
@@ -30,6 +30,8 @@ class Kind(StrEnum):
     TUNE = "tune"  # a manifest -> one run of a fine-tuning
     TRAIN = "train"  # features, or runs -> the accuracy of an arm
     COMPARE = "compare"  # a training's results -> which arms differ by more than noise
+    PILOT = "pilot"  # index -> some of its images at distances of their own
+    ADVISE = "advise"  # these -> the distance to store at, for any budget
     REPORT = "report"  # everything -> the report
     ESTIMATE = "estimate"  # a sample of a dataset -> what all of it would take
     NOTIFY = "notify"  # a job's end -> its webhook
@@ -37,14 +39,15 @@ class Kind(StrEnum):
     @property
     def lane(self) -> Lane:
         """Which workers do it: training needs torch, and what a caller waits for stands behind no compressing."""
-        if self in (Kind.FEATURES, Kind.TUNE, Kind.TRAIN, Kind.COMPARE):
+        if self in (*TRAINING_KINDS, Kind.ADVISE):
             return Lane.TRAINING
-        return Lane.COMPRESS if self in (Kind.COMPRESS, Kind.FIT) else Lane.CONTROL
+        return Lane.COMPRESS if self in (Kind.COMPRESS, Kind.FIT, Kind.PILOT) else Lane.CONTROL
 
 
 SUBSET_KINDS = (Kind.FIT, Kind.SELECT)
 
 
+ADVICE_KINDS = (Kind.PILOT, Kind.ADVISE)
 TRAINING_KINDS = (Kind.FEATURES, Kind.TUNE, Kind.TRAIN, Kind.COMPARE)  # in the order of their inputs
 
 
@@ -96,6 +99,10 @@ class Step:
                 return keys.training(self.job, *self.part.split("/"))
             case Kind.COMPARE:
                 return keys.comparison(self.job, self.part)
+            case Kind.PILOT:
+                return keys.pilots(self.job, self.part)
+            case Kind.ADVISE:
+                return keys.advice(self.job, self.part)
             case Kind.REPORT:
                 return keys.report(self.job)
             case Kind.ESTIMATE:
@@ -134,9 +141,11 @@ def _ready_of_job(job: Job, done: Collection[str], chunks: int | None) -> Iterat
 
 
 def _ready_of_asked(job: Job, done: Collection[str], trainings: Mapping[str, Training]) -> Iterator[Step]:
-    """Steps for subsets and trainings that were asked for beside the job's own, unless they failed."""
-    subsets = keys.subsets_prefix(job.id)
+    """Steps for what was asked for beside the job's own subset and training, unless they failed."""
+    subsets, advice = keys.subsets_prefix(job.id), keys.advice_prefix(job.id)
     for key in sorted(done):
+        if (name := keys.asked_id(key, advice)) and keys.advice_error(job.id, name) not in done:
+            yield from _first_missing(done, ([Step(job.id, kind, name)] for kind in ADVICE_KINDS))
         if (subset := keys.asked_id(key, subsets)) and keys.subset_error(job.id, subset) not in done:
             yield from _first_missing(done, (subset_steps(job, kind, subset) for kind in SUBSET_KINDS))
     for name, training in sorted(trainings.items()):
@@ -211,24 +220,29 @@ def is_asked(job: Job, step: Step) -> bool:
     """Whether `step` answers a question beside the job's own request: its failure is not the job's."""
     if step.kind in SUBSET_KINDS:
         return _question(step) != job.request.subset_id
-    return step.kind.lane is Lane.TRAINING and _question(step) != job.request.training_id
+    if step.kind in TRAINING_KINDS:
+        return _question(step) != job.request.training_id
+    return step.kind in ADVICE_KINDS
 
 
 def request_key(step: Step) -> str | None:
     """Where the question is written that `step` answers, if somebody asked for it beside the job's own request; None
     for steps that answer none."""
-    if step.kind in SUBSET_KINDS:
-        return keys.subset_request(step.job, _question(step))
-    return keys.training_request(step.job, _question(step)) if step.kind.lane is Lane.TRAINING else None
+    return _key_of(step, keys.subset_request, keys.training_request, keys.advice_request)
 
 
 def error_key(step: Step) -> str | None:
     """Where the failure of a question beside the job's own request is written; None for steps that answer none."""
-    if step.kind in SUBSET_KINDS:
-        return keys.subset_error(step.job, _question(step))
-    return keys.training_error(step.job, _question(step)) if step.kind.lane is Lane.TRAINING else None
+    return _key_of(step, keys.subset_error, keys.training_error, keys.advice_error)
+
+
+def _key_of(step: Step, *of_kinds: Callable[[str, str], str]) -> str | None:
+    for kinds, key in zip((SUBSET_KINDS, TRAINING_KINDS, ADVICE_KINDS), of_kinds, strict=True):
+        if step.kind in kinds:
+            return key(step.job, _question(step))
+    return None
 
 
 def _question(step: Step) -> str:
-    """The subset or training that a step belongs to."""
+    """The subset, training or advice that a step belongs to."""
     return step.part.split("/")[0]

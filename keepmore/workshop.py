@@ -8,8 +8,9 @@ from collections.abc import Callable
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
-from keepmore import check, fit, index, installed, keys, listing, subset, survey, webhooks
+from keepmore import check, fit, index, installed, keys, listing, pilots, subset, survey, webhooks
 from keepmore.access import Access
+from keepmore.bench import Bench
 from keepmore.compress import Compressor
 from keepmore.errors import Cancelled, InternalError, JobNotReady, KeepmoreError
 from keepmore.index import Summary
@@ -17,7 +18,7 @@ from keepmore.isolation import IsolatedDecoder
 from keepmore.jobs import Job, JobBook
 from keepmore.lessons import Lesson
 from keepmore.progress import METADATA, Progress, Report
-from keepmore.questions import is_wanted, subset_request
+from keepmore.questions import advice_request, is_wanted, subset_request
 from keepmore.scratch import Scratch
 from keepmore.site import Site
 from keepmore.steps import Kind, Step
@@ -42,6 +43,9 @@ class Workshop:
     def at(site: Site, decoder: IsolatedDecoder, report: Report, isolate: bool = False) -> Workshop:
         notify = Notifier(site.webhook_secret, site.access.private_addresses)
         return Workshop(decoder, report, site.access, isolate, notify=notify, scratch=site.scratch)
+
+    def bench(self, job: Job, store: Store) -> Bench:
+        return Bench(store, job.request.effort, job.request.limits, self.access, self.isolate, self.report)
 
     def lesson(self, job: Job, name: str, store: Store) -> Lesson:
         return Lesson.of(job, name, store, self.access, self.scratch, self.report)
@@ -138,9 +142,7 @@ def _fit(job: Job, step: Step, store: Store, workshop: Workshop) -> bytes:
     job.request.check_budget(budget)
     (wanted,) = (level for level in job.request.fits if level.name == arm)
     limit = budget.bytes(_summary(job, store).pool_bytes) if budget else 0  # there is one: that was checked
-    request = job.request
-    bench = fit.Bench(store, request.effort, request.limits, workshop.access, workshop.isolate, workshop.report)
-    return fit.find(bench, keys.index(job.id), wanted, limit, selection)
+    return fit.find(workshop.bench(job, store), keys.index(job.id), wanted, limit, selection)
 
 
 def _select(job: Job, step: Step, store: Store, workshop: Workshop) -> bytes:
@@ -177,6 +179,24 @@ def _compare(job: Job, step: Step, store: Store, workshop: Workshop) -> bytes:
     return _json(workshop.lesson(job, step.part, store).comparison(job.request.arms))
 
 
+def _pilot(job: Job, step: Step, store: Store, workshop: Workshop) -> bytes:
+    _listed(job, store)
+    question = advice_request(job, step.part, store)
+    table = pilots.encode(workshop.bench(job, store), store, job.id, question, job.request.selection.seed)
+    return index.to_parquet(table)
+
+
+def _advise(job: Job, step: Step, store: Store, workshop: Workshop) -> bytes:
+    _listed(job, store)
+    # Imported here because no other step needs SciPy, Matplotlib and 100 MB.
+    from keepmore import advising
+
+    question = advice_request(job, step.part, store)
+    trainer = workshop.trainer(question.training.method)
+    adviser = advising.Adviser(job, store, workshop.access, workshop.scratch, workshop.report, trainer)
+    return _json(adviser.advise(question, step.part))
+
+
 def _report(job: Job, step: Step, store: Store, workshop: Workshop) -> bytes:
     _listed(job, store)
     # Imported here because matplotlib would cost every worker of every kind 40 MB.
@@ -202,5 +222,7 @@ _RUN: dict[Kind, Callable[[Job, Step, Store, Workshop], bytes]] = {
     Kind.TUNE: _tune,
     Kind.TRAIN: _train,
     Kind.COMPARE: _compare,
+    Kind.PILOT: _pilot,
+    Kind.ADVISE: _advise,
     Kind.REPORT: _report,
 }

@@ -32,7 +32,7 @@ log = logging.getLogger(__name__)
 PULSE_S = 2.0
 TELL_EVERY_S = 0.5
 STOPPING = "this worker was asked to stop"
-RESUMED = (Kind.COMPRESS, Kind.FIT, Kind.TUNE)  # what is written of them is found again
+RESUMED = (Kind.COMPRESS, Kind.FIT, Kind.PILOT, Kind.TUNE)  # what is written of them is found again
 # A fine-tuning may take longer than any worker may be at one step.
 LONGEST_TURN_S = 3600.0
 

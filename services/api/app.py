@@ -13,7 +13,7 @@ from starlette.datastructures import Headers
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from keepmore import __version__
-from services.api import estimates, health, jobs, problems, subsets, trainings
+from services.api import advice, estimates, health, jobs, problems, subsets, trainings
 from services.api.access import Gate
 from services.api.backend import Backend
 from services.api.schemas import Problem
@@ -78,7 +78,7 @@ def create_app(
     app.state.backend, app.state.gate = backend, gate
     app.state.views, app.state.meter = Views(backend), health.Meter(backend)
     problems.install(app)
-    for part in (jobs, subsets, trainings, estimates, health):
+    for part in (jobs, subsets, trainings, advice, estimates, health):
         app.include_router(part.router)
     app.add_middleware(_BodyLimit, max_body_bytes=max_body_bytes)
     if local_only:

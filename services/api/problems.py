@@ -34,6 +34,7 @@ STATUSES: dict[type[KeepmoreError], HTTPStatus] = {
     errors.JobNotFound: HTTPStatus.NOT_FOUND,
     errors.SubsetNotFound: HTTPStatus.NOT_FOUND,
     errors.TrainingNotFound: HTTPStatus.NOT_FOUND,
+    errors.AdviceNotFound: HTTPStatus.NOT_FOUND,
     errors.EstimateNotFound: HTTPStatus.NOT_FOUND,
     errors.JobNotReady: HTTPStatus.CONFLICT,
     errors.JobEnded: HTTPStatus.CONFLICT,

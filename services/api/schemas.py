@@ -6,10 +6,11 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, PlainValidator
 
+from keepmore import advice_request, levels
 from keepmore import budget as budgets
 from keepmore import distance as distances
-from keepmore import levels
 from keepmore import request as requests
+from keepmore.advice_request import AdviceRequest
 from keepmore.datasets import absolute_uri
 from keepmore.errors import InvalidRequest, InvalidUri, UnsupportedDataset
 from keepmore.levels import Level
@@ -203,6 +204,47 @@ class TrainingAskedIn(TrainingIn):
     model_config = _example(model="mobilenet_v2", steps=300, seeds=5, subset=None)
 
     subset: str | None = Field(None, max_length=64, description="Id of the subset to train on; null: the job's own.")
+
+
+class AdviceIn(Strict):
+    model_config = _example(budgets=["5MB", "10MB", "20MB"], accuracy=0.85, price_per_gb_month="0.023")
+
+    budgets: Annotated[
+        list[BudgetIn],
+        Field(min_length=1, max_length=advice_request.MOST_BUDGETS, description="Each as a job's budget."),
+    ]
+    accuracy: float | None = Field(None, description="Top-1 that is wished for, 0 to 1: the budget it takes is told.")
+    price_per_gb_month: Money | None = None
+    images: int | None = Field(
+        None,
+        json_schema_extra={"minimum": advice_request.FEWEST_IMAGES},
+        description="How many images of the pool to train pilots on; null: a third, 2,000 at most.",
+    )
+    distances: Distances = list(advice_request.DISTANCES)
+    training: TrainingIn = TrainingIn()
+
+    def record(self) -> AdviceRequest:
+        if None in self.budgets:
+            raise InvalidRequest("budgets: null is none; give bytes, a size such as 508MB, or an object")
+        return AdviceRequest(
+            budgets=tuple(self.budgets),
+            accuracy=self.accuracy,
+            price_per_gb_month=advice_request.price(self.price_per_gb_month),
+            images=self.images,
+            distances=tuple(self.distances),
+            training=self.training.record(),
+        )
+
+
+class AdviceOut(BaseModel):
+    """Advice; without `state` succeeded, only what was asked for. docs/advice.md tells every field."""
+
+    model_config = ConfigDict(extra="allow")
+
+    advice: str
+    job: str
+    state: Literal["running", "succeeded"]
+    request: dict[str, Any]
 
 
 class EstimateIn(Strict):

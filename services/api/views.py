@@ -76,7 +76,13 @@ def links(found: dict[str, Any]) -> dict[str, Any]:
     """Where to go on from a job, as paths below the service's address."""
     own = f"/v1/jobs/{found['job']}"
     made: dict[str, Any] = {name: f"{own}/{name}" for name in ("events", "errors", "cancel", "retry", "report")}
-    made |= {"self": own, "subsets": f"{own}/subsets", "trainings": f"{own}/trainings", "manifests": {}}
+    made |= {
+        "self": own,
+        "subsets": f"{own}/subsets",
+        "trainings": f"{own}/trainings",
+        "advice": f"{own}/advice",
+        "manifests": {},
+    }
     if found["subset"]:
         made["manifests"] = manifests(found["job"], found["subset"])
     return made

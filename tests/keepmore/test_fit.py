@@ -18,7 +18,7 @@ from keepmore.compress import Compressor
 from keepmore.datasets import Entry, Skipped, list_images
 from keepmore.distance import SMALLEST
 from keepmore.errors import BudgetTooSmall, Cancelled, DatasetChanged, InvalidRequest, StoreError
-from keepmore.fit import Bench
+from keepmore.bench import Bench
 from keepmore.fitted import Found
 from keepmore.index import POOL, Listed
 from keepmore.isolation import IsolatedDecoder

@@ -1,0 +1,77 @@
+"""Pilots: small trainings on a part of the pool, from which is foretold what every distance and budget would give.
+
+Which images take part, how many at a time, and their encodings at every distance.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+import pyarrow as pa
+from numpy.typing import NDArray
+
+from keepmore import bench, index, keys
+from keepmore import budget as budgets
+from keepmore.advice_request import FEWEST_IMAGES, AdviceRequest
+from keepmore.bench import Bench
+from keepmore.distance import ORIGINAL
+from keepmore.request import Selection
+from keepmore.store import Store
+from keepmore.subset import Pool, in_order, read_originals
+
+SHARE_OF_POOL = 1 / 3
+MOST_IMAGES = 2000
+# Sizes of the trainings: so many, of which the smallest is such a part of the largest.
+SIZES, SMALLEST_SHARE = 5, 1 / 12
+
+
+def count(pool_images: int, asked: int | None) -> int:
+    """How many images of the pool pilots use."""
+    return min(pool_images, asked or min(MOST_IMAGES, max(FEWEST_IMAGES, round(pool_images * SHARE_OF_POOL))))
+
+
+def sizes(images: int, classes: int) -> list[int]:
+    """The numbers of images that pilots train on, ascending; two a class at least, and steps that grow alike."""
+    least = max(2 * classes, round(images * SMALLEST_SHARE))
+    return sorted({round(size) for size in np.geomspace(min(least, images), images, SIZES)})
+
+
+def order(table: pa.Table, seed: int) -> NDArray[np.int64]:
+    """The order, of its own for each seed and the same at every distance, in which pilots take images of `table`."""
+    return in_order(_as_pool(table), Selection("random", True, seed), table["source_bytes"].to_numpy())
+
+
+def _as_pool(table: pa.Table) -> Pool:
+    labels = np.array(table["label"].to_pylist(), np.str_)
+    names, classes = np.unique(labels, return_inverse=True)
+    hashes = np.array([budgets.path_hash(path) for path in table["path"].to_pylist()], np.uint64)
+    return Pool(np.arange(len(labels)), hashes, classes.astype(np.int32), names.tolist(), {})
+
+
+def encode(workbench: Bench, store: Store, job_id: str, request: AdviceRequest, seed: int) -> pa.Table:
+    """The images of the pilots at every distance, with the schema of an index: a random part of each class."""
+    pool = read_originals(store, keys.index(job_id))
+    places = in_order(pool, Selection("random", True, seed), pool.bytes[ORIGINAL])
+    places = places[pool.classes[places] >= 0]
+    chosen = np.sort(places[: count(len(places), request.images)])
+    table = bench.rows_at(store, keys.index(job_id), pool, chosen, bench.COLUMNS)
+    return bench.encoded(workbench, table, request.distances)
+
+
+def means(table: pa.Table, asked: Sequence[float], pool_means: dict[float, float]) -> dict[float, float]:
+    """Mean bytes of an image of the whole pool at each of `asked` distances.
+
+    Where the pool was never encoded, as the pilots' images tell (a ratio estimate): their mean there, times how much
+    larger the pool's images are than theirs at the nearest distance at which both are known.
+    """
+    found = {}
+    for distance in asked:
+        nearest = min(pool_means, key=lambda known: (known == ORIGINAL, abs(known - distance)))
+        scale = pool_means[nearest] / _mean(table, nearest)
+        found[distance] = pool_means.get(distance, scale * _mean(table, distance))
+    return found
+
+
+def _mean(table: pa.Table, distance: float) -> float:
+    return float(np.mean(table[index.column("bytes", distance)].to_numpy()))
