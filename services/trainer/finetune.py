@@ -227,7 +227,8 @@ def _lacks_memory(error: RuntimeError) -> bool:
 
 @dataclass(frozen=True, slots=True)
 class Feed:
-    """The images of every step, this process's part: cut in threads, a step ahead."""
+    """The images of every step, this process's part: cut in threads; for a GPU a step ahead. On a processor that would
+    only take turns with the threads that compute, which wait for each other many times a step."""
 
     plan: Plan
     images: Decoded
@@ -236,19 +237,23 @@ class Feed:
 
     def steps(self, first: int) -> Iterator[tuple[list[Pixels], list[int]]]:
         """Images (crop, crop, 3) and their classes, for every step from `first` on."""
-        with ThreadPoolExecutor(LOADERS_GPU if self.team.place.type == "cuda" else LOADERS_CPU) as threads:
+        on_processor = self.team.place.type == "cpu"
+        with ThreadPoolExecutor(LOADERS_CPU if on_processor else LOADERS_GPU) as threads:
             waiting: deque[tuple[list[Future[Pixels]], list[int]]] = deque()
-            for step in range(first, self.plan.steps + 1):
-                if step < self.plan.steps:
-                    places = range(step * self.plan.batch, (step + 1) * self.plan.batch)[
-                        self.team.share(self.plan.batch)
-                    ]
-                    rows = [self._row(place) for place in places]
-                    cut = [threads.submit(self._cut, row, place) for row, place in zip(rows, places, strict=True)]
-                    waiting.append((cut, [self.plan.targets[row] for row in rows]))
-                if step > first:
-                    images, targets = waiting.popleft()
-                    yield [image.result() for image in images], targets
+            for step in range(first, self.plan.steps):
+                if not waiting:
+                    waiting.append(self._begun(step, threads))
+                if not on_processor and step + 1 < self.plan.steps:
+                    waiting.append(self._begun(step + 1, threads))
+                images, targets = waiting.popleft()
+                yield [image.result() for image in images], targets
+
+    def _begun(self, step: int, threads: ThreadPoolExecutor) -> tuple[list[Future[Pixels]], list[int]]:
+        batch = self.plan.batch
+        places = range(step * batch, (step + 1) * batch)[self.team.share(batch)]
+        rows = [self._row(place) for place in places]
+        cut = [threads.submit(self._cut, row, place) for row, place in zip(rows, places, strict=True)]
+        return cut, [self.plan.targets[row] for row in rows]
 
     def _row(self, place: int) -> int:
         """Which image is the `place`-th that the run sees: one shuffled pass over all of them after another."""

@@ -61,9 +61,9 @@ class Preparation:
 
     def cut(self, pixels: NDArray[np.uint8], crop: Crop) -> NDArray[np.uint8]:
         """What `crop` shows of `decoded` pixels, (crop, crop, 3)."""
-        view = pixels[crop.top : crop.top + crop.height, crop.left : crop.left + crop.width]
-        shown = Image.fromarray(np.ascontiguousarray(view)).resize((self.crop, self.crop), self.resample)
-        return np.asarray(shown.transpose(Image.Transpose.FLIP_LEFT_RIGHT) if crop.flipped else shown)
+        box = (crop.left, crop.top, crop.left + crop.width, crop.top + crop.height)
+        shown = np.asarray(Image.fromarray(pixels).resize((self.crop, self.crop), self.resample, box))
+        return shown[:, ::-1] if crop.flipped else shown
 
     def tensor(self, images: Sequence[NDArray[np.uint8]], place: torch.device) -> Tensor:
         """A batch for the model, (n, 3, crop, crop), from n images of (crop, crop, 3)."""

@@ -47,8 +47,8 @@ class ProbeTrainer:
         missing = np.flatnonzero(~there)
         pixels = decoded.found(images, found.preparation, room.scratch)
         for start in range(0, len(missing), SHELVED_IMAGES):
-            rows = missing[start : start + SHELVED_IMAGES]
-            source = _decoded(images, rows, found, room.report, pixels)
+            rows = missing[start : start + SHELVED_IMAGES].tolist()
+            source = middles(images, rows, found, room.report, pixels)
             shelf.add(names[rows], extract(found, source).astype(np.float16), found.about)
         return {"shelf": shelf.prefix, "backbone": found.id, **found.about}
 
@@ -84,20 +84,20 @@ class ProbeTrainer:
         return self._loaded[1]
 
 
-def _decoded(
-    images: Images, rows: NDArray[np.intp], found: Backbone, report: Report, pixels: decoded.Decoded | None
+def middles(
+    images: Images, rows: Sequence[int], found: Backbone, report: Report, pixels: decoded.Decoded | None
 ) -> Iterator[list[decoded.Pixels]]:
     """The middles of the images in `rows`, in batches."""
     if pixels is not None:
         with ThreadPoolExecutor(THREADS) as threads:
             for batch in decoded.batches(
-                len(rows), lambda row: found.preparation.middle(pixels[int(rows[row])]), BATCH_IMAGES, threads
+                len(rows), lambda row: found.preparation.middle(pixels[rows[row]]), BATCH_IMAGES, threads
             ):
                 yield batch
                 report(Progress(images=len(batch)))
         return
     batch, size = [], 0
-    for data, image in decoded.decoding(images, rows.tolist(), found.preparation):
+    for data, image in decoded.decoding(images, rows, found.preparation):
         batch.append(found.preparation.middle(image))
         size += len(data)
         if len(batch) == BATCH_IMAGES:

@@ -1,0 +1,234 @@
+"""What each distance, order and effort is worth in accuracy, and whether advice foretells it: docs/results.md.
+
+`python -m benchmarks.accuracy DATASET STORE [minutes]`. DATASET has the folders train and test, one folder a class in
+each. Everything is done by jobs, subsets, trainings and advice in STORE, as a user would ask for them; what is there
+already is not done again. With `minutes`, fine-tuning of so many minutes at most is compared with the probe. Writes
+docs/results.md and its plots.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from decimal import Decimal
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from benchmarks import accuracy_page
+from keepmore import accuracy, codec, compress, keys, results
+from keepmore.advice_request import AdviceRequest
+from keepmore.budget import BytesBudget
+from keepmore.codec import Pixels
+from keepmore.datasets import absolute_uri
+from keepmore.index import Summary
+from keepmore.jobs import Job, JobBook
+from keepmore.levels import Spread
+from keepmore.local import run_job, run_missing
+from keepmore.questions import ask_for_advice, ask_for_subset, ask_for_training
+from keepmore.request import LARGEST_PIXELS, Evaluation, Request, Selection, Training, Tuning
+from keepmore.site import Site
+from keepmore.store import Store
+
+DISTANCES = (0.0, 2.0, 4.0, 6.0, 8.0, 10.0, 15.0, 20.0, 25.0)
+SPREAD = Spread(0.5, 15)
+FRACTIONS = ("0.1", "0.2", "0.5", "1")
+EFFORTS = (3, 5, 7)
+SEEDS = 5
+EVERYTHING = 10**12
+TIMED_IMAGES = 48
+TUNED = (0.0, 4.0, 8.0, 10.0, 25.0)
+TUNED_SEEDS = 2
+TUNING = Tuning(batch=32, image_size=128)
+# Measured before the runs that have to fit the minutes: what a step of a run may take at most.
+LEAST_STEPS, MOST_STEPS = 50, 400
+
+Correct = NDArray[np.bool_]
+
+
+@dataclass(frozen=True, slots=True)
+class Place:
+    """Where jobs are done."""
+
+    site: Site
+    store: Store
+
+    def job(self, dataset: Path, effort: int) -> Job:
+        """The finished job of an effort: the one that is there, or a new one."""
+        request = Request(
+            absolute_uri(str(dataset / "train")),
+            DISTANCES,
+            effort,
+            evaluation=Evaluation(dataset=absolute_uri(str(dataset / "test"))),
+            levels=(SPREAD,) if effort == EFFORTS[0] else (),
+        )
+        book = JobBook(self.store)
+        found = [job for name in book.ids() if (job := book.get(name)).request == request]
+        job = found[0] if found else book.create(request)
+        return run_job(job, self.site, self.store, os.cpu_count() or 1, lambda step, done: None, _say)
+
+    def finish(self, job: Job) -> None:
+        run_missing(job.id, self.site, self.store, os.cpu_count() or 1, lambda step, done: None, _say)
+
+    def pool(self, job: Job) -> Summary:
+        return Summary.from_json(json.loads(self.store.get(keys.index_summary(job.id))))
+
+
+def _say(step: Any) -> None:
+    print(f"{time.strftime('%H:%M:%S')} {step}", file=sys.stderr, flush=True)
+
+
+@dataclass(frozen=True, slots=True)
+class Measured:
+    """One arm of one budget: how many images (mean of the draws), their bytes, and which tests were right, by draw."""
+
+    images: float
+    bytes: float
+    correct: Correct
+
+    @property
+    def summary(self) -> accuracy.Summary:
+        return accuracy.summary(self.correct)
+
+
+Arms = dict[str, Measured]
+
+
+def measure(place: Place, job: Job, budgets: Mapping[str, int], order: str, training: Training) -> dict[str, Arms]:
+    """Every arm at every budget, with SEEDS draws of the images; the smallest images have no draws, but seeds."""
+    selections = [Selection("random", True, seed) for seed in range(SEEDS)]
+    if order == "smallest":
+        selections, training = [Selection("smallest")], replace(training, seeds=SEEDS)
+    asked = {
+        name: [ask_for_subset(job, place.store, BytesBudget(size), selection).part for selection in selections]
+        for name, size in budgets.items()
+    }
+    place.finish(job)
+    trained = {
+        name: [(subset, ask_for_training(job, place.store, subset, training)) for subset in subsets]
+        for name, subsets in asked.items()
+    }
+    place.finish(job)
+    return {name: _arms(place.store, job, draws) for name, draws in trained.items()}
+
+
+def _arms(store: Store, job: Job, draws: Sequence[tuple[str, str]]) -> Arms:
+    made = [json.loads(store.get(keys.subset(job.id, subset)))["distances"] for subset, _ in draws]
+    found = {}
+    for arm in job.request.arms:
+        correct = [results.read_correct(store.get(keys.predictions(job.id, name, arm))) for _, name in draws]
+        images, size = (float(np.mean([subset[arm][what] for subset in made])) for what in ("images", "bytes"))
+        found[arm] = Measured(images, size, np.concatenate(correct))
+    return found
+
+
+def cpu_seconds(dataset: Path) -> dict[int, dict[float, float]]:
+    """CPU seconds of encoding an image by effort and distance, and at distance 0 of decoding it, over a few images."""
+    files = sorted((dataset / "train").rglob("*.jpg"))
+    found = {effort: dict.fromkeys(DISTANCES, 0.0) for effort in EFFORTS}
+    for file in files[:: max(1, len(files) // TIMED_IMAGES)][:TIMED_IMAGES]:
+        source = file.read_bytes()
+        begun = time.process_time()
+        pixels = Pixels.of(codec.decode(source, LARGEST_PIXELS))
+        decoded_s = time.process_time() - begun
+        for effort, distance in ((effort, distance) for effort in EFFORTS for distance in DISTANCES):
+            begun = time.process_time()
+            if distance:
+                list(compress.encodings(pixels, source, [distance], effort))
+            spent = time.process_time() - begun if distance else decoded_s
+            found[effort][distance] += spent / min(TIMED_IMAGES, len(files))
+    return found
+
+
+def advice(place: Place, job: Job, budgets: Mapping[str, int]) -> dict[str, Any]:
+    request = AdviceRequest(tuple(BytesBudget(size) for size in budgets.values()), training=Training(seeds=SEEDS))
+    name = ask_for_advice(job, place.store, request)
+    begun = time.monotonic()
+    place.finish(job)
+    made: dict[str, Any] = json.loads(place.store.get(keys.advice(job.id, name)))
+    return made | {"seconds": time.monotonic() - begun}
+
+
+def tuned(place: Place, job: Job, budget: int, minutes: float) -> dict[str, Any]:
+    """Fine-tuning beside the probe on the same subsets, with as many steps as fit `minutes`."""
+    arms = [arm for arm in job.request.arms if arm in {f"{distance:g}" for distance in TUNED}]
+    request = Request(
+        job.request.dataset, TUNED, job.request.effort, BytesBudget(budget), evaluation=job.request.evaluation
+    )
+    book = JobBook(place.store)
+    known = [other for name in book.ids() if (other := book.get(name)).request == request]
+    own = known[0] if known else book.create(request)
+    own = run_job(own, place.site, place.store, os.cpu_count() or 1, lambda step, done: None, _say)
+    file = f"benchmarks/tuned-{own.id}.json"
+    if place.store.exists(file):
+        steps = int(json.loads(place.store.get(file))["steps"])
+    else:
+        steps = _steps(minutes, len(arms) * TUNED_SEEDS)
+        place.store.put(file, json.dumps({"steps": steps}).encode())
+    begun = time.monotonic()
+    found: dict[str, Any] = {
+        "steps": steps,
+        "seeds": TUNED_SEEDS,
+        "image_size": TUNING.image_size,
+        "batch": TUNING.batch,
+    }
+    for method, training in (
+        ("finetune", Training(method="finetune", steps=steps, seeds=TUNED_SEEDS, tuning=TUNING)),
+        ("probe", Training(seeds=SEEDS)),
+    ):
+        name = ask_for_training(own, place.store, own.request.subset_id, training)
+        place.finish(own)
+        found[method] = _arms(place.store, own, [(own.request.subset_id, name)])
+    return found | {"seconds": time.monotonic() - begun}
+
+
+def _steps(minutes: float, runs: int) -> int:
+    """Steps a run, from the time that a bare step takes here."""
+    from benchmarks.training import bare_step_s
+
+    step_s = bare_step_s(TUNING.batch, TUNING.image_size or 224)
+    return int(np.clip(0.7 * 60 * minutes / runs / step_s, LEAST_STEPS, MOST_STEPS))
+
+
+def main(dataset: Path, place: Path, minutes: float) -> None:
+    site = Site(str(place))
+    where = Place(site, site.store())
+    jobs = {effort: where.job(dataset, effort) for effort in EFFORTS}
+    first = jobs[EFFORTS[0]]
+    pool = where.pool(first)
+    budgets = {name: int(pool.pool_bytes[10.0] * Decimal(name)) for name in FRACTIONS}
+    probe = Training(seeds=1)
+    found: dict[str, Any] = {"pool": pool, "budgets": budgets, "cpu": cpu_seconds(dataset)}
+    found["advice"] = advice(where, first, budgets)
+    found["random"] = measure(where, first, {**budgets, "all": EVERYTHING}, "random", probe)
+    found["smallest"] = measure(where, first, budgets, "smallest", probe)
+    found["efforts"] = {EFFORTS[0]: found["random"]} | {
+        effort: measure(where, jobs[effort], budgets, "random", probe) for effort in EFFORTS[1:]
+    }
+    found["sizes"] = {effort: _mean_sizes(where.pool(job)) for effort, job in jobs.items()}
+    found["tuned"] = tuned(where, first, budgets["0.5"], minutes) if minutes else None
+    accuracy_page.write(found)
+
+
+def _mean_sizes(pool: Summary) -> dict[float, float]:
+    return {distance: size / pool.pool for distance, size in pool.pool_bytes.items()}
+
+
+def paired(arms: Arms, one: str, other: str) -> accuracy.Difference:
+    """How much more accurate an arm is than another, on the same draws' test images."""
+    return accuracy.compare(arms[one].correct, arms[other].correct)
+
+
+def fixed(arms: Arms) -> Iterator[tuple[str, Measured]]:
+    """The arms that have one distance each."""
+    return ((arm, found) for arm, found in arms.items() if "-" not in arm)
+
+
+if __name__ == "__main__":
+    main(Path(sys.argv[1]), Path(sys.argv[2]), float(sys.argv[3]) if sys.argv[3:] else 0)

@@ -1,0 +1,342 @@
+"""docs/results.md and its plots, from what `benchmarks.accuracy` measured."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import matplotlib as mpl
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from scipy import stats
+
+from benchmarks import accuracy as measured
+from benchmarks.accuracy import EFFORTS, FRACTIONS, SEEDS, SPREAD, Arms, Measured
+from keepmore import accuracy, installed
+from keepmore.plots import STYLE
+
+DOCS = Path("docs")
+PLAIN, ORIGINAL, LARGEST = "8", "0", "10"
+WITHIN_POINTS, WITHIN_OF_BEST = 2.0, 1.0
+HOUR_S = 3600
+
+
+def write(found: dict[str, Any]) -> None:
+    """Write the page, and print it."""
+    _plots(found)
+    page = "\n".join(_page(found)) + "\n"
+    (DOCS / "results.md").write_text(page)
+    print(page)
+
+
+def _page(found: dict[str, Any]) -> Iterator[str]:
+    pool = found["pool"]
+    yield "# Results"
+    yield ""
+    yield (
+        f"`python -m benchmarks.accuracy DATASET STORE MINUTES` wrote this page. {pool.pool:,} photographs of clothes in "
+        f"{len(pool.classes)} classes (JPEG)\nto keep from, {pool.evaluation:,} to test on as they are; codec "
+        f"{installed.codec()}; a linear probe on MobileNetV2 (ImageNet weights), 300\nsteps. Every number is the mean of "
+        f"{SEEDS} draws of the images, with a 95 % interval over draws and test images."
+    )
+    yield from _equal_storage(found)
+    yield from _ways(found)
+    yield from _foretold(found)
+    yield from _efforts(found)
+    if found["tuned"]:
+        yield from _tuned(found["tuned"])
+    yield from _claims(found)
+
+
+def _equal_storage(found: dict[str, Any]) -> Iterator[str]:
+    yield from _title("Accuracy at equal storage")
+    yield "![Measured accuracy against stored bytes, a line for each distance](results-storage.svg)"
+    yield ""
+    yield "Budgets are parts of what the pool takes at distance 10. In brackets: images kept."
+    yield ""
+    yield from _table(
+        ["distance", *(f"{100 * float(name):g} %: {found['budgets'][name]:,} bytes" for name in FRACTIONS)],
+        (
+            [
+                arm,
+                *(
+                    f"{_share(found['random'][name][arm])} ({found['random'][name][arm].images:,.0f})"
+                    for name in FRACTIONS
+                ),
+            ]
+            for arm in found["random"]["1"]
+        ),
+    )
+    yield ""
+    yield "Less the original files, in points:"
+    yield ""
+    yield from _table(
+        ["distance", *(f"{100 * float(name):g} %" for name in FRACTIONS)],
+        (
+            [arm, *(_ahead(measured.paired(found["random"][name], arm, ORIGINAL)) for name in FRACTIONS)]
+            for arm in found["random"]["1"]
+            if arm != ORIGINAL
+        ),
+    )
+
+
+def _ways(found: dict[str, Any]) -> Iterator[str]:
+    """Which images, and which level."""
+    yield from _title("Which images, and which level")
+    yield (
+        "`smallest` keeps the smallest files first (most images, the same ones each time: five seeds of the probe on "
+        "them); `spread` gives\neach image a distance of its own; `advised` is the distance that advice recommends, fitted "
+        f"on {found['advice']['pilot_images']:,} of the images."
+    )
+    yield ""
+    rows = []
+    for place, name in enumerate(FRACTIONS):
+        arms, small = found["random"][name], found["smallest"][name]
+        advised = found["advice"]["budgets"][place]["recommended"]["distance"]
+        best, best_small = _best(arms), _best(small)
+        cells = [arms[best], arms[PLAIN], arms[advised], arms[SPREAD.name], small[best_small]]
+        named = [f" at {best}", "", f" at {advised}", "", f" at {best_small}"]
+        rows.append([f"{100 * float(name):g} %", *(f"{_share(c)}{n}" for c, n in zip(cells, named, strict=True))])
+    yield from _table(
+        ["budget", "best fixed distance", "plain 8", "advised", "spread 0.5 to 15", "smallest, best"], rows
+    )
+
+
+def _foretold(found: dict[str, Any]) -> Iterator[str]:
+    advice, whole = found["advice"], found["random"]["all"]
+    yield from _title("What advice foretells, and what comes of it")
+    law = {name: value["value"] for name, value in advice["fit"]["constants"].items()}
+    yield (
+        f"Pilots on {advice['pilot_images']:,} images of {found['pool'].pool:,}; the law fits them with R² "
+        f"{advice['fit']['r2']:.3f} and is {advice['fit']['left_out_points']:.1f} points off on\nsizes left out; "
+        + ", ".join(f"{name} {value:.3g}" for name, value in law.items())
+        + f". It took {advice['seconds']:.0f} s on two busy cores, when it was\nnot there yet. The whole pool at every "
+        "distance:"
+    )
+    yield ""
+    curves = {curve["distance"]: curve["points"][-1] for curve in advice["curves"]}
+    yield from _table(
+        ["distance", "foretold", "measured", "off by, points"],
+        (
+            [
+                arm,
+                f"{_percent(curves[arm]['accuracy'])} ({_ends(curves[arm]['interval'])})",
+                _share(one),
+                f"{_off(curves[arm], one):+.1f}",
+            ]
+            for arm, one in measured.fixed(whole)
+        ),
+    )
+    yield ""
+    yield from _table(
+        ["budget", "advised", "measured there", "best measured", "behind it, points", "foretold there"],
+        (_choice(found, place, name) for place, name in enumerate(FRACTIONS)),
+    )
+
+
+def _choice(found: dict[str, Any], place: int, name: str) -> list[str]:
+    arms, told = found["random"][name], found["advice"]["budgets"][place]["recommended"]
+    best = _best(arms)
+    one = arms[told["distance"]]
+    return [
+        f"{100 * float(name):g} %",
+        told["distance"],
+        _share(one),
+        f"{_share(arms[best])} at {best}",
+        f"{_behind(arms, told['distance']):.1f}",
+        f"{_percent(told['accuracy'])} ({_ends(told['interval'])})",
+    ]
+
+
+def _efforts(found: dict[str, Any]) -> Iterator[str]:
+    yield from _title("What effort is worth")
+    yield (
+        "Bytes and CPU time of encoding at effort 3, 5 and 7, and accuracy at the same budgets in bytes. The last column: "
+        "points over the\noriginal files at the budget of 50 %, for each CPU-hour that encoding 10,000 images takes."
+    )
+    yield ""
+    yield from _table(
+        [
+            "effort",
+            "distance",
+            "bytes an image",
+            "CPU ms an image",
+            *(f"{100 * float(n):g} %" for n in FRACTIONS),
+            "points per CPU-hour",
+        ],
+        (_effort(found, effort, arm) for arm in (PLAIN, LARGEST, "25") for effort in EFFORTS),
+    )
+
+
+def _effort(found: dict[str, Any], effort: int, arm: str) -> list[str]:
+    budgets = found["efforts"][effort]
+    spent = found["cpu"][effort][float(arm)] + found["cpu"][effort][0.0]
+    gained = 100 * measured.paired(budgets["0.5"], arm, ORIGINAL).difference
+    return [
+        str(effort),
+        arm,
+        f"{found['sizes'][effort][float(arm)]:,.0f}",
+        f"{1000 * spent:.1f}",
+        *(_share(budgets[name][arm]) for name in FRACTIONS),
+        f"{gained / (spent * 10_000 / HOUR_S):.1f}",
+    ]
+
+
+def _tuned(tuned: dict[str, Any]) -> Iterator[str]:
+    yield from _title("Whether the probe ranks distances as fine-tuning does")
+    arms, probe = tuned["finetune"], tuned["probe"]
+    yield (
+        f"MobileNetV2, all layers, {tuned['steps']} steps of {tuned['batch']} images at {tuned['image_size']} pixels, "
+        f"{tuned['seeds']} seeds, on the subsets of the 50 % budget;\n{tuned['seconds'] / 60:.0f} minutes on two busy "
+        "cores. The probe on the same subsets looks at 224 pixels."
+    )
+    yield ""
+    yield from _table(
+        ["distance", "images", "fine-tuned", "probe", "fine-tuned, less the originals", "probe, less the originals"],
+        (
+            [
+                arm,
+                f"{one.images:,.0f}",
+                _share(one),
+                _share(probe[arm]),
+                *("" if arm == ORIGINAL else _ahead(measured.paired(by, arm, ORIGINAL)) for by in (arms, probe)),
+            ]
+            for arm, one in arms.items()
+        ),
+    )
+    yield ""
+    rank = stats.spearmanr([_top1(one) for one in arms.values()], [_top1(probe[arm]) for arm in arms]).statistic
+    yield f"Spearman's rank correlation of the two columns of accuracy: {rank:.2f}, over {len(arms)} distances."
+
+
+def _claims(found: dict[str, Any]) -> Iterator[str]:
+    yield from _title("What holds and what does not")
+    arms = found["random"]
+    for name in FRACTIONS:
+        factor = arms[name][LARGEST].images / arms[name][ORIGINAL].images
+        ahead = measured.paired(arms[name], LARGEST, ORIGINAL)
+        published = "holds" if factor >= 5.6 and ahead.difference > 0.1 else "fails"
+        yield (
+            f"* 5.6 times as many images at distance 10 and more than 10 points, at {100 * float(name):g} %: "
+            f"**{published}** here: {factor:.2f} times, {_ahead(ahead)} points."
+        )
+    curves = {curve["distance"]: curve["points"][-1] for curve in found["advice"]["curves"]}
+    off = {arm: _off(curves[arm], one) for arm, one in measured.fixed(arms["all"])}
+    worst = max(off, key=lambda arm: abs(off[arm]))
+    yield (
+        f"* Advice from a third of the pool foretells the error on all of it within {WITHIN_POINTS:g} points: "
+        f"**{_holds(abs(off[worst]) <= WITHIN_POINTS)}**; at worst {off[worst]:+.1f}, at distance {worst}."
+    )
+    behind = [
+        _behind(arms[name], found["advice"]["budgets"][place]["recommended"]["distance"])
+        for place, name in enumerate(FRACTIONS)
+    ]
+    yield (
+        f"* The advised distance is within {WITHIN_OF_BEST:g} point of the best measured: "
+        f"**{_holds(max(behind) <= WITHIN_OF_BEST)}**; behind it by {', '.join(f'{one:.1f}' for one in behind)} points at "
+        "the four budgets."
+    )
+    spread = [measured.paired(arms[name], SPREAD.name, _best(arms[name])) for name in FRACTIONS]
+    yield (
+        "* A distance of its own for each image beats the best fixed distance (1.4 to 2.9 points in the paper): "
+        f"**{_holds(all(one.verdict == 'better' for one in spread))}**; {'; '.join(_ahead(one) for one in spread)} points."
+    )
+    small = [
+        accuracy.compare(_best_of(found["smallest"][name]).correct, _best_of(arms[name]).correct) for name in FRACTIONS
+    ]
+    yield (
+        "* Smallest first is better than a random draw: "
+        f"**{_holds(all(one.verdict == 'better' for one in small))}**; {'; '.join(_ahead(one) for one in small)} points."
+    )
+    plain = [
+        measured.paired(arms[name], found["advice"]["budgets"][place]["recommended"]["distance"], PLAIN)
+        for place, name in enumerate(FRACTIONS)
+    ]
+    yield f"* The advised distance less plain distance 8: {'; '.join(_ahead(one) for one in plain)} points."
+
+
+def _plots(found: dict[str, Any]) -> None:
+    def storage(axes: Axes) -> None:
+        arms = list(found["random"]["1"])
+        shades = mpl.colormaps["viridis"](np.linspace(0.9, 0.05, len(arms)))
+        for shade, arm in zip(shades, arms, strict=True):
+            points = [found["random"][name][arm] for name in (*FRACTIONS, "all")]
+            drawn = ([one.bytes / 1e6 for one in points], [100 * _top1(one) for one in points])
+            axes.plot(*drawn, color="#d1601f" if "-" in arm else shade, marker="o", markersize=4, label=arm)
+        axes.set_xscale("log")
+        axes.set_xlabel("stored, MB")
+        axes.set_ylabel("top-1 accuracy (%)")
+        axes.legend(title="distance", frameon=False, ncols=2)
+
+    def foretold(axes: Axes) -> None:
+        curves = {curve["distance"]: curve["points"][-1] for curve in found["advice"]["curves"]}
+        arms = dict(measured.fixed(found["random"]["all"]))
+        told = np.array([100 * curves[arm]["accuracy"] for arm in arms])
+        ends = np.abs(np.array([curves[arm]["interval"] for arm in arms]).T * 100 - told)
+        axes.errorbar(list(arms), told, yerr=ends, color="#8a8f98", capsize=4, marker="s", label="foretold")
+        real = np.array([100 * _top1(one) for one in arms.values()])
+        ends = np.abs(np.array([one.summary.interval for one in arms.values()]).T * 100 - real)
+        axes.errorbar(list(arms), real, yerr=ends, color="#1f5fa8", capsize=4, marker="o", label="measured")
+        axes.set_xlabel("distance, the whole pool")
+        axes.set_ylabel("top-1 accuracy (%)")
+        axes.legend(frameon=False)
+
+    for name, draw in (("results-storage", storage), ("results-foretold", foretold)):
+        with mpl.rc_context(STYLE):
+            figure = Figure(figsize=(7.5, 4.6), layout="constrained")
+            draw(figure.subplots())
+            figure.savefig(DOCS / f"{name}.svg", metadata={"Date": None})
+
+
+def _best(arms: Arms) -> str:
+    return max(dict(measured.fixed(arms)), key=lambda arm: _top1(arms[arm]))
+
+
+def _best_of(arms: Arms) -> Measured:
+    return arms[_best(arms)]
+
+
+def _behind(arms: Arms, arm: str) -> float:
+    """Points by which the best fixed distance is ahead of `arm`."""
+    return 100 * (_top1(_best_of(arms)) - _top1(arms[arm]))
+
+
+def _off(foretold: dict[str, Any], one: Measured) -> float:
+    return 100 * (float(foretold["accuracy"]) - _top1(one))
+
+
+def _top1(one: Measured) -> float:
+    return float(one.correct.mean())
+
+
+def _share(one: Measured) -> str:
+    return f"{_percent(_top1(one))} ({_ends(one.summary.interval)})"
+
+
+def _percent(share: float) -> str:
+    return f"{100 * share:.1f}"
+
+
+def _ends(interval: Sequence[float]) -> str:
+    return f"{100 * interval[0]:.1f}–{100 * interval[1]:.1f}"
+
+
+def _ahead(found: accuracy.Difference) -> str:
+    return f"{100 * found.difference:+.1f} ({100 * found.interval[0]:+.1f} to {100 * found.interval[1]:+.1f})"
+
+
+def _holds(holds: bool) -> str:
+    return "holds" if holds else "fails"
+
+
+def _title(text: str) -> Iterator[str]:
+    yield from ("", f"## {text}", "")
+
+
+def _table(head: Sequence[str], rows: Iterable[Sequence[str]]) -> Iterator[str]:
+    yield "| " + " | ".join(head) + " |"
+    yield "|" + " --- |" * len(head)
+    for row in rows:
+        yield "| " + " | ".join(row) + " |"

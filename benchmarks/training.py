@@ -1,0 +1,177 @@
+"""How fast the trainer is: feature extraction against the bare model's forward passes, fine-tuning against a bare loop,
+and the cache of decoded images against decoding again.
+
+`python -m benchmarks.training [ROUNDS]`. Over drawn JPEGs, as JPEG XL at distance 4 where images are decoded. Each
+comparison takes turns, ours and theirs, and prints the median ratio of the rounds. mobilenet_v2 without weights: what
+it computes does not depend on them.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import sys
+import tempfile
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import pyarrow as pa
+import torch
+from torch import nn
+
+from benchmarks.images import drawn
+from benchmarks.table import ratios, show
+from keepmore import codec
+from keepmore.memory import keep_freed_memory
+from keepmore.request import LARGEST_PIXELS, Training, Tuning
+from keepmore.scratch import Scratch
+from keepmore.trainers import Images
+from services.trainer import decoded, device, layers, model, probe
+from services.trainer.finetune import fit
+from services.trainer.plan import Plan
+from services.trainer.team import Team
+
+IMAGES, SIDE, DISTANCE = 96, 512, 4.0
+MODEL = "mobilenet_v2"
+STEPS, BATCH = 6, 16
+CPU = torch.device("cpu")
+
+
+def images_of(folder: Path) -> Images:
+    """The drawn images of a folder as JPEG XL."""
+    data = [
+        codec.encode(codec.decode(file.read_bytes(), LARGEST_PIXELS), DISTANCE, 3)
+        for file in sorted(folder.rglob("*.jpg"))
+    ]
+    columns = {
+        "path": [str(number) for number in range(len(data))],
+        "label": [str(number % 2) for number in range(len(data))],
+        "sha256": [hashlib.sha256(one).hexdigest() for one in data],
+        "object_uri": [""] * len(data),
+        "bytes": [len(one) for one in data],
+    }
+    return Images(pa.table(columns), lambda row: data[row], "4")
+
+
+def timed(work: Callable[[], object]) -> float:
+    begun = time.perf_counter()
+    work()
+    return time.perf_counter() - begun
+
+
+def bare_step_s(batch: int, side: int) -> float:
+    """Seconds of one step of `bare_training` here, after one that nobody counts."""
+    return bare_training(batch, side, 4)[1]
+
+
+def bare_training(batch: int, side: int, steps: int) -> tuple[nn.Module, float]:
+    """The loop that a user would write, over one batch of tensors in memory: the model, and seconds a step."""
+    torch.manual_seed(0)
+    classifier = model.load(MODEL, model.NO_WEIGHTS)
+    classifier.set_head(model.new_head(classifier.width, 10, 0))
+    module = layers.trainable(classifier, False, Team(0, 1, CPU))
+    optimizer = torch.optim.AdamW(module.parameters(), lr=1e-4)
+    inputs = torch.rand(batch, 3, side, side).to(memory_format=torch.channels_last)
+    targets = torch.randint(0, 10, (batch,))
+
+    def step() -> None:
+        with device.autocast(CPU):
+            scores = module(inputs)
+        optimizer.zero_grad(set_to_none=True)
+        nn.functional.cross_entropy(scores.float(), targets, label_smoothing=0.1).backward()  # type: ignore[no-untyped-call]
+        optimizer.step()
+
+    def several() -> None:
+        for _ in range(steps):
+            step()
+
+    step()
+    return module, timed(several) / steps
+
+
+def extraction(images: Images, scratch: Scratch) -> tuple[float, float, float]:
+    """Seconds of features from decoded pixels, of features from files, and of the bare forward passes."""
+    backbone = model.backbone(model.load(MODEL, model.NO_WEIGHTS), CPU, device.precision(CPU))
+    _, pixels = decoded.decode_all(images, backbone.preparation, scratch, lambda progress: None)
+    rows = list(range(len(images)))
+    middles = [backbone.preparation.middle(pixels[row]) for row in rows]
+    batches = [
+        backbone.preparation.tensor(middles[start : start + probe.BATCH_IMAGES], CPU)
+        for start in range(0, len(rows), probe.BATCH_IMAGES)
+    ]
+
+    def bare() -> None:
+        with torch.inference_mode(), device.autocast(CPU):
+            for batch in batches:
+                backbone.module(batch)
+
+    def ours(known: decoded.Decoded | None) -> None:
+        probe.extract(backbone, probe.middles(images, rows, backbone, lambda progress: None, known))
+
+    return timed(lambda: ours(pixels)), timed(lambda: ours(None)), timed(bare)
+
+
+def tuning(images: Images, scratch: Scratch, side: int, folder: Path) -> tuple[float, float]:
+    """Seconds a step of fine-tuning from decoded pixels, and of the bare loop."""
+    preparation = model.load(MODEL, model.NO_WEIGHTS).at(side).preparation
+    where, _ = decoded.decode_all(images, preparation, scratch, lambda progress: None)
+    settings = Tuning(batch=BATCH, image_size=side, head="new")
+    training = Training(MODEL, model.NO_WEIGHTS, "finetune", STEPS + 1, tuning=settings)
+    targets = [int(label) for label in images.labels]
+    plan = Plan(str(folder), training, 0, ["0", "1"], targets, str(where), {}, model.NO_WEIGHTS)
+    at: list[float] = []
+
+    def tell(count: int) -> bool:
+        at.append(time.perf_counter())
+        return False
+
+    fit(plan, Team(0, 1, CPU), tell)
+    return (at[-1] - at[0]) / STEPS, bare_training(BATCH, side, STEPS)[1]
+
+
+def epochs(images: Images, scratch: Scratch) -> tuple[float, float]:
+    """Seconds of reading all images from the cache, and of decoding them, in this thread alone."""
+    preparation = model.load(MODEL, model.NO_WEIGHTS).preparation
+    _, pixels = decoded.decode_all(images, preparation, scratch, lambda progress: None)
+    cached = timed(lambda: [pixels[row].sum() for row in range(len(images))])
+    again = timed(lambda: [preparation.decoded(images.read(row)).sum() for row in range(len(images))])
+    return cached, again
+
+
+def main(rounds: int) -> None:
+    keep_freed_memory()
+    with tempfile.TemporaryDirectory() as place:
+        images = images_of(drawn(Path(place) / "images", SIDE, IMAGES, processes=1))
+        scratch = Scratch(f"{place}/scratch")
+        extracted = [extraction(images, scratch) for _ in range(rounds + 1)][1:]
+        rows = [
+            [
+                "features, decoded before",
+                "bare forward",
+                ratios([bare for _, _, bare in extracted], [ours for ours, _, _ in extracted]),
+            ],
+            [
+                "features, from JPEG XL",
+                "bare forward",
+                ratios([bare for _, _, bare in extracted], [ours for _, ours, _ in extracted]),
+            ],
+        ]
+        for side in (128, 224):
+            found = []
+            for number in range(rounds):
+                folder = Path(place) / f"{side}-{number}"
+                folder.mkdir()
+                found.append(tuning(images, scratch, side, folder))
+            ours, theirs = zip(*found, strict=True)
+            rows.append([f"fine-tuning at {side} pixels", "bare loop", ratios(theirs, ours)])
+        cached, again = zip(*(epochs(images, scratch) for _ in range(rounds)), strict=True)
+        rows.append(["an epoch from the cache", "decoding again", ratios(again, cached)])
+    show(
+        f"Speed against what it is compared with ({IMAGES} drawn images, {MODEL})",
+        ["ours", "theirs", "times as fast"],
+        rows,
+    )
+
+
+if __name__ == "__main__":
+    main(int(sys.argv[1]) if sys.argv[1:] else 5)
