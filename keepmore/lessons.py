@@ -83,6 +83,8 @@ class Lesson:
         tested, classes = self._labels(EVALUATION), self._classes()
         data = results.write_predictions(runs, tested, classes)
         self.store.put(keys.predictions(self.job.id, self.name, arm), data)
+        for seed in seeds:
+            self.store.delete(keys.checkpoint(self.job.id, self.name, arm, seed))
         return results.of_arm(runs, self._labels(arm), tested, classes, self.training)
 
     def comparison(self, arms: Sequence[str]) -> dict[str, Any]:

@@ -11,7 +11,7 @@ from typing import Any
 from keepmore.request import Training, Tuning
 
 PLAN, CHECKPOINT, HEAD = "plan.json", "checkpoint.pt", "head.pt"
-WEIGHTS, NAMED, DONE, STOP = "weights.safetensors", "named.npz", "done.json", "stop"
+WEIGHTS, NAMED, DONE, STOP, COMPLAINTS = "weights.safetensors", "named.npz", "done.json", "stop", "stderr"
 
 # Told how many images a step took; says whether to stop.
 Tell = Callable[[int], bool]

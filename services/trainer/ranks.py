@@ -12,9 +12,9 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from keepmore.errors import InternalError, KeepmoreError, NotTrainable, from_dict
+from keepmore.errors import InternalError, KeepmoreError, from_dict
 from services.trainer.finetune import Interrupted, fit
-from services.trainer.plan import DONE, STOP, Plan, Tell
+from services.trainer.plan import COMPLAINTS, DONE, STOP, Plan, Tell
 from services.trainer.team import assembled
 
 
@@ -23,21 +23,22 @@ def run(plan: Plan, processes: int, tell: Tell) -> None:
     plan.write()
     command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", str(processes)]
     environment = {**os.environ, "GLOO_SOCKET_IFNAME": os.environ.get("GLOO_SOCKET_IFNAME", "lo")}
-    with subprocess.Popen(
-        [*command, "-m", __name__, plan.folder],
-        stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=environment,
-    ) as team:  # fmt: skip
+    command += ["-m", __name__, plan.folder]
+    complaints = plan.file(COMPLAINTS)
+    with (
+        complaints.open("w") as heard,
+        subprocess.Popen(command, stdout=subprocess.PIPE, stderr=heard, text=True, env=environment) as team,
+    ):
         try:
             error = _follow(team, plan, tell)
         finally:
             team.terminate()
-        complaints = team.stderr.read() if team.stderr else ""
     if error:
         raise error
     if plan.file(STOP).exists():
         raise Interrupted
     if not plan.file(DONE).exists():
-        raise InternalError(f"torchrun ended with {team.returncode}: {complaints[-2000:]}")
+        raise InternalError(f"torchrun ended with {team.returncode}: {complaints.read_text()[-2000:]}")
 
 
 def _follow(team: subprocess.Popen[str], plan: Plan, tell: Tell) -> KeepmoreError | None:
@@ -63,7 +64,7 @@ def main(folder: str) -> None:
     with assembled() as team:
         try:
             fit(plan, team, tell)
-        except NotTrainable as error:
+        except KeepmoreError as error:
             if team.leads:
                 print(json.dumps({"error": error.as_dict()}), flush=True)
             sys.exit(1)
