@@ -123,8 +123,7 @@ def _foretold(found: dict[str, Any]) -> Iterator[str]:
         f"Pilots on {advice['pilot_images']:,} images of {found['pool'].pool:,}; the law fits them with R² "
         f"{advice['fit']['r2']:.3f} and is {advice['fit']['left_out_points']:.1f} points off on sizes left out; "
         + ", ".join(f"{name} {value:.3g}" for name, value in law.items())
-        + f". It took {advice['seconds']:.0f} s on two busy cores, when it was not there yet. The whole pool at every "
-        "distance:"
+        + ". The whole pool at every distance:"
     )
     yield ""
     curves = {curve["distance"]: curve["points"][-1] for curve in advice["curves"]}
@@ -201,8 +200,8 @@ def _tuned(tuned: dict[str, Any]) -> Iterator[str]:
     arms, probe = tuned["finetune"], tuned["probe"]
     yield (
         f"MobileNetV2, all layers, {tuned['steps']} steps of {tuned['batch']} images at {tuned['image_size']} pixels, "
-        f"{tuned['seeds']} seeds, on the subsets of the 50 % budget; {tuned['seconds'] / 60:.0f} minutes on two busy "
-        "cores. The probe on the same subsets looks at 224 pixels."
+        f"{tuned['seeds']} seeds, on the subsets of the 50 % budget. The probe on the same subsets looks at 224 pixels, "
+        f"with {SEEDS} seeds."
     )
     yield ""
     yield from _table(
