@@ -200,7 +200,7 @@ def _tuned(tuned: dict[str, Any]) -> Iterator[str]:
     arms, probe = tuned["finetune"], tuned["probe"]
     yield (
         f"MobileNetV2, all layers, {tuned['steps']} steps of {tuned['batch']} images at {tuned['image_size']} pixels, "
-        f"{tuned['seeds']} seeds, on the subsets of the 50 % budget. The probe on the same subsets looks at 224 pixels, "
+        f"{tuned['seeds']} seeds, on the subsets of the 50 % budget. The probe on them looks at 224 pixels, "
         f"with {SEEDS} seeds."
     )
     yield ""
