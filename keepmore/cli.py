@@ -14,7 +14,7 @@ from typing import Any
 
 import click
 
-from keepmore import __version__, levels, manifest
+from keepmore import __version__, distance, levels, manifest, tuning
 from keepmore import budget as budgets
 from keepmore.access import Access
 from keepmore.client import Client
@@ -155,11 +155,27 @@ def _evaluation(dataset: str | None, holdout: float | None, here: bool) -> Evalu
 
 
 def _training(asked: dict[str, Any], here: bool) -> Training:
-    weights = asked["weights"]
-    if here and Path(weights).is_file():
-        weights = str(Path(weights).resolve())
-    model = asked["train"] or Training().model
-    return Training(model=model, weights=weights, steps=asked["steps"], seeds=asked["seeds"])
+    tested = asked["test_distances"]
+    return Training(
+        model=asked["train"] or Training().model,
+        weights=_weights(asked["weights"], here),
+        method=asked["method"],
+        steps=asked["steps"],
+        seeds=asked["seeds"],
+        epochs=asked["epochs"],
+        test_distances=() if tested is None else distance.parse(tested, "training.test_distances"),
+        tuning=tuning.parse(asked["tune"]),
+    )
+
+
+def _weights(written: str, here: bool) -> str:
+    """The name, URI or absolute path that `--weights` gives. A file that is not there is found out now, not after hours
+    of compressing."""
+    if not here or written.isidentifier() or "://" in written:
+        return written
+    if not Path(written).is_file():
+        raise InvalidRequest(f"training.weights: there is no file {written}; check the path")
+    return str(Path(written).resolve())
 
 
 @cli.command()

@@ -57,6 +57,7 @@ class LocalDesk:
         for field, uri in request.datasets():
             check_dataset(uri, self._site.access)
             self._site.check_dataset(field, uri)
+        self._site.check_training(request.training)
         return JobBook(self.store).create(request).id
 
     def work(self, job: str, screen: Screen) -> dict[str, Any]:
@@ -91,6 +92,7 @@ class LocalDesk:
 
     def train(self, job: str, subset: str | None, training: Training, screen: Screen) -> dict[str, Any]:
         found = JobBook(self.store).get(job)
+        self._site.check_training(training)
         asked = found.request.subset_id if subset in (None, OWN) else subset
         name = ask_for_training(found, self.store, asked, training)
         with screen.counting("train", None) as on_images:

@@ -16,14 +16,14 @@ import jinja2
 import pyarrow.compute as pc
 from PIL import Image
 
-from keepmore import __version__, codec, index, installed, keys, levels, plots
+from keepmore import __version__, codec, index, installed, keys, levels, plots, tuning
 from keepmore.access import Access
 from keepmore.budget import BytesBudget, DistanceBudget, MoneyBudget
 from keepmore.datasets import SourceReader
 from keepmore.distance import ORIGINAL, text
 from keepmore.index import Summary
 from keepmore.jobs import Job
-from keepmore.request import Request
+from keepmore.request import Request, Training
 from keepmore.store import Store
 
 FORMAT = 1
@@ -113,11 +113,21 @@ def command(request: Request) -> str:
         held_out = request.evaluation.holdout
         words += ["--evaluate", request.evaluation.dataset or ""] if held_out is None else ["--holdout", str(held_out)]
     if request.training:
-        training = request.training
-        words += ["--train", training.model, "--weights", training.weights]
-        words += ["--steps", str(training.steps), "--seeds", str(training.seeds)]
+        words += _training_words(request.training)
     words += ["--max-pixels", str(request.limits.max_pixels), "--max-bytes", str(request.limits.max_bytes)]
     return shlex.join(words)
+
+
+def _training_words(training: Training) -> list[str]:
+    words = ["--train", training.model, "--weights", training.weights, "--method", training.method]
+    words += ["--steps", str(training.steps), "--seeds", str(training.seeds)]
+    if training.epochs is not None:
+        words += ["--epochs", str(training.epochs)]
+    if training.test_distances:
+        words += ["--test-distances", ",".join(map(text, training.test_distances))]
+    for word in tuning.words(training.tuning) if training.tuning else ():
+        words += ["--tune", word]
+    return words
 
 
 def _written_budget(budget: BytesBudget | DistanceBudget | MoneyBudget) -> str:

@@ -123,8 +123,13 @@ class Training:
         if self.method != FINETUNE and self.tuning is not None:
             raise InvalidRequest("training.tuning: there is nothing to tune in a probe; set method to finetune")
         if self.test_distances:
-            tested = check(self.test_distances)
+            tested = check(self.test_distances, "training.test_distances")
             object.__setattr__(self, "test_distances", tuple(d for d in tested if d != ORIGINAL))
+
+    @property
+    def weights_uri(self) -> str | None:
+        """Where the file with the weights is, unless it is on this machine or `weights` is a name."""
+        return self.weights if "://" in self.weights else None
 
     def as_json(self) -> dict[str, Any]:
         """Without what was not asked for: ids of trainings that earlier releases asked for stay as they are."""
