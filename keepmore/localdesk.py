@@ -14,7 +14,7 @@ from keepmore.board import MemoryBoard
 from keepmore.budget import Budget
 from keepmore.datasets import check_dataset
 from keepmore.desk import parse_reference
-from keepmore.errors import SubsetNotFound
+from keepmore.errors import KeepmoreError, SubsetNotFound
 from keepmore.estimates import Question
 from keepmore.foreman import Foreman
 from keepmore.isolation import IsolatedDecoder
@@ -26,7 +26,7 @@ from keepmore.questions import ask_for_subset, ask_for_training, require, subset
 from keepmore.request import OWN, Request, Selection, Training
 from keepmore.screen import JobProgress, Screen
 from keepmore.site import Site
-from keepmore.steps import Kind, subset_steps
+from keepmore.steps import Kind, Step, subset_steps
 from keepmore.store import Store
 from keepmore.survey import estimated
 from keepmore.workshop import Workshop, run_step
@@ -84,9 +84,13 @@ class LocalDesk:
     def select(self, job: str, budget: Budget | None, selection: Selection) -> dict[str, Any]:
         found = JobBook(self.store).get(job)
         step = ask_for_subset(found, self.store, budget, selection)
-        with IsolatedDecoder() as decoder:
-            for one in (*subset_steps(found, Kind.FIT, step.part), step):
-                run_step(one, self.store, Workshop.at(self._site, decoder, _unseen))
+        try:
+            with IsolatedDecoder() as decoder:
+                for one in (*subset_steps(found, Kind.FIT, step.part), step):
+                    run_step(one, self.store, Workshop.at(self._site, decoder, _unseen))
+        except KeepmoreError as error:  # else whatever is done next for the job tries it again, and fails of it
+            self.store.put(keys.subset_error(job, step.part), json.dumps(error.as_dict()).encode())
+            raise
         made: dict[str, Any] = json.loads(self.store.get(step.output))
         return made
 
@@ -95,15 +99,15 @@ class LocalDesk:
         self._site.check_training(training)
         asked = found.request.subset_id if subset in (None, OWN) else subset
         name = ask_for_training(found, self.store, asked, training)
-        with screen.counting("train", None) as on_images:
-            run_missing(
-                found.id,
-                self._site,
-                self.store,
-                self._processes,
-                lambda step, progress: on_images(progress.images, progress.bytes_in),
-                lambda step: None,
-            )
+        images = status.training_images(found, name, self.store)
+        left = sum(count for step, count in images.items() if not self.store.exists(step.output))
+        with screen.counting("train", left) as on_images:
+
+            def on_progress(step: Step, progress: Progress) -> None:
+                if step in images:
+                    on_images(progress.images, progress.bytes_in)
+
+            run_missing(found.id, self._site, self.store, self._processes, on_progress, lambda step: None)
         return status.training(found, name, self.store)
 
     def estimate(self, question: Question, screen: Screen) -> dict[str, Any]:

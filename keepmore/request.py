@@ -18,6 +18,7 @@ ORDERS = ("random", "smallest")
 PROBE, FINETUNE = "probe", "finetune"
 METHODS = (PROBE, FINETUNE)
 HEADS = ("probe", "new")
+NO_WEIGHTS = "none"  # a model that starts from random numbers
 EFFORTS = range(1, 11)
 # Pillow refuses more than this on its own, so a higher limit would promise what cannot be kept.
 LARGEST_PIXELS = 178_956_970

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -10,6 +11,7 @@ from typing import Any
 import pytest
 
 from keepmore.request import Training, Tuning
+from tests.conftest import installed_command
 from tests.service import Service, embedded
 from tests.services.api.conftest import Ask, asking
 
@@ -32,10 +34,11 @@ def _ended(ask: Ask, location: str) -> dict[str, Any]:
 def test_a_fine_tuning_comes_back_with_its_comparison(ask: Ask, job: str) -> None:
     """Else a caller of the API can only probe, and takes noise for a better distance."""
     reply = ask("POST", f"/v1/jobs/{job}/trainings", FINETUNE)
-    assert (reply.status, reply.json["comparison"]) == (202, None), reply.json
+    assert reply.status == 202, reply.json
+    assert reply.json["comparison"] is None
     asked = Training.from_json(reply.json["request"])
     assert asked.tuning == Tuning(batch=8, image_size=32, learning_rate=1)
-    assert asked.test_distances == (10,), "the original is always tested on"
+    assert list(asked.test_distances) == [10.0], "the original is always tested on"
     found = _ended(ask, reply.headers["location"])
     assert found["state"] == "succeeded", found["error"]
     compared = [
@@ -46,6 +49,20 @@ def test_a_fine_tuning_comes_back_with_its_comparison(ask: Ask, job: str) -> Non
         assert set(result["tests"]) == {"10-e3"}
         (kept,) = result["kept"]
         assert set(kept) == {"seed", "weights", "events"}
+
+
+def test_the_command_passes_a_fine_tuning_on(service: Service, job: str, tmp_path: Path) -> None:
+    """Else `keepmore train --server` trains something else than was asked for, or nothing."""
+    done = installed_command(tmp_path)(
+        "train", job, "--server", service.url, "--train", "mobilenet_v3_small", "--weights", "none", "--json",
+        "--method", "finetune", "--steps", "1", "--seeds", "1", "--tune", "batch=4", "--tune", "image_size=32",
+        "--test-distances", "10",
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    found = json.loads(done.stdout)
+    assert found["request"]["tuning"]["image_size"] == 32
+    assert found["request"]["test_distances"] == [10]
+    assert len(found["comparison"]["comparisons"]) > 0
 
 
 def test_a_field_that_is_left_out_changes_no_id(ask: Ask, job: str) -> None:
