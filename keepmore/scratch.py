@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import shutil
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -53,18 +53,21 @@ class Scratch:
         os.utime(entry)
         return entry
 
-    def make_room(self, bytes_: int) -> bool:
-        """Remove entries until `bytes_` more may be written; says whether they may, and removes none if not."""
+    def make_room(self, bytes_: int, keep: Collection[Path] = ()) -> bool:
+        """Remove entries, none of `keep`, until `bytes_` more may be written; says whether they may, and removes none
+        if not."""
         entries = sorted((e for e in self.root.iterdir() if e.is_dir()), key=lambda entry: entry.stat().st_mtime)
         sizes = {entry: _size(entry) for entry in entries}
         free = shutil.disk_usage(self.root).free
         taken = sum(sizes.values())
         most = int(SHARE_OF_FREE * (free + taken)) if self.most_bytes is None else min(self.most_bytes, free + taken)
-        if bytes_ > most:
+        if bytes_ + sum(size for entry, size in sizes.items() if entry in keep) > most:
             return False
         for entry in entries:
             if taken + bytes_ <= most:
                 break
+            if entry in keep:
+                continue
             shutil.rmtree(entry, ignore_errors=True)
             taken -= sizes[entry]
         return True

@@ -84,10 +84,29 @@ def _mapped(file: Path) -> NDArray[np.uint8]:
     return np.memmap(file, np.uint8, "r") if file.stat().st_size else np.empty(0, np.uint8)
 
 
-def decode_all(images: Images, preparation: Preparation, scratch: Scratch, report: Report) -> tuple[Path, Decoded]:
+def decode_sets(
+    sets: Sequence[Images], preparation: Preparation, scratch: Scratch, report: Report
+) -> list[tuple[Path, Decoded]]:
+    """As `decode_all`, for sets of images that are needed at once: none is removed to make room for another."""
+    made: list[tuple[Path, Decoded]] = []
+    for number, images in enumerate(sets):
+        later = sum(sum(other.table["bytes"].to_pylist()) for other in sets[number + 1 :])
+        made.append(decode_all(images, preparation, scratch, report, [folder for folder, _ in made], later))
+    return made
+
+
+def decode_all(
+    images: Images,
+    preparation: Preparation,
+    scratch: Scratch,
+    report: Report,
+    keep: Sequence[Path] = (),
+    beside: int = 0,
+) -> tuple[Path, Decoded]:
     """The images' folder, which is made if it is not there yet, and the images in it.
 
-    What does not fit the scratch disk decoded is kept there as it is.
+    What does not fit the scratch disk decoded is kept there as it is. The entries in `keep` stay, and `beside` bytes
+    are left free where that can be.
     """
     name = folder_of(images, preparation)
     folder = scratch.found(name)
@@ -97,7 +116,7 @@ def decode_all(images: Images, preparation: Preparation, scratch: Scratch, repor
         shutil.rmtree(made, ignore_errors=True)
         made.mkdir()
         try:
-            _write(made, images, preparation, scratch, report)
+            _write(made, images, preparation, report, lambda bytes_: scratch.make_room(bytes_ + beside, keep))
             if not folder.exists():  # another process may have been faster
                 made.rename(folder)
         finally:
@@ -105,11 +124,13 @@ def decode_all(images: Images, preparation: Preparation, scratch: Scratch, repor
     return folder, opened(folder, preparation)
 
 
-def _write(folder: Path, images: Images, preparation: Preparation, scratch: Scratch, report: Report) -> None:
+def _write(
+    folder: Path, images: Images, preparation: Preparation, report: Report, make_room: Callable[[int], bool]
+) -> None:
     each = int(preparation.resize**2 * USUAL_ASPECT * 3)
     files = sum(images.table["bytes"].to_pylist())
     count = len(images)
-    while count and not scratch.make_room(count * each + files):
+    while count and not make_room(count * each + files):
         count //= 2
     with (folder / PIXELS).open("wb") as pixels, (folder / ENCODED).open("wb") as encoded:
         rows = [*_decode(images, count, preparation, pixels, report), *_copy(images, count, encoded, report)]

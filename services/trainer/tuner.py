@@ -48,8 +48,8 @@ class FineTuner:
     ) -> Iterator[Run]:
         weights = str(room.file(training.weights)) if model.is_file(training.weights) else training.weights
         preparation = model.load(training.model, weights).at(_tuning(training).image_size).preparation
-        folder, pixels = decoded.decode_all(images, preparation, room.scratch, room.report)
-        tested = {test.at: decoded.decode_all(test, preparation, room.scratch, room.report)[0] for test in tests}
+        (folder, pixels), *others = decoded.decode_sets([images, *tests], preparation, room.scratch, room.report)
+        tested = {test.at: place for test, (place, _) in zip(tests, others, strict=True)}
         notes = []
         if pixels.undecoded:
             notes.append(

@@ -191,6 +191,21 @@ def test_a_fine_tuning_on_the_command_line(finished: tuple[dict[str, Any], Path]
     assert len(list(Path(events[1]).glob("*/events.out.tfevents.*"))) == 6
 
 
+def test_a_fine_tuning_with_little_disk_ends_and_says_so(
+    finished: tuple[dict[str, Any], Path], keepmore: Command, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """Else the second set of images pushes the first one out, or a user wonders why it takes so long."""
+    report, store = finished
+    monkeypatch.setenv("KEEPMORE_SCRATCH", str(tmp_path / "scratch"))
+    monkeypatch.setenv("KEEPMORE_SCRATCH_BYTES", "1MB")
+    done = keepmore(
+        "train", report["job"], "--train", "mobilenet_v3_small", "--weights", "none", "--method", "finetune",
+        "--steps", "1", "--seeds", "1", "--tune", "batch=4", "--tune", "image_size=64", store=store,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    assert re.search(r"warning: distance \d+: \d+ of \d+ images are decoded again every time", done.stdout)
+
+
 def test_the_command_in_the_report_asks_for_the_same(finished: tuple[dict[str, Any], Path], keepmore: Command) -> None:
     """Else a result cannot be run again from its report."""
     report, store = finished
