@@ -14,7 +14,7 @@ from typing import Any
 
 import click
 
-from keepmore import __version__, advice_request, distance, levels, manifest
+from keepmore import __version__, advice_request, distance, levels, manifest, tuning
 from keepmore import budget as budgets
 from keepmore.access import Access
 from keepmore.advice_request import AdviceRequest
@@ -155,15 +155,28 @@ def _evaluation(dataset: str | None, holdout: float | None, here: bool) -> Evalu
     return Evaluation(dataset=dataset and _dataset(dataset, here), holdout=holdout)
 
 
-def _weights(written: str, here: bool) -> str:
-    """A file's name as the processes know it that do the steps, wherever they run."""
-    return str(Path(written).resolve()) if here and Path(written).is_file() else written
-
-
 def _training(asked: dict[str, Any], here: bool) -> Training:
-    weights = _weights(asked["weights"], here)
-    model = asked["train"] or Training().model
-    return Training(model=model, weights=weights, steps=asked["steps"], seeds=asked["seeds"])
+    tested = asked["test_distances"]
+    return Training(
+        model=asked["train"] or Training().model,
+        weights=_weights(asked["weights"], here),
+        method=asked["method"],
+        steps=asked["steps"],
+        seeds=asked["seeds"],
+        epochs=asked["epochs"],
+        test_distances=() if tested is None else distance.parse(tested, "training.test_distances"),
+        tuning=tuning.parse(asked["tune"]),
+    )
+
+
+def _weights(written: str, here: bool) -> str:
+    """The name, URI or absolute path that `--weights` gives. A file that is not there is found out now, not after hours
+    of compressing."""
+    if not here or written.isidentifier() or "://" in written:
+        return written
+    if not Path(written).is_file():
+        raise InvalidRequest(f"training.weights: there is no file {written}; check the path")
+    return str(Path(written).resolve())
 
 
 @cli.command()

@@ -83,8 +83,9 @@ class Lesson:
         tested, classes = self._labels(EVALUATION), self._classes()
         data = results.write_predictions(runs, tested, classes)
         self.store.put(keys.predictions(self.job.id, self.name, arm), data)
-        for seed in seeds:
-            self.store.delete(keys.checkpoint(self.job.id, self.name, arm, seed))
+        if self.training.method != PROBE:  # its runs are over
+            for seed in seeds:
+                self.store.delete(keys.checkpoint(self.job.id, self.name, arm, seed))
         return results.of_arm(runs, self._labels(arm), tested, classes, self.training)
 
     def comparison(self, arms: Sequence[str]) -> dict[str, Any]:
@@ -256,7 +257,8 @@ def copy_out(store: Store, key: str, file: Path) -> bool:
 
 
 def weights_file(uri: str, access: Access, scratch: Scratch) -> Path:
-    """The file that `training.weights` names: a path of this machine, or fetched once. Raises WeightsUnavailable."""
+    """The file that `training.weights` names: a path of this machine, or fetched to scratch. Raises
+    WeightsUnavailable."""
     if "://" not in uri:
         return Path(uri)
     folder = scratch.root / f"weights-{hashlib.sha256(uri.encode()).hexdigest()[:16]}"

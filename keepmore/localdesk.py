@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -15,7 +15,7 @@ from keepmore.board import MemoryBoard
 from keepmore.budget import Budget
 from keepmore.datasets import check_dataset
 from keepmore.desk import parse_reference
-from keepmore.errors import SubsetNotFound
+from keepmore.errors import KeepmoreError, SubsetNotFound
 from keepmore.estimates import Question
 from keepmore.foreman import Foreman
 from keepmore.isolation import IsolatedDecoder
@@ -27,7 +27,7 @@ from keepmore.questions import ask_for_advice, ask_for_subset, ask_for_training,
 from keepmore.request import OWN, Request, Selection, Training
 from keepmore.screen import JobProgress, Screen
 from keepmore.site import Site
-from keepmore.steps import Kind, subset_steps
+from keepmore.steps import Kind, Step, subset_steps
 from keepmore.store import Store
 from keepmore.survey import estimated
 from keepmore.workshop import Workshop, run_step
@@ -58,6 +58,7 @@ class LocalDesk:
         for field, uri in request.datasets():
             check_dataset(uri, self._site.access)
             self._site.check_dataset(field, uri)
+        self._site.check_training(request.training)
         return JobBook(self.store).create(request).id
 
     def work(self, job: str, screen: Screen) -> dict[str, Any]:
@@ -84,36 +85,41 @@ class LocalDesk:
     def select(self, job: str, budget: Budget | None, selection: Selection) -> dict[str, Any]:
         found = JobBook(self.store).get(job)
         step = ask_for_subset(found, self.store, budget, selection)
-        with IsolatedDecoder() as decoder:
-            for one in (*subset_steps(found, Kind.FIT, step.part), step):
-                run_step(one, self.store, Workshop.at(self._site, decoder, _unseen))
+        try:
+            with IsolatedDecoder() as decoder:
+                for one in (*subset_steps(found, Kind.FIT, step.part), step):
+                    run_step(one, self.store, Workshop.at(self._site, decoder, _unseen))
+        except KeepmoreError as error:  # else whatever is done next for the job tries it again, and fails of it
+            self.store.put(keys.subset_error(job, step.part), json.dumps(error.as_dict()).encode())
+            raise
         made: dict[str, Any] = json.loads(self.store.get(step.output))
         return made
 
     def train(self, job: str, subset: str | None, training: Training, screen: Screen) -> dict[str, Any]:
         found = JobBook(self.store).get(job)
+        self._site.check_training(training)
         asked = found.request.subset_id if subset in (None, OWN) else subset
         name = ask_for_training(found, self.store, asked, training)
-        self._run(found, screen, "train")
+        images = status.training_images(found, name, self.store)
+        left = sum(count for step, count in images.items() if not self.store.exists(step.output))
+        self._run(found, screen, "train", left, lambda step: step in images)
         return status.training(found, name, self.store)
 
     def advise(self, job: str, request: AdviceRequest, screen: Screen) -> tuple[dict[str, Any], bytes]:
         found = JobBook(self.store).get(job)
         name = ask_for_advice(found, self.store, request)
-        self._run(found, screen, "advise")
+        self._run(found, screen, "advise", None, lambda step: True)
         return status.advice(found, name, self.store), self.store.get(keys.advice_page(found.id, name))
 
-    def _run(self, job: Job, screen: Screen, what: str) -> None:
-        """Do what was asked for beside a job, counting images."""
-        with screen.counting(what, None) as on_images:
-            run_missing(
-                job.id,
-                self._site,
-                self.store,
-                self._processes,
-                lambda step, progress: on_images(progress.images, progress.bytes_in),
-                lambda step: None,
-            )
+    def _run(self, job: Job, screen: Screen, what: str, images: int | None, counts: Callable[[Step], bool]) -> None:
+        """Do what was asked for beside a job, counting the images of the steps that `counts` says yes to."""
+        with screen.counting(what, images) as on_images:
+
+            def on_progress(step: Step, progress: Progress) -> None:
+                if counts(step):
+                    on_images(progress.images, progress.bytes_in)
+
+            run_missing(job.id, self._site, self.store, self._processes, on_progress, lambda step: None)
 
     def estimate(self, question: Question, screen: Screen) -> dict[str, Any]:
         with screen.counting("sample", question.images) as on_images, IsolatedDecoder() as decoder:

@@ -9,7 +9,9 @@ from typing import Any
 
 import click
 
+from keepmore import tuning
 from keepmore.errors import PackageMissing, StoreUnwritable
+from keepmore.request import PROBE
 
 DEFAULT_STORE = "~/.local/share/keepmore"
 
@@ -40,19 +42,40 @@ def place_options(command: Command) -> Command:
 
 def training_options(command: Command) -> Command:
     for option in (
+        click.option(
+            "--tune",
+            multiple=True,
+            metavar="NAME=VALUE",
+            help=f"How to fine-tune; again for each field: {', '.join(tuning.NAMES)}.",
+        ),
+        click.option(
+            "--test-distances",
+            metavar="LIST",
+            help="Also test on the evaluation images as they look at these distances, such as 4,10.",
+        ),
         click.option("--seeds", type=int, default=3, show_default=True, help="Trainings per distance."),
+        click.option("--epochs", type=int, help="Passes over the images of each subset, instead of --steps."),
         click.option(
             "--steps", type=int, default=300, show_default=True, help="Training steps, the same at every distance."
         ),
         click.option(
-            "--weights", default="default", show_default=True, help="default, none, torchvision's name, or a file."
+            "--method",
+            default=PROBE,
+            show_default=True,
+            help="probe (a linear layer on fixed features) or finetune (the whole model).",
+        ),
+        click.option(
+            "--weights",
+            default="default",
+            show_default=True,
+            help="default, none, torchvision's name, or a .pth, .pt or .safetensors file, here or in s3://.",
         ),
         click.option(
             "--train",
             "--model",
             "train",
             metavar="MODEL",
-            help="Train a linear probe on this torchvision classifier, per distance.",
+            help="Train this classifier at every distance: torchvision's name, or timm: and timm's.",
         ),
     ):
         command = option(command)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import io
 import warnings
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import matplotlib as mpl
@@ -12,10 +12,13 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import EngFormatter, Formatter, LogLocator, NullFormatter, NullLocator, StrMethodFormatter
+from numpy.typing import NDArray
 
 SIZE_INCHES = (5.2, 3.7)
 WIDE_INCHES = (13.2, 3.6)
+SQUARE_INCHES = (6.2, 5.6)
 MOST_BARS = 40
+MOST_CELLS_WRITTEN = 12
 BLUE, ORANGE, GRAY = "#1f5fa8", "#d1601f", "#8a8f98"
 STYLE: dict[Any, Any] = {
     "svg.hashsalt": "keepmore",
@@ -54,20 +57,105 @@ def images_kept(rows: Rows) -> str:
 
 
 def accuracy(rows: Rows) -> str:
-    """A line with 95 % intervals: top-1 on the evaluation images for the subset at each distance."""
+    """Top-1 on the evaluation images with 95 % intervals: a line over the fixed distances, and a point for each level,
+    which lies between no two of them."""
 
     def draw(axes: Axes) -> None:
-        top1 = np.array([row["top1"] for row in rows]) * 100
-        ends = np.array([row["interval"] for row in rows]).T * 100
-        axes.errorbar(
-            _names(rows), top1, yerr=np.abs(ends - top1), color=ORANGE, marker="o", capsize=4, linewidth=2, markersize=6
-        )
-        for place, value in enumerate(top1):
-            axes.annotate(f"{value:.1f}", (place, value), (9, 7), textcoords="offset points", fontsize=10)
+        fixed = [place for place, row in enumerate(rows) if row["pool_bytes"] is not None]
+        levels = [place for place in range(len(rows)) if place not in fixed]
+        _points(axes, rows, fixed, ORANGE, "-")
+        _points(axes, rows, levels, BLUE, "")
+        axes.set_xticks(range(len(rows)), _names(rows))
         axes.margins(x=0.08, y=0.12)
-        axes.set_ylabel("top-1 accuracy (%)")
 
     return _svg(draw, "Accuracy at equal storage, 95 % interval")
+
+
+def _points(axes: Axes, rows: Rows, places: Sequence[float], color: str, line: str) -> None:
+    """Top-1 of the rows at `places`: whole numbers name the rows themselves."""
+    chosen = [rows[int(place)] for place in places]
+    if not chosen:
+        return
+    top1 = np.array([row["top1"] for row in chosen]) * 100
+    ends = np.array([row["interval"] for row in chosen]).T * 100
+    style: dict[str, Any] = {"marker": "o", "capsize": 4, "linewidth": 2, "markersize": 6, "linestyle": line}
+    axes.errorbar(places, top1, yerr=np.abs(ends - top1), color=color, **style)
+    for place, value in zip(places, top1, strict=True):
+        axes.annotate(f"{value:.1f}", (place, value), (9, 7), textcoords="offset points", fontsize=10)
+    axes.set_ylabel("top-1 accuracy (%)")
+
+
+def accuracy_and_cost(rows: Rows) -> str:
+    """Top-1 with 95 % intervals over what the images of each subset cost a month; each point is named."""
+
+    def draw(axes: Axes) -> None:
+        costs = [row["monthly_cost"] for row in rows]
+        top1 = np.array([row["top1"] for row in rows]) * 100
+        ends = np.array([row["interval"] for row in rows]).T * 100
+        axes.errorbar(costs, top1, yerr=np.abs(ends - top1), color=ORANGE, marker="o", capsize=4, linestyle="")
+        for cost, value, row in zip(costs, top1, rows, strict=True):
+            axes.annotate(row["distance"], (cost, value), (8, 4), textcoords="offset points", fontsize=10)
+        axes.set_xlim(0, max(costs) * 1.25)
+        axes.set_xlabel("cost of the kept images a month")
+        axes.set_ylabel("top-1 accuracy (%)")
+
+    return _svg(draw, "Accuracy and monthly cost, 95 % interval")
+
+
+def loss(rows: Rows) -> str:
+    """The loss over the steps of training, one line an arm: the mean of its seeds."""
+
+    def draw(axes: Axes) -> None:
+        for row, shade in zip(rows, _shades(rows), strict=True):
+            mean = np.mean([run["loss"] for run in row["curves"]], axis=0)
+            axes.plot(row["curves"][0]["step"], mean, color=shade, label=row["distance"], linewidth=1.6)
+        axes.legend(title="distance", ncols=2, frameon=False, fontsize=9, title_fontsize=9)
+        axes.set_xlabel("step")
+        axes.set_ylabel("training loss")
+
+    return _svg(draw, "Loss while training, mean of the seeds")
+
+
+def confusion(found: dict[str, Any], arm: str) -> str:
+    """Of the test images of each class, a row, the share that was named as each class, a column; of all seeds."""
+
+    def draw(axes: Axes) -> None:
+        counts = np.array(found["counts"], float)
+        shares = 100 * counts / np.maximum(1, counts.sum(axis=1, keepdims=True))
+        _heat(axes, shares, found["classes"], found["classes"], "{:.0f}", most=100)
+        axes.set_xlabel("named as")
+        axes.set_ylabel("class")
+
+    return _svg(draw, f"Confusion at {arm}, % of each class", SQUARE_INCHES)
+
+
+def domain(arms: Sequence[str], tests: Sequence[str], tested: Sequence[Sequence[Mapping[str, Any]]]) -> str:
+    """Top-1 by what was trained on, a row, and by how the test images look, a column."""
+
+    def draw(axes: Axes) -> None:
+        top1 = np.array([[100 * one["top1"] for one in row] for row in tested])
+        _heat(axes, top1, list(arms), list(tests), "{:.1f}")
+        axes.set_xlabel("test images at distance")
+        axes.set_ylabel("trained at distance")
+
+    return _svg(draw, "Top-1 (%) by training and test distance")
+
+
+def _heat(
+    axes: Axes, values: NDArray[np.float64], rows: Sequence[str], columns: Sequence[str], form: str, most: float = 0
+) -> None:
+    """A table of shades, with its values where they can be read."""
+    low, high = (0, most) if most else (float(values.min()), float(values.max()))
+    axes.imshow(values, cmap="Blues", vmin=low, vmax=high, aspect="auto")
+    axes.grid(visible=False)
+    for ticks, names, turned in ((axes.set_xticks, columns, 90), (axes.set_yticks, rows, 0)):
+        shown = names if len(names) <= MOST_BARS else []
+        rotation = turned if len(names) > MOST_CELLS_WRITTEN // 2 else 0
+        ticks(range(len(shown)), shown, rotation=rotation, fontsize=9)
+    if max(values.shape) <= MOST_CELLS_WRITTEN:
+        for (row, column), value in np.ndenumerate(values):
+            color = "white" if value > low + 0.6 * (high - low) else "black"
+            axes.text(column, row, form.format(value), ha="center", va="center", fontsize=9, color=color)
 
 
 def bytes_an_image(rows: Rows) -> str:

@@ -7,7 +7,7 @@ import io
 import json
 import platform
 import shlex
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from importlib.metadata import version
 from itertools import islice
 from typing import Any
@@ -16,14 +16,14 @@ import jinja2
 import pyarrow.compute as pc
 from PIL import Image
 
-from keepmore import __version__, codec, index, installed, keys, levels, plots
+from keepmore import __version__, codec, index, installed, keys, levels, plots, tuning, verdicts
 from keepmore.access import Access
-from keepmore.budget import BytesBudget, DistanceBudget, MoneyBudget
+from keepmore.budget import BYTES_PER_GB, BytesBudget, DistanceBudget, MoneyBudget
 from keepmore.datasets import SourceReader
 from keepmore.distance import ORIGINAL, text
 from keepmore.index import Summary
 from keepmore.jobs import Job
-from keepmore.request import Request
+from keepmore.request import Request, Training
 from keepmore.store import Store
 
 FORMAT = 1
@@ -40,6 +40,7 @@ def figures(job: Job, store: Store) -> dict[str, Any]:
     check = json.loads(store.get(keys.codec_check(job.id)))
     made = json.loads(store.get(keys.subset(job.id, request.subset_id)))
     rows = _distances(job, store, summary, made["distances"])
+    training = request.training_id if request.training else None
     return {
         "format": FORMAT,
         "job": job.id,
@@ -56,6 +57,8 @@ def figures(job: Job, store: Store) -> dict[str, Any]:
         "distances": rows,
         "budget_bytes": made["budget_bytes"],
         "subset": made["subset"],
+        "training": training,
+        "comparison": training and json.loads(store.get(keys.comparison(job.id, training))),
         "errors": list(islice(index.errors(store, keys.index(job.id), keys.evaluation(job.id)), EXAMPLES)),
     }
 
@@ -73,10 +76,19 @@ def _distances(job: Job, store: Store, summary: Summary, subsets: dict[str, Any]
         row: dict[str, Any] = {"distance": arm, "pool_bytes": None, "bytes_per_image": None, "encodings": None}
         row |= pools.get(arm, {}) | subsets[arm]
         row["factor"] = row["images"] / first if first else None
+        if isinstance(request.budget, MoneyBudget):
+            row |= _costs(row, request.budget)
         if request.training:
             row |= json.loads(store.get(keys.training(job.id, request.training_id, arm)))
         rows.append(row)
     return rows
+
+
+def _costs(row: dict[str, Any], budget: MoneyBudget) -> dict[str, float | None]:
+    """What the kept images cost a month, and what the whole pool would."""
+    price = float(budget.price_per_gb_month) / BYTES_PER_GB
+    whole = row["pool_bytes"]
+    return {"monthly_cost": price * row["bytes"], "pool_monthly_cost": None if whole is None else price * whole}
 
 
 def _pool(summary: Summary, distance: float) -> dict[str, Any]:
@@ -91,8 +103,7 @@ def _warnings(summary: Summary, rows: list[dict[str, Any]]) -> list[str]:
     found = []
     if len(summary.classes) == 1:
         found.append(f"every label is {next(iter(summary.classes))}: is the dataset one folder too deep?")
-    if untrained := rows[0].get("untrained_classes"):
-        found.append(f"no image to train on is left of {', '.join(untrained)}: their test images count as wrong")
+    found += verdicts.notes(rows)
     if count := summary.errors.get(index.IN_EVALUATION):
         found.append(f"{count} images of the pool are byte for byte images of the evaluation split, so none is kept")
     if summary.unlabelled and summary.classes:
@@ -113,11 +124,21 @@ def command(request: Request) -> str:
         held_out = request.evaluation.holdout
         words += ["--evaluate", request.evaluation.dataset or ""] if held_out is None else ["--holdout", str(held_out)]
     if request.training:
-        training = request.training
-        words += ["--train", training.model, "--weights", training.weights]
-        words += ["--steps", str(training.steps), "--seeds", str(training.seeds)]
+        words += _training_words(request.training)
     words += ["--max-pixels", str(request.limits.max_pixels), "--max-bytes", str(request.limits.max_bytes)]
     return shlex.join(words)
+
+
+def _training_words(training: Training) -> list[str]:
+    words = ["--train", training.model, "--weights", training.weights, "--method", training.method]
+    words += ["--steps", str(training.steps), "--seeds", str(training.seeds)]
+    if training.epochs is not None:
+        words += ["--epochs", str(training.epochs)]
+    if training.test_distances:
+        words += ["--test-distances", ",".join(map(text, training.test_distances))]
+    for word in tuning.words(training.tuning) if training.tuning else ():
+        words += ["--tune", word]
+    return words
 
 
 def _written_budget(budget: BytesBudget | DistanceBudget | MoneyBudget) -> str:
@@ -132,22 +153,61 @@ def _written_budget(budget: BytesBudget | DistanceBudget | MoneyBudget) -> str:
 
 def page(job: Job, store: Store, made: dict[str, Any], access: Access) -> str:
     """The report as one HTML page that needs nothing beside it."""
+    return html(made, list(_photographs(job, store, access)))
+
+
+def html(made: dict[str, Any], photographs: Sequence[dict[str, Any]]) -> str:
+    """The page of what `figures` gave, also of an earlier release's."""
     rows = made["distances"]
     drawn = {"images": plots.images_kept(rows)}
     if fixed := _fixed(rows):
         drawn["bytes"] = plots.bytes_an_image(fixed)
     if made["index"]["classes"]:
         drawn["classes"] = plots.class_balance(rows)
-    if job.request.training:
-        drawn["accuracy"] = plots.accuracy(rows)
+    trained = "top1" in rows[0]
+    if trained:
+        drawn |= _drawn(rows)
     environment = jinja2.Environment(
         loader=jinja2.PackageLoader("keepmore", "."), autoescape=True, undefined=jinja2.StrictUndefined
     )
-    environment.filters["told"] = levels.told
-    environment.filters["json"] = lambda value: json.dumps(value, indent=1, ensure_ascii=False)
+    environment.filters |= {
+        "told": levels.told,
+        "json": lambda value: json.dumps(value, indent=1, ensure_ascii=False),
+        "percent": lambda share: f"{100 * share:.1f} %",
+        "ends": lambda interval: f"{100 * interval[0]:.1f} to {100 * interval[1]:.1f} %",
+        "points": lambda ends: " to ".join(f"{100 * end:+.1f}" for end in ends),
+        "p": lambda value: "< 0.001" if value < 0.001 else f"{value:.3f}",
+    }
+    compared = made.get("comparison")
     return environment.get_template("report.html").render(
-        **made, plots=drawn, photographs=list(_photographs(job, store, access)), headline=headline(made)
+        **made,
+        trained=trained,
+        plots=drawn,
+        photographs=photographs,
+        headline=headline(made),
+        judged=verdicts.by_arm(compared),
+        verdicts=verdicts.table(compared),
+        best=verdicts.best(rows) if trained else None,
+        grid=verdicts.grid(rows),
+        kept=verdicts.kept(rows),
+        places=verdicts.places(rows),
     )
+
+
+def _drawn(rows: list[dict[str, Any]]) -> dict[str, str]:
+    """The plots of a training, as far as its results have what they show."""
+    drawn = {"accuracy": plots.accuracy(rows)}
+    if rows[0].get("monthly_cost") is not None:
+        drawn["cost"] = plots.accuracy_and_cost(rows)
+    if all(run["loss"] for row in rows for run in row.get("curves", [{"loss": None}])):
+        drawn["loss"] = plots.loss(rows)
+    best = verdicts.best(rows)
+    if best.get("confusion"):
+        drawn["confusion"] = plots.confusion(best["confusion"], f"distance {best['distance']}")
+    names, tested = verdicts.grid(rows)
+    if names:
+        drawn["domain"] = plots.domain([row["distance"] for row in rows], names, tested)
+    return drawn
 
 
 def headline(made: dict[str, Any]) -> str | None:
@@ -157,10 +217,10 @@ def headline(made: dict[str, Any]) -> str | None:
         return None
     first, last = rows[0], rows[-1]
     found = f"At equal storage, distance {last['distance']} keeps {last['factor']:.2f} times as many images"
-    if "top1" in first:
-        points = 100 * (last["top1"] - first["top1"])
-        found += f" and the classifier is {abs(points):.1f} points {'more' if points >= 0 else 'less'} accurate"
-    return found + " than with the original files."
+    if "top1" not in first:
+        return f"{found} as the original files."
+    judged = verdicts.clause(last, first, made.get("comparison"))
+    return f"{found} as the original files; {judged}."
 
 
 def _fixed(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:

@@ -18,6 +18,7 @@ ORDERS = ("random", "smallest")
 PROBE, FINETUNE = "probe", "finetune"
 METHODS = (PROBE, FINETUNE)
 HEADS = ("probe", "new")
+NO_WEIGHTS = "none"  # a model that starts from random numbers
 EFFORTS = range(1, 11)
 # Pillow refuses more than this on its own, so a higher limit would promise what cannot be kept.
 LARGEST_PIXELS = 178_956_970
@@ -123,8 +124,13 @@ class Training:
         if self.method != FINETUNE and self.tuning is not None:
             raise InvalidRequest("training.tuning: there is nothing to tune in a probe; set method to finetune")
         if self.test_distances:
-            tested = check(self.test_distances)
+            tested = check(self.test_distances, "training.test_distances")
             object.__setattr__(self, "test_distances", tuple(d for d in tested if d != ORIGINAL))
+
+    @property
+    def weights_uri(self) -> str | None:
+        """Where the file with the weights is, unless it is on this machine or `weights` is a name."""
+        return self.weights if "://" in self.weights else None
 
     def as_json(self) -> dict[str, Any]:
         """Without what was not asked for: ids of trainings that earlier releases asked for stay as they are."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shlex
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -13,14 +14,18 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
 from rich.table import Column, Table
 
-from keepmore import keys, levels
+from keepmore import keys, levels, verdicts
 from keepmore.errors import KeepmoreError
 from keepmore.jobs import Job
 from keepmore.manifest import Problem
 from keepmore.progress import Progress as Done
-from keepmore.status import parts_progress
-from keepmore.steps import EVALUATION, Kind, Step
+from keepmore.request import PROBE
+from keepmore.status import parts_progress, training_images
+from keepmore.steps import Kind, Step
 from keepmore.store import Store
+
+TRAINED = ("top-1", "95 %", "verdict")
+FILE_WIDTH = 120  # of tables in a file or a pipe, where no window says how wide they may be
 
 
 class Screen:
@@ -30,6 +35,8 @@ class Screen:
         self.as_json = as_json
         self.err = Console(stderr=True, quiet=False, soft_wrap=True, highlight=False)
         self.out = Console(soft_wrap=True, highlight=False)
+        if not self.out.is_terminal:
+            self.out.width = FILE_WIDTH
 
     def say(self, message: str) -> None:
         if not self.as_json:
@@ -53,7 +60,7 @@ class Screen:
         if self.as_json:
             print(json.dumps(made, ensure_ascii=False))
             return
-        self._table(made["distances"], made["budget_bytes"])
+        self._table(made["distances"], made["budget_bytes"], verdicts.by_arm(made.get("comparison")))
         counts = made["index"]
         self.out.print(
             f"{counts['listed']:,} images listed: {counts['compressed']:,} good, {counts['failed']:,} failed"
@@ -62,6 +69,7 @@ class Screen:
         )
         for warning in made["warnings"]:
             self.out.print(f"warning: {warning}", markup=False)
+        self._kept(made["distances"])
         self.out.print(f"report: {made['report']}", markup=False)
 
     def subsets(self, made: dict[str, Any]) -> None:
@@ -75,17 +83,30 @@ class Screen:
             self.out.print(f"distance {row['distance']}: {row['manifest']}", markup=False)
 
     def training(self, found: dict[str, Any]) -> None:
-        """Accuracy by distance of a training on subsets that were there already."""
+        """Accuracy by distance of a training on subsets that were there already, and what of it is no chance."""
         if self.as_json:
             print(json.dumps(found, ensure_ascii=False))
             return
         asked = found["request"]
         table = Table(title=f"{asked['model']} ({asked['method']}) on subset {found['subset']}", title_justify="left")
-        for name in ("distance", "images", "top-1", "95 %"):
-            table.add_column(name, justify="right")
-        for distance, result in found["distances"].items():
-            table.add_row(distance, f"{result['train_images']:,}", *_accuracy(result))
+        for name in ("distance", "images", *TRAINED):
+            table.add_column(name, justify="right", overflow="fold")
+        rows = [{"distance": distance, **result} for distance, result in found["distances"].items()]
+        judged = verdicts.by_arm(found.get("comparison"))
+        for row in rows:
+            table.add_row(row["distance"], f"{row['train_images']:,}", *_accuracy(row), judged.get(row["distance"], ""))
         self.out.print(table)
+        for note in verdicts.notes(rows) if rows else ():
+            self.out.print(f"warning: {note}", markup=False)
+        self._kept(rows)
+
+    def _kept(self, rows: Sequence[dict[str, Any]]) -> None:
+        """Where the files of a training are."""
+        places = verdicts.places(rows)
+        if "weights" in places:
+            self.out.print(f"weights: {places['weights']} ({len(verdicts.kept(rows))} files)", markup=False)
+        if "events" in places:
+            self.out.print(f"loss of every step: tensorboard --logdir {shlex.quote(places['events'])}", markup=False)
 
     def advice(self, found: dict[str, Any], page: Path | None) -> None:
         """For every budget, what each distance is foretold to give; the recommended one first in words."""
@@ -199,17 +220,19 @@ class Screen:
 
             yield add
 
-    def _table(self, rows: Sequence[dict[str, Any]], budget_bytes: int | None) -> None:
+    def _table(
+        self, rows: Sequence[dict[str, Any]], budget_bytes: int | None, judged: Mapping[str, str] | None = None
+    ) -> None:
         trained = "top1" in rows[0]
         title = f"budget {budget_bytes:,} bytes" if budget_bytes else "no budget: every image is kept"
         table = Table(title=title, title_justify="left")
-        for name in ("distance", "images", "factor", "bytes", "of budget", *(("top-1", "95 %") if trained else ())):
-            table.add_column(name, justify="right")
+        for name in ("distance", "images", "factor", "bytes", "of budget", *(TRAINED if trained else ())):
+            table.add_column(name, justify="right", overflow="fold")
         for row in rows:
             cells = [row["distance"], f"{row['images']:,}", f"{row['factor']:.2f}x" if row["factor"] else ""]
             cells += [f"{row['bytes']:,}", f"{100 * row['bytes'] / budget_bytes:.2f} %" if budget_bytes else ""]
             if trained:
-                cells += _accuracy(row)
+                cells += [*_accuracy(row), (judged or {}).get(row["distance"], "")]
             table.add_row(*cells)
         self.out.print(table)
         for row in rows:
@@ -269,7 +292,8 @@ class JobProgress:
         self._store = store
         self._bar = _bar(screen)
         self._tasks: dict[Kind, TaskID] = {}
-        self._bytes = {Kind.COMPRESS: (0, 0), Kind.FIT: (0, 0), Kind.FEATURES: (0, 0)}
+        self._bytes = dict.fromkeys((Kind.COMPRESS, Kind.FIT, Kind.FEATURES, Kind.TUNE), (0, 0))
+        self._training = job.request.training and (Kind.FEATURES if job.request.training.method == PROBE else Kind.TUNE)
 
     def __enter__(self) -> JobProgress:
         self._bar.start()
@@ -277,8 +301,8 @@ class JobProgress:
             self._start(Kind.COMPRESS)
         if self._job.request.fits and self._store.exists(keys.index_summary(self._job.id)):
             self._start(Kind.FIT)
-        if self._job.request.training and self._store.exists(self._subset_key()):
-            self._start(Kind.FEATURES)
+        if self._training and self._store.exists(self._subset_key()):
+            self._start(self._training)
         return self
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, tb: TracebackType | None) -> None:
@@ -302,8 +326,11 @@ class JobProgress:
                 self._screen.say(f"warning: {warning}")
         elif step.kind is Kind.INDEX and self._job.request.fits:
             self._start(Kind.FIT)
-        elif step.kind is Kind.SELECT and self._job.request.training:
-            self._start(Kind.FEATURES)
+        elif step.kind is Kind.SELECT and self._training and step.part == self._job.request.subset_id:
+            self._start(self._training)
+        elif step.kind is Kind.TUNE and Kind.TUNE in self._tasks:
+            # A run that went on from its checkpoint passed fewer images than it has.
+            self._bar.update(self._tasks[Kind.TUNE], completed=self._counts(Kind.TUNE)[0])
 
     def _start(self, kind: Kind) -> None:
         done, total = self._counts(kind)
@@ -315,12 +342,8 @@ class JobProgress:
         if kind is Kind.COMPRESS:
             listed = int(json.loads(self._store.get(keys.listing(self._job.id)))["images"])
             return sum(done.images for done in parts_progress(self._store, self._job.id).values()), listed
-        index = json.loads(self._store.get(keys.index_summary(self._job.id)))
-        subsets = json.loads(self._store.get(self._subset_key()))["distances"]
-        parts = {EVALUATION: index["evaluation"]} | {name: found["images"] for name, found in subsets.items()}
-        training = self._job.request.training_id
-        there = [part for part in parts if self._store.exists(keys.features(self._job.id, training, part))]
-        return sum(parts[part] for part in there), sum(parts.values())
+        images = training_images(self._job, self._job.request.training_id, self._store)
+        return sum(count for step, count in images.items() if self._store.exists(step.output)), sum(images.values())
 
     def _subset_key(self) -> str:
         return keys.subset(self._job.id, self._job.request.subset_id)

@@ -8,6 +8,7 @@ from keepmore import keys, uris
 from keepmore.access import Access
 from keepmore.datasets import absolute_uri
 from keepmore.errors import InvalidRequest
+from keepmore.request import Training
 from keepmore.scratch import Scratch
 from keepmore.store import Store
 from keepmore.stores import open_store
@@ -25,16 +26,25 @@ class Site:
     def store(self) -> Store:
         return open_store(self.place, self.access)
 
+    def check_source(self, field: str, uri: str) -> None:
+        """Whether what the request's `field` names may be read. Raises what `Access.check` raises, naming the field."""
+        try:
+            self.access.check(uri)
+        except InvalidRequest as error:
+            raise type(error)(f"{field}: {error.message}", **error.details) from error
+
+    def check_training(self, training: Training | None) -> None:
+        """Whether the weights that `training` names may be read. Raises as `check_source` does."""
+        if training and training.weights_uri:
+            self.check_source("training.weights", training.weights_uri)
+
     def check_dataset(self, field: str, uri: str) -> None:
         """Whether the dataset at `uri`, the request's `field`, may be read and is apart from the store.
 
         Raises what `Access.check` raises, and InvalidRequest for a dataset whose listing would find encoded images: who
         deletes its originals would delete them.
         """
-        try:
-            self.access.check(uri)
-        except InvalidRequest as error:
-            raise type(error)(f"{field}: {error.message}", **error.details) from error
+        self.check_source(field, uri)
         place, dataset = absolute_uri(self.place).rstrip("/"), uris.parse(uri)
         if uris.covers(uri, uris.parse(place)) or any(uris.covers(f"{place}/{part}", dataset) for part in keys.TOP):
             raise InvalidRequest(

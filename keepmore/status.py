@@ -17,7 +17,8 @@ from keepmore.errors import Cancelled, NotFound, QueueUnavailable, StoreError
 from keepmore.jobs import Job, State
 from keepmore.progress import METADATA, Progress
 from keepmore.questions import advice_request, stage, training_request
-from keepmore.steps import Kind
+from keepmore.request import NO_WEIGHTS, PROBE, Training, Tuning
+from keepmore.steps import Kind, Step, training_steps
 from keepmore.store import Store
 
 # Parts that are asked for while one is looked at: over a network, each takes two answers.
@@ -103,6 +104,28 @@ def advice(job: Job, name: str, store: Store) -> dict[str, Any]:
     state = "succeeded" if made else "failed" if error else "running"
     said = {"advice": name, "job": job.id, "state": state, "error": None if made else error}
     return (made or {"request": question.as_json()}) | said
+
+
+def training_images(job: Job, name: str, store: Store) -> dict[Step, int]:
+    """How many images each step of a training has to pass through a model, once there is the subset it is on."""
+    subset, training = training_request(job, name, store)
+    made = json.loads(store.get(keys.subset(job.id, subset)))["distances"]
+    labelled = {arm: sum(found["classes"].values()) for arm, found in made.items()}
+    tested = json.loads(store.get(keys.index_summary(job.id)))["evaluation"]
+    if training.method == PROBE:
+        steps = training_steps(job, Kind.FEATURES, name, training)
+        return {step: labelled.get(step.part.split("/")[1], tested) for step in steps}
+    steps = training_steps(job, Kind.TUNE, name, training)
+    return {step: _tuned_images(training, labelled[step.part.split("/")[1]]) for step in steps}
+
+
+def _tuned_images(training: Training, images: int) -> int:
+    """Of one run on so many images: those of its steps and, where the head starts from a probe, all of them before."""
+    tuning = training.tuning or Tuning()
+    batch = min(tuning.batch, images)
+    steps = training.steps if training.epochs is None else -(-training.epochs * images // max(1, batch))
+    probed = images if tuning.head == PROBE and training.weights != NO_WEIGHTS else 0
+    return steps * batch + probed
 
 
 def read_json(store: Store, key: str) -> dict[str, Any] | None:

@@ -74,6 +74,7 @@ async def post_job(
     request = body.record()
     for field, uri in request.datasets():
         parts.site.check_dataset(field, uri)
+    parts.site.check_training(request.training)
     if request.webhook is not None:
         await run_in_threadpool(_check_webhook, parts, request.webhook)
     job_id = await run_in_threadpool(_accept, parts, caller.name, idempotency_key, request)

@@ -6,7 +6,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, PlainValidator
 
-from keepmore import advice_request, levels
+from keepmore import advice_request, levels, uris
 from keepmore import budget as budgets
 from keepmore import distance as distances
 from keepmore import request as requests
@@ -14,10 +14,11 @@ from keepmore.advice_request import AdviceRequest
 from keepmore.datasets import absolute_uri
 from keepmore.errors import InvalidRequest, InvalidUri, UnsupportedDataset
 from keepmore.levels import Level
-from keepmore.request import Evaluation, Limits, Request, Selection, Training
+from keepmore.request import Evaluation, Limits, Request, Selection, Training, Tuning
 
 LARGEST = budgets.LARGEST_BYTES
 MOST_DISTANCES = 100
+WEIGHTS_SUFFIXES = (".pth", ".pt", ".safetensors")
 
 Distance = Annotated[
     float,
@@ -38,6 +39,10 @@ Money = Annotated[float | str, Field(examples=[11.68])]
 
 class Strict(BaseModel):
     model_config = ConfigDict(extra="forbid", strict=True)
+
+
+def _example(**fields: Any) -> ConfigDict:
+    return ConfigDict(json_schema_extra={"examples": [fields]})
 
 
 class SpreadIn(Strict):
@@ -129,20 +134,87 @@ class EvaluationIn(Strict):
         return Evaluation(self.dataset and remote_uri("evaluation.dataset", self.dataset), self.holdout, self.seed)
 
 
+def _range(least: float, most: float) -> dict[str, Any]:
+    return {"minimum": least, "maximum": most}
+
+
+class TuningIn(Strict):
+    """How a classifier is fine-tuned; docs/training.md says what each field does."""
+
+    batch: int = Field(64, json_schema_extra=_range(1, requests.MOST_BATCH), description="Images of a step.")
+    micro_batch: int | None = Field(None, description="Images that go through the model at once; null: all of a step.")
+    learning_rate: float = Field(1e-4, json_schema_extra={"exclusiveMinimum": 0, "maximum": 10})
+    weight_decay: float = Field(0.05, json_schema_extra=_range(0, 10))
+    layer_decay: float | None = Field(None, description="Null: 0.75 for transformers, 1 for other models.")
+    warmup: float = Field(0.1, json_schema_extra=_range(0, 1), description="Part of the steps in which the rate rises.")
+    label_smoothing: float = Field(0.1, json_schema_extra=_range(0, 0.99))
+    crop: float = Field(0.25, json_schema_extra={"exclusiveMinimum": 0, "maximum": 1})
+    image_size: int | None = Field(None, description="Pixels of a side; null: what the weights expect.")
+    head: Literal["probe", "new"] = "probe"
+
+    def record(self) -> Tuning:
+        return Tuning(**self.model_dump())
+
+
 class TrainingIn(Strict):
-    model: str = Field("mobilenet_v2", max_length=200)
-    weights: str = Field("default", max_length=4096)
-    method: Literal["probe"] = "probe"
-    steps: int = Field(300, json_schema_extra={"minimum": 1, "maximum": requests.MOST_STEPS})
-    seeds: int = Field(3, json_schema_extra={"minimum": 1, "maximum": requests.MOST_SEEDS})
+    """`epochs` takes the place of `steps`; `tuning` is for the method finetune alone."""
+
+    model_config = _example(model="mobilenet_v2", method="finetune", steps=500, tuning={"learning_rate": 0.0001})
+
+    model: str = Field(
+        "mobilenet_v2",
+        max_length=200,
+        description="A classifier of torchvision, or timm: and one of timm's.",
+        examples=["mobilenet_v2", "timm:vit_base_patch16_224.augreg_in21k"],
+    )
+    weights: str = Field(
+        "default",
+        max_length=4096,
+        description="default, none, a name of torchvision's, or the s3:// URI of a .pth, .pt or .safetensors file.",
+    )
+    method: Literal["probe", "finetune"] = "probe"
+    steps: int = Field(300, json_schema_extra=_range(1, requests.MOST_STEPS))
+    epochs: int | None = Field(None, description="Passes over the images of each subset, instead of equal steps.")
+    seeds: int = Field(3, json_schema_extra=_range(1, requests.MOST_SEEDS))
+    test_distances: list[Distance] = Field(
+        [],
+        max_length=MOST_DISTANCES,
+        description="Also test on the evaluation images as they look at these distances.",
+        examples=[[4, 10]],
+    )
+    tuning: TuningIn | None = None
 
     def record(self) -> Training:
-        if not self.weights.isidentifier():
-            raise InvalidRequest(
-                f"training.weights: {self.weights!r} is a path, which would be one of the trainer's machine; "
-                "use default, none, or the name of torchvision's weights"
-            )
-        return Training(self.model, self.weights, self.method, self.steps, self.seeds)
+        _check_weights(self.weights)
+        return Training(
+            model=self.model,
+            weights=self.weights,
+            method=self.method,
+            steps=self.steps,
+            seeds=self.seeds,
+            epochs=self.epochs,
+            test_distances=tuple(self.test_distances),
+            tuning=self.tuning.record() if self.tuning else None,
+        )
+
+
+def _check_weights(weights: str) -> None:
+    """A path would be one of the trainer's machine, and only what may hold weights is fetched."""
+    if weights.isidentifier():
+        return
+    if "://" not in weights:
+        raise InvalidRequest(
+            f"training.weights: {weights!r} is a path, which would be one of the trainer's machine; "
+            "use default, none, the name of torchvision's weights, or a file in s3://"
+        )
+    try:
+        scheme = uris.parse(weights).scheme
+    except InvalidUri as error:
+        raise InvalidUri(f"training.weights: {error}") from error
+    if scheme != "s3" or not weights.endswith(WEIGHTS_SUFFIXES):
+        raise InvalidRequest(
+            f"training.weights: {weights} is not read; give an s3:// URI that ends in {' or '.join(WEIGHTS_SUFFIXES)}"
+        )
 
 
 class LimitsIn(Strict):
@@ -153,10 +225,6 @@ class LimitsIn(Strict):
 
     def record(self) -> Limits:
         return Limits(self.max_pixels, self.max_bytes)
-
-
-def _example(**fields: Any) -> ConfigDict:
-    return ConfigDict(json_schema_extra={"examples": [fields]})
 
 
 class JobIn(Strict):
@@ -201,7 +269,15 @@ class SubsetIn(Strict):
 
 
 class TrainingAskedIn(TrainingIn):
-    model_config = _example(model="mobilenet_v2", steps=300, seeds=5, subset=None)
+    model_config = _example(
+        model="timm:vit_base_patch16_224.augreg_in21k",
+        method="finetune",
+        epochs=5,
+        seeds=3,
+        test_distances=[10],
+        tuning={"batch": 128, "micro_batch": 32, "learning_rate": 0.0001},
+        subset=None,
+    )
 
     subset: str | None = Field(None, max_length=64, description="Id of the subset to train on; null: the job's own.")
 
@@ -342,6 +418,7 @@ class TrainingOut(BaseModel):
     error: dict[str, Any] | None
     request: dict[str, Any]
     distances: dict[str, Any]
+    comparison: dict[str, Any] | None = Field(description="Which distances differ by more than noise; null: not yet.")
 
 
 class EstimateOut(BaseModel):

@@ -20,6 +20,7 @@ router = APIRouter(prefix="/v1/jobs/{job_id}/trainings", tags=["trainings"])
 async def post_training(job_id: str, body: TrainingAskedIn, caller: Writer, book: Book, parts: Parts) -> Response:
     """Train a model on the subsets of every distance. Poll `Location` for its results."""
     training = body.record()
+    parts.site.check_training(training)
 
     def ask() -> tuple[Job, str]:
         job = book.get(job_id)
@@ -35,6 +36,6 @@ async def post_training(job_id: str, body: TrainingAskedIn, caller: Writer, book
 
 @router.get("/{training}", response_model=TrainingOut)
 def show_training(job_id: str, training: str, caller: Reader, book: Book, store: Objects) -> JSONResponse:
-    """A training: its accuracy by distance, as far as it is."""
+    """A training: its accuracy by distance, as far as it is, and at its end which distances differ."""
     job = book.get(job_id)
     return JSONResponse(status.training(job, training, store))

@@ -24,6 +24,7 @@ import pytest
 import yaml
 from celery.bin.celery import celery
 
+from keepmore.budget import parse_size
 from keepmore.cli import cli as keepmore
 from keepmore.steps import Lane
 
@@ -45,6 +46,7 @@ CREDENTIALS = {
 }  # fmt: skip
 # What is not a setting of the service: the key of `helm test`'s caller, the trial's servers, a user's own.
 OTHERS = {"KEEPMORE_API_KEY", "MINIO_ROOT_USER", "MINIO_ROOT_PASSWORD", "REDISCLI_AUTH", "HOME", "SSL_CERT_FILE"}
+PLAIN = {"KEEPMORE_SCRATCH_BYTES"}  # settings of one component alone, which are no secret
 
 Object = dict[str, Any]
 
@@ -306,7 +308,7 @@ def test_credentials_come_from_secrets_alone(rendered: Rendered) -> None:
                 assert set(variable) == {"name", "valueFrom"}
                 assert set(variable["valueFrom"]) == {"secretKeyRef"}
             else:
-                assert variable["name"] in OTHERS, variable
+                assert variable["name"] in OTHERS | PLAIN, variable
 
 
 def test_every_variable_is_a_documented_setting(rendered: Rendered) -> None:
@@ -328,6 +330,14 @@ def test_each_process_is_told_what_it_needs(rendered: Rendered) -> None:
             assert container["envFrom"] == [{"configMapRef": {"name": settings["metadata"]["name"]}}]
             assert names >= (keys if container["name"] == "try" else keys | {"KEEPMORE_REDIS_URL"})
         assert ("KEEPMORE_API_KEYS" in names) == (container["name"] in {"api", "bucket"})
+
+
+def test_decoded_images_leave_room_on_the_trainers_disk(helm: Helm) -> None:
+    """Else a fine-tuning fills its volume, and the pod is evicted in the middle of it, again and again."""
+    pod = _template(helm).of("Deployment")["trainer"]["spec"]["template"]["spec"]
+    (told,) = [one["value"] for one in pod["containers"][0]["env"] if one["name"] == "KEEPMORE_SCRATCH_BYTES"]
+    (limit,) = [one["emptyDir"]["sizeLimit"] for one in pod["volumes"] if one["name"] == "tmp"]
+    assert parse_size(told) + 10**9 <= parse_size(f"{limit}B")
 
 
 def test_numbers_reach_the_service_as_they_were_written(helm: Helm) -> None:
@@ -539,6 +549,7 @@ REFUSED = {
     "an endpoint with a path": (["--set", "settings.s3Endpoint=https://s3.example.com/bucket"], "s3Endpoint"),
     "a credential as a value": (["--set", "credentials.redisUrl=redis://:password@redis"], "redisUrl"),
     "no Secret": (["--set", "existingSecret="], "existingSecret: name the Secret that holds"),
+    "a size that is none": (["--set", "trainer.scratchBytes=3Gi"], "scratchBytes"),
     "no store": (["--set", "settings.store="], "settings.store: where jobs and objects are"),
     "no endpoint": (["--set", "settings.s3Endpoint="], "settings.s3Endpoint: the S3 server of the store"),
     "no account": (["--set", "serviceAccount.create=false"], "serviceAccount.name: name the ServiceAccount"),

@@ -33,7 +33,7 @@ def finished(sample: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[di
     run = installed_command(root / "store")
     done = run(
         "run", str(sample / "train"), *SMALL, "--budget", "as:10*0.5", "--evaluate", str(sample / "test"),
-        "--train", "mobilenet_v2", "--seeds", "2", "--steps", "60", "--json",
+        "--train", "mobilenet_v2", "--seeds", "2", "--steps", "60", "--test-distances", "10", "--json",
     )  # fmt: skip
     assert done.returncode == 0, done.stderr
     return json.loads(done.stdout), root / "store"
@@ -147,7 +147,7 @@ def test_the_report_opens_with_all_its_plots(finished: tuple[dict[str, Any], Pat
         page.on("request", lambda request: asked.append(request.url))
         page.on("pageerror", lambda error: broken.append(str(error)))
         page.goto(report["report"])
-        for name in ("images", "accuracy", "bytes", "classes"):
+        for name in ("images", "accuracy", "bytes", "loss", "domain", "confusion", "classes"):
             box = page.locator(f"#plot-{name} svg").bounding_box()
             assert box is not None
             assert box["width"] > 300
@@ -155,6 +155,8 @@ def test_the_report_opens_with_all_its_plots(finished: tuple[dict[str, Any], Pat
         sizes = page.eval_on_selector_all("figure img", "images => images.map(image => image.naturalWidth)")
         captions = page.locator("figcaption").all_inner_texts()
         rows = page.locator("#distances tr").count()
+        judged = page.locator("#verdicts tr").all_inner_texts()
+        tested = page.locator("#domain tr").all_inner_texts()
         text = page.inner_text("body")
         browser.close()
     assert [url for url in asked if not url.startswith(("file:", "data:"))] == []
@@ -166,6 +168,42 @@ def test_the_report_opens_with_all_its_plots(finished: tuple[dict[str, Any], Pat
     assert report["command"] in text
     for row in report["distances"]:
         assert row["digest"] in text
+    verdicts = [one["verdict"] for one in report["comparison"]["comparisons"] if one["family"] == "reference"]
+    assert [line.rpartition("\t")[2] for line in judged[1:3]] == verdicts
+    assert [len(line.split("%")) for line in tested[1:]] == [5, 5, 5], "two shares and two intervals an arm"
+
+
+def test_a_fine_tuning_on_the_command_line(finished: tuple[dict[str, Any], Path], keepmore: Command) -> None:
+    """Else users see numbers without what they are worth, and neither how far it is nor what it left."""
+    report, store = finished
+    done = keepmore(
+        "train", report["job"], "--train", "mobilenet_v3_small", "--weights", "none", "--method", "finetune",
+        "--epochs", "1", "--seeds", "2", "--tune", "batch=8", "--tune", "image_size=32", store=store,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    assert re.search(r"(\d+)/\1 ", done.stderr), "the bar ends where it should"
+    assert len(re.findall("(better than|worse than|cannot tell from) 0", done.stdout)) == 2
+    folder = re.search(r"weights: (\S+) \(6 files\)", done.stdout)
+    events = re.search(r"tensorboard --logdir (\S+)", done.stdout)
+    assert folder
+    assert events
+    assert len(list(Path(folder[1]).glob("*.safetensors"))) == 6
+    assert len(list(Path(events[1]).glob("*/events.out.tfevents.*"))) == 6
+
+
+def test_a_fine_tuning_with_little_disk_ends_and_says_so(
+    finished: tuple[dict[str, Any], Path], keepmore: Command, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """Else the second set of images pushes the first one out, or a user wonders why it takes so long."""
+    report, store = finished
+    monkeypatch.setenv("KEEPMORE_SCRATCH", str(tmp_path / "scratch"))
+    monkeypatch.setenv("KEEPMORE_SCRATCH_BYTES", "1MB")
+    done = keepmore(
+        "train", report["job"], "--train", "mobilenet_v3_small", "--weights", "none", "--method", "finetune",
+        "--steps", "1", "--seeds", "1", "--tune", "batch=4", "--tune", "image_size=64", store=store,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    assert re.search(r"warning: distance \d+: \d+ of \d+ images are decoded again every time", done.stdout)
 
 
 def test_the_command_in_the_report_asks_for_the_same(finished: tuple[dict[str, Any], Path], keepmore: Command) -> None:
@@ -237,6 +275,12 @@ def test_a_distance_beyond_the_cliff_is_warned_of(ran: Ran, sample: Path) -> Non
         (["run", ".", "--budget", "5XB"], "'5XB' is not a size"),
         (["run", ".", "--budget", "as:7"], "use one of the job's distances: 0, 2, 4, 6, 8, 10"),
         (["run", ".", "--train", "mobilenet_v2"], "there is nothing to test on"),
+        (["run", ".", "--train", "x", "--weights", "none.pth"], "training.weights: there is no file none.pth"),
+        (["run", ".", "--train", "x", "--method", "magic"], "'magic' is unknown; use probe or finetune"),
+        (["run", ".", "--train", "x", "--tune", "batch=8"], "nothing to tune in a probe"),
+        (["run", ".", "--train", "x", "--method", "finetune", "--tune", "lr=1"], "'lr' is no field; use one of batch"),
+        (["run", ".", "--train", "x", "--epochs", "0"], "training.epochs: 0 is not possible"),
+        (["run", ".", "--train", "x", "--test-distances", "4,99"], "training.test_distances: 99 is not possible"),
         (["run", ".", "--holdout", "2"], "evaluation.holdout: 2.0"),
         (["run", ".", "--evaluate", "nowhere"], "there is nothing at"),
         (["run", "s3://bucket/x"], "no S3 endpoint is known for the bucket bucket"),

@@ -10,7 +10,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from keepmore import index, installed, keys, manifest, status
+from keepmore import index, installed, keys, manifest, report, status
 from keepmore.budget import BytesBudget
 from keepmore.errors import InvalidRequest, RecordUnreadable, StoreError
 from keepmore.isolation import IsolatedDecoder
@@ -69,6 +69,18 @@ def test_a_finished_job_is_shown_as_it_was(written: FolderStore, job: Job) -> No
     }
     errors = list(index.errors(written, keys.index(job.id), keys.evaluation(job.id)))
     assert [one["path"] for one in errors] == ["apple/broken.jpg"]
+
+
+def test_its_report_is_still_drawn(written: FolderStore, job: Job) -> None:
+    """Else a job that is finished after an upgrade has no report, because its results lack what later ones have."""
+    page = report.html(json.loads(written.get(keys.report(job.id))), [])
+    assert "whether by chance was not tested" in page
+    assert "spread of seeds" in page
+    step = Step(job.id, Kind.COMPARE, job.request.training_id)
+    written.put(step.output, b'{"format": 1, "comparisons": []}')
+    made = report.figures(job, written)
+    assert made["comparison"]["comparisons"] == []
+    assert "Which distances differ" not in report.html(made, [])
 
 
 def test_its_manifests_have_the_digests_that_they_state(written: FolderStore, job: Job) -> None:

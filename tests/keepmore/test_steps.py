@@ -33,8 +33,12 @@ TRAINED = Request(
 )
 PLAIN = Request("file:///d", (4,))
 LEVELLED = replace(TRAINED, distances=(0.0,), levels=(Spread(0.5, 15), Fit(7), Fit(9)))
-MADE: list[Kind] = [kind for kind in Kind if kind not in (Kind.ESTIMATE, Kind.NOTIFY)]  # what a job is made of
-requests = st.sampled_from([TRAINED, PLAIN, LEVELLED])
+TUNED = replace(LEVELLED, training=Training(method="finetune", seeds=2, test_distances=(8.0,)))
+requests = st.sampled_from([TRAINED, PLAIN, LEVELLED, TUNED])
+ORDER = (
+    Kind.LIST, Kind.COMPRESS, Kind.INDEX, Kind.FIT, Kind.SELECT, Kind.FEATURES, Kind.TUNE, Kind.TRAIN, Kind.COMPARE,
+    Kind.REPORT,
+)  # fmt: skip
 
 
 def _job(request: Request) -> Job:
@@ -60,22 +64,31 @@ def test_any_order_of_finishing_ends_with_every_step_done_once(request: Request,
     kinds = [step.kind for step in steps]
     assert kinds.count(Kind.COMPRESS) == chunks
     assert kinds.count(Kind.FIT) == len(request.fits)
-    assert kinds.count(Kind.TRAIN) == (len(request.arms) if request.training else 0)
-    assert kinds.count(Kind.FEATURES) == (len(request.arms) + 1 if request.training else 0)
+    arms = len(request.arms) if request.training else 0
+    tuned = request is TUNED
+    assert kinds.count(Kind.FEATURES) == (0 if tuned or not arms else arms + 1)
+    assert kinds.count(Kind.TUNE) == (2 * arms if tuned else 0)
+    assert (kinds.count(Kind.TRAIN), kinds.count(Kind.COMPARE)) == (arms, min(1, arms))
     assert kinds[0] is Kind.LIST
     assert kinds[-1] is Kind.REPORT
 
 
-@given(st.integers(1, 12), st.integers(0, 10**6))
-def test_no_step_runs_before_its_inputs(chunks: int, seed: int) -> None:
+@given(st.sampled_from([LEVELLED, TUNED]), st.integers(1, 12), st.integers(0, 10**6))
+def test_no_step_runs_before_its_inputs(request: Request, chunks: int, seed: int) -> None:
     """Else the index is merged before its last part, or a model is trained on half a subset."""
-    place = {step: number for number, step in enumerate(_run(LEVELLED, chunks, seed))}
-    last = {kind: max(n for step, n in place.items() if step.kind is kind) for kind in MADE}
-    first = {kind: min(n for step, n in place.items() if step.kind is kind) for kind in MADE}
-    order = [Kind.LIST, Kind.COMPRESS, Kind.INDEX, Kind.FIT, Kind.SELECT, Kind.FEATURES, Kind.TRAIN, Kind.REPORT]
-    for before, after in pairwise(order):
+    kinds = [step.kind for step in _run(request, chunks, seed)]
+    first = {kind: kinds.index(kind) for kind in set(kinds)}
+    last = {kind: number for number, kind in enumerate(kinds)}
+    for before, after in pairwise(kind for kind in ORDER if kind in first):
         assert last[before] < first[after]
     assert first[Kind.CHECK] > last[Kind.LIST]
+
+
+def test_test_images_at_other_distances_have_features_of_their_own() -> None:
+    """Else a domain check tests on the original images again, under another name."""
+    request = replace(TRAINED, training=Training(test_distances=(8.0, 2.5)))
+    parts = {step.part.partition("/")[2] for step in _run(request, 1, 0) if step.kind is Kind.FEATURES}
+    assert parts == {"evaluation", "evaluation@2.5", "evaluation@8", "0", "2", "10"}
 
 
 def test_the_report_waits_for_the_check() -> None:
@@ -114,7 +127,7 @@ def _done(request: Request) -> set[str]:
 
 def test_steps_survive_being_written_down() -> None:
     """Else a message, or the board, names another step than was meant."""
-    for step in _run(LEVELLED, 5, 1):
+    for step in (*_run(LEVELLED, 5, 1), *_run(TUNED, 1, 1)):
         assert Step.parse(step.job, str(step)) == step
 
 
@@ -123,13 +136,14 @@ def test_another_subset_and_training_are_ready_once_they_are_asked_for() -> None
     job, done = _job(TRAINED).ended(State.SUCCEEDED), _done(TRAINED)
     assert not list(ready_steps(job, done, 2))
     done |= {keys.subset_request(job.id, "abc"), keys.training_request(job.id, "def")}
-    ready = list(ready_steps(job, done, 2))
+    asked = {"def": Training(model="resnet18")}
+    ready = list(ready_steps(job, done, 2, asked))
     assert [str(step) for step in ready[:2]] == ["select:abc", "features:def/evaluation"]
     assert all(is_asked(job, step) for step in ready)
     done |= {step.output for step in ready}
-    assert {step.kind for step in ready_steps(job, done, 2)} == {Kind.TRAIN}
+    assert {step.kind for step in ready_steps(job, done, 2, asked)} == {Kind.TRAIN}
     done |= {key for step in ready if (key := error_key(step))}
-    assert not list(ready_steps(job, done, 2))
+    assert not list(ready_steps(job, done, 2, asked))
 
 
 def test_another_subset_of_a_job_with_levels_is_fitted_first() -> None:

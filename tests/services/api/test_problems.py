@@ -70,6 +70,55 @@ BAD_BODIES = [
     ({"training": {"steps": 2_000_000_000}, "evaluation": {"holdout": 0.2}}, 422, "invalid_request", "training.steps"),
     ({"training": {"seeds": 0}, "evaluation": {"holdout": 0.2}}, 422, "invalid_request", "training.seeds"),
     ({"training": {"weights": "/etc/passwd"}, "evaluation": {"holdout": 0.2}}, 422, "invalid_request", "a path"),
+    ({"training": {"weights": "w.pth"}, "evaluation": {"holdout": 0.2}}, 422, "invalid_request", "training.weights"),
+    ({"training": {"weights": "file:///w.pt"}, "evaluation": {"holdout": 0.2}}, 422, "invalid_request", "an s3:// URI"),
+    (
+        {"training": {"weights": "s3://bucket/passwd"}, "evaluation": {"holdout": 0.2}},
+        422,
+        "invalid_request",
+        ".safetensors",
+    ),
+    (
+        {"training": {"weights": "s3://k:hunter2@bucket/w.pt"}, "evaluation": {"holdout": 0.2}},
+        422,
+        "invalid_uri",
+        "weights",
+    ),
+    ({"training": {"epochs": 0}, "evaluation": {"holdout": 0.2}}, 422, "invalid_request", "training.epochs"),
+    ({"training": {"tuning": {}}, "evaluation": {"holdout": 0.2}}, 422, "invalid_request", "training.tuning"),
+    (
+        {"training": {"test_distances": [4, 26]}, "evaluation": {"holdout": 0.2}},
+        422,
+        "distance_out_of_range",
+        "training.test_distances: 26",
+    ),
+    (
+        {"training": {"method": "finetune", "tuning": {"crop": 2}}, "evaluation": {"holdout": 0.2}},
+        422,
+        "invalid_request",
+        "training.tuning.crop: 2",
+    ),
+    (
+        {
+            "training": {"method": "finetune", "tuning": {"batch": 64, "micro_batch": 65}},
+            "evaluation": {"holdout": 0.2},
+        },
+        422,
+        "invalid_request",
+        "training.tuning.micro_batch: 65 is not possible; use 1 to 64",
+    ),
+    (
+        {"training": {"method": "finetune", "tuning": {"learnign_rate": 1}}, "evaluation": {"holdout": 0.2}},
+        422,
+        "unknown_field",
+        "training.tuning.learnign_rate",
+    ),
+    (
+        {"training": {"method": "finetune", "tuning": {"batch": "64"}}, "evaluation": {"holdout": 0.2}},
+        422,
+        "wrong_type",
+        "training.tuning.batch",
+    ),
     ({"webhook": "https://example.org/hook"}, 422, "invalid_request", "KEEPMORE_WEBHOOK_SECRET"),
 ]
 
