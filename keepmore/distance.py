@@ -21,19 +21,20 @@ def text(distance: float) -> str:
     return repr(float(distance)).removesuffix(".0")
 
 
-def check(distances: Iterable[float]) -> tuple[float, ...]:
-    """The distances in ascending order; raises InvalidRequest for an empty list, a repeat or a value out of range."""
+def check(distances: Iterable[float], field: str = "distances") -> tuple[float, ...]:
+    """The distances of a request's `field` in ascending order; raises InvalidRequest for an empty list, a repeat or a
+    value out of range."""
     asked = tuple(float(d) + 0.0 for d in distances)  # -0.0 + 0.0 is 0.0
     if not asked:
-        raise InvalidRequest("distances: the list is empty; name at least one, such as 0,2,4,6,8,10")
+        raise InvalidRequest(f"{field}: the list is empty; name at least one, such as 0,2,4,6,8,10")
     for value in asked:
         in_range = value == ORIGINAL or SMALLEST <= value <= LARGEST
         if not (math.isfinite(value) and in_range):
             raise DistanceOutOfRange(
-                f"distances: {text(value)} is not possible; use 0 for the original file, or {SMALLEST} to {LARGEST:g}"
+                f"{field}: {text(value)} is not possible; use 0 for the original file, or {SMALLEST} to {LARGEST:g}"
             )
         if asked.count(value) > 1:
-            raise DuplicateDistance(f"distances: {text(value)} is named more than once; name it once")
+            raise DuplicateDistance(f"{field}: {text(value)} is named more than once; name it once")
     return tuple(sorted(asked))
 
 

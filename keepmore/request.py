@@ -123,7 +123,7 @@ class Training:
         if self.method != FINETUNE and self.tuning is not None:
             raise InvalidRequest("training.tuning: there is nothing to tune in a probe; set method to finetune")
         if self.test_distances:
-            tested = check(self.test_distances)
+            tested = check(self.test_distances, "training.test_distances")
             object.__setattr__(self, "test_distances", tuple(d for d in tested if d != ORIGINAL))
 
     def as_json(self) -> dict[str, Any]:

@@ -25,7 +25,7 @@ MODULES = [
 def test_only_the_trainer_imports_torch(module: str) -> None:
     """Else every worker pays seconds and hundreds of megabytes for a library that it never uses."""
     assert not {"torch", "torchvision"} & _loaded(f"import {module}")
-    assert "torch" in _loaded("import services.trainer.app")
+    assert "torch" in _loaded("import services.trainer.probe")
 
 
 @pytest.mark.parametrize("module", ["keepmore.cli", "keepmore.client", "keepmore.remote", "services.api.serve"])
