@@ -22,7 +22,7 @@ from keepmore.isolation import IsolatedDecoder
 from keepmore.jobs import Job, JobBook, State
 from keepmore.pool import LocalQueue
 from keepmore.progress import METADATA
-from keepmore.questions import ask_for_training, is_wanted
+from keepmore.questions import ask_for_training, asked_trainings, is_wanted
 from keepmore.request import Evaluation, Request, Training
 from keepmore.site import Site
 from keepmore.steps import Kind, Step, ready_steps
@@ -50,13 +50,18 @@ def test_the_own_training_of_a_cancelled_job_can_be_asked_for_again(store: Folde
         store.put(key, json.dumps(found).encode())
     name = ask_for_training(job, store, request.subset_id, Training())
     assert name == request.training_id
-    ready = list(ready_steps(job, set(store.keys(keys.work(job.id))), 1))
+
+    def missing() -> list[Step]:
+        done = set(store.keys(keys.work(job.id)))
+        return list(ready_steps(job, done, 1, asked_trainings(job, done, store)))
+
+    ready = missing()
     assert {step.kind for step in ready} == {Kind.FEATURES}
     with LocalQueue(Site(str(store.root)), 1) as queue:
         Foreman(store, MemoryBoard(1), queue).failed(ready[0], NotTrainable("no"))
     assert book.get(job.id).state is State.CANCELLED
     assert json.loads(store.get(keys.training_error(job.id, name)))["code"] == "not_trainable"
-    assert not list(ready_steps(job, set(store.keys(keys.work(job.id))), 1))
+    assert not missing()
 
 
 def test_a_silent_worker_loses_its_step_and_a_waiting_message_does_not(store: FolderStore) -> None:

@@ -8,6 +8,7 @@ import signal
 import subprocess
 import sys
 from dataclasses import replace
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -309,6 +310,6 @@ def test_the_rate_rises_then_falls_to_nothing() -> None:
     """Else pretrained weights are thrown away in the first steps, or the last ones do not settle."""
     rates = [rate(step, 100, 0.1) for step in range(100)]
     assert rates[:10] == pytest.approx([(step + 1) / 10 for step in range(10)])
-    assert all(later <= before for before, later in zip(rates[10:], rates[11:], strict=False))
+    assert all(later <= before for before, later in pairwise(rates[10:]))
     assert rates[10] == 1
     assert rates[-1] < 0.001
