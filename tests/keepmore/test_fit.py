@@ -13,12 +13,12 @@ from hypothesis import strategies as st
 
 from keepmore import fit, fitted, index, installed, keys
 from keepmore.access import Access
+from keepmore.bench import Bench
 from keepmore.budget import path_hash
 from keepmore.compress import Compressor
 from keepmore.datasets import Entry, Skipped, list_images
 from keepmore.distance import SMALLEST
 from keepmore.errors import BudgetTooSmall, Cancelled, DatasetChanged, InvalidRequest, StoreError
-from keepmore.bench import Bench
 from keepmore.fitted import Found
 from keepmore.index import POOL, Listed
 from keepmore.isolation import IsolatedDecoder
