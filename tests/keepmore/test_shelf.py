@@ -106,14 +106,13 @@ def test_a_damaged_file_is_named_or_does_no_harm(
     else:
         data[place] = value
     store.put(key, bytes(data))
+    said = ""
     try:
         there, vectors = Shelf(store, PREFIX).find(_names(numbers))
     except StoreError as error:
-        assert key in error.message
-        assert "delete it: what it holds is then made again" in error.message
-    else:
-        assert there.all()
-        assert np.array_equal(vectors, _vectors(numbers))
+        said = error.message
+    whole = not said and bool(there.all()) and np.array_equal(vectors, _vectors(numbers))
+    assert whole or (key in said and "delete it: what it holds is then made again" in said)
 
 
 def test_a_held_shelf_reads_each_file_once_and_sees_new_ones(store: FolderStore) -> None:
