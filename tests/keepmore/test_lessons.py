@@ -146,7 +146,7 @@ def test_a_subset_without_labels_names_its_distance(
     budget, smallest = BytesBudget(files[0].stat().st_size), Selection("smallest", balance=False)
     request = _request(tmp_path / "images.csv", sample / "test", budget=budget, selection=smallest)
     job = selected(store, request)
-    with pytest.raises(NotTrainable, match="^distance 0: no image with a label; .* or raise the budget"):
+    with pytest.raises(NotTrainable, match=r"^distance 0: no image with a label; .* or raise the budget"):
         _lesson(job, store, scratch).features("0", load_trainer("probe"))
 
 
@@ -160,7 +160,7 @@ def test_test_images_without_labels_are_told(
     shutil.copy(min((sample / "test").rglob("*.jpg")), tmp_path / "test" / "1.jpg")
     job = selected(store, _request(train, tmp_path / "test", training=Training(weights="none", method=method)))
     lesson, trainer = _lesson(job, store, scratch), load_trainer(method)
-    with pytest.raises(NotTrainable, match="^evaluation images: no image with a label; .* a folder of its own$"):
+    with pytest.raises(NotTrainable, match=r"^evaluation images: no image with a label; .* a folder of its own$"):
         lesson.features(EVALUATION, trainer) if method == "probe" else lesson.tune("0", 0, trainer)
 
 

@@ -117,7 +117,7 @@ def test_the_environment_names_place_and_limit(tmp_path: Path) -> None:
 def test_a_place_that_cannot_be_used_says_what_to_set(tmp_path: Path) -> None:
     """Else training ends with a traceback about a folder that the user never named."""
     (tmp_path / "file").write_bytes(b"")
-    with pytest.raises(StoreUnwritable, match="cannot be made .* set KEEPMORE_SCRATCH"):
+    with pytest.raises(StoreUnwritable, match=r"cannot be made .* set KEEPMORE_SCRATCH"):
         _ = Scratch(str(tmp_path / "file" / "under")).root
     if os.getuid():
         with pytest.raises(StoreUnwritable, match="belongs to another user; set KEEPMORE_SCRATCH"):

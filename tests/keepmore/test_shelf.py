@@ -71,7 +71,8 @@ def test_the_same_features_are_kept_once(store: FolderStore) -> None:
 def test_two_processes_add_at_once_and_nothing_is_lost(store: FolderStore, tmp_path: Path) -> None:
     """Else two trainers that share a backbone overwrite each other's features."""
     program = (
-        "import sys; from pathlib import Path; from keepmore.shelf import Shelf; from keepmore.store import FolderStore;"
+        "import sys; from pathlib import Path\n"
+        "from keepmore.shelf import Shelf; from keepmore.store import FolderStore\n"
         "from tests.keepmore.test_shelf import _names, _vectors, PREFIX, ABOUT\n"
         "shelf = Shelf(FolderStore(Path(sys.argv[1])), PREFIX)\n"
         "for start in range(int(sys.argv[2]), 400, 10):\n"

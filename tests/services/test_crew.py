@@ -100,6 +100,7 @@ def test_a_fine_tuning_that_kills_its_workers_is_given_up(worker: Crew, store: F
     step = _tune(job)
     for _ in range(TRIES):
         worker.foreman.began(step)  # and died, without a word
+    assert isinstance(worker.board, MemoryBoard)
     worker.board._desks[job.id].under_way[step] -= 30
     worker.do(step)
     book = JobBook(store)
