@@ -30,7 +30,7 @@ def test_advice_is_asked_for_and_waited_for(ask: Ask, pool: str) -> None:
     made = ask("POST", f"/v1/jobs/{pool}/advice", BODY)
     assert made.status == 202
     assert made.json["state"] == "running"
-    assert made.json["request"]["budgets"] == [1_000_000, {"as_distance": 8.0, "fraction": 1}]
+    assert made.json["request"]["budgets"] == [1_000_000, {"as_distance": 8.0, "fraction": "1"}]
     where = made.headers["location"]
     assert where == f"/v1/jobs/{pool}/advice/{made.json['advice']}"
     assert ask("GET", where).status == 202
@@ -67,8 +67,8 @@ def test_advice_that_nobody_asked_for_is_not_found(ask: Ask, job: str) -> None:
         ({"budgets": ["1MB"] * 101}, "invalid_request", "budgets: "),
         ({"budgets": [0]}, "budget_out_of_range", "give at least 1"),
         ({"budgets": [10**30]}, "budget_out_of_range", "at most"),
-        ({"budgets": [{"monthly_cost": "NaN", "price_per_gb_month": 1}]}, "invalid_request", "monthly_cost"),
-        ({"budgets": [{"monthly_cost": 1e300, "price_per_gb_month": 1e-300}]}, "budget_out_of_range", "at most"),
+        ({"budgets": [{"monthly_cost": "NaN", "price_per_gb_month": 1}]}, "budget_out_of_range", "monthly_cost"),
+        ({"budgets": [{"monthly_cost": 1e300, "price_per_gb_month": 1}]}, "budget_out_of_range", "below 10^18"),
         ({"budgets": [{"as_distance": 7}]}, "invalid_request", "use one of the job's distances: 0, 4, 10"),
         ({"accuracy": 2}, "invalid_request", "accuracy: 2.0 is not possible; give a share such as 0.8"),
         ({"accuracy": True}, "wrong_type", "accuracy: "),
