@@ -72,6 +72,12 @@ class Sizes:
         # A budget that was made for n images holds n, whatever the division rounds.
         return np.minimum(np.floor(budget / self.means * (1 + 1e-12)), self.images).astype(np.int64)
 
+    def require_room(self, budget: int) -> None:
+        """Raises BudgetTooSmall where `budget` bytes hold no image at any distance."""
+        if self.fitting(budget).max() == 0:
+            least = math.ceil(self.means.min())
+            raise BudgetTooSmall(f"budget: {budget:,} bytes hold no image; one takes {least:,} or more")
+
     def distance_at(self, size: float) -> float:
         """The distance at which images take `size` mean bytes: straight lines between the distances' logarithms.
 
@@ -199,9 +205,8 @@ def _fit(fitted: Fit, forecast: _Forecast, replicates: int, seed: int) -> dict[s
 
 def _budget(budget: int, sizes: Sizes, forecast: _Forecast, law: Law) -> dict[str, Any]:
     """What fits `budget` at each distance, the distance to choose, and how it compares with plain distance 8."""
+    sizes.require_room(budget)
     counts, means = sizes.fitting(budget), sizes.means
-    if counts.max() == 0:
-        raise BudgetTooSmall(f"budget: {budget:,} bytes hold no image; one takes {math.ceil(means.min()):,} or more")
     rows = [
         {"distance": text(distance), "whole_pool": row["images"] == sizes.images} | row
         for distance, row in zip(sizes.distances, forecast.rows(np.maximum(counts, 1), means), strict=True)

@@ -18,6 +18,7 @@ from keepmore.request import ID_DIGITS, PROBE, Training
 DISTANCES = (0.0, 2.0, 4.0, 6.0, 8.0, 10.0, 15.0, 20.0, 25.0)
 MOST_BUDGETS = 100
 FEWEST_IMAGES = 60
+FEWEST_DISTANCES = 3  # what the law needs, which is not imported here because of SciPy
 
 
 def price(written: float | str | None) -> Decimal | None:
@@ -56,6 +57,10 @@ class AdviceRequest:
         if self.training.method != PROBE:
             raise InvalidRequest("training.method: pilots are probes, because there are so many; leave it out")
         object.__setattr__(self, "distances", distances.check((ORIGINAL, *(d for d in self.distances if d))))
+        if len(self.distances) < FEWEST_DISTANCES:
+            raise InvalidRequest(
+                f"distances: {len(self.distances)} with 0 are too few; name {FEWEST_DISTANCES} or more"
+            )
 
     @property
     def id(self) -> str:

@@ -16,7 +16,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
-from keepmore import advice, advice_page, index, keys, lessons, manifest, pilots, results
+from keepmore import advice, advice_page, index, keys, law, lessons, manifest, pilots, results
 from keepmore.access import Access
 from keepmore.advice import Pilots, Sizes
 from keepmore.advice_request import AdviceRequest
@@ -52,10 +52,14 @@ class Adviser:
         summary = Summary.from_json(json.loads(self.store.get(keys.index_summary(self.job.id))))
         pool_means = {d: size / summary.pool for d, size in summary.pool_bytes.items() if d in request.distances}
         pool_means[ORIGINAL] = _pool_mean(self.store, self.job.id)
+        sizes = Sizes(pilots.means(encoded, request.distances, pool_means), summary.pool)
+        budgets = [budget.bytes(summary.pool_bytes) for budget in request.budgets]
+        for budget in budgets:
+            sizes.require_room(budget)  # before minutes go into the pilots
         found = advice.advise(
             _Trials(self, request, self._room()).run(encoded),
-            Sizes(pilots.means(encoded, request.distances, pool_means), summary.pool),
-            [budget.bytes(summary.pool_bytes) for budget in request.budgets],
+            sizes,
+            budgets,
             request.accuracy,
             _price(request),
         )
@@ -116,6 +120,7 @@ class _Trials:
         classes = results.all_classes(labels, tested["label"].to_pylist())
         orders = [pilots.order(encoded, seed) for seed in range(self.request.training.seeds)]
         counts = pilots.sizes(len(encoded), len(labels))
+        law.check_counts(len(counts), len(self.request.distances), len(tested))
         at = [(distance, count) for distance in self.request.distances for count in counts]
         with self._opened(tested, EVALUATION) as unprepared:
             test = self._with_features(unprepared)

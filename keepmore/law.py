@@ -243,20 +243,25 @@ def check(fitted: Fit, n: ArrayLike, distance: ArrayLike, correct: NDArray[np.bo
     `n` and `distance` have shape (pilots,), `correct` (pilots, seeds, test images).
     """
     n, distance = np.asarray(n, np.float64), np.asarray(distance, np.float64)
-    for reason in (_too_few(n, distance, correct), _does_not_fall(n, distance, correct), _does_not_fit(fitted)):
+    check_counts(len(np.unique(n)), len(np.unique(distance)), correct.shape[-1])
+    for reason in (_does_not_fall(n, distance, correct), _does_not_fit(fitted)):
         if reason:
             raise PilotsInsufficient(f"pilots: {reason}")
 
 
-def _too_few(n: Floats, distance: Floats, correct: NDArray[np.bool_]) -> str | None:
-    sizes, distances, images = len(np.unique(n)), len(np.unique(distance)), correct.shape[-1]
-    if sizes < FEWEST_SIZES:
-        return f"they have {sizes} sizes; train on {FEWEST_SIZES} numbers of images or more"
-    if distances < FEWEST_DISTANCES:
-        return f"they have {distances} distances; train at {FEWEST_DISTANCES} or more"
-    if images < FEWEST_TEST_IMAGES:
-        return f"they were tested on {images} images; test on {FEWEST_TEST_IMAGES} or more"
-    return None
+def check_counts(sizes: int, distances: int, test_images: int) -> None:
+    """Raises PilotsInsufficient where so few numbers of images, distances or test images support no fit."""
+    for what, there, fewest in (
+        (f"they have {sizes} sizes; train on {FEWEST_SIZES} numbers of images or more", sizes, FEWEST_SIZES),
+        (f"they have {distances} distances; train at {FEWEST_DISTANCES} or more", distances, FEWEST_DISTANCES),
+        (
+            f"they were tested on {test_images} images; test on {FEWEST_TEST_IMAGES} or more",
+            test_images,
+            FEWEST_TEST_IMAGES,
+        ),
+    ):
+        if there < fewest:
+            raise PilotsInsufficient(f"pilots: {what}")
 
 
 def _does_not_fall(n: Floats, distance: Floats, correct: NDArray[np.bool_]) -> str | None:

@@ -106,6 +106,7 @@ class Lesson:
         with ExitStack() as stack:
             images, *tests = [stack.enter_context(self._images(part)) for part in (arm, *wanted)]
             self._require_labels(images, arm)
+            self._require_labels(tests[0], EVALUATION)
             self._check_classes(images, tests[0], arm)
             room = self._room(arm, seeds[0])
             return list(trainer.train(images, tests, self._classes(), self.training, seeds, room))
@@ -115,9 +116,9 @@ class Lesson:
 
     def _require_labels(self, images: Images, part: str) -> None:
         if not len(images):
+            more = "" if part.startswith(EVALUATION) else ", or raise the budget"
             raise NotTrainable(
-                f"{_named(part)}: no image with a label; put the images of each class into a folder of its own, "
-                "or raise the budget"
+                f"{_named(part)}: no image with a label; put the images of each class into a folder of its own{more}"
             )
 
     def _check_classes(self, images: Images, test: Images, arm: str) -> None:
@@ -261,6 +262,11 @@ def weights_file(uri: str, access: Access, scratch: Scratch) -> Path:
     WeightsUnavailable."""
     if "://" not in uri:
         return Path(uri)
+    name = uri.rsplit("/", 1)[1]
+    if not Path(name).suffix:  # tells how to read it
+        raise WeightsUnavailable(
+            f"training.weights: {uri} names no file; give one such as model.safetensors or model.pt"
+        )
     folder = scratch.root / f"weights-{hashlib.sha256(uri.encode()).hexdigest()[:16]}"
     try:
         with SourceReader(LARGEST_WEIGHTS_BYTES, access) as reader:
@@ -270,6 +276,6 @@ def weights_file(uri: str, access: Access, scratch: Scratch) -> Path:
     folder.mkdir(exist_ok=True)
     with tempfile.NamedTemporaryFile(dir=folder, delete=False) as file:
         file.write(data)
-    target = folder / uri.rsplit("/", 1)[1]
+    target = folder / name
     Path(file.name).replace(target)
     return target

@@ -50,9 +50,10 @@ class Scratch:
     def found(self, name: str) -> Path | None:
         """The entry `name`, if it is there; it counts as used now."""
         entry = self.root / name
-        if not entry.is_dir():
+        try:
+            os.utime(entry)
+        except FileNotFoundError:
             return None
-        os.utime(entry)
         return entry
 
     @contextmanager
@@ -67,7 +68,8 @@ class Scratch:
 
     def make_room(self, bytes_: int) -> bool:
         """Remove entries until `bytes_` more may be written; says whether they may, and removes none if not."""
-        entries = sorted((e for e in self.root.iterdir() if e.is_dir()), key=lambda entry: entry.stat().st_mtime)
+        used_at = {entry: _used_at(entry) for entry in self.root.iterdir() if entry.is_dir()}
+        entries = sorted(used_at, key=used_at.__getitem__)
         sizes = {entry: _size(entry) for entry in entries}
         loose = [entry for entry in entries if not _is_held(entry)]
         free, taken = shutil.disk_usage(self.root).free, sum(sizes.values())
@@ -82,8 +84,21 @@ class Scratch:
         return True
 
 
+# Other processes make room too: what is gone meanwhile was used never, takes nothing, and nobody holds it.
+
+
+def _used_at(entry: Path) -> float:
+    try:
+        return entry.stat().st_mtime
+    except FileNotFoundError:
+        return 0.0
+
+
 def _is_held(entry: Path) -> bool:
-    folder = os.open(entry, os.O_RDONLY)
+    try:
+        folder = os.open(entry, os.O_RDONLY)
+    except FileNotFoundError:
+        return False
     try:
         fcntl.flock(folder, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError:
@@ -94,4 +109,11 @@ def _is_held(entry: Path) -> bool:
 
 
 def _size(folder: Path) -> int:
-    return sum(file.stat().st_size for file in folder.rglob("*") if file.is_file())
+    return sum(_bytes(Path(place) / name) for place, _, names in os.walk(folder) for name in names)
+
+
+def _bytes(file: Path) -> int:
+    try:
+        return file.stat(follow_symlinks=False).st_size
+    except FileNotFoundError:
+        return 0

@@ -46,7 +46,7 @@ class Shelf:
                 if not np.isin(names, own).any():
                     return []
                 vectors = arrays["vectors"]
-        except (ValueError, KeyError, OSError, zipfile.BadZipFile) as error:
+        except (ValueError, KeyError, OSError, EOFError, RuntimeError, zipfile.BadZipFile) as error:
             raise StoreError(f"{key} is damaged ({error}); delete it: what it holds is then made again") from error
 
         if self._held is not None:

@@ -45,8 +45,6 @@ class Kind(StrEnum):
 
 
 SUBSET_KINDS = (Kind.FIT, Kind.SELECT)
-
-
 ADVICE_KINDS = (Kind.PILOT, Kind.ADVISE)
 TRAINING_KINDS = (Kind.FEATURES, Kind.TUNE, Kind.TRAIN, Kind.COMPARE)  # in the order of their inputs
 
@@ -150,8 +148,16 @@ def _ready_of_asked(job: Job, done: Collection[str], trainings: Mapping[str, Tra
             yield from _first_missing(done, (subset_steps(job, kind, subset) for kind in SUBSET_KINDS))
     for name, training in sorted(trainings.items()):
         if keys.training_error(job.id, name) not in done:
-            stages = (training_steps(job, kind, name, training) for kind in TRAINING_KINDS)
-            yield from _first_missing(done, stages)
+            yield from _first_missing(done, _open_stages(job, done, name, training))
+
+
+def _open_stages(job: Job, done: Collection[str], name: str, training: Training) -> Iterator[Iterable[Step]]:
+    """The steps of a training by kind, without what its results came from once these are there."""
+    results = list(training_steps(job, Kind.TRAIN, name, training))
+    if not all(step.output in done for step in results):
+        yield from (training_steps(job, kind, name, training) for kind in (Kind.FEATURES, Kind.TUNE))
+    yield results
+    yield training_steps(job, Kind.COMPARE, name, training)
 
 
 def _first_missing(done: Collection[str], stages: Iterable[Iterable[Step]]) -> Iterator[Step]:

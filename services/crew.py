@@ -33,7 +33,8 @@ PULSE_S = 2.0
 TELL_EVERY_S = 0.5
 STOPPING = "this worker was asked to stop"
 RESUMED = (Kind.COMPRESS, Kind.FIT, Kind.PILOT, Kind.TUNE)  # what is written of them is found again
-# A fine-tuning may take longer than any worker may be at one step.
+# A fine-tuning may take longer than any worker may be at one step. Its turn begins when its images are decoded: those
+# are decoded again elsewhere, so that turns without a step would follow each other for ever.
 LONGEST_TURN_S = 3600.0
 
 
@@ -169,7 +170,7 @@ class _Pulse:
         self._foreman: Foreman | None = None
         self._untold = Progress()
         self._told_at = 0.0
-        self._begun = time.monotonic()
+        self._first_image_at: float | None = None
         self._beating = threading.Thread(target=self._beat, name="pulse", daemon=True)
         self._watching = threading.Thread(target=self._watch, name="watch", daemon=True)
 
@@ -192,7 +193,7 @@ class _Pulse:
                 raise Cancelled(f"nobody waits for step {self._step} of job {self._step.job} any more")
             if self._step.kind in RESUMED and self._stopping():  # others would begin from nothing again
                 raise Stopping(STOPPING)
-            if self._step.kind is Kind.TUNE and time.monotonic() - self._begun > LONGEST_TURN_S:
+            if self._step.kind is Kind.TUNE and progress.images and self._turn_is_over():
                 raise Stopping("its turn is over, others wait; it goes on from its checkpoint")
             self._untold += progress
             if time.monotonic() - self._told_at > TELL_EVERY_S:
@@ -200,6 +201,12 @@ class _Pulse:
 
         self._foreman = foreman
         return tell
+
+    def _turn_is_over(self) -> bool:
+        now = time.monotonic()
+        if self._first_image_at is None:
+            self._first_image_at = now
+        return now - self._first_image_at > LONGEST_TURN_S
 
     def _tell(self, foreman: Foreman) -> None:
         progress, self._untold, self._told_at = self._untold, Progress(), time.monotonic()

@@ -22,7 +22,7 @@ from standardwebhooks.webhooks import Webhook
 
 from keepmore import keys
 from keepmore.client import Client
-from keepmore.errors import Cancelled, KeepmoreError
+from keepmore.errors import Cancelled, KeepmoreError, PilotsInsufficient
 from keepmore.s3 import S3Store
 from services import alive
 from tests.conftest import Command, digests, installed_command
@@ -464,3 +464,13 @@ def test_an_unlabelled_job_cannot_be_trained_on(service: Service, sample: Path) 
     with pytest.raises(KeepmoreError, match="has a label") as refused:
         service.client.train(job, {"model": "mobilenet_v2"})
     assert refused.value.code == "not_trainable"
+
+
+def test_advice_is_made_by_workers_and_trainer_and_its_refusal_comes_back(service: Service, dataset: str) -> None:
+    """Else advice works on one machine alone, or a caller of the service waits for ever where there can be none."""
+    client = service.client
+    job = client.start({**ASKED, "dataset": dataset})["job"]
+    client.wait(job, timeout_s=120)
+    with pytest.raises(PilotsInsufficient, match="they were tested on 8 images; test on 50 or more"):
+        client.advise(job, {"budgets": ["1MB"], "distances": [0, 4, 8]})
+    assert client.job(job)["state"] == "succeeded", "a question that fails is no failure of the job"

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import json
 import resource
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from tests.conftest import Command, digests
+import pytest
+
+from tests.conftest import Command, digests, installed_command
 
 Ran = Callable[..., dict[str, Any]]
 
@@ -31,12 +34,21 @@ def test_hostile_files_are_all_accounted_for(ran: Ran, keepmore: Command, hostil
     assert megabytes < 3500, "the largest process stays within the limit that decoders have"
 
 
-def test_the_published_experiment_on_real_photographs(ran: Ran, clothing: Path) -> None:
-    """Else the claim of the project does not hold on real photographs: more images, more accuracy."""
-    report = ran(
+@pytest.fixture(scope="module")
+def experiment(clothing: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[dict[str, Any], Command]:
+    """The report of the published experiment on real photographs, and the command over its store."""
+    run = installed_command(tmp_path_factory.mktemp("experiment") / "store")
+    done = run(
         "run", str(clothing / "train"), "--distances", "0,2,4,6,8,10", "--budget", "as:10",
-        "--evaluate", str(clothing / "test"), "--train", "mobilenet_v2", timeout=1200,
+        "--evaluate", str(clothing / "test"), "--train", "mobilenet_v2", "--json", timeout=1200,
     )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    return json.loads(done.stdout), run
+
+
+def test_the_published_experiment_on_real_photographs(experiment: tuple[dict[str, Any], Command]) -> None:
+    """Else the claim of the project does not hold on real photographs: more images, more accuracy."""
+    report, _ = experiment
     rows = report["distances"]
     images = [row["images"] for row in rows]
     assert images == sorted(images)
@@ -46,3 +58,14 @@ def test_the_published_experiment_on_real_photographs(ran: Ran, clothing: Path) 
     assert all(row["bytes"] <= report["budget_bytes"] for row in rows)
     assert all(row["test_images"] == 589 for row in rows)
     assert report["index"]["failed"] == 0
+
+
+def test_advice_on_real_photographs(experiment: tuple[dict[str, Any], Command], tmp_path: Path) -> None:
+    """Else where to store real photographs is found out only by training on all of them, or not within a coffee."""
+    report, run = experiment
+    page = tmp_path / "advice.html"
+    done = run("advise", report["job"], "--budgets", "5MB,as:10", "--page", str(page), timeout=300)
+    assert done.returncode == 0, done.stderr
+    assert "5,000,000 bytes: store" in done.stdout
+    assert done.stdout.count("top-1 foretold") == 2
+    assert "store at distance" in page.read_text()

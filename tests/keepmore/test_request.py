@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Callable
 from decimal import Decimal
 from typing import Any
@@ -14,7 +15,7 @@ from hypothesis import strategies as st
 from keepmore.budget import BytesBudget, DistanceBudget, MoneyBudget
 from keepmore.errors import InvalidRequest, JobNotFound, StoreFull
 from keepmore.jobs import JobBook, State
-from keepmore.request import Evaluation, Limits, Request, Selection, Training
+from keepmore.request import Evaluation, Limits, Request, Selection, Training, Tuning, training_id
 from keepmore.store import FolderStore
 
 found_requests = st.builds(
@@ -31,7 +32,15 @@ found_requests = st.builds(
         Selection, st.sampled_from(["random", "smallest"]), st.sampled_from([None, True, False]), st.integers(0, 99)
     ),
     evaluation=st.sampled_from([Evaluation(holdout=0.2), Evaluation(dataset="file:///t")]),
-    training=st.none() | st.builds(Training, weights=st.sampled_from(["default", "none"]), seeds=st.integers(1, 9)),
+    training=st.none()
+    | st.builds(Training, weights=st.sampled_from(["default", "none"]), seeds=st.integers(1, 9))
+    | st.builds(
+        Training,
+        method=st.just("finetune"),
+        epochs=st.none() | st.integers(1, 99),
+        test_distances=st.sampled_from([(), (4.0,), (0.5, 8.0)]),
+        tuning=st.none() | st.builds(Tuning, batch=st.integers(4, 64), micro_batch=st.none() | st.integers(1, 4)),
+    ),
     limits=st.builds(Limits, st.integers(1, 10**8), st.integers(1, 10**9)),
 )
 
@@ -62,7 +71,23 @@ def test_subsets_and_trainings_have_the_names_of_their_questions(one: Request, o
         (lambda: Evaluation(), "give either a dataset or a hold-out"),
         (lambda: Evaluation(holdout=1.5), "evaluation.holdout: 1.5 is not a part"),
         (lambda: Training(steps=0), "training.steps: 0 is not possible"),
-        (lambda: Training(method="magic"), "training.method: 'magic' is unknown"),
+        (lambda: Training(method="magic"), "training.method: 'magic' is unknown; use probe or finetune"),
+        (lambda: Training(seeds=1001), "training.seeds: 1001 is not possible; use 1 to 1,000"),
+        (lambda: Training(epochs=0), "training.epochs: 0 is not possible; use 1 to 10,000"),
+        (lambda: Training(tuning=Tuning()), "training.tuning: there is nothing to tune in a probe"),
+        (lambda: Training(test_distances=(4, 4)), "training.test_distances: 4 is named more than once"),
+        (lambda: Training(test_distances=(26,)), "training.test_distances: 26 is not possible"),
+        (lambda: Tuning(batch=0), "training.tuning.batch: 0 is not possible; use 1 to 65,536"),
+        (lambda: Tuning(micro_batch=65), "training.tuning.micro_batch: 65 is not possible; use 1 to 64"),
+        (lambda: Tuning(image_size=2000), "training.tuning.image_size: 2000 is not possible; use 32 to 1,024"),
+        (lambda: Tuning(learning_rate=math.nan), "training.tuning.learning_rate: nan is not possible"),
+        (lambda: Tuning(learning_rate=10.5), "training.tuning.learning_rate: 10.5 is not possible; use above 0 to 10"),
+        (lambda: Tuning(crop=0), "training.tuning.crop: 0 is not possible; use above 0 to 1"),
+        (lambda: Tuning(layer_decay=1.5), "training.tuning.layer_decay: 1.5 is not possible; use above 0 to 1"),
+        (lambda: Tuning(weight_decay=-1), "training.tuning.weight_decay: -1 is not possible; use 0 to 10"),
+        (lambda: Tuning(warmup=math.nan), "training.tuning.warmup: nan is not possible; use 0 to 1"),
+        (lambda: Tuning(label_smoothing=1), "training.tuning.label_smoothing: 1 is not possible; use 0 to 0.99"),
+        (lambda: Tuning(head="best"), "training.tuning.head: 'best' is unknown; use probe or new"),
         (lambda: Limits(max_pixels=10**9), "limits.max_pixels"),
     ],
 )
@@ -71,6 +96,26 @@ def test_impossible_requests_name_field_value_and_remedy(make: Callable[[], Any]
     with pytest.raises(InvalidRequest) as caught:
         make()
     assert message in str(caught.value)
+
+
+def test_trainings_of_earlier_releases_keep_their_ids() -> None:
+    """Else an upgrade trains everything again that was trained before, and links to results lead nowhere."""
+    budget, held_out = DistanceBudget(10.0), Evaluation(holdout=0.2)
+    request = Request("file:///d", (0, 10), budget=budget, evaluation=held_out, training=Training())
+    assert request.training_id == "568cdc637324"
+    asked = Training("resnet18", "none", "probe", steps=60, seeds=2)
+    assert training_id("abc", asked, Evaluation(dataset="file:///t")) == "11beee8498f0"
+    plain = {"model": "mobilenet_v2", "weights": "default", "method": "probe", "steps": 300, "seeds": 3}
+    assert Training().as_json() == plain
+    assert Training.from_json(plain) == Training()
+
+
+def test_a_fine_tuning_says_all_that_it_is_tuned_by() -> None:
+    """Else a later release, whose defaults are others, gives another result under the same id."""
+    training = Training(method="finetune")
+    assert training.tuning == Tuning()
+    assert training.as_json()["tuning"]["learning_rate"] == 1e-4
+    assert Training(test_distances=(8, 0, 4)).test_distances == (4, 8), "the originals are always tested"
 
 
 def test_the_book_keeps_jobs_in_order(store: FolderStore) -> None:

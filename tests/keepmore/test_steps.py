@@ -20,7 +20,7 @@ from keepmore.jobs import Job, State
 from keepmore.levels import Fit, Spread
 from keepmore.questions import ask_for_subset, ask_for_training, chunk_count, subset_request, training_request
 from keepmore.request import Evaluation, Request, Selection, Training
-from keepmore.steps import Kind, Step, error_key, is_asked, ready_steps
+from keepmore.steps import ADVICE_KINDS, Kind, Lane, Step, error_key, is_asked, ready_steps, request_key
 from keepmore.store import FolderStore
 from keepmore.trainers import load_trainer
 
@@ -33,12 +33,12 @@ TRAINED = Request(
 )
 PLAIN = Request("file:///d", (4,))
 LEVELLED = replace(TRAINED, distances=(0.0,), levels=(Spread(0.5, 15), Fit(7), Fit(9)))
-TUNED = replace(LEVELLED, training=Training(method="finetune", seeds=2, test_distances=(8.0,)))
-requests = st.sampled_from([TRAINED, PLAIN, LEVELLED, TUNED])
-ORDER = (
-    Kind.LIST, Kind.COMPRESS, Kind.INDEX, Kind.FIT, Kind.SELECT, Kind.FEATURES, Kind.TUNE, Kind.TRAIN, Kind.COMPARE,
-    Kind.REPORT,
-)  # fmt: skip
+FINETUNED = Training(method="finetune", seeds=2, test_distances=(4, 8))
+TUNED = replace(LEVELLED, training=FINETUNED)
+TESTED = replace(TRAINED, training=Training(test_distances=(4, 8)))
+BESIDE = (Kind.ESTIMATE, Kind.NOTIFY, Kind.PILOT, Kind.ADVISE)
+MADE: list[Kind] = [kind for kind in Kind if kind not in BESIDE]  # what a job is made of
+requests = st.sampled_from([TRAINED, PLAIN, LEVELLED, TUNED, TESTED])
 
 
 def _job(request: Request) -> Job:
@@ -64,11 +64,13 @@ def test_any_order_of_finishing_ends_with_every_step_done_once(request: Request,
     kinds = [step.kind for step in steps]
     assert kinds.count(Kind.COMPRESS) == chunks
     assert kinds.count(Kind.FIT) == len(request.fits)
-    arms = len(request.arms) if request.training else 0
-    tuned = request is TUNED
-    assert kinds.count(Kind.FEATURES) == (0 if tuned or not arms else arms + 1)
-    assert kinds.count(Kind.TUNE) == (2 * arms if tuned else 0)
-    assert (kinds.count(Kind.TRAIN), kinds.count(Kind.COMPARE)) == (arms, min(1, arms))
+    training = request.training
+    tuned = training is not None and training.method == "finetune"
+    assert kinds.count(Kind.TRAIN) == (len(request.arms) if training else 0)
+    assert kinds.count(Kind.COMPARE) == (1 if training else 0)
+    assert kinds.count(Kind.TUNE) == (len(request.arms) * training.seeds if training and tuned else 0)
+    tested = 1 + len(training.test_distances) if training else 0
+    assert kinds.count(Kind.FEATURES) == (len(request.arms) + tested if training and not tuned else 0)
     assert kinds[0] is Kind.LIST
     assert kinds[-1] is Kind.REPORT
 
@@ -76,19 +78,13 @@ def test_any_order_of_finishing_ends_with_every_step_done_once(request: Request,
 @given(st.sampled_from([LEVELLED, TUNED]), st.integers(1, 12), st.integers(0, 10**6))
 def test_no_step_runs_before_its_inputs(request: Request, chunks: int, seed: int) -> None:
     """Else the index is merged before its last part, or a model is trained on half a subset."""
-    kinds = [step.kind for step in _run(request, chunks, seed)]
-    first = {kind: kinds.index(kind) for kind in set(kinds)}
-    last = {kind: number for number, kind in enumerate(kinds)}
-    for before, after in pairwise(kind for kind in ORDER if kind in first):
+    place = {step: number for number, step in enumerate(_run(request, chunks, seed))}
+    made = [kind for kind in MADE if kind is not (Kind.FEATURES if request is TUNED else Kind.TUNE)]
+    last = {kind: max(n for step, n in place.items() if step.kind is kind) for kind in made}
+    first = {kind: min(n for step, n in place.items() if step.kind is kind) for kind in made}
+    for before, after in pairwise(kind for kind in made if kind is not Kind.CHECK):
         assert last[before] < first[after]
     assert first[Kind.CHECK] > last[Kind.LIST]
-
-
-def test_test_images_at_other_distances_have_features_of_their_own() -> None:
-    """Else a domain check tests on the original images again, under another name."""
-    request = replace(TRAINED, training=Training(test_distances=(8.0, 2.5)))
-    parts = {step.part.partition("/")[2] for step in _run(request, 1, 0) if step.kind is Kind.FEATURES}
-    assert parts == {"evaluation", "evaluation@2.5", "evaluation@8", "0", "2", "10"}
 
 
 def test_the_report_waits_for_the_check() -> None:
@@ -109,9 +105,11 @@ def test_nobody_asks_for_parts_once_there_is_an_index() -> None:
 def test_steps_of_one_job_have_outputs_of_their_own() -> None:
     """Else one step passes for another that is done."""
     job = _job(LEVELLED)
-    outputs = [step.output for step in _run(LEVELLED, 5, 1)]
-    assert len(outputs) == len(set(outputs))
-    assert all(key.startswith(keys.work(job.id)) for key in outputs)
+    for request in (LEVELLED, TUNED, TESTED):
+        outputs = [step.output for step in _run(request, 5, 1)]
+        outputs += [Step(job.id, kind, "abc").output for kind in ADVICE_KINDS]
+        assert len(outputs) == len(set(outputs))
+        assert all(key.startswith(keys.work(job.id)) for key in outputs)
 
 
 def test_a_question_before_there_is_an_index_says_so(store: FolderStore) -> None:
@@ -127,23 +125,69 @@ def _done(request: Request) -> set[str]:
 
 def test_steps_survive_being_written_down() -> None:
     """Else a message, or the board, names another step than was meant."""
-    for step in (*_run(LEVELLED, 5, 1), *_run(TUNED, 1, 1)):
+    advice = [Step("job", kind, "abc") for kind in ADVICE_KINDS]
+    for step in [*_run(LEVELLED, 5, 1), *_run(TUNED, 2, 1), *_run(TESTED, 2, 1), *advice]:
         assert Step.parse(step.job, str(step)) == step
 
 
 def test_another_subset_and_training_are_ready_once_they_are_asked_for() -> None:
     """Else a second budget waits for ever, or a failed question is tried for ever."""
     job, done = _job(TRAINED).ended(State.SUCCEEDED), _done(TRAINED)
+    asked = {"def": Training()}
     assert not list(ready_steps(job, done, 2))
-    done |= {keys.subset_request(job.id, "abc"), keys.training_request(job.id, "def")}
-    asked = {"def": Training(model="resnet18")}
+    done.add(keys.subset_request(job.id, "abc"))
     ready = list(ready_steps(job, done, 2, asked))
     assert [str(step) for step in ready[:2]] == ["select:abc", "features:def/evaluation"]
-    assert all(is_asked(job, step) for step in ready)
-    done |= {step.output for step in ready}
-    assert {step.kind for step in ready_steps(job, done, 2, asked)} == {Kind.TRAIN}
-    done |= {key for step in ready if (key := error_key(step))}
+    for kinds in ({Kind.SELECT, Kind.FEATURES}, {Kind.TRAIN}, {Kind.COMPARE}):
+        ready = list(ready_steps(job, done, 2, asked))
+        assert {step.kind for step in ready} == kinds
+        assert all(is_asked(job, step) for step in ready)
+        failed = {key for step in ready if (key := error_key(step))}
+        assert not list(ready_steps(job, done | failed, 2, asked))
+        done |= {step.output for step in ready}
     assert not list(ready_steps(job, done, 2, asked))
+
+
+def test_a_fine_tuning_that_is_asked_for_begins_with_its_runs() -> None:
+    """Else it waits for features that a fine-tuning never makes, or reports an arm before its last seed."""
+    job, done = _job(TRAINED).ended(State.SUCCEEDED), _done(TRAINED)
+    runs = list(ready_steps(job, done, 2, {"def": FINETUNED}))
+    assert [str(step) for step in runs] == [f"tune:def/{arm}/{seed}" for seed in (0, 1) for arm in ("0", "2", "10")]
+    done |= {step.output for step in runs[:-1]}
+    assert list(ready_steps(job, done, 2, {"def": FINETUNED})) == runs[-1:]
+    assert {step.kind for step in ready_steps(job, done | {runs[-1].output}, 2, {"def": FINETUNED})} == {Kind.TRAIN}
+
+
+def test_a_training_that_has_its_results_makes_nothing_they_came_from_again() -> None:
+    """Else a training of an earlier release, which kept its features elsewhere, costs its hours again."""
+    job, done = _job(TRAINED).ended(State.SUCCEEDED), _done(TRAINED)
+    done |= {keys.training(job.id, "def", arm) for arm in TRAINED.arms}
+    for training in (Training(), FINETUNED):
+        assert [str(step) for step in ready_steps(job, done, 2, {"def": training})] == ["compare:def"]
+
+
+@pytest.mark.parametrize("state", [State.ACCEPTED, State.SUCCEEDED, State.FAILED])
+def test_advice_needs_the_index_and_nothing_else(state: State) -> None:
+    """Else advice waits for trainings that it is there to spare, or fails for ever."""
+    job = _job(TRAINED) if state is State.ACCEPTED else _job(TRAINED).ended(state)
+    done = {step.output for step in _run(TRAINED, 2, 0) if step.kind in (Kind.LIST, Kind.COMPRESS)}
+    done.add(keys.advice_request(job.id, "abc"))
+
+    def ready() -> list[Step]:
+        return [step for step in ready_steps(job, done, 2) if step.kind in ADVICE_KINDS]
+
+    assert not ready()
+    done.add(keys.index_summary(job.id))
+    (pilot,) = ready()
+    assert (str(pilot), pilot.kind.lane) == ("pilot:abc", Lane.COMPRESS)
+    assert is_asked(job, pilot)
+    assert request_key(pilot) == keys.advice_request(job.id, "abc")
+    done.add(pilot.output)
+    (advise,) = ready()
+    assert (str(advise), advise.kind.lane) == ("advise:abc", Lane.TRAINING)
+    assert error_key(advise) == keys.advice_error(job.id, "abc")
+    done.add(keys.advice_error(job.id, "abc"))
+    assert not ready()
 
 
 def test_another_subset_of_a_job_with_levels_is_fitted_first() -> None:

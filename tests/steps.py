@@ -1,0 +1,42 @@
+"""Steps done one after the other in this process, as far as a test needs a job."""
+
+from __future__ import annotations
+
+from keepmore import keys
+from keepmore.isolation import IsolatedDecoder
+from keepmore.jobs import Job, JobBook
+from keepmore.progress import Progress
+from keepmore.questions import chunk_count
+from keepmore.request import Request
+from keepmore.scratch import Scratch
+from keepmore.steps import TRAINING_KINDS, Kind, ready_steps
+from keepmore.store import Store
+from keepmore.workshop import Workshop, run_step
+
+
+def selected(store: Store, request: Request) -> Job:
+    """A job whose manifests are written, and nothing behind them is done."""
+    job = JobBook(store).create(request)
+    with IsolatedDecoder() as decoder:
+        workshop = Workshop(decoder, unseen)
+        while True:
+            done = set(store.keys(keys.work(job.id)))
+            ready = list(ready_steps(job, done, chunk_count(store, job.id)))
+            steps = [step for step in ready if step.kind not in (*TRAINING_KINDS, Kind.REPORT)]
+            if not steps:
+                return job
+            for step in steps:
+                run_step(step, store, workshop)
+
+
+def done_by(kind: Kind, job: Job, store: Store, scratch: Scratch) -> None:
+    """Do the job's ready steps of one kind."""
+    with IsolatedDecoder() as decoder:
+        workshop = Workshop(decoder, unseen, scratch=scratch)
+        for step in ready_steps(job, set(store.keys(keys.work(job.id))), chunk_count(store, job.id)):
+            if step.kind is kind:
+                run_step(step, store, workshop)
+
+
+def unseen(progress: Progress) -> None:
+    return None
