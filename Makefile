@@ -42,7 +42,7 @@ check: setup
 	$(BIN)/lint-imports --no-logo
 
 bench: setup
-	for script in compress effort select scale memory service far; do $(BIN)/python -m benchmarks.$$script || exit 1; done
+	for script in compress effort select scale memory service far training; do $(BIN)/python -m benchmarks.$$script || exit 1; done
 
 setup: $(VENV)/.ready
 
