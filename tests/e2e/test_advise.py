@@ -9,9 +9,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from playwright.sync_api import sync_playwright
 
 from keepmore.sample import write_sample
+from tests.browser import check_plots, opened
 from tests.conftest import Command, installed_command
 
 Ran = Callable[..., dict[str, Any]]
@@ -52,20 +52,9 @@ def test_every_budget_has_a_distance_to_store_at(advised: tuple[str, Path]) -> N
 def test_the_page_opens_with_its_three_plots(advised: tuple[str, Path], chromium: str) -> None:
     """Else what a decision about storage is shown with is blank, or needs the internet."""
     _, file = advised
-    with sync_playwright() as playwright:
-        browser = playwright.chromium.launch(executable_path=chromium, args=["--no-sandbox"])
-        page = browser.new_page()
-        asked: list[str] = []
-        broken: list[str] = []
-        page.on("request", lambda request: asked.append(request.url))
-        page.on("pageerror", lambda error: broken.append(str(error)))
-        page.goto(file.as_uri())
-        boxes = [page.locator(f"#plot-{name} svg").bounding_box() for name in ("surface", "storage", "cost")]
+    with opened(file.as_uri(), chromium) as page:
+        check_plots(page, ["surface", "storage", "cost"])
         text = page.inner_text("body")
-        browser.close()
-    assert all(box and box["width"] > 300 and box["height"] > 150 for box in boxes)
-    assert [url for url in asked if not url.startswith(("file:", "data:"))] == []
-    assert broken == []
     assert "store at distance" in text
     assert "To reach 50.0 %" in text or "not to reach 50.0 %" in text
 

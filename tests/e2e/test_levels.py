@@ -15,7 +15,6 @@ from subprocess import DEVNULL
 from typing import Any
 
 import pytest
-from playwright.sync_api import sync_playwright
 
 from keepmore import keys, manifest
 from keepmore.cli import cli
@@ -23,6 +22,7 @@ from keepmore.jobs import JobBook
 from keepmore.levels import Spread
 from keepmore.report import command
 from keepmore.store import FolderStore
+from tests.browser import opened
 from tests.conftest import Command, digests, installed_command
 
 Ran = Callable[..., dict[str, Any]]
@@ -138,17 +138,13 @@ def test_the_report_names_a_command_that_asks_for_the_same(finished: tuple[dict[
 def test_the_page_shows_levels(finished: tuple[dict[str, Any], Path], chromium: str) -> None:
     """Else the page that decides what is deleted leaves an arm out, or breaks off."""
     report, _ = finished
-    with sync_playwright() as playwright:
-        browser = playwright.chromium.launch(executable_path=chromium, args=["--no-sandbox"])
-        page = browser.new_page()
-        page.goto(report["report"])
+    with opened(report["report"], chromium) as page:
         for name in ("images", "accuracy", "bytes", "classes"):
             assert page.locator(f"#plot-{name} svg").count() == 1
         rows = page.locator("#distances tr")
         assert rows.count() == 5
         assert "scaled by" in rows.nth(3).inner_text()
         assert "at equal storage, distance 8 keeps" in page.locator(".headline").inner_text().lower()
-        browser.close()
 
 
 def test_levels_alone(sample: Path, ran: Ran, tmp_path: Path) -> None:

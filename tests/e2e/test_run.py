@@ -12,13 +12,13 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from playwright.sync_api import sync_playwright
 
 from keepmore import index, keys, manifest
 from keepmore.cli import cli
 from keepmore.report import command
 from keepmore.request import Request
 from keepmore.store import FolderStore
+from tests.browser import check_plots, opened
 from tests.conftest import Command, digests, installed_command
 
 Ran = Callable[..., dict[str, Any]]
@@ -139,28 +139,14 @@ def test_exports(finished: tuple[dict[str, Any], Path], keepmore: Command, tmp_p
 def test_the_report_opens_with_all_its_plots(finished: tuple[dict[str, Any], Path], chromium: str) -> None:
     """Else the page that decides what is deleted is blank, or needs the internet."""
     report, _ = finished
-    with sync_playwright() as playwright:
-        browser = playwright.chromium.launch(executable_path=chromium, args=["--no-sandbox"])
-        page = browser.new_page()
-        asked: list[str] = []
-        broken: list[str] = []
-        page.on("request", lambda request: asked.append(request.url))
-        page.on("pageerror", lambda error: broken.append(str(error)))
-        page.goto(report["report"])
-        for name in ("images", "accuracy", "bytes", "loss", "domain", "confusion", "classes"):
-            box = page.locator(f"#plot-{name} svg").bounding_box()
-            assert box is not None
-            assert box["width"] > 300
-            assert box["height"] > 150
+    with opened(report["report"], chromium) as page:
+        check_plots(page, ["images", "accuracy", "bytes", "loss", "domain", "confusion", "classes"])
         sizes = page.eval_on_selector_all("figure img", "images => images.map(image => image.naturalWidth)")
         captions = page.locator("figcaption").all_inner_texts()
         rows = page.locator("#distances tr").count()
         judged = page.locator("#verdicts tr").all_inner_texts()
         tested = page.locator("#domain tr").all_inner_texts()
         text = page.inner_text("body")
-        browser.close()
-    assert [url for url in asked if not url.startswith(("file:", "data:"))] == []
-    assert broken == []
     assert len(sizes) == len(captions) == 6
     assert min(sizes) > 200
     assert all(re.search(r"distance \d+: [\d,]+ bytes", caption) for caption in captions)
@@ -308,13 +294,9 @@ def test_class_names_are_shown_as_they_are(ran: Ran, sample: Path, tmp_path: Pat
     for name, source in zip(names, sorted((sample / "test").iterdir()), strict=False):
         shutil.copytree(source, tmp_path / "d" / name.replace("/", "\u2215"))
     made = ran("run", str(tmp_path / "d"), "--distances", "0,10")
-    with sync_playwright() as playwright:
-        browser = playwright.chromium.launch(executable_path=chromium, args=["--no-sandbox"])
-        page = browser.new_page()
-        page.goto(made["report"])
+    with opened(made["report"], chromium) as page:
         text = page.locator("#plot-classes").text_content() or ""
         bold = page.locator("b").count()
-        browser.close()
     assert bold == 0
     assert all(name.replace("/", "\u2215") in text for name in names)
 

@@ -11,11 +11,11 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from playwright.sync_api import sync_playwright
 
 from keepmore import advice_page, plots
 from keepmore.advice import Pilots, Sizes, advise
 from keepmore.errors import BudgetTooSmall, InvalidRequest, PilotsInsufficient
+from tests.browser import check_plots, opened
 from tests.pilots import DISTANCES, TRUE, drawn_pilots
 
 POOL = Sizes(DISTANCES, 40_000)
@@ -173,21 +173,11 @@ def test_sentences_say_what_was_found(given_advice: dict[str, Any]) -> None:
 def test_the_page_opens_with_its_plots(given_advice: dict[str, Any], chromium: str, tmp_path: Path) -> None:
     """Else the page that decides what is stored is blank, or needs the internet."""
     (tmp_path / "advice.html").write_text(advice_page.page(given_advice))
-    with sync_playwright() as playwright:
-        browser = playwright.chromium.launch(executable_path=chromium, args=["--no-sandbox"])
-        page = browser.new_page()
-        asked: list[str] = []
-        page.on("request", lambda request: asked.append(request.url))
-        page.goto((tmp_path / "advice.html").as_uri())
-        for name in ("storage", "cost", "surface"):
-            box = page.locator(f"#plot-{name} svg").bounding_box()
-            assert box is not None
-            assert box["width"] > 300
+    with opened((tmp_path / "advice.html").as_uri(), chromium) as page:
+        check_plots(page, ["storage", "cost", "surface"])
         chosen = page.locator("tr.chosen td:first-child").all_inner_texts()
         first = page.locator("p").first.inner_text()
         text = page.inner_text("body")
-        browser.close()
-    assert [url for url in asked if not url.startswith("file:")] == []
     assert chosen == [budget["recommended"]["distance"] for budget in given_advice["budgets"]]
     assert first == advice_page.recommendation(given_advice["budgets"][0])
     assert "mathdefault" not in text, "the browser shows no TeX"
