@@ -102,8 +102,11 @@ def decode_all(images: Images, preparation: Preparation, scratch: Scratch, repor
         try:
             with _space(scratch):
                 _write(made, images, preparation, scratch, report)
-            if not folder.exists():  # another process may have been faster
+            try:
                 made.rename(folder)
+            except OSError:  # another process was faster
+                if not folder.exists():
+                    raise
         finally:
             shutil.rmtree(made, ignore_errors=True)
     return folder, opened(folder, preparation)
