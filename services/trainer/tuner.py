@@ -57,8 +57,9 @@ class FineTuner:
                 held.enter_context(room.scratch.holding(folder))
                 return folder, pixels
 
-            folder, pixels = local(images)
-            tested = {test.at: str(local(test)[0]) for test in tests}
+            (folder, pixels), *others = map(local, [images, *tests])
+            tested = {test.at: str(place) for test, (place, _) in zip(tests, others, strict=True)}
+            notes = _fallbacks([pixels, *(of_test for _, of_test in others)])
             for seed in seeds:
                 with tempfile.TemporaryDirectory(dir=room.scratch.root, prefix="run-") as work:
                     made = Plan(
@@ -69,7 +70,7 @@ class FineTuner:
                     if not room.resumed(made.file(plan.CHECKPOINT)):
                         self._start_head(made, images, room)
                     self._run(made, room)
-                    yield _run_of(made, room, _fallbacks(pixels))
+                    yield _run_of(made, room, notes)
 
     def _start_head(self, made: Plan, images: Images, room: Room) -> None:
         """Leave a head that fits the untouched features: from a random one, few steps would go into finding it (Kumar
@@ -110,11 +111,12 @@ class FineTuner:
             raise trouble[0] from None
 
 
-def _fallbacks(pixels: decoded.Decoded) -> list[str]:
-    if not pixels.undecoded:
+def _fallbacks(sets: Sequence[decoded.Decoded]) -> list[str]:
+    undecoded = sum(pixels.undecoded for pixels in sets)
+    if not undecoded:
         return []
     return [
-        f"{pixels.undecoded:,} of {len(pixels):,} images are decoded again every time: the scratch disk holds no more; "
+        f"{undecoded:,} of {sum(map(len, sets)):,} images are decoded again every time: the scratch disk holds no more; "
         "give it more room with KEEPMORE_SCRATCH and KEEPMORE_SCRATCH_BYTES"
     ]
 
