@@ -116,8 +116,8 @@ def _fallbacks(sets: Sequence[decoded.Decoded]) -> list[str]:
     if not undecoded:
         return []
     return [
-        f"{undecoded:,} of {sum(map(len, sets)):,} images are decoded again every time: the scratch disk holds no more; "
-        "give it more room with KEEPMORE_SCRATCH and KEEPMORE_SCRATCH_BYTES"
+        f"{undecoded:,} of {sum(map(len, sets)):,} images are decoded again every time: the scratch disk holds no "
+        "more; give it more room with KEEPMORE_SCRATCH and KEEPMORE_SCRATCH_BYTES"
     ]
 
 
