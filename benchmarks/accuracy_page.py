@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import textwrap
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
@@ -216,6 +217,13 @@ def _tuned(tuned: dict[str, Any]) -> Iterator[str]:
             ]
             for arm, one in arms.items()
         ),
+    )
+    yield ""
+    told = [pair for pair in itertools.combinations(arms, 2) if measured.paired(arms, *pair).verdict != "cannot tell"]
+    alike = [pair for pair in told if measured.paired(arms, *pair).verdict == measured.paired(probe, *pair).verdict]
+    yield (
+        f"Of the {len(told)} pairs of distances that fine-tuning tells apart, the probe says the same of {len(alike)}: "
+        f"**{_holds(len(told) == len(alike))}**."
     )
     yield ""
     rank = stats.spearmanr([_top1(one) for one in arms.values()], [_top1(probe[arm]) for arm in arms]).statistic
