@@ -12,6 +12,7 @@ import matplotlib as mpl
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.ticker import NullLocator
 from scipy import stats
 
 from benchmarks import accuracy as measured
@@ -287,6 +288,8 @@ def _plots(found: dict[str, Any]) -> None:
             drawn = ([one.bytes / 1e6 for one in points], [100 * _top1(one) for one in points])
             axes.plot(*drawn, color="#d1601f" if "-" in arm else shade, marker="o", markersize=4, label=arm)
         axes.set_xscale("log")
+        axes.set_xticks(ticks := [1, 2, 5, 10, 20, 50], [str(tick) for tick in ticks])
+        axes.xaxis.set_minor_locator(NullLocator())
         axes.set_xlabel("stored, MB")
         axes.set_ylabel("top-1 accuracy (%)")
         axes.legend(title="distance", frameon=False, ncols=2)
