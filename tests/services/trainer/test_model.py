@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import os
+import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -68,14 +71,21 @@ def test_weights_that_cannot_be_had_say_where_to_put_them(tmp_path: Path, monkey
     expected = f"put the file resnet18-f37072fd.pth.* into {tmp_path}/hub/checkpoints, then resume the job"
     with pytest.raises(WeightsUnavailable, match=expected):
         model.load("resnet18", "default")
-    with pytest.raises(WeightsUnavailable, match=r"test_vit.r160_in1k cannot be downloaded .*HF_HOME"):
-        model.load("timm:test_vit.r160_in1k", "default")
     with pytest.raises(WeightsUnavailable, match="no weights 'BEST'; use IMAGENET1K_V1, IMAGENET1K_V2, none"):
         model.load("mobilenet_v2", "BEST")
     with pytest.raises(WeightsUnavailable, match="there is no file"):
         model.load("mobilenet_v2", str(tmp_path / "none.pth"))
     with pytest.raises(UnknownModel, match="no classifier 'mobile'"):
         model.load("mobile", "default")
+
+
+def test_weights_of_timm_that_cannot_be_had_say_where_to_put_them(tmp_path: Path) -> None:
+    """Else the same for its models."""
+    load = "from services.trainer import model; model.load('timm:test_vit.r160_in1k', 'default')"
+    offline = {**os.environ, "HF_HUB_OFFLINE": "1", "HF_HOME": str(tmp_path)}
+    done = subprocess.run([sys.executable, "-c", load], env=offline, capture_output=True, text=True, check=False)
+    assert "timm's weights of test_vit.r160_in1k cannot be downloaded" in done.stderr
+    assert "put them into the Hugging Face cache ($HF_HOME), then resume the job" in done.stderr
 
 
 def test_weights_files_run_no_code(tmp_path: Path) -> None:
