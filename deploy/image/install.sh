@@ -42,9 +42,10 @@ slim)
   done
   # What compilers and type checkers read. Torch reads some of its own.
   find "$SITE" -not -path "*/torch/*" \( -name "*.pyi" -o -name "*.h" -o -name "*.a" -o -name "*.p[xy][dix]" \) -delete
-  # Rich can colour programs of five hundred languages; numpy can compile Fortran.
+  # Rich can colour programs of five hundred languages; numpy can compile Fortran, which SciPy imports all the same.
   find "$SITE/pygments/lexers" -name "*.py" -not -name __init__.py -not -name _mapping.py -not -name python.py -delete
-  rm -rf "$SITE/numpy/f2py" "$SITE/numpy/distutils"
+  [ -d "$SITE/scipy" ] || rm -rf "$SITE/numpy/f2py"
+  rm -rf "$SITE/numpy/distutils"
   python3 -m compileall -q -j 0 -x "/(torch|torchvision|sympy|pygments|wcwidth|prompt_toolkit|redis/asyncio)/" "$SITE"
   cd /
   shift
