@@ -29,6 +29,7 @@ from keepmore.trainers import Images
 from services.trainer import decoded, device, layers, model, probe
 from services.trainer.finetune import fit
 from services.trainer.plan import Plan
+from services.trainer.prepare import Preparation
 from services.trainer.team import Team
 
 IMAGES, SIDE, DISTANCE = 96, 512, 4.0
@@ -75,7 +76,7 @@ def bare_training(batch: int, side: int, steps: int) -> tuple[nn.Module, float]:
     targets = torch.randint(0, 10, (batch,))
 
     def step() -> None:
-        with device.autocast(CPU):
+        with device.autocast(CPU, device.precision(CPU)):
             scores = module(inputs)
         optimizer.zero_grad(set_to_none=True)
         nn.functional.cross_entropy(scores.float(), targets, label_smoothing=0.1).backward()  # type: ignore[no-untyped-call]
@@ -89,10 +90,16 @@ def bare_training(batch: int, side: int, steps: int) -> tuple[nn.Module, float]:
     return module, timed(several) / steps
 
 
+def _decoded(images: Images, preparation: Preparation, scratch: Scratch) -> tuple[Path, decoded.Decoded]:
+    """Decoded images, which stay: nobody else uses the scratch disk of the benchmark."""
+    with decoded.decode_all(images, preparation, scratch, lambda progress: None) as made:
+        return made
+
+
 def extraction(images: Images, scratch: Scratch) -> tuple[float, float, float]:
     """Seconds of features from decoded pixels, of features from files, and of the bare forward passes."""
     backbone = model.backbone(model.load(MODEL, model.NO_WEIGHTS), CPU, device.precision(CPU))
-    _, pixels = decoded.decode_all(images, backbone.preparation, scratch, lambda progress: None)
+    _, pixels = _decoded(images, backbone.preparation, scratch)
     rows = list(range(len(images)))
     middles = [backbone.preparation.middle(pixels[row]) for row in rows]
     batches = [
@@ -101,7 +108,7 @@ def extraction(images: Images, scratch: Scratch) -> tuple[float, float, float]:
     ]
 
     def bare() -> None:
-        with torch.inference_mode(), device.autocast(CPU):
+        with torch.inference_mode(), device.autocast(CPU, device.precision(CPU)):
             for batch in batches:
                 backbone.module(batch)
 
@@ -114,7 +121,7 @@ def extraction(images: Images, scratch: Scratch) -> tuple[float, float, float]:
 def tuning(images: Images, scratch: Scratch, side: int, folder: Path) -> tuple[float, float]:
     """Seconds a step of fine-tuning from decoded pixels, and of the bare loop."""
     preparation = model.load(MODEL, model.NO_WEIGHTS).at(side).preparation
-    where, _ = decoded.decode_all(images, preparation, scratch, lambda progress: None)
+    where, _ = _decoded(images, preparation, scratch)
     settings = Tuning(batch=BATCH, image_size=side, head="new")
     training = Training(MODEL, model.NO_WEIGHTS, "finetune", STEPS + 1, tuning=settings)
     targets = [int(label) for label in images.labels]
@@ -132,7 +139,7 @@ def tuning(images: Images, scratch: Scratch, side: int, folder: Path) -> tuple[f
 def epochs(images: Images, scratch: Scratch) -> tuple[float, float]:
     """Seconds of reading all images from the cache, and of decoding them, in this thread alone."""
     preparation = model.load(MODEL, model.NO_WEIGHTS).preparation
-    _, pixels = decoded.decode_all(images, preparation, scratch, lambda progress: None)
+    _, pixels = _decoded(images, preparation, scratch)
     cached = timed(lambda: [pixels[row].sum() for row in range(len(images))])
     again = timed(lambda: [preparation.decoded(images.read(row)).sum() for row in range(len(images))])
     return cached, again

@@ -32,6 +32,7 @@ from keepmore.steps import EVALUATION
 from keepmore.store import Store
 from keepmore.subset import object_uris
 from keepmore.trainers import Images, Room, Trainer
+from keepmore.weights import weights_file
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,7 +81,7 @@ class Adviser:
         return Room(
             scratch=self.scratch,
             report=self.report,
-            file=lambda uri: lessons.weights_file(uri, self.access, self.scratch),
+            file=lambda uri: weights_file(uri, self.access, self.scratch),
             shelf=shelf,
             keep=nothing,
             checkpoint=lambda file: None,

@@ -5,7 +5,6 @@ from __future__ import annotations
 import hashlib
 import json
 import shutil
-import tempfile
 from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager, ExitStack, contextmanager
 from dataclasses import dataclass
@@ -17,17 +16,9 @@ import pyarrow as pa
 from keepmore import codec, index, keys, manifest
 from keepmore.access import Access
 from keepmore.compress import encodings
-from keepmore.datasets import SourceReader, absolute_uri
-from keepmore.datasets.entry import UNKNOWN
+from keepmore.datasets import SourceReader
 from keepmore.distance import ORIGINAL
-from keepmore.errors import (
-    DatasetChanged,
-    DatasetError,
-    ImageError,
-    NotFound,
-    NotTrainable,
-    WeightsUnavailable,
-)
+from keepmore.errors import DatasetChanged, ImageError, NotFound, NotTrainable
 from keepmore.jobs import Job
 from keepmore.progress import Report
 from keepmore.questions import training_request
@@ -38,11 +29,11 @@ from keepmore.shelf import Shelf
 from keepmore.steps import EVALUATION, evaluation_part
 from keepmore.store import Store
 from keepmore.trainers import EVENTS, WEIGHTS, Images, Room, Trainer
+from keepmore.weights import weights_file
 
 COLUMNS = ("path", "label", "sha256", "object_uri", "bytes")
 IN_EVALUATION = {"path": "path", "label": "label", "sha256": "source_sha256", "object_uri": "source_uri"}
 IN_EVALUATION |= {"bytes": "source_bytes"}
-LARGEST_WEIGHTS_BYTES = 20_000_000_000
 PLACES = {WEIGHTS: keys.weights, EVENTS: keys.events}
 
 
@@ -255,27 +246,3 @@ def copy_out(store: Store, key: str, file: Path) -> bool:
         file.unlink(missing_ok=True)
         return False
     return True
-
-
-def weights_file(uri: str, access: Access, scratch: Scratch) -> Path:
-    """The file that `training.weights` names: a path of this machine, or fetched to scratch. Raises
-    WeightsUnavailable."""
-    if "://" not in uri:
-        return Path(uri)
-    name = uri.rsplit("/", 1)[1]
-    if not Path(name).suffix:  # tells how to read it
-        raise WeightsUnavailable(
-            f"training.weights: {uri} names no file; give one such as model.safetensors or model.pt"
-        )
-    folder = scratch.root / f"weights-{hashlib.sha256(uri.encode()).hexdigest()[:16]}"
-    try:
-        with SourceReader(LARGEST_WEIGHTS_BYTES, access) as reader:
-            data = reader.read(absolute_uri(uri), UNKNOWN)
-    except (DatasetError, ImageError) as error:
-        raise WeightsUnavailable(f"training.weights: {uri} cannot be read ({error.message}); check the name") from error
-    folder.mkdir(exist_ok=True)
-    with tempfile.NamedTemporaryFile(dir=folder, delete=False) as file:
-        file.write(data)
-    target = folder / name
-    Path(file.name).replace(target)
-    return target

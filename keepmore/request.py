@@ -18,6 +18,8 @@ ORDERS = ("random", "smallest")
 PROBE, FINETUNE = "probe", "finetune"
 METHODS = (PROBE, FINETUNE)
 HEADS = ("probe", "new")
+PRECISIONS = ("float32", "bfloat16", "float16")
+CHOICES = {"head": HEADS, "precision": PRECISIONS}  # fields of a tuning that are one of some words
 NO_WEIGHTS = "none"  # a model that starts from random numbers
 EFFORTS = range(1, 11)
 # Pillow refuses more than this on its own, so a higher limit would promise what cannot be kept.
@@ -66,7 +68,8 @@ class Tuning:
     `layer_decay`: each layer's learning rate as a part of the next one's (None: 0.75 for transformers, 1 for others);
     `warmup`: the part of the steps in which the rate rises; `crop`: the smallest part of an image that a random crop
     shows; `image_size`: pixels of a side (None: what the weights expect); `head`: where the classifier's new layer
-    starts from, a linear probe or random numbers.
+    starts from, a linear probe or random numbers; `precision`: what is computed in (None: the fastest that the machine
+    has).
     """
 
     batch: int = 64
@@ -79,6 +82,7 @@ class Tuning:
     crop: float = 0.25
     image_size: int | None = None
     head: str = "probe"
+    precision: str | None = None
 
     def __post_init__(self) -> None:
         _check_range("tuning.batch", self.batch, 1, MOST_BATCH)
@@ -92,8 +96,10 @@ class Tuning:
                 raise InvalidRequest(f"training.tuning.{name}: {value} is not possible; use above 0 to {most}")
         for name, largest in (("weight_decay", 10.0), ("warmup", 1.0), ("label_smoothing", 0.99)):
             _check_range(f"tuning.{name}", getattr(self, name), 0, largest)
-        if self.head not in HEADS:
-            raise InvalidRequest(f"training.tuning.head: {self.head!r} is unknown; use {' or '.join(HEADS)}")
+        for name, words in CHOICES.items():
+            value = getattr(self, name)
+            if value is not None and value not in words:
+                raise InvalidRequest(f"training.tuning.{name}: {value!r} is unknown; use {' or '.join(words)}")
 
 
 @dataclass(frozen=True, slots=True)

@@ -2,19 +2,22 @@
 
 from __future__ import annotations
 
+import errno
 import fcntl
 import os
 import shutil
 import tempfile
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
 from keepmore import budget
-from keepmore.errors import InvalidRequest, StoreUnwritable
+from keepmore.errors import InvalidRequest, StoreFull, StoreUnwritable
 
 SHARE_OF_FREE = 0.5
+LOCK = ".lock"
+RESERVED = ".reserved"  # a file without content, as long as what may be written beside it
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,41 +50,149 @@ class Scratch:
             raise StoreUnwritable(f"{root} belongs to another user; set KEEPMORE_SCRATCH to a folder of your own")
         return root
 
-    def found(self, name: str) -> Path | None:
-        """The entry `name`, if it is there; it counts as used now."""
-        entry = self.root / name
-        try:
-            os.utime(entry)
-        except FileNotFoundError:
-            return None
-        return entry
+    @contextmanager
+    def entry(self, name: str, write: Callable[[Path], None]) -> Iterator[Path]:
+        """The entry `name`, which `write` fills if it is not there; while it lasts, no process removes it.
+
+        Raises StoreFull if the disk is full.
+        """
+        with ExitStack() as held:
+            while (entry := self._held(name, held)) is None:
+                made = held.enter_context(self.temporary(f"{name}."))
+                with self._space():
+                    write(made)
+                (made / RESERVED).unlink(missing_ok=True)
+                try:
+                    made.rename(self.root / name)
+                except OSError:  # another process was faster
+                    if not (self.root / name).exists():
+                        raise
+            yield entry
 
     @contextmanager
-    def holding(self, entry: Path) -> Iterator[None]:
-        """While it lasts, no process makes room by removing `entry`."""
-        folder = os.open(entry, os.O_RDONLY)
+    def temporary(self, prefix: str) -> Iterator[Path]:
+        """A new folder, for as long as it lasts."""
+        with ExitStack() as held:
+            while (made := self._held(tempfile.mkdtemp(dir=self.root, prefix=prefix), held)) is None:
+                pass  # whoever makes room was faster
+            try:
+                yield made
+            finally:
+                shutil.rmtree(made, ignore_errors=True)
+
+    @contextmanager
+    def found(self, name: str) -> Iterator[Path | None]:
+        """The entry `name` if it is there; it counts as used now, and while it lasts, no process removes it."""
+        with ExitStack() as held:
+            yield self._held(name, held)
+
+    def has_room(self, bytes_: int) -> bool:
+        """Whether `make_room` could make as much."""
+        with self._alone():
+            return self._census().could_hold(bytes_)
+
+    def make_room(self, bytes_: int, entry: Path) -> bool:
+        """Remove what nobody holds until `bytes_` may be written to `entry`, and reserve them: until the entry is
+        whole, no other process takes them. Says whether they may be written, and if not, removes nothing."""
+        with self._alone():
+            (entry / RESERVED).unlink(missing_ok=True)
+            census = self._census()
+            if not census.could_hold(bytes_):
+                return False
+            taken = sum(census.sizes.values())
+            for other in census.loose:
+                if taken + bytes_ <= census.most:
+                    break
+                taken -= census.sizes[other] if _removed(other) else 0
+            if taken + bytes_ > census.most:  # somebody began to use what nobody held
+                return False
+            with (entry / RESERVED).open("wb") as file:
+                file.truncate(bytes_)
+        return True
+
+    def remove(self, name: str) -> bool:
+        """Remove the entry `name`, unless somebody holds it."""
+        with self._alone():
+            return _removed(self.root / name)
+
+    def _held(self, name: str, held: ExitStack) -> Path | None:
+        """The entry, if it is there, held until `held` ends."""
+        entry = self.root / name
         try:
-            fcntl.flock(folder, fcntl.LOCK_SH)
+            place = os.open(entry, os.O_RDONLY)
+            held.callback(os.close, place)
+            fcntl.flock(place, fcntl.LOCK_SH)  # waits for whoever removes it just now
+            if os.path.samestat(os.fstat(place), entry.stat()):
+                os.utime(entry)
+                return entry
+        except FileNotFoundError:
+            pass
+        return None
+
+    @contextmanager
+    def _alone(self) -> Iterator[None]:
+        """One process at a time looks for room, and makes it."""
+        place = os.open(self.root / LOCK, os.O_RDWR | os.O_CREAT, 0o600)
+        try:
+            fcntl.flock(place, fcntl.LOCK_EX)
             yield
         finally:
-            os.close(folder)
+            os.close(place)
 
-    def make_room(self, bytes_: int) -> bool:
-        """Remove entries until `bytes_` more may be written; says whether they may, and removes none if not."""
+    @contextmanager
+    def _space(self) -> Iterator[None]:
+        try:
+            yield
+        except OSError as error:
+            if error.errno != errno.ENOSPC:
+                raise
+            raise self.full() from error
+
+    def full(self) -> StoreFull:
+        return StoreFull(
+            f"the scratch disk {self.root} is full; give it more room with KEEPMORE_SCRATCH and "
+            "KEEPMORE_SCRATCH_BYTES, then resume the job"
+        )
+
+    def _census(self) -> _Census:
         used_at = {entry: _used_at(entry) for entry in self.root.iterdir() if entry.is_dir()}
-        entries = sorted(used_at, key=used_at.__getitem__)
-        sizes = {entry: _size(entry) for entry in entries}
-        loose = [entry for entry in entries if not _is_held(entry)]
-        free, taken = shutil.disk_usage(self.root).free, sum(sizes.values())
-        most = int(SHARE_OF_FREE * (free + taken)) if self.most_bytes is None else min(self.most_bytes, free + taken)
-        if taken - sum(sizes[entry] for entry in loose) + bytes_ > most:
+        written = {entry: _size(entry) for entry in used_at}
+        disk = shutil.disk_usage(self.root).free + sum(written.values())
+        return _Census(
+            {entry: max(size, _bytes(entry / RESERVED)) for entry, size in written.items()},
+            [entry for entry in sorted(used_at, key=used_at.__getitem__) if not _is_held(entry)],
+            int(SHARE_OF_FREE * disk) if self.most_bytes is None else min(self.most_bytes, disk),
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class _Census:
+    """What each entry takes or has reserved; those that nobody holds, longest unused first; what all may take."""
+
+    sizes: dict[Path, int]
+    loose: list[Path]
+    most: int
+
+    def could_hold(self, bytes_: int) -> bool:
+        return sum(self.sizes.values()) - sum(self.sizes[entry] for entry in self.loose) + bytes_ <= self.most
+
+
+def _removed(entry: Path) -> bool:
+    """Remove an entry; says if it is gone, which it is not while somebody holds it."""
+    with ExitStack() as held:
+        try:
+            place = os.open(entry, os.O_RDONLY)
+            held.callback(os.close, place)
+            fcntl.flock(place, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            gone = entry.with_name(f"{entry.name}.gone")  # else somebody could find half an entry
+            shutil.rmtree(gone, ignore_errors=True)
+            entry.rename(gone)
+            shutil.rmtree(gone, ignore_errors=True)
+        except FileNotFoundError:
+            return True
+        except BlockingIOError:
             return False
-        for entry in loose:
-            if taken + bytes_ <= most:
-                break
-            shutil.rmtree(entry, ignore_errors=True)
-            taken -= sizes[entry]
-        return True
+    return True
 
 
 # Other processes make room too: what is gone meanwhile was used never, takes nothing, and nobody holds it.
@@ -109,7 +220,7 @@ def _is_held(entry: Path) -> bool:
 
 
 def _size(folder: Path) -> int:
-    return sum(_bytes(Path(place) / name) for place, _, names in os.walk(folder) for name in names)
+    return sum(_bytes(Path(place) / name) for place, _, names in os.walk(folder) for name in names if name != RESERVED)
 
 
 def _bytes(file: Path) -> int:

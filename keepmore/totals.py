@@ -27,7 +27,8 @@ def total(name: str, **labels: str) -> Total:
 
 
 def of_step(step: Step, outcome: str, done: Progress, seconds: float | None) -> dict[Total, float]:
-    """What a step adds when it ends: `outcome` is done, failed or cancelled; `seconds` None if nobody saw it begin."""
+    """What a step adds when it ends: `outcome` is done, failed, cancelled or handed_on; `seconds` None if nobody saw
+    it begin."""
     amounts = {total("steps", kind=step.kind, outcome=outcome): 1.0}
     for name in ("images", "bytes_in", "bytes_out", "encode_s"):
         if amount := getattr(done, name):

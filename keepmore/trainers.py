@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from functools import cache
 from importlib.metadata import entry_points
@@ -66,14 +67,14 @@ class Room:
     """What a trainer may use beside its images.
 
     `scratch`: local disk. `report` takes the progress of every batch; it may raise, and what a trainer keeps of a run
-    under way is then written down first. `file` fetches what `Training.weights` names. `shelf` gives the features that
+    under way is then written down first. `file` gives the file that `Training.weights` names, `shelf` the features that
     are there of a backbone and a group of images. `keep` keeps a file of a run, named by its kind, and gives what the
     results say of it. `checkpoint` keeps where a run is, `resumed` gives what an earlier one kept.
     """
 
     scratch: Scratch
     report: Report
-    file: Callable[[str], Path]
+    file: Callable[[str], AbstractContextManager[Path]]
     shelf: Callable[[str, str], Shelf]
     keep: Callable[[str, int, Path], dict[str, Any]]
     checkpoint: Callable[[Path], None]

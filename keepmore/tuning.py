@@ -7,7 +7,7 @@ from dataclasses import fields
 from typing import Any
 
 from keepmore.errors import InvalidRequest
-from keepmore.request import HEADS, Tuning
+from keepmore.request import CHOICES, Tuning
 
 NAMES = tuple(field.name for field in fields(Tuning))
 INTEGERS = ("batch", "micro_batch", "image_size")
@@ -29,9 +29,7 @@ def parse(words: Iterable[str]) -> Tuning | None:
 
 
 def _value(name: str, written: str) -> int | float | str:
-    if name == "head":
-        if written not in HEADS:
-            raise InvalidRequest(f"training.tuning.head: {written!r} is unknown; use {' or '.join(HEADS)}")
+    if name in CHOICES:
         return written
     number: Callable[[str], int | float] = int if name in INTEGERS else float
     try:

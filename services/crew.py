@@ -139,6 +139,8 @@ class Crew:
     def _hand_on(self, step: Step, reason: str) -> None:
         """Have another process do the step; what is written of it already is found again."""
         log.warning("step handed on", extra={"handed_on": str(step), "reason": reason})
+        with suppress(QueueUnavailable):
+            self.board.count(totals.of_step(step, "handed_on", Progress(), None))
         self.put_off(step)
         with suppress(QueueUnavailable):  # the reconciler finds it
             self.relay.submit([step])

@@ -151,6 +151,9 @@ class TuningIn(Strict):
     crop: float = Field(0.25, json_schema_extra={"exclusiveMinimum": 0, "maximum": 1})
     image_size: int | None = Field(None, description="Pixels of a side; null: what the weights expect.")
     head: Literal["probe", "new"] = "probe"
+    precision: Literal["float32", "bfloat16", "float16"] | None = Field(
+        None, description="What is computed in; null: the fastest that the machine has."
+    )
 
     def record(self) -> Tuning:
         return Tuning(**self.model_dump())

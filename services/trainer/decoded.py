@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import errno
 import hashlib
 import json
 import os
-import shutil
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -18,7 +16,6 @@ from typing import BinaryIO
 import numpy as np
 from numpy.typing import NDArray
 
-from keepmore.errors import StoreFull
 from keepmore.progress import Progress, Report
 from keepmore.scratch import Scratch
 from keepmore.trainers import Images
@@ -74,11 +71,12 @@ def folder_of(images: Images, preparation: Preparation) -> str:
 
 def found(images: Images, preparation: Preparation, scratch: Scratch) -> Decoded | None:
     """The images, if somebody decoded them before."""
-    folder = scratch.found(folder_of(images, preparation))
-    return opened(folder, preparation) if folder else None
+    with scratch.found(folder_of(images, preparation)) as folder:
+        return opened(folder, preparation) if folder else None
 
 
 def opened(folder: Path, preparation: Preparation) -> Decoded:
+    """The images in a folder, which may go as soon as they are open."""
     table = np.load(folder / TABLE)
     return Decoded(preparation, _mapped(folder / PIXELS), _mapped(folder / ENCODED), table)
 
@@ -87,50 +85,32 @@ def _mapped(file: Path) -> NDArray[np.uint8]:
     return np.memmap(file, np.uint8, "r") if file.stat().st_size else np.empty(0, np.uint8)
 
 
-def decode_all(images: Images, preparation: Preparation, scratch: Scratch, report: Report) -> tuple[Path, Decoded]:
-    """The images' folder, which is made if it is not there yet, and the images in it.
+@contextmanager
+def decode_all(
+    images: Images, preparation: Preparation, scratch: Scratch, report: Report
+) -> Iterator[tuple[Path, Decoded]]:
+    """The images' folder, which is made if it is not there yet and stays for as long as this lasts, and the images.
 
-    What does not fit the scratch disk decoded is kept there as it is.
+    What does not fit the scratch disk decoded is kept there as it is, until there is more room.
     """
     name = folder_of(images, preparation)
-    folder = scratch.found(name)
-    if folder is None:
-        folder = scratch.root / name
-        made = scratch.root / f"{name}.{os.getpid()}"
-        shutil.rmtree(made, ignore_errors=True)
-        made.mkdir()
-        try:
-            with _space(scratch):
-                _write(made, images, preparation, scratch, report)
-            try:
-                made.rename(folder)
-            except OSError:  # another process was faster
-                if not folder.exists():
-                    raise
-        finally:
-            shutil.rmtree(made, ignore_errors=True)
-    return folder, opened(folder, preparation)
+    known = found(images, preparation, scratch)
+    if known and known.undecoded and scratch.has_room(_bytes(images, len(images), preparation)):
+        scratch.remove(name)
+    with scratch.entry(name, lambda folder: _write(folder, images, preparation, scratch, report)) as folder:
+        yield folder, opened(folder, preparation)
 
 
-@contextmanager
-def _space(scratch: Scratch) -> Iterator[None]:
-    try:
-        yield
-    except OSError as error:
-        if error.errno != errno.ENOSPC:
-            raise
-        raise StoreFull(
-            f"the scratch disk {scratch.root} is full; set KEEPMORE_SCRATCH to a larger one, then resume the job"
-        ) from error
+def _bytes(images: Images, count: int, preparation: Preparation) -> int:
+    """About what `images` take, with `count` of them decoded."""
+    files: int = sum(images.table["bytes"].to_pylist())
+    return count * int(preparation.resize**2 * USUAL_ASPECT * 3) + files
 
 
 def _write(folder: Path, images: Images, preparation: Preparation, scratch: Scratch, report: Report) -> None:
-    each = int(preparation.resize**2 * USUAL_ASPECT * 3)
-    files = sum(images.table["bytes"].to_pylist())
     count = len(images)
-    with scratch.holding(folder):
-        while count and not scratch.make_room(count * each + files):
-            count //= 2
+    while count and not scratch.make_room(_bytes(images, count, preparation), folder):
+        count //= 2
     with (folder / PIXELS).open("wb") as pixels, (folder / ENCODED).open("wb") as encoded:
         rows = [*_decode(images, count, preparation, pixels, report), *_copy(images, count, encoded, report)]
     np.save(folder / TABLE, np.array(rows, np.int64).reshape(len(images), 4))

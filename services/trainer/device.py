@@ -22,10 +22,21 @@ def bf16_helps(place: torch.device) -> bool:
     return bool(capabilities.get("avx512_bf16") or capabilities.get("amx_bf16") or capabilities.get("bf16"))
 
 
-def precision(place: torch.device) -> str:
-    return "bfloat16" if bf16_helps(place) else "float32"
+def fp16_helps(place: torch.device) -> bool:
+    """Whether `place` has units for float16: GPUs of NVIDIA since Volta."""
+    return place.type == "cuda" and torch.cuda.get_device_capability(place) >= (7, 0)
 
 
-def autocast(place: torch.device) -> torch.autocast:
-    """Mixed precision where it helps."""
-    return torch.autocast(place.type, torch.bfloat16, enabled=bf16_helps(place))
+def precision(place: torch.device, asked: str | None = None) -> str:
+    """What to compute in: what was asked for, or the fastest that does not cost accuracy."""
+    if asked:
+        return asked
+    if bf16_helps(place):
+        return "bfloat16"
+    return "float16" if fp16_helps(place) else "float32"
+
+
+def autocast(place: torch.device, precision: str) -> torch.autocast:
+    """Mixed precision, unless `precision` is float32."""
+    low = torch.float16 if precision == "float16" else torch.bfloat16
+    return torch.autocast(place.type, low, enabled=precision != "float32")

@@ -57,8 +57,8 @@ def fit(plan: Plan, team: Team, tell: Tell) -> None:
         artefacts.save_weights(state, about, plan.file(WEIGHTS))
         with plan.file(NAMED).open("wb") as file:
             np.savez(file, **{f"@{at}": numbers for at, numbers in named.items()})  # type: ignore[arg-type]
-        ran = {**classifier.about, "device": team.place.type, "precision": device.precision(team.place)}
-        ran |= {"processes": team.size, "preparation": preparation.as_json()}
+        ran = {**classifier.about, "device": team.place.type, "precision": loop.precision}
+        ran |= {"processes": team.size, "preparation": preparation.as_json(), "skipped_steps": loop.state.skipped}
         said = {"about": ran, "losses": loop.state.losses, "notes": loop.state.notes, "rates": loop.rates()}
         plan.file(DONE).write_text(json.dumps(said))
 
@@ -83,6 +83,7 @@ def rate(step: int, steps: int, warmup: float) -> float:
 class _State:
     step: int = 0
     micro: int = 0
+    skipped: int = 0  # steps whose gradients were too large for float16
     losses: list[float] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
 
@@ -96,6 +97,9 @@ class _Loop:
         self._module = module
         self._preparation = preparation
         self._optimizer = optimizer
+        self.precision = device.precision(team.place, plan.tuning.precision)
+        # Small gradients are no zeros in float16 if they are scaled up (Micikevicius et al. 2018).
+        self._scaler = torch.amp.GradScaler(team.place.type, enabled=self.precision == "float16")
         self.state = _State(micro=plan.tuning.micro_batch or plan.batch)
         self._load()
 
@@ -112,6 +116,8 @@ class _Loop:
                 saved_at = time.monotonic()
             if stop:
                 raise Interrupted
+        if not all(bool(torch.isfinite(parameter).all()) for parameter in self._module.parameters()):
+            raise self._no_number("weights are no numbers")
 
     def rates(self) -> list[float]:
         highest, warmup = self._plan.tuning.learning_rate, self._plan.tuning.warmup
@@ -126,12 +132,19 @@ class _Loop:
         stop = self._team.leads and tell(self._plan.batch)
         loss, stops = self._team.total(own, float(stop))
         if not math.isfinite(loss):
-            raise NotTrainable(
-                f"the loss is {loss} at step {self.state.step + 1} of {self._plan.steps}; lower tuning.learning_rate, "
-                f"now {self._plan.tuning.learning_rate:g}, or raise tuning.warmup"
-            )
-        self._optimizer.step()
+            raise self._no_number(f"the loss is {loss} at step {self.state.step + 1} of {self._plan.steps}")
+        scale = self._scaler.get_scale()
+        self._scaler.step(self._optimizer)
+        self._scaler.update()
+        self.state.skipped += self._scaler.get_scale() < scale
         return loss, stops > 0
+
+    def _no_number(self, what: str) -> NotTrainable:
+        narrow = ", or set tuning.precision to float32" if self.precision == "float16" else ""
+        return NotTrainable(
+            f"{what}; lower tuning.learning_rate, now {self._plan.tuning.learning_rate:g}, or raise "
+            f"tuning.warmup{narrow}"
+        )
 
     def _gradients(self, batch: list[Pixels], targets: list[int]) -> float:
         """This process's gradients of a step; its part of the mean loss. With too little memory, in smaller parts."""
@@ -151,14 +164,14 @@ class _Loop:
             wanted = torch.tensor(targets[start : start + size], device=self._team.place)
             images = self._preparation.tensor(batch[start : start + size], self._team.place)
             with self._unsynced(last):
-                with device.autocast(self._team.place):
+                with device.autocast(self._team.place, self.precision):
                     scores = self._module(images)
                 smoothing = self._plan.tuning.label_smoothing
                 losses = nn.functional.cross_entropy(
                     _logits(scores).float(), wanted, label_smoothing=smoothing, reduction="sum"
                 )
                 mean = losses / self._plan.batch
-                (mean * self._team.size).backward()  # type: ignore[no-untyped-call] # processes are averaged
+                self._scaler.scale(mean * self._team.size).backward()  # type: ignore[no-untyped-call] # averaged
             yield mean.item()
 
     def _unsynced(self, last: bool) -> AbstractContextManager[None]:
@@ -187,10 +200,10 @@ class _Loop:
         share = self._team.share(len(images))
         own = range(len(images))[share]
         found: list[NDArray[np.int32]] = []
-        with torch.inference_mode(), device.autocast(self._team.place), ThreadPoolExecutor(LOADERS_CPU) as threads:
-            middles = decoded.batches(
-                len(own), lambda row: self._preparation.middle(images[own[row]]), TEST_BATCH, threads
-            )
+        size = min(TEST_BATCH, 2 * self.state.micro)  # takes less memory than training did
+        computing = device.autocast(self._team.place, self.precision)
+        with torch.inference_mode(), computing, ThreadPoolExecutor(LOADERS_CPU) as threads:
+            middles = decoded.batches(len(own), lambda row: self._preparation.middle(images[own[row]]), size, threads)
             for batch in middles:
                 scores = self._module(self._preparation.tensor(batch, self._team.place))
                 found.append(model.named(_logits(scores).float(), TOP).numpy())
@@ -203,6 +216,8 @@ class _Loop:
             said = torch.load(file, map_location="cpu", weights_only=True)
             layers.bare(self._module).load_state_dict(said["model"])
             self._optimizer.load_state_dict(said["optimizer"])
+            if said["scaler"]:  # else it was saved where the precision is another
+                self._scaler.load_state_dict(said["scaler"])
             self.state = _State(**said["state"])
 
     def _save(self) -> None:
@@ -210,6 +225,7 @@ class _Loop:
             return
         state = {name: getattr(self.state, name) for name in _State.__slots__}
         said = {"model": layers.bare(self._module).state_dict(), "optimizer": self._optimizer.state_dict()}
+        said["scaler"] = self._scaler.state_dict()
         half = self._plan.file(f"{CHECKPOINT}.half")
         torch.save({**said, "state": state}, half)
         half.replace(self._plan.file(CHECKPOINT))

@@ -7,6 +7,7 @@ import json
 import re
 import urllib.error
 from collections.abc import Callable
+from contextlib import AbstractContextManager, ExitStack, nullcontext
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -28,7 +29,7 @@ DEFAULT, NO_WEIGHTS = "default", "none"
 TIMM = "timm:"
 SUCH_AS = "such as mobilenet_v2, resnet18, vit_b_16, or timm:vit_small_patch16_224"
 
-Fetch = Callable[[str], Path]
+Fetch = Callable[[str], AbstractContextManager[Path]]
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,9 +62,13 @@ class Classifier:
         return any("attention" in type(module).__name__.lower() for module in self.module.modules())
 
 
-def load(name: str, weights: str, fetch: Fetch = Path) -> Classifier:
+def _local(path: str) -> AbstractContextManager[Path]:
+    return nullcontext(Path(path))
+
+
+def load(name: str, weights: str, fetch: Fetch = _local) -> Classifier:
     """A classifier with its weights, the head as the file has it or new. `name`: as torchvision has it, or timm: and a
-    name of timm's. `weights`: "default", "none", a name of torchvision's, or what `fetch` makes a file of.
+    name of timm's. `weights`: "default", "none", a name of torchvision's, or what `fetch` has a file of.
 
     Raises UnknownModel, TrainerMissing without timm, and WeightsUnavailable saying where to put the file.
     """
@@ -83,14 +88,17 @@ def _from_torchvision(name: str, weights: str, fetch: Fetch) -> Classifier:
     module = models.get_model(name, weights=None)
     head = _last_linear(name, module)
     preparation, file, said = Preparation(), None, weights
-    if is_file(weights):
-        file = fetch(weights)
-    elif weights != NO_WEIGHTS:
-        member = _member(name, weights)
-        file, said, preparation = _downloaded(member), member.name, _preparation(member.transforms())
-    if file:
-        load_trunk(module, head, read_state(file), weights if is_file(weights) else str(file))
-    return Classifier(module, head, preparation, _about(name, said, file, {"torchvision": torchvision.__version__}))
+    with ExitStack() as held:
+        if is_file(weights):
+            file = held.enter_context(fetch(weights))
+        elif weights != NO_WEIGHTS:
+            member = _member(name, weights)
+            file, said, preparation = _downloaded(member), member.name, _preparation(member.transforms())
+        if file:
+            where = weights if is_file(weights) else str(file)
+            load_trunk(module, head, read_state(file, where), where)
+        about = _about(name, said, file, {"torchvision": torchvision.__version__})
+    return Classifier(module, head, preparation, about)
 
 
 def _last_linear(name: str, module: nn.Module) -> str:
@@ -153,12 +161,15 @@ def _from_timm(name: str, weights: str, fetch: Fetch) -> Classifier:
     head = config.get("classifier")
     if not isinstance(head, str) or not isinstance(module.get_submodule(head), nn.Linear):
         raise UnknownModel(f"training.model: {name} has no single linear head to take off; use {SUCH_AS}")
-    file = fetch(weights) if is_file(weights) else None
-    if file:
-        load_trunk(module, head, read_state(file), weights)
-    elif weights not in (DEFAULT, NO_WEIGHTS):
+    versions = {"timm": timm.__version__}
+    if is_file(weights):
+        with fetch(weights) as file:
+            load_trunk(module, head, read_state(file, weights), weights)
+            about = _about(name, weights, file, versions)
+    elif weights in (DEFAULT, NO_WEIGHTS):
+        about = _about(name, weights, None, versions)
+    else:
         raise WeightsUnavailable(f"training.weights: timm has no weights {weights!r}; use default, none, or a file")
-    about = _about(name, weights, file, {"timm": timm.__version__})
     expected = resolve_model_data_config(module)  # type: ignore[no-untyped-call]
     return Classifier(module, head, _timm_preparation(expected), about)
 

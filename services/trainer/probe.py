@@ -36,7 +36,7 @@ class ProbeTrainer:
 
     def __init__(self) -> None:
         keep_freed_memory()
-        self._loaded: tuple[tuple[str, str, int | None], Backbone] | None = None
+        self._loaded: tuple[tuple[Any, ...], Backbone] | None = None
 
     def features(self, images: Images, training: Training, room: Room) -> dict[str, Any]:
         found = self._backbone(training, room)
@@ -75,12 +75,12 @@ class ProbeTrainer:
             yield Run(seed, named, {**about, "steps": steps}, curve, kept)
 
     def _backbone(self, training: Training, room: Room) -> Backbone:
-        size = training.tuning.image_size if training.tuning else None
-        wanted = (training.model, training.weights, size)
+        size, asked = (tuning.image_size, tuning.precision) if (tuning := training.tuning) else (None, None)
+        wanted = (training.model, training.weights, size, asked)
         if self._loaded is None or self._loaded[0] != wanted:
             place = device.device()
             classifier = model.load(training.model, training.weights, room.file).at(size)
-            self._loaded = (wanted, model.backbone(classifier, place, device.precision(place)))
+            self._loaded = (wanted, model.backbone(classifier, place, device.precision(place, asked)))
         return self._loaded[1]
 
 
@@ -112,7 +112,7 @@ def middles(
 def extract(found: Backbone, source: Iterator[list[decoded.Pixels]]) -> NDArray[np.float32]:
     """Features (images, width) of the images in the batches of `source`."""
     place = torch.device(found.about["device"])
-    with torch.inference_mode(), device.autocast(place):
+    with torch.inference_mode(), device.autocast(place, found.about["precision"]):
         made = (found.module(found.preparation.tensor(batch, place)) for batch in source)
         return np.concatenate([vectors.float().cpu().numpy() for vectors in made])
 

@@ -1,6 +1,7 @@
 """One of the processes of a fine-tuning: `torchrun --nproc-per-node N -m services.trainer.ranks FOLDER`.
 
-FOLDER holds a plan. The first process says on stdout what was done, one JSON object a line.
+FOLDER holds a plan. The first process says on stdout what was done, and each what went wrong, one JSON
+object a line.
 """
 
 from __future__ import annotations
@@ -64,9 +65,8 @@ def main(folder: str) -> None:
     with assembled() as team:
         try:
             fit(plan, team, tell)
-        except KeepmoreError as error:
-            if team.leads:
-                print(json.dumps({"error": error.as_dict()}), flush=True)
+        except KeepmoreError as error:  # any of them may be the one that lacks memory
+            print(json.dumps({"error": error.as_dict()}), flush=True)
             sys.exit(1)
         except Interrupted:
             pass

@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import json
-import tempfile
 from collections.abc import Iterator, Sequence
-from contextlib import ExitStack
+from contextlib import ExitStack, nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -48,25 +47,26 @@ class FineTuner:
         seeds: Sequence[int],
         room: Room,
     ) -> Iterator[Run]:
-        weights = str(room.file(training.weights)) if model.is_file(training.weights) else training.weights
-        preparation = model.load(training.model, weights).at(_tuning(training).image_size).preparation
         with ExitStack() as held:
+            weights = training.weights
+            if model.is_file(weights):
+                weights = str(held.enter_context(room.file(weights)))
+            classifier = model.load(training.model, training.weights, lambda uri: nullcontext(Path(weights)))
+            preparation = classifier.at(_tuning(training).image_size).preparation
 
             def local(given: Images) -> tuple[Path, decoded.Decoded]:
-                folder, pixels = decoded.decode_all(given, preparation, room.scratch, room.report)
-                held.enter_context(room.scratch.holding(folder))
-                return folder, pixels
+                return held.enter_context(decoded.decode_all(given, preparation, room.scratch, room.report))
 
             (folder, pixels), *others = map(local, [images, *tests])
             tested = {test.at: str(place) for test, (place, _) in zip(tests, others, strict=True)}
             notes = _fallbacks([pixels, *(of_test for _, of_test in others)])
+            targets: list[int] = numbers(images.labels, classes).tolist()
             for seed in seeds:
-                with tempfile.TemporaryDirectory(dir=room.scratch.root, prefix="run-") as work:
+                with room.scratch.temporary("run-") as work:
                     made = Plan(
-                        work, training, seed, classes, numbers(images.labels, classes).tolist(), str(folder), tested,
-                        weights, self._checkpoint_every_s,
+                        str(work), training, seed, classes, targets, str(folder), tested, weights,
+                        self._checkpoint_every_s,
                     )  # fmt: skip
-                    held.enter_context(room.scratch.holding(Path(work)))
                     if not room.resumed(made.file(plan.CHECKPOINT)):
                         self._start_head(made, images, room)
                     self._run(made, room)

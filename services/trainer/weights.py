@@ -17,29 +17,29 @@ WRAPPED = ("state_dict", "model", "model_state_dict", "state_dict_ema")
 PREFIXES = ("module.", "_orig_mod.")
 
 
-def read_state(file: Path) -> dict[str, Tensor]:
-    """A state dict. Raises WeightsUnavailable."""
+def read_state(file: Path, where: str) -> dict[str, Tensor]:
+    """The state dict in `file`, which a user knows as `where`. Raises WeightsUnavailable."""
     try:
-        state = load_file(file) if file.suffix == ".safetensors" else _unwrapped(_load(file))
+        state = load_file(file) if file.suffix == ".safetensors" else _unwrapped(_load(file, where))
     except FileNotFoundError:
-        raise WeightsUnavailable(f"training.weights: there is no file {file}; check the path") from None
+        raise WeightsUnavailable(f"training.weights: there is no file {where}; check the path") from None
     except (SafetensorError, OSError) as error:
-        raise WeightsUnavailable(f"training.weights: {file} is not a safetensors file ({error})") from error
+        raise WeightsUnavailable(f"training.weights: {where} is not a safetensors file ({error})") from error
     if not isinstance(state, dict) or not all(isinstance(value, Tensor) for value in state.values()):
-        raise WeightsUnavailable(f"training.weights: {file} holds no state dict: names and tensors")
+        raise WeightsUnavailable(f"training.weights: {where} holds no state dict: names and tensors")
     for prefix in PREFIXES:
         if all(name.startswith(prefix) for name in state):
             state = {name.removeprefix(prefix): value for name, value in state.items()}
     return state
 
 
-def _load(file: Path) -> object:
+def _load(file: Path, where: str) -> object:
     try:
         return torch.load(file, map_location="cpu", weights_only=True)
     except FileNotFoundError:
         raise
     except Exception as error:
-        raise WeightsUnavailable(f"training.weights: {file} is not a PyTorch state dict ({error})") from error
+        raise WeightsUnavailable(f"training.weights: {where} is not a PyTorch state dict ({error})") from error
 
 
 def _unwrapped(state: object) -> object:

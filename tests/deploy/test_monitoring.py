@@ -376,6 +376,22 @@ SCENES = {
     "a trainer that never starts": Scene(
         {'keepmore_steps_total{{kind="train",outcome="done",{}}}': "_x1600"}, 90, ("KeepmoreTrainingStuck",)
     ),
+    "a fine-tuning of several hours": Scene(
+        {
+            'keepmore_steps_total{{kind="train",outcome="done",{}}}': "0x1600",
+            'keepmore_steps_total{{kind="features",outcome="done",{}}}': "_x10 1x1600",
+            'keepmore_steps_total{{kind="tune",outcome="handed_on",{}}}': "_x74 1x64 2x64 3x64 4x64 5x1600",
+        },
+        330,
+    ),
+    "a fine-tuning that no trainer goes on with": Scene(
+        {
+            'keepmore_steps_total{{kind="train",outcome="done",{}}}': "0x1600",
+            'keepmore_steps_total{{kind="tune",outcome="handed_on",{}}}': "_x74 1x64 2x1600",
+        },
+        330,
+        ("KeepmoreTrainingStuck",),
+    ),
     "nobody takes the lane control": Scene(
         {'keepmore_queue_age_seconds{{lane="control",{}}}': "0+60x1600"}, 60, ("KeepmoreQueueOld",)
     ),

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import io
 import json
 import shutil
 from collections.abc import Callable, Sequence
@@ -14,15 +13,14 @@ import pytest
 from keepmore import keys, lessons, manifest
 from keepmore.access import EVERYTHING, Access
 from keepmore.budget import BytesBudget
-from keepmore.errors import DatasetChanged, KeepmoreError, NotTrainable, SourceNotAllowed, WeightsUnavailable
+from keepmore.errors import DatasetChanged, NotTrainable
 from keepmore.jobs import Job
-from keepmore.lessons import Lesson, weights_file
+from keepmore.lessons import Lesson
 from keepmore.request import Evaluation, Request, Selection, Training
 from keepmore.scratch import Scratch
 from keepmore.steps import EVALUATION, Kind
 from keepmore.store import FolderStore
 from keepmore.trainers import load_trainer
-from tests.servers import S3Server
 from tests.steps import done_by, selected, unseen
 
 QUICK = Training(weights="none", steps=60, seeds=2)
@@ -214,64 +212,3 @@ def test_arms_without_predictions_are_left_out_of_the_comparison(
     for arm in ("0", "8"):
         store.delete(keys.predictions(job.id, lesson.name, arm))
     assert lesson.comparison(job.request.arms)["comparisons"] == []
-
-
-@pytest.mark.parametrize(
-    ("uri", "error", "why"),
-    [
-        ("https://example.org/weights/", WeightsUnavailable, "names no file; give one such as model.safetensors"),
-        ("https://example.org/..", WeightsUnavailable, "names no file"),
-        ("ftp://example.org/model.pt", KeepmoreError, "ftp://"),
-        ("s3://secret/model.pt", SourceNotAllowed, "s3://secret/model.pt"),
-    ],
-)
-def test_weights_that_may_not_or_cannot_be_read(
-    scratch: Scratch, uri: str, error: type[KeepmoreError], why: str
-) -> None:
-    """Else a caller's training reads what the operator did not allow, or ends as a defect."""
-    with pytest.raises(error) as caught:
-        lessons.weights_file(uri, Access(allowed=("https://example.org",)), scratch)
-    assert why in caught.value.message
-    assert not list(scratch.root.rglob("*.pt"))
-
-
-def test_weights_are_fetched_whole(scratch: Scratch, tmp_path: Path) -> None:
-    """Else a model is loaded from half a file."""
-    (tmp_path / "model.pt").write_bytes(b"weights")
-    file = lessons.weights_file((tmp_path / "model.pt").as_uri(), EVERYTHING, scratch)
-    assert (file.name, file.read_bytes()) == ("model.pt", b"weights")
-    assert lessons.weights_file(str(tmp_path / "model.pt"), EVERYTHING, scratch) == tmp_path / "model.pt"
-
-
-def _put(s3: S3Server, name: str, data: bytes) -> str:
-    from minio import Minio
-
-    client = Minio(s3.url.removeprefix("http://"), s3.access_key, s3.secret_key, secure=False)
-    client.put_object(s3.bucket, name, io.BytesIO(data), len(data))
-    return f"s3://{s3.bucket}/{name}"
-
-
-def test_weights_are_fetched_from_a_bucket(s3: S3Server, scratch: Scratch) -> None:
-    """Else weights of one's own can be used on one machine alone; or those that were replaced are used for ever."""
-    access = Access((s3.endpoint,))
-    uri = _put(s3, "weights/vit small.safetensors", b"first")
-    file = weights_file(uri, access, scratch)
-    assert (file.name, file.read_bytes()) == ("vit small.safetensors", b"first")
-    _put(s3, "weights/vit small.safetensors", b"second")
-    assert weights_file(uri, access, scratch).read_bytes() == b"second"
-    assert [entry.name for entry in file.parent.iterdir()] == [file.name], "nothing half fetched is left"
-
-
-def test_weights_that_are_not_there_are_named(s3: S3Server, scratch: Scratch) -> None:
-    """Else a training fails of an error about images."""
-    with pytest.raises(WeightsUnavailable, match=r"training.weights: s3://.*none.pt cannot be read"):
-        weights_file(f"s3://{s3.bucket}/none.pt", Access((s3.endpoint,)), scratch)
-
-
-def test_what_may_not_be_read_is_not_fetched(s3: S3Server, scratch: Scratch) -> None:
-    """Else a record in the store that somebody altered reaches what its service may not read."""
-    uri = _put(s3, "private/w.pt", b"secret")
-    with pytest.raises((SourceNotAllowed, WeightsUnavailable)) as caught:
-        weights_file(uri, Access((s3.endpoint,), allowed=("s3://other",)), scratch)
-    assert isinstance(caught.value, KeepmoreError)
-    assert "KEEPMORE_ALLOWED_SOURCES" in str(caught.value)

@@ -22,6 +22,7 @@ tunings = st.builds(
     crop=st.floats(0.01, 1),
     image_size=st.none() | st.integers(32, 1024),
     head=st.sampled_from(["probe", "new"]),
+    precision=st.sampled_from([None, "float32", "bfloat16", "float16"]),
 )
 
 
@@ -40,6 +41,7 @@ def test_words_say_a_tuning_again(wanted: Tuning) -> None:
         (["crop=half"], "training.tuning.crop: 'half' is no number"),
         (["crop=nan"], "training.tuning.crop: nan is not possible; use above 0 to 1"),
         (["head=old"], "training.tuning.head: 'old' is unknown; use probe or new"),
+        (["precision=half"], "training.tuning.precision: 'half' is unknown; use float32 or bfloat16 or float16"),
         (["batch=8", "batch=9"], "training.tuning.batch: named more than once"),
         (["batch=8", "micro_batch=9"], "training.tuning.micro_batch: 9 is not possible; use 1 to 8"),
     ],

@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from keepmore import keys
+from keepmore import keys, totals
 from keepmore.access import Access
 from keepmore.board import MemoryBoard
 from keepmore.isolation import IsolatedDecoder
@@ -76,6 +76,8 @@ def test_a_long_fine_tuning_takes_turns_to_its_end(
         worker.do(step)
         turns += 1
     assert turns > TRIES
+    counts = worker.board.counts()
+    assert counts[totals.total("steps", kind="tune", outcome="handed_on")] == turns - 1, "else it counts as stuck"
     assert len(_run(store, step).curve["loss"]) == STEPS
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Callable, Iterator
+from contextlib import nullcontext
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -42,8 +43,7 @@ def pictures() -> Pictures:
 
 @dataclass(slots=True)
 class Workplace:
-    """A store and scratch disk, and what was told about the work done there. `interrupt_after`: raise when so many
-    batches were reported."""
+    """A store and scratch disk, and what was told about the work done there, which `interrupt` may end by raising."""
 
     store: FolderStore
     scratch: Scratch
@@ -58,7 +58,7 @@ class Workplace:
         return Room(
             self.scratch,
             report,
-            Path,
+            lambda path: nullcontext(Path(path)),
             lambda backbone, group: Shelf(self.store, keys.shelf(backbone, group)),
             lambda kind, seed, file: lessons.kept(self.store, f"{kind}/{name}-{seed}", file),
             lambda file: lessons.copy_in(self.store, f"checkpoints/{name}", file),

@@ -25,7 +25,7 @@ from keepmore.runs import Run
 from keepmore.store import FolderStore
 from keepmore.trainers import Images, load_trainer
 from services.trainer import decoded, model
-from services.trainer.finetune import fit, rate
+from services.trainer.finetune import Interrupted, fit, rate
 from services.trainer.plan import CHECKPOINT, DONE, NAMED, WEIGHTS, Plan
 from services.trainer.prepare import Preparation, random_crop
 from services.trainer.team import Team
@@ -56,17 +56,34 @@ def _top1(run: Run, test: Images) -> float:
 
 
 def _plan(folder: Path, pictures: Pictures, sample: Path, place: Workplace, training: Training, **fields: Any) -> Plan:
-    """A plan over the drawn images, which are decoded."""
+    """A plan over the drawn images, which are decoded, and stay: nobody makes room."""
     preparation = model.load(training.model, training.weights).at((training.tuning or Tuning()).image_size).preparation
     train, test = pictures(sample / "train"), pictures(sample / "test", "evaluation")
-    folders = [
-        decoded.decode_all(given, preparation, place.scratch, lambda progress: None)[0] for given in (train, test)
-    ]
+    folders = [_decoded(given, preparation, place)[0] for given in (train, test)]
     classes = sorted(set(train.labels))
     targets = [classes.index(label) for label in train.labels]
     folder.mkdir()
     tests = {"": str(folders[1])}
     return Plan(str(folder), training, 0, classes, targets, str(folders[0]), tests, training.weights, **fields)
+
+
+def _decoded(images: Images, preparation: Preparation, place: Workplace) -> tuple[Path, decoded.Decoded]:
+    with decoded.decode_all(images, preparation, place.scratch, lambda progress: None) as made:
+        return made
+
+
+# A rank of a fine-tuning that may take so many bytes more than PyTorch did.
+_SHORT_OF_MEMORY = """
+import os, resource, sys, torch
+from services.trainer import ranks
+torch.set_num_threads(1)
+torch.randn(64, 64) @ torch.randn(64, 64)
+pages = int(open("/proc/self/statm").read().split()[0])
+most = pages * resource.getpagesize() + {bytes_}
+if {when}:
+    resource.setrlimit(resource.RLIMIT_AS, (most, most))
+ranks.main(sys.argv[1])
+"""
 
 
 def _never(images: int) -> bool:
@@ -217,6 +234,62 @@ def test_two_processes_do_what_one_does(
     assert agree >= 23 / 24, "sums in another order may turn one tie"
 
 
+def test_one_process_without_memory_says_so(
+    sample: Path, pictures: Pictures, workplace: Workplace, tmp_path: Path
+) -> None:
+    """Else a user of several GPUs reads a traceback of another process, and not what to lower."""
+    training = Training("mobilenet_v2", "none", "finetune", tuning=Tuning(batch=32, image_size=224, head="new"))
+    plan = _plan(tmp_path / "plan", pictures, sample, workplace, training)
+    plan.write()
+    script = tmp_path / "rank.py"
+    script.write_text(_SHORT_OF_MEMORY.format(when="os.environ['RANK'] == '1'", bytes_=400_000_000))
+    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2", str(script)]
+    environment = {**os.environ, "GLOO_SOCKET_IFNAME": "lo", "PYTHONPATH": os.pathsep.join(sys.path)}
+    done = subprocess.run([*command, plan.folder], capture_output=True, text=True, check=False, env=environment)
+    assert done.returncode != 0
+    (said,) = [json.loads(line) for line in done.stdout.splitlines() if line.startswith('{"error"')]
+    assert said["error"]["code"] == "not_trainable"
+    assert "out of memory with 32 images at once; set tuning.micro_batch" in said["error"]["message"]
+
+
+def test_half_precision_learns_and_goes_on(
+    sample: Path, pictures: Pictures, workplace: Workplace, tmp_path: Path, vit: str
+) -> None:
+    """Else gradients vanish on a GPU without bfloat16, or a run that was stopped there goes on as another."""
+    tuning = Tuning(batch=8, learning_rate=2e-3, precision="float16")
+    training = Training("timm:test_vit", vit, "finetune", steps=3, tuning=tuning)
+    whole, stopped, wide = (
+        _plan(tmp_path / name, pictures, sample, workplace, replace(training, tuning=replace(tuning, precision=given)))
+        for name, given in (("whole", "float16"), ("stopped", "float16"), ("wide", "float32"))
+    )
+    fit(whole, ALONE, _never)
+    with pytest.raises(Interrupted):
+        fit(stopped, ALONE, lambda images: True)
+    saved = torch.load(stopped.file(CHECKPOINT), weights_only=True)
+    assert saved["scaler"]["scale"] > 1, "the scale that was found is kept"
+    fit(stopped, ALONE, _never)
+    _alike(whole, stopped)
+    fit(wide, ALONE, _never)
+    about = _left(whole)[2]["about"]
+    assert about["precision"] == "float16"
+    assert _left(wide)[2]["about"] | {"precision": "float16", "skipped_steps": about["skipped_steps"]} == about
+    assert _left(whole)[2]["losses"] == pytest.approx(_left(wide)[2]["losses"], rel=0.05)
+
+
+def test_steps_that_half_precision_cannot_do_are_skipped(
+    sample: Path, pictures: Pictures, workplace: Workplace, tmp_path: Path
+) -> None:
+    """Else gradients that are too large for float16 end the run, or its weights are no numbers from then on."""
+    tuning = Tuning(batch=4, image_size=32, head="new", precision="float16")
+    training = Training("mobilenet_v2", "none", "finetune", steps=2, tuning=tuning)
+    plan = _plan(tmp_path / "plan", pictures, sample, workplace, training)
+    fit(plan, ALONE, _never)
+    weights, _, said = _left(plan)
+    assert said["about"]["skipped_steps"] == 2
+    head = model.new_head(1280, 8, 0)
+    assert torch.equal(weights["classifier.1.weight"], head.weight), "nothing was learnt"
+
+
 def test_small_parts_of_a_batch_give_the_same_step(
     sample: Path, pictures: Pictures, workplace: Workplace, tmp_path: Path
 ) -> None:
@@ -242,16 +315,7 @@ def test_out_of_memory_halves_what_goes_through_at_once(
     )
     plan = _plan(tmp_path / "plan", pictures, sample, workplace, training)
     plan.write()
-    script = (
-        "import resource, sys, torch\n"
-        "from services.trainer import ranks\n"
-        "torch.set_num_threads(1)\n"
-        "torch.randn(64, 64) @ torch.randn(64, 64)\n"
-        "pages = int(open('/proc/self/statm').read().split()[0])\n"
-        "most = pages * resource.getpagesize() + 1_350_000_000\n"
-        "resource.setrlimit(resource.RLIMIT_AS, (most, most))\n"
-        "ranks.main(sys.argv[1])\n"
-    )
+    script = _SHORT_OF_MEMORY.format(when="True", bytes_=1_350_000_000)
     done = subprocess.run([sys.executable, "-c", script, plan.folder], capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
     said = _left(plan)[2]
@@ -290,18 +354,20 @@ def test_images_that_do_not_fit_the_disk_are_decoded_each_time(
     assert np.array_equal(tight.named[""], whole.named[""])
     used = sum(file.stat().st_size for file in small.scratch.root.rglob("*") if file.is_file())
     assert used < files + 500_000
+    larger = replace(small, scratch=replace(small.scratch, most_bytes=None))
+    assert _tuned(training, train, test, larger).notes == [], "more room is used as soon as it is there"
 
 
 def test_decoded_images_are_shared(sample: Path, pictures: Pictures, workplace: Workplace) -> None:
     """Else every seed decodes all images again."""
     images, preparation = pictures(sample / "train"), Preparation(64, 56)
-    folder, first = decoded.decode_all(images, preparation, workplace.scratch, lambda progress: None)
+    folder, first = _decoded(images, preparation, workplace)
 
     def unreadable(row: int) -> bytes:
         raise AssertionError(f"image {row} was read again")
 
     known = replace(images, read=unreadable)
-    again, second = decoded.decode_all(known, preparation, workplace.scratch, lambda progress: None)
+    again, second = _decoded(known, preparation, workplace)
     assert again == folder
     assert all(np.array_equal(first[row], second[row]) for row in range(len(images)))
     assert np.array_equal(first[5], preparation.decoded(images.read(5)))

@@ -102,7 +102,8 @@ def test_features_do_not_depend_on_where_the_pixels_came_from(
     _, vectors = workplace.room().shelf(streamed["backbone"], "0").find(images.names())
     for key in list(workplace.store.keys("features/")):
         workplace.store.delete(key)
-    decoded.decode_all(images, backbone.preparation, workplace.scratch, lambda progress: None)
+    with decoded.decode_all(images, backbone.preparation, workplace.scratch, lambda progress: None):
+        pass
     assert decoded.found(images, backbone.preparation, workplace.scratch) is not None
     again = ProbeTrainer().features(images, SMALL, workplace.room())
     assert again == streamed
