@@ -25,6 +25,7 @@ WIDTH = 120
 PLAIN, ORIGINAL, LARGEST = "8", "0", "10"
 WITHIN_POINTS, WITHIN_OF_BEST = 2.0, 1.0
 HOUR_S = 3600
+CANNOT_TELL = "cannot tell"
 
 
 def write(found: dict[str, Any]) -> None:
@@ -220,15 +221,23 @@ def _tuned(tuned: dict[str, Any]) -> Iterator[str]:
         ),
     )
     yield ""
-    told = [pair for pair in itertools.combinations(arms, 2) if measured.paired(arms, *pair).verdict != "cannot tell"]
-    alike = [pair for pair in told if measured.paired(arms, *pair).verdict == measured.paired(probe, *pair).verdict]
+    pairs = list(itertools.combinations(arms, 2))
+    tuned_says, probe_says = ({pair: measured.paired(by, *pair).verdict for pair in pairs} for by in (arms, probe))
+    told = [pair for pair in pairs if tuned_says[pair] != CANNOT_TELL]
+    missed = [pair for pair in told if probe_says[pair] == CANNOT_TELL]
+    alike = [pair for pair in told if probe_says[pair] == tuned_says[pair]]
     yield (
         f"Of the {len(told)} pairs of distances that fine-tuning tells apart, the probe says the same of {len(alike)}: "
-        f"**{_holds(len(told) == len(alike))}**."
+        f"**{_holds(len(told) == len(alike))}**. It says the opposite of {len(told) - len(alike) - len(missed)}, and "
+        f"cannot tell {_listed(missed)}."
     )
     yield ""
     rank = stats.spearmanr([_top1(one) for one in arms.values()], [_top1(probe[arm]) for arm in arms]).statistic
     yield f"Spearman's rank correlation of the two columns of accuracy: {rank:.2f}, over {len(arms)} distances."
+
+
+def _listed(pairs: Sequence[tuple[str, str]]) -> str:
+    return ", ".join(f"{one} from {other}" for one, other in pairs) or "none"
 
 
 def _claims(found: dict[str, Any]) -> Iterator[str]:

@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-import json
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from typing import Any
 
-import jinja2
-
 from keepmore import plots
+from keepmore.pages import ends, percent, render
 
 UNITS = (("TB", 10**12), ("GB", 10**9), ("MB", 10**6), ("kB", 10**3))
 
@@ -18,19 +16,15 @@ def page(advice: dict[str, Any], title: str = "Keepmore advice") -> str:
     drawn = {"surface": plots.fitted_surface(advice), "storage": plots.accuracy_by_storage(advice)}
     if advice["price_per_gb_month"] is not None:
         drawn["cost"] = plots.accuracy_by_cost(advice)
-    environment = jinja2.Environment(
-        loader=jinja2.PackageLoader("keepmore", "."), autoescape=True, undefined=jinja2.StrictUndefined
-    )
-    filters: dict[str, Callable[..., str]] = {
-        "json": lambda value: json.dumps(value, indent=1, ensure_ascii=False),
-        "percent": lambda share: f"{100 * share:.1f} %",
-        "ends": _ends,
-        "number": _number,
-    }
-    environment.filters |= filters
     sentences = [recommendation(budget) for budget in advice["budgets"]]
-    return environment.get_template("advice.html").render(
-        advice=advice, title=title, sentences=sentences, wish=wish(advice["wished"]), plots=drawn
+    return render(
+        "advice.html",
+        {"number": _number},
+        advice=advice,
+        title=title,
+        sentences=sentences,
+        wish=wish(advice["wished"]),
+        plots=drawn,
     )
 
 
@@ -39,7 +33,7 @@ def recommendation(budget: Mapping[str, Any]) -> str:
     best = budget["recommended"]
     said = (
         f"With {_stored(budget)}, store at distance {_named(best['distance'])}: it keeps {best['images']:,} images, "
-        f"with a predicted accuracy of {100 * best['accuracy']:.1f} % ({_ends(best['interval'])})."
+        f"with a predicted accuracy of {percent(best['accuracy'])} ({ends(best['interval'])})."
     )
     if best["alike"]:
         several = "distance" if len(best["alike"]) == 1 else "distances"
@@ -51,18 +45,18 @@ def wish(wished: Mapping[str, Any] | None) -> str | None:
     """What it takes to reach the accuracy that was wished for, in a sentence; None where none was."""
     if wished is None:
         return None
-    aim = f"{100 * wished['accuracy_wished']:.1f} %"
+    aim = percent(wished["accuracy_wished"])
     most = wished["most"]
     if not wished["reached"]:
         return (
             f"This pool is predicted not to reach {aim}: the whole of it, at distance {_named(most['distance'])}, "
-            f"makes {100 * most['accuracy']:.1f} % ({_ends(most['interval'])})."
+            f"makes {percent(most['accuracy'])} ({ends(most['interval'])})."
         )
     low, high = wished["bytes_interval"]
-    ends = f"{written_bytes(low)} to {'more than the pool' if high is None else written_bytes(high)}"
+    between = f"{written_bytes(low)} to {'more than the pool' if high is None else written_bytes(high)}"
     return (
         f"To reach {aim}, store {wished['images']:,} images at distance {_named(wished['distance'])}: "
-        f"{_stored(wished)} ({ends})."
+        f"{_stored(wished)} ({between})."
     )
 
 
@@ -86,7 +80,3 @@ def _number(value: float) -> str:
 
 def _named(distance: str) -> str:
     return "0 (the original files)" if distance == "0" else distance
-
-
-def _ends(interval: list[float]) -> str:
-    return f"{100 * interval[0]:.1f} to {100 * interval[1]:.1f} %"

@@ -7,16 +7,15 @@ import io
 import json
 import platform
 import shlex
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from importlib.metadata import version
 from itertools import islice
 from typing import Any
 
-import jinja2
 import pyarrow.compute as pc
 from PIL import Image
 
-from keepmore import __version__, codec, index, installed, keys, levels, plots, tuning, verdicts
+from keepmore import __version__, codec, index, installed, keys, levels, pages, plots, tuning, verdicts
 from keepmore.access import Access
 from keepmore.budget import BYTES_PER_GB, BytesBudget, DistanceBudget, MoneyBudget
 from keepmore.datasets import SourceReader
@@ -167,19 +166,15 @@ def html(made: dict[str, Any], photographs: Sequence[dict[str, Any]]) -> str:
     trained = "top1" in rows[0]
     if trained:
         drawn |= _drawn(rows)
-    environment = jinja2.Environment(
-        loader=jinja2.PackageLoader("keepmore", "."), autoescape=True, undefined=jinja2.StrictUndefined
-    )
-    environment.filters |= {
+    filters: dict[str, Callable[..., str]] = {
         "told": levels.told,
-        "json": lambda value: json.dumps(value, indent=1, ensure_ascii=False),
-        "percent": lambda share: f"{100 * share:.1f} %",
-        "ends": lambda interval: f"{100 * interval[0]:.1f} to {100 * interval[1]:.1f} %",
         "points": lambda ends: " to ".join(f"{100 * end:+.1f}" for end in ends),
         "p": lambda value: "< 0.001" if value < 0.001 else f"{value:.3f}",
     }
     compared = made.get("comparison")
-    return environment.get_template("report.html").render(
+    return pages.render(
+        "report.html",
+        filters,
         **made,
         trained=trained,
         plots=drawn,
