@@ -203,9 +203,9 @@ def comparisons(correct: Mapping[str, Correct]) -> list[Comparison]:
 
     `correct`: arrays of shape (seeds, test images) by the arm's name. Within each of the two families p values are
     adjusted as Holm (1979) does, and verdicts follow them. The best arm is picked by the same test images, which
-    flatters it a little. Raises ValueError as `compare` does.
+    flatters it a little. Nothing is compared on one test image. Raises ValueError as `compare` does.
     """
-    if not correct:
+    if not correct or any(found.shape[-1] < 2 for found in correct.values()):
         return []
     best = max(correct, key=lambda name: float(correct[name].mean()))
     return [*_family(correct, next(iter(correct)), "reference"), *_family(correct, best, "best")]

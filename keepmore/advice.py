@@ -1,8 +1,8 @@
 """From pilot trainings and a pool's sizes to the distance to store at, for any budget. Pure: plain data out.
 
 The storage scaling law (see `law`) is fitted to the pilots; how its predictions scatter over resampled pilots gives the
-intervals. They hold what test images and seeds leave open, not how far the law itself is beside the truth: that is what
-`left_out_points` is for.
+intervals. They hold what test images and draws of training images leave open, not how far the law itself is beside the
+truth: that is what `left_out_points` is for.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ from keepmore.law import CONSTANTS, Fit, Floats, Law
 FORMAT = 1
 PLAIN = 8.0
 REPLICATES = 200
-# Predictions further out than this, in images of the largest pilot, are marked.
+# Predictions further out than this, in images of the largest pilot, are marked, and those below the smallest.
 FURTHEST = 4
 CURVE_POINTS = 40
 
@@ -35,14 +35,16 @@ CURVE_POINTS = 40
 class Pilots:
     """Small trainings on a grid of numbers of images and distances, all tested on the same images.
 
-    `n` (pilots,): images trained on; `distance` (pilots,); `size` (pilots,): mean bytes of those images; `correct`
-    (pilots, seeds, test images): which test images the model of each seed named right.
+    `n` (pilots,): images trained on, which each seed draws for itself from the same `images`; `distance` (pilots,);
+    `size` (pilots,): mean bytes of those trained on; `correct` (pilots, seeds, test images): which test images the
+    model of each seed named right.
     """
 
     n: NDArray[np.int64]
     distance: Floats
     size: Floats
     correct: NDArray[np.bool_]
+    images: int
 
     def __post_init__(self) -> None:
         """Raises ValueError where the shapes do not match."""
@@ -53,10 +55,12 @@ class Pilots:
 
 @dataclass(frozen=True, slots=True)
 class Sizes:
-    """The pool that may be stored: mean bytes of its images at each distance, and how many images it has."""
+    """The pool that may be stored: mean bytes of its images at each distance, how many images it has, and which part of
+    them has a label: the others take room and teach nothing."""
 
     bytes_per_image: Mapping[float, float]
     images: int
+    labelled: float = 1.0
 
     @property
     def distances(self) -> list[float]:
@@ -98,11 +102,16 @@ class Sizes:
 
 @dataclass(frozen=True, slots=True)
 class _Forecast:
-    """The fitted law first, then those of resampled pilots: shape (1 + replicates, 5)."""
+    """The fitted law first, then those of resampled pilots: shape (1 + replicates, 5), as of images stored, of which
+    some have no label. `pilots`: how many images stored have as many labelled ones as the smallest and the largest."""
 
     laws: Floats
-    largest_pilot: int
+    pilots: tuple[float, float]
     price: float | None
+
+    @property
+    def law(self) -> Law:
+        return Law(*self.laws[0].tolist())
 
     def accuracy(self, n: ArrayLike, size: ArrayLike) -> Floats:
         """Shape (1 + replicates, points); an accuracy is never below 0."""
@@ -116,12 +125,12 @@ class _Forecast:
         return [
             {"images": int(count), **self.costs(round(count * mean))}
             | figure(found[:, place])
-            | {"extrapolated": bool(count > FURTHEST * self.largest_pilot)}
+            | {"extrapolated": not self.pilots[0] <= count <= FURTHEST * self.pilots[1]}
             for place, (count, mean) in enumerate(zip(n.tolist(), size.tolist(), strict=True))
         ]
 
     def costs(self, size: int) -> dict[str, Any]:
-        cost = None if self.price is None else round(size * self.price / BYTES_PER_GB, 6)
+        cost = None if self.price is None else float(f"{size * self.price / BYTES_PER_GB:.12g}")
         return {"bytes": size, "monthly_cost": cost}
 
 
@@ -152,23 +161,34 @@ def advise(
         raise InvalidRequest(f"accuracy: {accuracy} is not possible; give a share between 0 and 1, such as 0.8")
     wrong = 1 - pilots.correct.mean(axis=(1, 2))
     fitted = laws.fit(pilots.n, pilots.size, wrong, seed=seed)
-    laws.check(fitted, pilots.n, pilots.distance, pilots.correct)
-    resampled = laws.bootstrap(fitted.law, pilots.correct, pilots.n, pilots.size, replicates, seed)
+    labelled = round(sizes.images * sizes.labelled)
+    drawn = laws.draws(pilots.correct, pilots.n, pilots.distance, pilots.images, max(labelled, pilots.images))
+    laws.check(fitted, pilots.n, pilots.distance, pilots.correct, drawn)
+    resampled = laws.bootstrap(fitted.law, pilots.correct, pilots.n, pilots.size, drawn, replicates, seed)
+    constants = np.vstack([fitted.law.constants, resampled])
     price = None if price_per_gb_month is None else float(price_per_gb_month)
-    forecast = _Forecast(np.vstack([fitted.law.constants, resampled]), int(pilots.n.max()), price)
+    ends = pilots.n.min() / sizes.labelled, pilots.n.max() / sizes.labelled
+    forecast = _Forecast(_of_stored(constants, sizes.labelled), ends, price)
     return {
         "format": FORMAT,
-        "pool": {"images": sizes.images, "distances": _pool(sizes, forecast)},
+        "pool": {"images": sizes.images, "labelled": labelled, "distances": _pool(sizes, forecast)},
         "price_per_gb_month": price,
         "test_images": pilots.correct.shape[2],
         "seeds": pilots.correct.shape[1],
         "pilots": _pilots(pilots, fitted.law),
-        "fit": _fit(fitted, forecast, replicates, seed),
-        "budgets": [_budget(budget, sizes, forecast, fitted.law) for budget in budgets],
+        "fit": _fit(fitted, constants, replicates, seed),
+        "budgets": [_budget(budget, sizes, forecast) for budget in budgets],
         "wished": None if accuracy is None else _wished(accuracy, sizes, forecast),
         "curves": _curves(int(pilots.n.min()), sizes, forecast),
         "envelope": _envelope(int(pilots.n.min()), sizes, forecast),
     }
+
+
+def _of_stored(constants: Floats, labelled: float) -> Floats:
+    """The laws of images stored, of which the part `labelled` is trained on: A (labelled n)^-alpha has another A."""
+    found = constants.copy()
+    found[:, 0] *= labelled ** -found[:, 1]
+    return found
 
 
 def _pool(sizes: Sizes, forecast: _Forecast) -> list[dict[str, Any]]:
@@ -197,13 +217,13 @@ def _pilots(pilots: Pilots, law: Law) -> list[dict[str, Any]]:
     return rows
 
 
-def _fit(fitted: Fit, forecast: _Forecast, replicates: int, seed: int) -> dict[str, Any]:
-    constants = {name: figure(forecast.laws[:, place], "value") for place, name in enumerate(CONSTANTS)}
+def _fit(fitted: Fit, constants: Floats, replicates: int, seed: int) -> dict[str, Any]:
+    named = {name: figure(constants[:, place], "value") for place, name in enumerate(CONSTANTS)}
     measured = {"r2": fitted.r2, "rmse": fitted.rmse, "left_out_points": fitted.left_out_points}
-    return {"constants": constants, **measured, "replicates": replicates, "seed": seed}
+    return {"constants": named, **measured, "replicates": replicates, "seed": seed}
 
 
-def _budget(budget: int, sizes: Sizes, forecast: _Forecast, law: Law) -> dict[str, Any]:
+def _budget(budget: int, sizes: Sizes, forecast: _Forecast) -> dict[str, Any]:
     """What fits `budget` at each distance, the distance to choose, and how it compares with plain distance 8."""
     sizes.require_room(budget)
     counts, means = sizes.fitting(budget), sizes.means
@@ -221,7 +241,7 @@ def _budget(budget: int, sizes: Sizes, forecast: _Forecast, law: Law) -> dict[st
         **forecast.costs(budget),
         "distances": [rows[place] for place in possible.tolist()],
         "recommended": rows[best] | {"alike": alike},
-        "optimum": _optimum(budget, sizes, forecast, law),
+        "optimum": _optimum(budget, sizes, forecast),
         "plain": rows[plain] | {"ahead": ahead[plain]} if PLAIN in sizes.distances and counts[plain] else None,
     }
 
@@ -233,9 +253,9 @@ def _ahead(found: Floats, best: int, place: int) -> dict[str, Any]:
     return difference | {"verdict": verdict}
 
 
-def _optimum(budget: int, sizes: Sizes, forecast: _Forecast, law: Law) -> dict[str, Any]:
+def _optimum(budget: int, sizes: Sizes, forecast: _Forecast) -> dict[str, Any]:
     """The law's own optimum, at any distance between those that were asked for."""
-    size = float(np.clip(law.optimum(budget, sizes.images)[1], sizes.means.min(), sizes.means.max()))
+    size = float(np.clip(forecast.law.optimum(budget, sizes.images)[1], sizes.means.min(), sizes.means.max()))
     count = max(1, min(sizes.images, math.floor(budget / size)))
     distance = text(round(sizes.distance_at(size), 2))
     return {"distance": distance, "bytes_per_image": size} | forecast.rows([count], [size])[0]

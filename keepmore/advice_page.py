@@ -63,7 +63,7 @@ def wish(wished: Mapping[str, Any] | None) -> str | None:
 def written_bytes(size: float) -> str:
     """Bytes in the largest unit of 10^3, 10^6, ... that leaves 1 or more: "508 MB"."""
     for unit, worth in UNITS:
-        if size >= worth:
+        if size >= 0.9995 * worth:  # what three digits round up to
             return f"{size / worth:.3g} {unit}" if size < 1000 * worth else f"{size / worth:,.0f} {unit}"
     return f"{size:.0f} bytes"
 

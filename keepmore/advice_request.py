@@ -10,15 +10,17 @@ from typing import Any
 
 from keepmore import budget as budgets
 from keepmore import distance as distances
-from keepmore.budget import Budget
+from keepmore.budget import Budget, MoneyBudget
 from keepmore.distance import ORIGINAL
 from keepmore.errors import InvalidRequest
+from keepmore.grid import FEWEST_DISTANCES, FEWEST_IMAGES
 from keepmore.request import ID_DIGITS, PROBE, Training
 
 DISTANCES = (0.0, 2.0, 4.0, 6.0, 8.0, 10.0, 15.0, 20.0, 25.0)
 MOST_BUDGETS = 100
-FEWEST_IMAGES = 60
-FEWEST_DISTANCES = 3  # what the law needs, which is not imported here because of SciPy
+# Draws of images: how they differ is what intervals rest on, and two or three say little of it.
+SEEDS, MOST_SEEDS = 5, 100
+LEAST_PRICE, MOST_PRICE = Decimal("1e-18"), Decimal("1e18")
 
 
 def price(written: float | str | None) -> Decimal | None:
@@ -33,34 +35,54 @@ def price(written: float | str | None) -> Decimal | None:
 
 @dataclass(frozen=True, slots=True)
 class AdviceRequest:
-    """What is to be advised on. `images`: how many pilots use (None: a third of the pool, 2,000 at most); `accuracy`:
-    one that is wished for, between 0 and 1; `price_per_gb_month`: money for 10^9 bytes a month."""
+    """What is to be advised on. `images`: how many pilots use (None: as `grid.count` says); `accuracy`: one that is
+    wished for, between 0 and 1; `price_per_gb_month`: money for 10^9 bytes a month."""
 
     budgets: tuple[Budget, ...]
     accuracy: float | None = None
     price_per_gb_month: Decimal | None = None
     images: int | None = None
     distances: tuple[float, ...] = DISTANCES
-    training: Training = field(default_factory=Training)
+    training: Training = field(default_factory=lambda: Training(seeds=SEEDS))
 
     def __post_init__(self) -> None:
         if not 1 <= len(self.budgets) <= MOST_BUDGETS:
             raise InvalidRequest(f"budgets: {len(self.budgets)} are not possible; name 1 to {MOST_BUDGETS}")
         if self.accuracy is not None and not 0 < self.accuracy < 1:
             raise InvalidRequest(f"accuracy: {self.accuracy} is not possible; give a share such as 0.8")
-        if self.price_per_gb_month is not None and not (
-            self.price_per_gb_month.is_finite() and 0 < self.price_per_gb_month < 10**18
-        ):
-            raise InvalidRequest(f"price_per_gb_month: {self.price_per_gb_month} is not possible; give one above 0")
+        prices = self._prices()
+        if any(not (price.is_finite() and LEAST_PRICE <= price < MOST_PRICE) for price in prices):
+            raise InvalidRequest(
+                f"price_per_gb_month: {prices[0]} is not possible; give a number above 0, for 10^9 bytes a month"
+            )
+        if len(prices) > 1:
+            raise InvalidRequest(
+                f"price_per_gb_month: {', '.join(map(str, prices))} are asked for, with budgets in money; ask for "
+                "advice at each price by itself"
+            )
         if self.images is not None and self.images < FEWEST_IMAGES:
             raise InvalidRequest(f"images: {self.images} are too few for pilots; use {FEWEST_IMAGES} or more")
         if self.training.method != PROBE:
             raise InvalidRequest("training.method: pilots are probes, because there are so many; leave it out")
+        if self.training.seeds > MOST_SEEDS:
+            raise InvalidRequest(f"training.seeds: {self.training.seeds} are too many for pilots; use {MOST_SEEDS}")
+        if self.training.test_distances:
+            raise InvalidRequest("training.test_distances: pilots are tested on the original images; leave it out")
         object.__setattr__(self, "distances", distances.check((ORIGINAL, *(d for d in self.distances if d))))
         if len(self.distances) < FEWEST_DISTANCES:
             raise InvalidRequest(
                 f"distances: {len(self.distances)} with 0 are too few; name {FEWEST_DISTANCES} or more"
             )
+
+    def _prices(self) -> list[Decimal]:
+        """The different prices that are given, those of budgets in money too."""
+        paid = [budget.price_per_gb_month for budget in self.budgets if isinstance(budget, MoneyBudget)]
+        return list(dict.fromkeys([*([] if self.price_per_gb_month is None else [self.price_per_gb_month]), *paid]))
+
+    @property
+    def price(self) -> Decimal | None:
+        """The price that was given, or that of a budget in money."""
+        return next(iter(self._prices()), None)
 
     @property
     def id(self) -> str:

@@ -7,7 +7,6 @@ import json
 from collections.abc import Iterator
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, replace
-from decimal import Decimal
 from pathlib import Path
 from typing import Any
 
@@ -16,11 +15,10 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
-from keepmore import advice, advice_page, index, keys, law, lessons, manifest, pilots, results
+from keepmore import advice, advice_page, grid, index, keys, lessons, manifest, pilots, results
 from keepmore.access import Access
 from keepmore.advice import Pilots, Sizes
 from keepmore.advice_request import AdviceRequest
-from keepmore.budget import MoneyBudget
 from keepmore.distance import ORIGINAL, text
 from keepmore.errors import NotTrainable
 from keepmore.index import Summary
@@ -53,7 +51,8 @@ class Adviser:
         summary = Summary.from_json(json.loads(self.store.get(keys.index_summary(self.job.id))))
         pool_means = {d: size / summary.pool for d, size in summary.pool_bytes.items() if d in request.distances}
         pool_means[ORIGINAL] = _pool_mean(self.store, self.job.id)
-        sizes = Sizes(pilots.means(encoded, request.distances, pool_means), summary.pool)
+        labelled = 1 - summary.unlabelled / summary.pool
+        sizes = Sizes(pilots.means(encoded, request.distances, pool_means), summary.pool, labelled)
         budgets = [budget.bytes(summary.pool_bytes) for budget in request.budgets]
         for budget in budgets:
             sizes.require_room(budget)  # before minutes go into the pilots
@@ -62,7 +61,7 @@ class Adviser:
             sizes,
             budgets,
             request.accuracy,
-            _price(request),
+            request.price,
         )
         found |= {"advice": name, "job": self.job.id, "request": request.as_json(), "pilot_images": len(encoded)}
         self.store.put(keys.advice_page(self.job.id, name), advice_page.page(found).encode())
@@ -89,12 +88,6 @@ class Adviser:
         )
 
 
-def _price(request: AdviceRequest) -> Decimal | None:
-    """The price that was given, or that of a budget in money."""
-    paid = [budget.price_per_gb_month for budget in request.budgets if isinstance(budget, MoneyBudget)]
-    return request.price_per_gb_month or next(iter(paid), None)
-
-
 def _pool_mean(store: Store, job_id: str) -> float:
     """Mean bytes of the pool's sources."""
     total = count = 0
@@ -113,15 +106,15 @@ class _Trials:
     room: Room
 
     def run(self, encoded: pa.Table) -> Pilots:
-        """Train on every number of images at every distance, with every seed on images of its own."""
+        """Train on every number of images at every distance, each seed on a draw of its own."""
         tested = lessons.evaluation_table(self.adviser.store, self.adviser.job.id)
         labels = sorted(set(encoded["label"].to_pylist()))
         if len(labels) < 2:
             raise NotTrainable(f"pilots: a classifier needs two classes or more; the pool has {', '.join(labels)}")
         classes = results.all_classes(labels, tested["label"].to_pylist())
         orders = [pilots.order(encoded, seed) for seed in range(self.request.training.seeds)]
-        counts = pilots.sizes(len(encoded), len(labels))
-        law.check_counts(len(counts), len(self.request.distances), len(tested))
+        counts = grid.sizes(len(encoded), len(labels))
+        grid.check(len(counts), len(self.request.distances), len(tested))
         at = [(distance, count) for distance in self.request.distances for count in counts]
         with self._opened(tested, EVALUATION) as unprepared:
             test = self._with_features(unprepared)
@@ -136,6 +129,7 @@ class _Trials:
             distance=np.array([distance for distance, _ in at]),
             size=np.array(sizes),
             correct=np.stack(correct),
+            images=len(encoded),
         )
 
     def _at(

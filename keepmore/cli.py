@@ -244,12 +244,14 @@ def train(job: str, subset: str | None, as_json: bool, **asked: Any) -> None:
 )
 @click.option("--accuracy", type=float, help="Tell the smallest budget that reaches this top-1, 0 to 1.")
 @click.option("--price", help="Money for a GB (10^9 bytes) a month: tell costs too.")
-@click.option("--images", type=int, help="Images of the pool to train pilots on; default a third, 2,000 at most.")
+@click.option("--images", type=int, help="Images to train pilots on; default a third, at most 2,000 or 8 a class.")
 @click.option("--distances", "written", help="Distances to compare; default 0,2,4,6,8,10,15,20,25.")
 @click.option("--model", default=Training().model, show_default=True, help="Classifier whose features are probed.")
 @click.option("--weights", default="default", show_default=True, help="As for `train`.")
 @click.option("--steps", type=int, default=300, show_default=True, help="Training steps of a pilot.")
-@click.option("--seeds", type=int, default=3, show_default=True, help="Trainings of every pilot.")
+@click.option(
+    "--seeds", type=int, default=advice_request.SEEDS, show_default=True, help="Draws of images for every pilot."
+)
 @click.option("--page", type=click.Path(path_type=Path), help="Write the page with the plots to this file.")
 @processes_option
 @place_options

@@ -15,6 +15,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 from scipy import optimize, special
 
+from keepmore import grid
 from keepmore.errors import PilotsInsufficient
 
 Floats = NDArray[np.float64]
@@ -26,9 +27,6 @@ RATE = 0.95
 TRIES = 50
 TINY = 1e-9
 
-FEWEST_SIZES = 3
-FEWEST_DISTANCES = 3
-FEWEST_TEST_IMAGES = 50
 LEAST_R2 = 0.8
 MOST_LEFT_OUT_POINTS = 3.0
 
@@ -58,12 +56,16 @@ class Law:
         L* = (beta B / (alpha A))^(1/(alpha+beta)) s^(alpha/(alpha+beta)) (Mentzer and Montanari 2024). The error is
         convex in log L, so where n is held to 1..most_images the nearest L is best.
         """
+        least = storage / most_images
         if self.a * self.alpha == 0:
-            size = math.inf if self.b > 0 else storage / most_images
-        else:
-            rates = self.beta * self.b / (self.alpha * self.a)
-            size = rates ** (1 / (self.alpha + self.beta)) * storage ** (self.alpha / (self.alpha + self.beta))
-        size = min(max(size, storage / most_images), storage)
+            size = storage if self.b > 0 else least
+        elif self.b * self.beta == 0:
+            size = least
+        else:  # in logarithms: small exponents make numbers that no float holds
+            rates = math.log(self.beta * self.b) - math.log(self.alpha * self.a)
+            log_size = (rates + self.alpha * math.log(storage)) / (self.alpha + self.beta)
+            held = log_size >= math.log(storage), log_size <= math.log(least)
+            size = storage if held[0] else least if held[1] else math.exp(log_size)
         return min(storage / size, most_images), size
 
     def as_json(self) -> dict[str, float]:
@@ -208,22 +210,60 @@ def _left_out_points(law: Law, n: Floats, size: Floats, error: Floats, weights: 
     return 100 * float(np.mean(beside)) if beside else math.nan
 
 
+def draws(correct: NDArray[np.bool_], n: ArrayLike, distance: ArrayLike, images: int, pool: int) -> Floats:
+    """What other draws of images would add to the pilots' errors: shape (pilots, 2 seeds), to be multiplied with as
+    many numbers of mean 0 and variance 1.
+
+    Each seed trains on a draw of its own from the pilots' `images`, the same at every distance, so that what it adds
+    goes together over all pilots. The pilots' images are themselves a draw from `pool` images, which all seeds share.
+    Both parts are as of sampling without replacement (Cochran 1977, chapter 2): where n of N are drawn, draws differ by
+    1 - n/N of the variance of draws from endless images. Where n is N, the seeds say nothing of that; it is what they
+    say at the next smaller n, in proportion to n^-1/2. `n` and `distance` have shape (pilots,), `correct` (pilots,
+    seeds, test images). One seed says nothing of draws: zeros.
+    """
+    n, distance = np.asarray(n, np.float64), np.asarray(distance, np.float64)
+    wrong = 1 - correct.mean(axis=2)
+    seeds = wrong.shape[1]
+    if seeds < 2:
+        return np.zeros((len(n), 2))
+    apart = n < images
+    endless = (wrong - wrong.mean(axis=1, keepdims=True)) / np.sqrt(np.where(apart, 1 - n / images, 1))[:, None]
+    for place in np.flatnonzero(~apart).tolist():
+        smaller = np.flatnonzero(apart & (distance == distance[place]))
+        if len(smaller):
+            nearest = smaller[n[smaller].argmax()]
+            endless[place] = endless[nearest] * math.sqrt(n[nearest] / n[place])
+    share = np.minimum(n / images, 1)
+    own = np.sqrt((1 - share) / (seeds * (seeds - 1)))
+    shared = np.sqrt(share * (1 - min(images / pool, 1)) / (seeds - 1))
+    return np.hstack([endless * own[:, None], endless * shared[:, None]])
+
+
 def bootstrap(
-    fitted: Law, correct: NDArray[np.bool_], n: ArrayLike, size: ArrayLike, replicates: int = 200, seed: int = 0
+    fitted: Law,
+    correct: NDArray[np.bool_],
+    n: ArrayLike,
+    size: ArrayLike,
+    drawn: Floats,
+    replicates: int = 200,
+    seed: int = 0,
 ) -> Floats:
     """Laws of resampled pilots: shape (replicates, 5), columns as CONSTANTS.
 
-    `correct` has shape (pilots, seeds, test images). A replicate draws test images, the same for all pilots, and seeds,
-    for each pilot its own: the pigeonhole bootstrap (Owen 2007). It is refitted from `fitted`. What pilots of one seed
-    would do with another is not in it, nor is how far the law itself is beside the truth.
+    `correct` has shape (pilots, seeds, test images); `drawn` is what `draws` says of them. A replicate draws test
+    images, the same for all pilots (the bootstrap, Efron 1979), and adds what other draws of training images would;
+    few seeds know little of that, which makes it Student's t. It is refitted from `fitted`. How far the law itself is
+    beside the truth is not in it.
     """
     n, size = np.asarray(n, np.float64), np.asarray(size, np.float64)
     rng = np.random.default_rng(seed)
-    pilots, seeds, images = correct.shape
-    counts = rng.multinomial(images, np.full(images, 1 / images), size=replicates).astype(np.float32)
-    wrong = (~correct).reshape(-1, images).astype(np.float32) @ counts.T / images
-    drawn = rng.integers(seeds, size=(pilots, seeds, replicates))
-    error = np.take_along_axis(wrong.reshape(pilots, seeds, replicates), drawn, axis=1).mean(axis=1, dtype=np.float64)
+    _, seeds, images = correct.shape
+    counts = rng.multinomial(images, np.full(images, 1 / images), size=replicates)
+    wrong = (1 - correct.mean(axis=1)) @ counts.T / images
+    numbers = rng.normal(size=(drawn.shape[1], replicates))
+    if seeds > 1:
+        numbers *= np.sqrt((seeds - 1) / rng.chisquare(seeds - 1, replicates))
+    error = np.clip(wrong + drawn @ numbers, 0, 1)
     weights = np.ones_like(n)
     return np.array([refit(fitted, n, size, error[:, run], weights).constants for run in range(replicates)])
 
@@ -237,35 +277,21 @@ def intervals(values: Floats, rate: float = RATE) -> Floats:
     return found
 
 
-def check(fitted: Fit, n: ArrayLike, distance: ArrayLike, correct: NDArray[np.bool_]) -> None:
+def check(fitted: Fit, n: ArrayLike, distance: ArrayLike, correct: NDArray[np.bool_], drawn: Floats) -> None:
     """Raises PilotsInsufficient, with the reason, where a fit to these pilots is no ground for advice.
 
-    `n` and `distance` have shape (pilots,), `correct` (pilots, seeds, test images).
+    `n` and `distance` have shape (pilots,), `correct` (pilots, seeds, test images); `drawn` is as for `bootstrap`.
     """
     n, distance = np.asarray(n, np.float64), np.asarray(distance, np.float64)
-    check_counts(len(np.unique(n)), len(np.unique(distance)), correct.shape[-1])
-    for reason in (_does_not_fall(n, distance, correct), _does_not_fit(fitted)):
+    grid.check(len(np.unique(n)), len(np.unique(distance)), correct.shape[-1])
+    for reason in (_does_not_fall(n, distance, correct, drawn), _does_not_fit(fitted)):
         if reason:
             raise PilotsInsufficient(f"pilots: {reason}")
 
 
-def check_counts(sizes: int, distances: int, test_images: int) -> None:
-    """Raises PilotsInsufficient where so few numbers of images, distances or test images support no fit."""
-    for what, there, fewest in (
-        (f"they have {sizes} sizes; train on {FEWEST_SIZES} numbers of images or more", sizes, FEWEST_SIZES),
-        (f"they have {distances} distances; train at {FEWEST_DISTANCES} or more", distances, FEWEST_DISTANCES),
-        (
-            f"they were tested on {test_images} images; test on {FEWEST_TEST_IMAGES} or more",
-            test_images,
-            FEWEST_TEST_IMAGES,
-        ),
-    ):
-        if there < fewest:
-            raise PilotsInsufficient(f"pilots: {what}")
-
-
-def _does_not_fall(n: Floats, distance: Floats, correct: NDArray[np.bool_]) -> str | None:
-    """One-sided test of the slope of error over log n within distances, over test images and seeds."""
+def _does_not_fall(n: Floats, distance: Floats, correct: NDArray[np.bool_], drawn: Floats) -> str | None:
+    """One-sided test of the slope of error over log n within distances, over test images and draws (with degrees of
+    freedom as Satterthwaite 1946)."""
     log_n = np.log(n)
     for value in np.unique(distance):
         log_n[distance == value] -= log_n[distance == value].mean()
@@ -275,11 +301,12 @@ def _does_not_fall(n: Floats, distance: Floats, correct: NDArray[np.bool_]) -> s
     contrast = log_n / spread
     by_image = contrast @ (1 - correct.mean(axis=1))
     images, seeds = len(by_image), correct.shape[1]
-    variance = float(by_image.var(ddof=1)) / images
-    if seeds > 1:
-        variance += float(contrast**2 @ correct.mean(axis=2).var(axis=1, ddof=1)) / seeds
+    of_images, of_draws = float(by_image.var(ddof=1)) / images, float(((contrast @ drawn) ** 2).sum())
+    variance = of_images + of_draws
+    doubt = of_images**2 / (images - 1) + of_draws**2 / max(1, seeds - 1)
+    quantile = float(special.stdtrit(variance**2 / doubt, RATE)) if doubt > 0 else 0.0
     doublings = math.log(2) * float(by_image.mean()), math.log(2) * math.sqrt(variance)
-    if doublings[0] + float(special.ndtri(RATE)) * doublings[1] < 0:
+    if doublings[0] + quantile * doublings[1] < 0:
         return None
     return (
         f"their error does not fall with the number of images beyond noise ({100 * doublings[0]:+.2f} points for twice "

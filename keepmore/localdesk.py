@@ -107,6 +107,7 @@ class LocalDesk:
 
     def advise(self, job: str, request: AdviceRequest, screen: Screen) -> tuple[dict[str, Any], bytes]:
         found = JobBook(self.store).get(job)
+        self._site.check_training(request.training)
         name = ask_for_advice(found, self.store, request)
         self._run(found, screen, "advise", None, lambda step: True)
         return status.advice(found, name, self.store), self.store.get(keys.advice_page(found.id, name))

@@ -1,6 +1,6 @@
 """Pilots: small trainings on a part of the pool, from which is foretold what every distance and budget would give.
 
-Which images take part, how many at a time, and their encodings at every distance.
+Which images take part, in which order, and their encodings at every distance.
 """
 
 from __future__ import annotations
@@ -11,30 +11,14 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
-from keepmore import bench, index, keys
+from keepmore import bench, grid, index, keys
 from keepmore import budget as budgets
-from keepmore.advice_request import FEWEST_IMAGES, AdviceRequest
+from keepmore.advice_request import AdviceRequest
 from keepmore.bench import Bench
 from keepmore.distance import ORIGINAL
 from keepmore.request import Selection
 from keepmore.store import Store
 from keepmore.subset import Pool, in_order, read_originals
-
-SHARE_OF_POOL = 1 / 3
-MOST_IMAGES = 2000
-# Sizes of the trainings: so many, of which the smallest is such a part of the largest.
-SIZES, SMALLEST_SHARE = 5, 1 / 12
-
-
-def count(pool_images: int, asked: int | None) -> int:
-    """How many images of the pool pilots use."""
-    return min(pool_images, asked or min(MOST_IMAGES, max(FEWEST_IMAGES, round(pool_images * SHARE_OF_POOL))))
-
-
-def sizes(images: int, classes: int) -> list[int]:
-    """The numbers of images that pilots train on, ascending; two a class at least, and steps that grow alike."""
-    least = max(2 * classes, round(images * SMALLEST_SHARE))
-    return sorted({round(size) for size in np.geomspace(min(least, images), images, SIZES)})
 
 
 def order(table: pa.Table, seed: int) -> NDArray[np.int64]:
@@ -54,7 +38,7 @@ def encode(workbench: Bench, store: Store, job_id: str, request: AdviceRequest, 
     pool = read_originals(store, keys.index(job_id))
     places = in_order(pool, Selection("random", True, seed), pool.bytes[ORIGINAL])
     places = places[pool.classes[places] >= 0]
-    chosen = np.sort(places[: count(len(places), request.images)])
+    chosen = np.sort(places[: grid.count(len(places), len(pool.class_names), request.images)])
     table = bench.rows_at(store, keys.index(job_id), pool, chosen, bench.COLUMNS)
     return bench.encoded(workbench, table, request.distances)
 

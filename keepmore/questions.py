@@ -8,7 +8,7 @@ from dataclasses import asdict
 from typing import Any
 
 from keepmore import budget as budgets
-from keepmore import keys
+from keepmore import grid, keys
 from keepmore.advice_request import AdviceRequest
 from keepmore.budget import Budget
 from keepmore.errors import (
@@ -116,11 +116,15 @@ def ask_for_subset(job: Job, store: Store, budget: Budget | None, selection: Sel
 
 
 def ask_for_advice(job: Job, store: Store, question: AdviceRequest) -> str:
-    """Write down that advice is wanted; gives its id. Raises JobNotReady, and NotTrainable as for a training."""
+    """Write down that advice is wanted; gives its id. Raises JobNotReady, NotTrainable as for a training, and
+    PilotsInsufficient where what there is cannot support any."""
     require(job, store, Kind.INDEX)
     summary = _trainable(job, store)
     for budget in question.budgets:
         budget.bytes(summary.pool_bytes)
+    classes = len(summary.classes)
+    images = grid.count(summary.pool - summary.unlabelled, classes, question.images)
+    grid.check(len(grid.sizes(images, classes)), len(question.distances), summary.evaluation)
     store.put(keys.advice_request(job.id, question.id), _json(question.as_json()))
     store.delete(keys.advice_error(job.id, question.id))
     return question.id

@@ -21,10 +21,11 @@ class Shelf:
     """
 
     def __init__(self, store: Store, prefix: str, held: bool = False) -> None:
-        """`held`: keep in memory what was read, for whoever asks a hundred times."""
+        """`held`: keep in memory what was read, for whoever asks a hundred times: the names in every file, and the
+        features of those that were asked for."""
         self._store = store
         self.prefix = prefix
-        self._held: dict[str, tuple[NDArray[np.bytes_], NDArray[np.float16]]] | None = {} if held else None
+        self._held: dict[str, tuple[NDArray[np.bytes_], NDArray[np.float16] | None]] | None = {} if held else None
 
     def find(self, names: NDArray[np.bytes_]) -> tuple[NDArray[np.bool_], NDArray[np.float16]]:
         """Which of `names`, shape (images,), are there, and the features of these in their order, (found, width)."""
@@ -38,20 +39,21 @@ class Shelf:
         return there, vectors[there]
 
     def _in_file(self, key: str, names: NDArray[np.bytes_]) -> list[tuple[NDArray[np.intp], NDArray[np.float16]]]:
-        if self._held is not None and key in self._held:
-            return _matching(*self._held[key], names)
+        own, vectors = (self._held or {}).get(key, (None, None))
+        if own is not None and vectors is None and not np.isin(names, own).any():
+            return []
+        if own is not None and vectors is not None:
+            return _matching(own, vectors, names)
         try:
             with self._store.open(key) as file, np.load(file, allow_pickle=False) as arrays:
                 own = arrays["names"]  # read alone: most files hold nothing that is asked for
-                if not np.isin(names, own).any():
-                    return []
-                vectors = arrays["vectors"]
+                wanted = np.isin(names, own).any()
+                vectors = arrays["vectors"] if wanted else None
         except (ValueError, KeyError, OSError, EOFError, RuntimeError, zipfile.BadZipFile) as error:
             raise StoreError(f"{key} is damaged ({error}); delete it: what it holds is then made again") from error
-
         if self._held is not None:
             self._held[key] = own, vectors
-        return _matching(own, vectors, names)
+        return [] if vectors is None else _matching(own, vectors, names)
 
     def add(self, names: NDArray[np.bytes_], vectors: NDArray[np.float16], about: dict[str, Any]) -> None:
         """Put `vectors`, shape (images, width), under their `names`; `about` says what made them."""

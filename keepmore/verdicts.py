@@ -64,7 +64,7 @@ def notes(rows: Rows) -> Iterator[str]:
                 f"distance {row['distance']}: no image to train on is left of {', '.join(untrained)}: their test "
                 "images count as wrong"
             )
-    if untested := rows[0].get("untested_classes"):
+    if untested := list(dict.fromkeys(name for row in rows for name in row.get("untested_classes", ()))):
         yield f"no test image has a label of {', '.join(untested)}: how well they were learnt is not known"
 
 

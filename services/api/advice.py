@@ -27,6 +27,7 @@ async def post_advice(
 ) -> Response:
     """The distance to store at for each budget, with predicted accuracy. It takes minutes: poll `Location`."""
     request = body.record()
+    parts.site.check_training(request.training)
 
     def ask() -> tuple[str, str]:
         job = book.get(job_id)

@@ -13,6 +13,7 @@ from keepmore import request as requests
 from keepmore.advice_request import AdviceRequest
 from keepmore.datasets import absolute_uri
 from keepmore.errors import InvalidRequest, InvalidUri, UnsupportedDataset
+from keepmore.grid import FEWEST_IMAGES
 from keepmore.levels import Level
 from keepmore.request import Evaluation, Limits, Request, Selection, Training, Tuning
 
@@ -285,6 +286,12 @@ class TrainingAskedIn(TrainingIn):
     subset: str | None = Field(None, max_length=64, description="Id of the subset to train on; null: the job's own.")
 
 
+class PilotsIn(TrainingIn):
+    """The probe of every pilot: each seed is a draw of images."""
+
+    seeds: int = Field(advice_request.SEEDS, json_schema_extra=_range(1, advice_request.MOST_SEEDS))
+
+
 class AdviceIn(Strict):
     model_config = _example(budgets=["5MB", "10MB", "20MB"], accuracy=0.85, price_per_gb_month="0.023")
 
@@ -296,11 +303,11 @@ class AdviceIn(Strict):
     price_per_gb_month: Money | None = None
     images: int | None = Field(
         None,
-        json_schema_extra={"minimum": advice_request.FEWEST_IMAGES},
-        description="How many images of the pool to train pilots on; null: a third, 2,000 at most.",
+        json_schema_extra={"minimum": FEWEST_IMAGES},
+        description="How many images of the pool to train pilots on; null: a third, at most 2,000 or 8 a class.",
     )
     distances: Distances = list(advice_request.DISTANCES)
-    training: TrainingIn = TrainingIn()
+    training: PilotsIn = PilotsIn()
 
     def record(self) -> AdviceRequest:
         if None in self.budgets:

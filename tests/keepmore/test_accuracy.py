@@ -151,6 +151,7 @@ def test_families_of_comparisons() -> None:
     assert all(one.adjusted_p >= one.found.p_value for one in found)
     assert json.loads(json.dumps([one.as_json() for one in found]))[0]["family"] == "reference"
     assert comparisons({}) == comparisons({"0": np.ones((1, 9), np.bool_)}) == []
+    assert comparisons({name: np.ones((2, 1), np.bool_) for name in ("0", "8")}) == [], "one image compares nothing"
 
 
 def test_holm_of_a_known_case() -> None:

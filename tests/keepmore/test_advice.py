@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from decimal import Decimal
 from pathlib import Path
 from typing import Any
@@ -13,7 +14,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from keepmore import advice_page, plots
-from keepmore.advice import Pilots, Sizes, advise
+from keepmore.advice import Sizes, advise
 from keepmore.errors import BudgetTooSmall, InvalidRequest, PilotsInsufficient
 from tests.browser import check_plots, opened
 from tests.pilots import DISTANCES, TRUE, drawn_pilots
@@ -49,7 +50,7 @@ def test_counts_are_what_fits(given_advice: dict[str, Any]) -> None:
             assert row["images"] == min(POOL.images, budget["bytes"] // size)
             assert row["bytes"] <= budget["bytes"]
             assert row["whole_pool"] == (row["images"] == POOL.images)
-            assert row["extrapolated"] == (row["images"] > 4 * 4000)
+            assert row["extrapolated"] == (not 100 <= row["images"] <= 4 * 4000)
 
 
 def test_predictions_hold_the_truth() -> None:
@@ -62,6 +63,34 @@ def test_predictions_hold_the_truth() -> None:
                 assert low <= row["accuracy"] <= high
                 held.append(low <= _true_accuracy(row["images"], row["distance"]) <= high)
     assert np.mean(held) >= 0.85
+
+
+def test_images_without_a_label_take_room_and_teach_nothing(given_advice: dict[str, Any]) -> None:
+    """Else advice promises the accuracy of three times the images that anything is learnt from."""
+    third = advise(drawn_pilots(0), replace(POOL, labelled=1 / 3), [MIDDLE, 3 * MIDDLE], 0.7)
+    plain = advise(drawn_pilots(0), replace(POOL, images=round(POOL.images / 3)), [MIDDLE], 0.7)
+    assert third["pool"] == {**third["pool"], "images": 40_000, "labelled": 13_333}
+    assert third["fit"]["constants"]["a"]["value"] == plain["fit"]["constants"]["a"]["value"]
+    for tripled, row in zip(third["budgets"][1]["distances"], plain["budgets"][0]["distances"], strict=True):
+        assert tripled["images"] == pytest.approx(3 * row["images"], abs=3)
+        assert tripled["accuracy"] == pytest.approx(row["accuracy"], abs=1e-3)
+    assert third["wished"]["bytes"] == pytest.approx(3 * plain["wished"]["bytes"], rel=0.01)
+
+
+def test_few_images_and_little_money_are_told(given_advice: dict[str, Any]) -> None:
+    """Else one image of a thousand classes is foretold an accuracy, or a price in another unit ends in a traceback."""
+    few = advise(drawn_pilots(0), POOL, [50_000], price_per_gb_month=Decimal("1e-18"))["budgets"][0]
+    assert all(row["extrapolated"] for row in few["distances"])
+    assert few["monthly_cost"] == 5e-23
+    made = advise(drawn_pilots(0), POOL, [MIDDLE], price_per_gb_month=Decimal("1e-18"))
+    assert "<svg" in plots.accuracy_by_cost(made)
+    assert "fewer than any pilot had" in advice_page.page(advise(drawn_pilots(0), POOL, [50_000]))
+
+
+def test_sizes_are_written_in_the_unit_that_they_round_to() -> None:
+    """Else the first sentence of the page says "1e+03 MB"."""
+    written = {999_400_000: "999 MB", 999_600_000: "1 GB", 999_600: "1 MB", 999: "999 bytes", 10**16: "10,000 TB"}
+    assert {size: advice_page.written_bytes(size) for size in written} == written
 
 
 def test_the_optimum_is_no_worse_than_any_distance(given_advice: dict[str, Any]) -> None:
@@ -132,14 +161,14 @@ def test_what_cannot_be_advised_is_refused() -> None:
     pilots = drawn_pilots(0)
     chance = np.random.default_rng(0).random(pilots.correct.shape) < 0.3
     with pytest.raises(PilotsInsufficient, match="does not fall"):
-        advise(Pilots(pilots.n, pilots.distance, pilots.size, chance), POOL, [SMALL])
+        advise(replace(pilots, correct=chance), POOL, [SMALL])
     with pytest.raises(BudgetTooSmall, match="4,299 bytes hold no image; one takes 4,300"):
         advise(pilots, POOL, [4299])
     assert [row["distance"] for row in advise(pilots, POOL, [4300])["budgets"][0]["distances"]] == ["10"]
     with pytest.raises(InvalidRequest, match="70 is not possible"):
         advise(pilots, POOL, [], accuracy=70)
     with pytest.raises(ValueError, match="do not match"):
-        Pilots(pilots.n[1:], pilots.distance, pilots.size, pilots.correct)
+        replace(pilots, n=pilots.n[1:])
 
 
 @given(st.floats(4300, 50_000))

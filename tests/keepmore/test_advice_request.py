@@ -13,13 +13,13 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from keepmore import advice_request, law
 from keepmore.advice_request import AdviceRequest, price
 from keepmore.budget import BytesBudget, DistanceBudget, MoneyBudget
 from keepmore.errors import DistanceOutOfRange, DuplicateDistance, InvalidRequest
 from keepmore.request import Training
 
 ONE = AdviceRequest((BytesBudget(5_000_000),))
+CHEAP, DEAR = (MoneyBudget(Decimal(1), Decimal(one)) for one in ("0.02", "0.04"))
 
 budgets = st.sampled_from(
     [BytesBudget(7), DistanceBudget(10.0, Decimal("0.5")), MoneyBudget(Decimal(5), Decimal("0.02"))]
@@ -28,7 +28,7 @@ asked = st.builds(
     AdviceRequest,
     budgets=st.lists(budgets, min_size=1, max_size=4).map(tuple),
     accuracy=st.none() | st.floats(0.01, 0.99),
-    price_per_gb_month=st.none() | st.decimals(Decimal("0.0001"), Decimal(1000), places=4),
+    price_per_gb_month=st.none() | st.just(Decimal("0.02")),
     images=st.none() | st.integers(60, 10**6),
     distances=st.lists(st.sampled_from([0.0, 0.5, 4.0, 10.0, 25.0]), min_size=3, unique=True).map(tuple),
     training=st.builds(Training, weights=st.sampled_from(["default", "none"]), seeds=st.integers(1, 9)),
@@ -64,6 +64,14 @@ def test_the_originals_are_always_compared() -> None:
         (lambda: replace(ONE, price_per_gb_month=Decimal("NaN")), "price_per_gb_month: NaN is not possible"),
         (lambda: replace(ONE, price_per_gb_month=Decimal(-1)), "price_per_gb_month: -1 is not possible"),
         (lambda: replace(ONE, price_per_gb_month=price("1e400")), "price_per_gb_month: 1E+400 is not possible"),
+        (lambda: replace(ONE, price_per_gb_month=Decimal("1e-19")), "price_per_gb_month: 1E-19 is not possible"),
+        (lambda: replace(ONE, budgets=(CHEAP, DEAR)), "price_per_gb_month: 0.02, 0.04 are asked for"),
+        (
+            lambda: replace(ONE, budgets=(CHEAP,), price_per_gb_month=Decimal(1)),
+            "price_per_gb_month: 1, 0.02 are",
+        ),
+        (lambda: replace(ONE, training=Training(seeds=101)), "training.seeds: 101 are too many for pilots; use 100"),
+        (lambda: replace(ONE, training=Training(test_distances=(4.0,))), "training.test_distances: pilots are tested"),
         (lambda: price("cheap"), "price_per_gb_month: 'cheap' is no number; give such as 0.023"),
         (lambda: replace(ONE, training=Training(method="finetune")), "training.method: pilots are probes"),
         (lambda: replace(ONE, distances=(0.0, 4.0)), "distances: 2 with 0 are too few; name 3 or more"),
@@ -86,6 +94,8 @@ def test_distances_are_those_that_a_job_may_have(distances: tuple[float, ...], e
         replace(ONE, distances=distances)
 
 
-def test_the_fewest_distances_are_those_that_the_law_needs() -> None:
-    """Else a question is let through that the law then refuses, minutes later."""
-    assert advice_request.FEWEST_DISTANCES == law.FEWEST_DISTANCES
+def test_a_price_is_that_of_all_budgets() -> None:
+    """Else a budget in money is told to cost another sum than it was asked for."""
+    assert ONE.price is None
+    assert replace(ONE, budgets=(CHEAP, BytesBudget(1))).price == Decimal("0.02")
+    assert replace(ONE, budgets=(CHEAP,), price_per_gb_month=Decimal("0.020")).price == Decimal("0.02")

@@ -12,9 +12,10 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 
 from keepmore import law as laws
+from keepmore.advice import Pilots
 from keepmore.errors import PilotsInsufficient
 from keepmore.law import Law
-from tests.pilots import DISTANCES, TRUE, drawn_pilots
+from tests.pilots import DISTANCES, IMAGES, TRUE, drawn_pilots
 
 # Food-101 with a ResNet-50, as published by Mentzer and Montanari (2024).
 FOOD = Law(6.71, 0.333, 1355, 1.061, 0)
@@ -97,6 +98,14 @@ def test_the_optimum_is_that_of_brute_force(storage: int) -> None:
     assert size == pytest.approx(best, rel=1e-3)
 
 
+def test_the_optimum_of_a_law_with_hardly_a_slope_is_a_number() -> None:
+    """Else advice ends with an overflow where images, or bytes, hardly matter."""
+    for law in (Law(1e-9, 0.02, 5, 0.02, 0), Law(1e-300, 0.02, 1e300, 0.02, 0), Law(5, 0.02, 1e-300, 3, 0)):
+        n, size = law.optimum(10**15, 10**6)
+        assert 0 < n <= 10**6
+        assert n * size == pytest.approx(10**15) or n == 10**6
+
+
 def test_the_optimum_of_a_small_pool_keeps_all_of_it() -> None:
     """Else images are compressed to make room for others that do not exist."""
     assert FOOD.optimum(10**10, 1000) == (1000, 10**7)
@@ -118,20 +127,44 @@ def test_no_other_size_beats_the_optimum(
     assert law.error(n, size) <= law.error(np.minimum(storage / others, most), others).min() * (1 + 1e-9)
 
 
-def test_resampled_laws_hold_the_truth() -> None:
-    """Else the intervals are narrower, or far wider, than what test images and seeds leave open."""
+@pytest.mark.parametrize(("of_draws", "test_images", "most_wide"), [(1.0, 400, 0.15), (3.0, 4000, 0.25)])
+def test_resampled_laws_hold_the_truth(of_draws: float, test_images: int, most_wide: float) -> None:
+    """Else the intervals are narrower, or far wider, than what test images and draws of training images leave open."""
     held, widths = [], []
     for seed in range(25):
-        pilots = drawn_pilots(seed, test_images=400)
+        pilots = drawn_pilots(seed, test_images=test_images, of_draws=of_draws)
         fitted = laws.fit(pilots.n, pilots.size, 1 - pilots.correct.mean(axis=(1, 2))).law
-        found = laws.bootstrap(fitted, pilots.correct, pilots.n, pilots.size, 100, seed)
+        found = laws.bootstrap(fitted, pilots.correct, pilots.n, pilots.size, _drawn(pilots), 100, seed)
         assert found.shape == (100, 5)
         n, size = np.array([2000, 8000, 8000]), np.array([9000, 5000, 30000])
         low, high = laws.intervals(laws.errors(found, n, size))
         held += ((low <= TRUE.error(n, size)) & (TRUE.error(n, size) <= high)).tolist()
         widths += (high - low).tolist()
     assert np.mean(held) >= 0.85
-    assert np.mean(widths) < 0.15
+    assert np.mean(widths) < most_wide
+
+
+def _drawn(pilots: Pilots, pool: int = 40_000) -> NDArray[np.float64]:
+    return laws.draws(pilots.correct, pilots.n, pilots.distance, pilots.images, pool)
+
+
+def test_draws_vary_as_without_replacement() -> None:
+    """Else pilots that all train on the same images are taken for ones that cannot be otherwise."""
+    rng = np.random.default_rng(0)
+    images, pool, seeds = 600, 1800, 200
+    worth = rng.normal(size=pool)[:images]
+    n, distance = np.array([50, 300, 600]), np.zeros(3)
+    wrong = np.stack([[rng.permutation(worth)[:count].mean() for _ in range(seeds)] for count in n])
+    correct = wrong[:, :, None] + rng.normal(size=(3, seeds, 4000)) < 0
+    drawn = laws.draws(correct, n, distance, images, pool)
+    assert drawn.shape == (3, 2 * seeds)
+    slope = 1 / np.sqrt(2 * np.pi)  # of a share wrong over what images are worth
+    for row, count in zip(drawn, n.tolist(), strict=True):
+        own, shared = (1 - count / images) / (count * seeds), (1 - images / pool) / images
+        assert np.sqrt((row**2).sum()) == pytest.approx(slope * np.sqrt(own + shared), rel=0.25)
+    whole = laws.draws(correct, n, distance, images, images)
+    assert (whole[:, seeds:] == 0).all(), "they are the pool"
+    assert (laws.draws(correct[:, :1], n, distance, images, pool) == 0).all(), "one draw says nothing of others"
 
 
 def test_two_hundred_refits_are_quick_and_always_the_same() -> None:
@@ -139,14 +172,17 @@ def test_two_hundred_refits_are_quick_and_always_the_same() -> None:
     pilots = drawn_pilots(0)
     start = time.perf_counter()
     fitted = laws.fit(pilots.n, pilots.size, 1 - pilots.correct.mean(axis=(1, 2))).law
-    first, second = (laws.bootstrap(fitted, pilots.correct, pilots.n, pilots.size, seed=3) for _ in range(2))
+    first, second = (
+        laws.bootstrap(fitted, pilots.correct, pilots.n, pilots.size, _drawn(pilots), seed=3) for _ in range(2)
+    )
     assert time.perf_counter() - start < 30
     assert np.array_equal(first, second)
 
 
 def _checked(n: NDArray[np.int64], distance: NDArray[np.float64], correct: NDArray[np.bool_]) -> None:
     size = np.array([DISTANCES[value] for value in distance.tolist()])
-    laws.check(laws.fit(n, size, 1 - correct.mean(axis=(1, 2))), n, distance, correct)
+    drawn = laws.draws(correct, n, distance, IMAGES, 40_000)
+    laws.check(laws.fit(n, size, 1 - correct.mean(axis=(1, 2))), n, distance, correct, drawn)
 
 
 def test_good_pilots_pass() -> None:
@@ -177,6 +213,20 @@ def test_pilots_that_learn_nothing_from_more_images_are_refused() -> None:
     ladder = np.array([0, 2, 4]), np.array([100, 250, 600])
     with pytest.raises(PilotsInsufficient, match="no distance was tried with two numbers"):
         _checked(ladder[1], ladder[0].astype(np.float64), chance[:3])
+
+
+def test_labels_at_random_are_refused_nearly_always() -> None:
+    """Else one in four pools whose labels mean nothing gets advice: seeds' draws go together over all distances."""
+    refused = 0
+    for seed in range(60):
+        rng = np.random.default_rng(seed)
+        pilots = drawn_pilots(seed, test_images=300)
+        luck = rng.normal(size=(5, pilots.correct.shape[1]))[np.unique(pilots.n, return_inverse=True)[1]]
+        correct = rng.random(pilots.correct.shape) < 0.1 + 0.01 * luck[:, :, None]
+        with pytest.raises(PilotsInsufficient) as caught:
+            _checked(pilots.n, pilots.distance, correct)
+        refused += "does not fall with the number of images" in caught.value.message
+    assert refused >= 52
 
 
 def test_pilots_that_do_not_follow_the_law_are_refused() -> None:

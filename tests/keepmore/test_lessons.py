@@ -118,6 +118,17 @@ def test_one_class_is_nothing_to_tell_apart(
         _lesson(job, store, scratch).results("0", load_trainer("probe"))
 
 
+def test_one_image_to_test_on_is_enough_to_end_a_training(
+    store: FolderStore, scratch: Scratch, request_for: Callable[..., Request], sample: Path
+) -> None:
+    """Else hours of training end in a traceback as their results are compared, and again at every resume."""
+    one, other = _classes(sample, 2)
+    job = selected(store, request_for([(one, 3), (other, 3)], [(one, 1)]))
+    for found in _trained(job, store, scratch).values():
+        assert (found["test_images"], found["untested_classes"]) == (1, [other])
+    assert _lesson(job, store, scratch).comparison(job.request.arms)["comparisons"] == []
+
+
 def test_a_class_with_one_image_and_a_class_that_training_never_saw(
     store: FolderStore, scratch: Scratch, sample: Path, request_for: Callable[..., Request]
 ) -> None:

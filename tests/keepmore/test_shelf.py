@@ -129,3 +129,17 @@ def test_a_held_shelf_reads_each_file_once_and_sees_new_ones(store: FolderStore)
     store.delete(key)
     Shelf(store, PREFIX).add(_names([5]), _vectors([5]), ABOUT)
     assert held.find(_names([5]))[0].all()
+
+
+def test_a_held_shelf_opens_no_file_again_that_has_nothing_for_it(store: FolderStore) -> None:
+    """Else a hundred pilots open what all other jobs left, each time: minutes, in a store that many share."""
+    Shelf(store, PREFIX).add(_names([1]), _vectors([1]), ABOUT)
+    (other,) = store.keys(PREFIX)
+    Shelf(store, PREFIX).add(_names([2]), _vectors([2]), ABOUT)
+    held = Shelf(store, PREFIX, held=True)
+    assert held.find(_names([2]))[0].all()
+    kept = store.get(other)
+    store.put(other, b"damaged, but known to hold nothing")
+    assert held.find(_names([2]))[0].all()
+    store.put(other, kept)
+    assert held.find(_names([1, 2]))[0].all(), "asked for more, it looks"

@@ -72,9 +72,9 @@ def test_notes_name_their_arm() -> None:
     """Else a training that fell back to something slower or smaller passes for what was asked."""
     rows = [
         {"distance": "0", "notes": ["half of it"], "untrained_classes": ["mug"], "untested_classes": ["pear"]},
-        {"distance": "4", "notes": []},
+        {"distance": "4", "notes": [], "untested_classes": ["pear", "fig"]},
     ]
     half, untrained, untested = verdicts.notes(rows)
     assert half == "distance 0: half of it"
     assert "distance 0: no image to train on is left of mug" in untrained
-    assert "pear" in untested
+    assert "no test image has a label of pear, fig: " in untested, "the arm with most images has most classes"

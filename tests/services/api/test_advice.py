@@ -81,6 +81,8 @@ def test_advice_that_nobody_asked_for_is_not_found(ask: Ask, job: str) -> None:
         ({"distances": [4]}, "invalid_request", "distances: 2 with 0 are too few; name 3 or more"),
         ({"distances": [0, 1, 1e300]}, "distance_out_of_range", "distances: "),
         ({"training": {"method": "finetune"}}, "invalid_request", "training.method: "),
+        ({"training": {"seeds": 101}}, "invalid_request", "training.seeds: 101 are too many for pilots"),
+        ({"training": {"test_distances": [4]}}, "invalid_request", "training.test_distances: "),
         ({"training": {"seeds": 10**9}}, "invalid_request", "training.seeds: 1000000000 is not possible"),
         ({"colour": "red"}, "unknown_field", "colour: there is no such field"),
     ],
@@ -104,8 +106,8 @@ def test_what_is_no_question_at_all_is_refused(ask: Ask, job: str, body: bytes) 
 
 def test_pilots_that_are_too_few_are_a_conflict_with_the_reason(ask: Ask, job: str) -> None:
     """Else a caller waits for ever, or gets advice that stands on 8 test images."""
-    made = ask("POST", f"/v1/jobs/{job}/advice?wait=60", BODY | {"budgets": ["1MB"]})
-    assert made.status == 409
+    made = ask("POST", f"/v1/jobs/{job}/advice", BODY | {"budgets": ["1MB"]})
+    assert made.status == 409, "before an image is encoded"
     assert made.json["code"] == "pilots_insufficient"
     assert "test on 50 or more" in made.json["detail"]
 

@@ -98,6 +98,10 @@ def test_weights_are_bound_by_the_allowed_sources(bounded: Service, sample: Path
     path = f"/v1/jobs/{job}/trainings"
     refused = ask("POST", path, {"weights": "s3://private/w.pt"})
     assert (refused.status, refused.json["code"]) == (422, "source_not_allowed")
+    advice = {"budgets": [1000], "training": {"weights": "s3://private/w.pt"}}
+    refused = ask("POST", f"/v1/jobs/{job}/advice", advice)
+    assert (refused.status, refused.json["code"]) == (422, "source_not_allowed")
+    assert refused.json["errors"][0]["field"] == "training.weights"
     taken = ask("POST", path, {"weights": "s3://weights/vit/w.safetensors"})
     assert (taken.status, taken.json["request"]["weights"]) == (202, "s3://weights/vit/w.safetensors")
     failed = _ended(ask, taken.headers["location"])
