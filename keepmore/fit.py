@@ -27,8 +27,9 @@ from keepmore.store import Store
 from keepmore.subset import in_order, read_originals
 
 SAMPLE_IMAGES = 24
-# Where the sample is encoded: from distance 10 on the encoder works in another way, whose sizes are a curve of its own.
-SAMPLE_DISTANCES = (SMALLEST, 0.35, 1.0, 2.5, 5.0, 10.0, 10.5, 16.0, LARGEST)
+# Where the sample is encoded: closely where photographs cease to be smallest as transcodes, whose sizes are the same at
+# any distance; and from distance 10 on the encoder works in another way, whose sizes are a curve of its own.
+SAMPLE_DISTANCES = (SMALLEST, 0.35, 0.6, 1.0, 1.6, 2.0, 2.5, 5.0, 10.0, 10.5, 16.0, LARGEST)
 
 
 def find(bench: Bench, index_key: str, fit: Fit, budget: int, selection: Selection) -> bytes:
