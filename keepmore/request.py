@@ -141,6 +141,8 @@ class Training:
     def as_json(self) -> dict[str, Any]:
         """Without what was not asked for: ids of trainings that earlier releases asked for stay as they are."""
         written = asdict(self)
+        if self.tuning and self.tuning.precision is None:
+            del written["tuning"]["precision"]
         return {name: value for name, value in written.items() if name in _ALWAYS or value not in (None, ())}
 
     @staticmethod

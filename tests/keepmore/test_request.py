@@ -105,6 +105,9 @@ def test_trainings_of_earlier_releases_keep_their_ids() -> None:
     assert request.training_id == "568cdc637324"
     asked = Training("resnet18", "none", "probe", steps=60, seeds=2)
     assert training_id("abc", asked, Evaluation(dataset="file:///t")) == "11beee8498f0"
+    assert training_id("abc", Training(method="finetune"), Evaluation(dataset="file:///t")) == "59e992160234"
+    half = Training(method="finetune", tuning=Tuning(precision="float16"))
+    assert Training.from_json(half.as_json()) == half
     plain = {"model": "mobilenet_v2", "weights": "default", "method": "probe", "steps": 300, "seeds": 3}
     assert Training().as_json() == plain
     assert Training.from_json(plain) == Training()
