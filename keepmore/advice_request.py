@@ -19,7 +19,7 @@ from keepmore.request import ID_DIGITS, PROBE, Training
 DISTANCES = (0.0, 2.0, 4.0, 6.0, 8.0, 10.0, 15.0, 20.0, 25.0)
 MOST_BUDGETS = 100
 # Draws of images: how they differ is what intervals rest on, and two or three say little of it.
-SEEDS, MOST_SEEDS = 5, 100
+SEEDS, MOST_SEEDS = 8, 100
 LEAST_PRICE, MOST_PRICE = Decimal("1e-18"), Decimal("1e18")
 
 
