@@ -167,7 +167,7 @@ def advise(
     resampled = laws.bootstrap(fitted.law, pilots.correct, pilots.n, pilots.size, drawn, replicates, seed)
     constants = np.vstack([fitted.law.constants, resampled])
     price = None if price_per_gb_month is None else float(price_per_gb_month)
-    ends = pilots.n.min() / sizes.labelled, pilots.n.max() / sizes.labelled
+    ends = float(pilots.n.min() / sizes.labelled), float(pilots.n.max() / sizes.labelled)
     forecast = _Forecast(_of_stored(constants, sizes.labelled), ends, price)
     return {
         "format": FORMAT,
@@ -179,8 +179,8 @@ def advise(
         "fit": _fit(fitted, constants, replicates, seed),
         "budgets": [_budget(budget, sizes, forecast) for budget in budgets],
         "wished": None if accuracy is None else _wished(accuracy, sizes, forecast),
-        "curves": _curves(int(pilots.n.min()), sizes, forecast),
-        "envelope": _envelope(int(pilots.n.min()), sizes, forecast),
+        "curves": _curves(round(ends[0]), sizes, forecast),
+        "envelope": _envelope(round(ends[0]), sizes, forecast),
     }
 
 

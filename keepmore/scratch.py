@@ -77,7 +77,7 @@ class Scratch:
                 pass  # whoever makes room was faster
             try:
                 yield made
-            finally:
+            finally:  # what cannot be removed is an entry that nobody holds, and goes when room is made
                 shutil.rmtree(made, ignore_errors=True)
 
     @contextmanager

@@ -14,6 +14,9 @@ from numpy.typing import NDArray
 from keepmore.errors import StoreError
 from keepmore.store import Store
 
+# The names in a file and, if any was asked for, the features in it.
+_Read = tuple[NDArray[np.bytes_], NDArray[np.float16] | None]
+
 
 class Shelf:
     """The features below `prefix`, in files of many images each. A file's name is its content's, so that any number of
@@ -25,7 +28,7 @@ class Shelf:
         features of those that were asked for."""
         self._store = store
         self.prefix = prefix
-        self._held: dict[str, tuple[NDArray[np.bytes_], NDArray[np.float16] | None]] | None = {} if held else None
+        self._held: dict[str, _Read] | None = {} if held else None
 
     def find(self, names: NDArray[np.bytes_]) -> tuple[NDArray[np.bool_], NDArray[np.float16]]:
         """Which of `names`, shape (images,), are there, and the features of these in their order, (found, width)."""
@@ -39,21 +42,21 @@ class Shelf:
         return there, vectors[there]
 
     def _in_file(self, key: str, names: NDArray[np.bytes_]) -> list[tuple[NDArray[np.intp], NDArray[np.float16]]]:
-        own, vectors = (self._held or {}).get(key, (None, None))
-        if own is not None and vectors is None and not np.isin(names, own).any():
-            return []
-        if own is not None and vectors is not None:
-            return _matching(own, vectors, names)
+        found = None if self._held is None else self._held.get(key)
+        if found is None or (found[1] is None and np.isin(names, found[0]).any()):
+            found = self._read(key, names)
+        if self._held is not None:
+            self._held[key] = found
+        own, vectors = found
+        return [] if vectors is None else _matching(own, vectors, names)
+
+    def _read(self, key: str, names: NDArray[np.bytes_]) -> _Read:
         try:
             with self._store.open(key) as file, np.load(file, allow_pickle=False) as arrays:
                 own = arrays["names"]  # read alone: most files hold nothing that is asked for
-                wanted = np.isin(names, own).any()
-                vectors = arrays["vectors"] if wanted else None
+                return own, arrays["vectors"] if np.isin(names, own).any() else None
         except (ValueError, KeyError, OSError, EOFError, RuntimeError, zipfile.BadZipFile) as error:
             raise StoreError(f"{key} is damaged ({error}); delete it: what it holds is then made again") from error
-        if self._held is not None:
-            self._held[key] = own, vectors
-        return [] if vectors is None else _matching(own, vectors, names)
 
     def add(self, names: NDArray[np.bytes_], vectors: NDArray[np.float16], about: dict[str, Any]) -> None:
         """Put `vectors`, shape (images, width), under their `names`; `about` says what made them."""

@@ -1,0 +1,66 @@
+"""Fine-tunings over the drawn images, and what they leave."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from safetensors.torch import load_file
+
+from keepmore.request import Training, Tuning
+from keepmore.runs import Run
+from keepmore.trainers import Images
+from services.trainer import decoded, model
+from services.trainer.plan import DONE, NAMED, WEIGHTS, Plan
+from services.trainer.prepare import Preparation
+from services.trainer.team import Team
+from services.trainer.tuner import FineTuner
+from tests.services.trainer.conftest import Pictures, Workplace
+
+ALONE = Team(0, 1, torch.device("cpu"))
+QUICK = Tuning(batch=16, image_size=64)
+
+
+def tuned(training: Training, train: Images, test: Images, place: Workplace, trainer: FineTuner | None = None) -> Run:
+    classes = sorted(set(train.labels))
+    (run,) = (trainer or FineTuner()).train(train, [test], classes, training, [0], place.room())
+    return run
+
+
+def plan_of(
+    folder: Path, pictures: Pictures, sample: Path, place: Workplace, training: Training, **fields: Any
+) -> Plan:
+    """A plan over the drawn images, which are decoded, and stay: nobody makes room."""
+    preparation = model.load(training.model, training.weights).at((training.tuning or Tuning()).image_size).preparation
+    train, test = pictures(sample / "train"), pictures(sample / "test", "evaluation")
+    folders = [decode(given, preparation, place)[0] for given in (train, test)]
+    classes = sorted(set(train.labels))
+    targets = [classes.index(label) for label in train.labels]
+    folder.mkdir()
+    tests = {"": str(folders[1])}
+    return Plan(str(folder), training, 0, classes, targets, str(folders[0]), tests, training.weights, **fields)
+
+
+def decode(images: Images, preparation: Preparation, place: Workplace) -> tuple[Path, decoded.Decoded]:
+    with decoded.decode_all(images, preparation, place.scratch, lambda progress: None) as made:
+        return made
+
+
+def never(images: int) -> bool:
+    return False
+
+
+def left(plan: Plan) -> tuple[dict[str, torch.Tensor], Any, dict[str, Any]]:
+    with np.load(plan.file(NAMED)) as arrays:
+        return load_file(plan.file(WEIGHTS)), arrays["@"], json.loads(plan.file(DONE).read_text())
+
+
+def alike(one: Plan, other: Plan) -> None:
+    (weights, named, said), (weights_too, named_too, said_too) = left(one), left(other)
+    assert np.array_equal(named, named_too)
+    assert said["losses"] == said_too["losses"]
+    for name, value in weights.items():
+        assert torch.equal(value, weights_too[name]), name
