@@ -16,6 +16,7 @@ import pytest
 import timm
 import torch
 from safetensors.torch import load_file, save_file
+from torch.nn.functional import cross_entropy
 
 from keepmore.errors import Stopping
 from keepmore.progress import Progress
@@ -23,7 +24,8 @@ from keepmore.request import Training, Tuning
 from keepmore.runs import Run
 from keepmore.store import FolderStore
 from keepmore.trainers import Images, load_trainer
-from services.trainer.finetune import Interrupted, fit, rate
+from services.trainer import decoded, layers, model
+from services.trainer.finetune import Feed, Interrupted, fit, rate
 from services.trainer.plan import CHECKPOINT, DONE
 from services.trainer.prepare import Preparation, random_crop
 from services.trainer.tuner import FineTuner
@@ -199,6 +201,27 @@ def test_half_precision_learns_and_goes_on(
     assert about["precision"] == "float16"
     assert left(wide)[2]["about"] | {"precision": "float16", "skipped_steps": about["skipped_steps"]} == about
     assert left(whole)[2]["losses"] == pytest.approx(left(wide)[2]["losses"], rel=0.05)
+
+
+def test_the_loss_is_that_of_pytorch_with_smoothed_labels(
+    sample: Path, pictures: Pictures, workplace: Workplace, tmp_path: Path
+) -> None:
+    """Else a model is trained towards other targets than were asked for, and nobody sees why it learns otherwise."""
+    tuning = Tuning(batch=8, image_size=64, head="new", label_smoothing=0.5, precision="float32")
+    training = Training("mobilenet_v2", "default", "finetune", epochs=1, tuning=tuning)
+    plan = plan_of(tmp_path / "plan", pictures, sample, workplace, training)
+    fit(plan, ALONE, never)
+    losses = left(plan)[2]["losses"]
+    assert len(losses) == 48 / 8, "each image once"
+    classifier = model.load("mobilenet_v2", "default").at(64)
+    classifier.set_head(model.new_head(classifier.width, 8, plan.seed))
+    module = layers.trainable(classifier, True, ALONE)
+    images = decoded.opened(Path(plan.images), classifier.preparation)
+    batch, targets = next(Feed(plan, images, classifier.preparation, ALONE).steps(0))
+    scores, wanted = module(classifier.preparation.tensor(batch, ALONE.place)), torch.tensor(targets)
+    expected, plain = (cross_entropy(scores, wanted, label_smoothing=part).item() for part in (0.5, 0.0))
+    assert losses[0] == pytest.approx(expected, abs=1e-4)
+    assert abs(expected - plain) > 1e-3
 
 
 def test_small_parts_of_a_batch_give_the_same_step(
