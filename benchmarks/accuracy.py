@@ -22,19 +22,22 @@ import numpy as np
 from numpy.typing import NDArray
 
 from benchmarks import accuracy_page
-from keepmore import accuracy, codec, compress, keys, results
-from keepmore.advice_request import AdviceRequest
-from keepmore.budget import BytesBudget
-from keepmore.codec import Pixels
-from keepmore.datasets import absolute_uri
-from keepmore.index import Summary
-from keepmore.jobs import Job, JobBook
-from keepmore.levels import Spread
-from keepmore.local import run_job, run_missing
-from keepmore.questions import ask_for_advice, ask_for_subset, ask_for_training
-from keepmore.request import LARGEST_PIXELS, Evaluation, Request, Selection, Training, Tuning
-from keepmore.site import Site
-from keepmore.store import Store
+from keepmore.codec import jpegxl
+from keepmore.codec.jpegxl import Pixels
+from keepmore.compression import compressor
+from keepmore.compression.index import Summary
+from keepmore.config import Site
+from keepmore.datasets.listing import absolute_uri
+from keepmore.jobs.job import Job, JobBook
+from keepmore.jobs.requests import ask_for_advice, ask_for_subset, ask_for_training
+from keepmore.scheduling.local_run import run_job, run_missing
+from keepmore.spec.advice import AdviceRequest
+from keepmore.spec.budget import BytesBudget
+from keepmore.spec.job import LARGEST_PIXELS, Evaluation, Request, Selection, Training, Tuning
+from keepmore.spec.variants import Spread
+from keepmore.storage import layout
+from keepmore.storage.folder import Store
+from keepmore.training import results, statistics
 
 DISTANCES = (0.0, 2.0, 4.0, 6.0, 8.0, 10.0, 15.0, 20.0, 25.0)
 SPREAD = Spread(0.5, 15)
@@ -78,7 +81,7 @@ class Place:
         run_missing(job.id, self.site, self.store, os.cpu_count() or 1, lambda step, done: None, _say)
 
     def pool(self, job: Job) -> Summary:
-        return Summary.from_json(json.loads(self.store.get(keys.index_summary(job.id))))
+        return Summary.from_json(json.loads(self.store.get(layout.index_summary(job.id))))
 
 
 def _say(step: Any) -> None:
@@ -94,8 +97,8 @@ class Measured:
     correct: Correct
 
     @property
-    def summary(self) -> accuracy.Summary:
-        return accuracy.summary(self.correct)
+    def summary(self) -> statistics.Summary:
+        return statistics.summary(self.correct)
 
 
 Arms = dict[str, Measured]
@@ -120,10 +123,10 @@ def measure(place: Place, job: Job, budgets: Mapping[str, int], order: str, trai
 
 
 def _arms(store: Store, job: Job, draws: Sequence[tuple[str, str]]) -> Arms:
-    made = [json.loads(store.get(keys.subset(job.id, subset)))["distances"] for subset, _ in draws]
+    made = [json.loads(store.get(layout.subset(job.id, subset)))["distances"] for subset, _ in draws]
     found = {}
     for arm in job.request.arms:
-        correct = [results.read_correct(store.get(keys.predictions(job.id, name, arm))) for _, name in draws]
+        correct = [results.read_correct(store.get(layout.predictions(job.id, name, arm))) for _, name in draws]
         images, size = (float(np.mean([subset[arm][what] for subset in made])) for what in ("images", "bytes"))
         found[arm] = Measured(images, size, np.concatenate(correct))
     return found
@@ -136,12 +139,12 @@ def cpu_seconds(dataset: Path) -> dict[int, dict[float, float]]:
     for file in files[:: max(1, len(files) // TIMED_IMAGES)][:TIMED_IMAGES]:
         source = file.read_bytes()
         begun = time.process_time()
-        pixels = Pixels.of(codec.decode(source, LARGEST_PIXELS))
+        pixels = Pixels.of(jpegxl.decode(source, LARGEST_PIXELS))
         decoded_s = time.process_time() - begun
         for effort, distance in ((effort, distance) for effort in EFFORTS for distance in DISTANCES):
             begun = time.process_time()
             if distance:
-                list(compress.encodings(pixels, source, [distance], effort))
+                list(compressor.encodings(pixels, source, [distance], effort))
             spent = time.process_time() - begun if distance else decoded_s
             found[effort][distance] += spent / min(TIMED_IMAGES, len(files))
     return found
@@ -151,7 +154,7 @@ def advice(place: Place, job: Job, budgets: Mapping[str, int]) -> dict[str, Any]
     request = AdviceRequest(tuple(BytesBudget(size) for size in budgets.values()), training=Training(seeds=SEEDS))
     name = ask_for_advice(job, place.store, request)
     place.finish(job)
-    made: dict[str, Any] = json.loads(place.store.get(keys.advice(job.id, name)))
+    made: dict[str, Any] = json.loads(place.store.get(layout.advice(job.id, name)))
     return made
 
 
@@ -218,9 +221,9 @@ def _mean_sizes(pool: Summary) -> dict[float, float]:
     return {distance: size / pool.pool for distance, size in pool.pool_bytes.items()}
 
 
-def paired(arms: Arms, one: str, other: str) -> accuracy.Difference:
+def paired(arms: Arms, one: str, other: str) -> statistics.Difference:
     """How much more accurate an arm is than another, on the same draws' test images."""
-    return accuracy.compare(arms[one].correct, arms[other].correct)
+    return statistics.compare(arms[one].correct, arms[other].correct)
 
 
 def fixed(arms: Arms) -> Iterator[tuple[str, Measured]]:

@@ -17,8 +17,9 @@ from scipy import stats
 
 from benchmarks import accuracy as measured
 from benchmarks.accuracy import EFFORTS, FRACTIONS, SEEDS, SPREAD, Arms, Measured
-from keepmore import accuracy, installed
-from keepmore.plots import STYLE
+from keepmore.codec import version as codec_version
+from keepmore.reporting.plots import STYLE
+from keepmore.training import statistics
 
 DOCS = Path("docs")
 WIDTH = 120
@@ -52,7 +53,7 @@ def _page(found: dict[str, Any]) -> Iterator[str]:
     yield (
         f"`python -m benchmarks.accuracy DATASET STORE MINUTES` wrote this page. {pool.pool:,} photographs of clothes "
         f"in {len(pool.classes)} classes (JPEG) to keep from, {pool.evaluation:,} to test on as they are; codec "
-        f"{installed.codec()}; a linear probe on MobileNetV2 (ImageNet weights), 300 steps. Every number is the "
+        f"{codec_version.codec()}; a linear probe on MobileNetV2 (ImageNet weights), 300 steps. Every number is the "
         f"mean of {SEEDS} draws of the images, with a 95 % interval over draws and test images."
     )
     yield from _equal_storage(found)
@@ -269,7 +270,8 @@ def _claims(found: dict[str, Any]) -> Iterator[str]:
         f"**{_holds(won)}**; {'; '.join(_ahead(one) for one in spread)} points."
     )
     small = [
-        accuracy.compare(_best_of(found["smallest"][name]).correct, _best_of(arms[name]).correct) for name in FRACTIONS
+        statistics.compare(_best_of(found["smallest"][name]).correct, _best_of(arms[name]).correct)
+        for name in FRACTIONS
     ]
     won = all(one.verdict == "better" for one in small)
     yield (
@@ -361,7 +363,7 @@ def _ends(interval: Sequence[float]) -> str:
     return f"{100 * interval[0]:.1f}–{100 * interval[1]:.1f}"
 
 
-def _ahead(found: accuracy.Difference) -> str:
+def _ahead(found: statistics.Difference) -> str:
     return f"{100 * found.difference:+.1f} ({100 * found.interval[0]:+.1f} to {100 * found.interval[1]:+.1f})"
 
 

@@ -1,8 +1,8 @@
 """Images a second of the compress stage, against a bare loop over Pillow and against `xargs -P2 cjxl`.
 
 All three encode the same JPEGs with two processes at effort 3 and distances 2, 4, 6, 8 and 10 (just below 10, see
-`keepmore.codec.CLIFF`) and write the files to disk, in turn, several times; the table gives medians and the ratios of
-each round. `python -m benchmarks.compress [DATASET]`; without a dataset it draws one.
+`keepmore.codec.jpegxl.CLIFF`) and write the files to disk, in turn, several times; the table gives medians and the
+ratios of each round. `python -m benchmarks.compress [DATASET]`; without a dataset it draws one.
 """
 
 from __future__ import annotations
@@ -19,15 +19,16 @@ from pathlib import Path
 from PIL import Image
 
 from benchmarks.table import ratios, show
-from keepmore import codec
-from keepmore.datasets import Skipped, absolute_uri, list_images
-from keepmore.jobs import JobBook
-from keepmore.local import run_job
-from keepmore.request import Request
-from keepmore.sample import write_sample
-from keepmore.site import Site
-from keepmore.steps import Kind, Step
-from keepmore.store import FolderStore
+from keepmore.codec import jpegxl
+from keepmore.config import Site
+from keepmore.datasets.entry import Skipped
+from keepmore.datasets.listing import absolute_uri, list_images
+from keepmore.jobs.graph import Kind, Step
+from keepmore.jobs.job import JobBook
+from keepmore.scheduling.local_run import run_job
+from keepmore.spec.job import Request
+from keepmore.storage.folder import FolderStore
+from keepmore.synthetic.dataset import write_sample
 
 DISTANCES = (2.0, 4.0, 6.0, 8.0, 10.0)
 EFFORT = 3
@@ -69,7 +70,7 @@ def _save(given: tuple[Path, Path]) -> None:
     with Image.open(file) as image:
         image.load()
         for distance in DISTANCES:
-            quality = codec.quality_for(codec.encoder_distance(distance))
+            quality = jpegxl.quality_for(jpegxl.encoder_distance(distance))
             out = work / f"{file.parent.name}-{file.stem}-{distance}.jxl"
             image.save(out, "JXL", quality=quality, effort=EFFORT, num_threads=0, lossless_jpeg=False, exif=b"")
 
@@ -77,7 +78,7 @@ def _save(given: tuple[Path, Path]) -> None:
 def cjxl(files: list[Path], work: Path) -> float:
     """Seconds of `xargs -P2 cjxl`, one call an image and distance."""
     lines = [
-        f"{file}\n{work}/{file.parent.name}-{file.stem}-{d}.jxl\n-d\n{codec.encoder_distance(d):.6f}"
+        f"{file}\n{work}/{file.parent.name}-{file.stem}-{d}.jxl\n-d\n{jpegxl.encoder_distance(d):.6f}"
         for file in files
         for d in DISTANCES
     ]

@@ -17,14 +17,15 @@ from pathlib import Path
 
 from benchmarks.images import drawn
 from benchmarks.table import show
-from keepmore import codec, memory
-from keepmore.codec import Pixels
-from keepmore.compress import Compressor, encodings
-from keepmore.datasets import Skipped, absolute_uri, list_images
-from keepmore.index import POOL, Listed
-from keepmore.isolation import IsolatedDecoder
-from keepmore.request import LARGEST_PIXELS, Limits
-from keepmore.store import FolderStore
+from keepmore.codec import jpegxl, malloc
+from keepmore.codec.jpegxl import Pixels
+from keepmore.codec.sandbox import IsolatedDecoder
+from keepmore.compression.compressor import Compressor, encodings
+from keepmore.compression.index import POOL, Listed
+from keepmore.datasets.entry import Skipped
+from keepmore.datasets.listing import absolute_uri, list_images
+from keepmore.spec.job import LARGEST_PIXELS, Limits
+from keepmore.storage.folder import FolderStore
 
 SIDES = (512, 1024)
 EFFORTS = (1, 3, 5, 7)
@@ -44,8 +45,8 @@ class Spent:
 
     def add(self, source: bytes, effort: int) -> None:
         begun = time.process_time()
-        pixels = Pixels.of(codec.decode(source, LARGEST_PIXELS))
-        memory.suit_image(pixels.width * pixels.height)
+        pixels = Pixels.of(jpegxl.decode(source, LARGEST_PIXELS))
+        malloc.suit_image(pixels.width * pixels.height)
         self.decode_s += time.process_time() - begun
         for distance in DISTANCES:
             begun = time.process_time()
@@ -102,7 +103,7 @@ def step_s(dataset: Path, distances: tuple[float, ...]) -> float:
 
 
 def main(images: int) -> None:
-    memory.return_large_blocks()
+    malloc.return_large_blocks()
     columns = "pixels|distance|effort|CPU ms an image|images/s a core|of effort 3|bytes an image|of effort 3"
     steps = []
     for side in SIDES:

@@ -15,15 +15,16 @@ from pathlib import Path
 
 from benchmarks.images import drawn
 from benchmarks.table import ratios, show
-from keepmore import codec
-from keepmore.access import Access
-from keepmore.bucket import Bucket
-from keepmore.compress import Compressor
-from keepmore.datasets import Entry, Skipped, list_images
-from keepmore.index import POOL, Listed
-from keepmore.isolation import IsolatedDecoder
-from keepmore.request import LARGEST_PIXELS, Limits
-from keepmore.s3 import S3Store
+from keepmore.codec import jpegxl
+from keepmore.codec.sandbox import IsolatedDecoder
+from keepmore.compression.compressor import Compressor
+from keepmore.compression.index import POOL, Listed
+from keepmore.datasets.entry import Entry, Skipped
+from keepmore.datasets.listing import list_images
+from keepmore.net.access import Access
+from keepmore.net.s3 import Bucket
+from keepmore.spec.job import LARGEST_PIXELS, Limits
+from keepmore.storage.s3 import S3Store
 from tests.proxy import proxied
 from tests.servers import seaweed
 
@@ -57,9 +58,9 @@ def measure(root: Path) -> None:
 def loop_seconds(bucket: Bucket, entries: Sequence[Entry], prefix: str) -> float:
     begun = time.perf_counter()
     for entry in entries:
-        image = codec.decode(bucket.read(entry.uri.removeprefix(f"s3://{bucket.name}/"))[0], LARGEST_PIXELS)
+        image = jpegxl.decode(bucket.read(entry.uri.removeprefix(f"s3://{bucket.name}/"))[0], LARGEST_PIXELS)
         for distance in DISTANCES:
-            bucket.put(f"{prefix}/{entry.path}-{distance}.jxl", codec.encode(image, distance, EFFORT))
+            bucket.put(f"{prefix}/{entry.path}-{distance}.jxl", jpegxl.encode(image, distance, EFFORT))
     return time.perf_counter() - begun
 
 

@@ -6,7 +6,7 @@ from pathlib import Path
 
 from PIL import Image
 
-from keepmore.sample import write_sample
+from keepmore.synthetic.dataset import write_sample
 
 
 def drawn(root: Path, side: int, images: int, processes: int) -> Path:

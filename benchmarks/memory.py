@@ -17,15 +17,16 @@ import numpy as np
 from PIL import Image
 
 from benchmarks.table import in_new_process, peak_megabytes, show
-from keepmore import codec
-from keepmore.datasets import Skipped, absolute_uri, list_images
-from keepmore.jobs import JobBook
-from keepmore.local import run_job
-from keepmore.request import Request
-from keepmore.sample.scene import picture
-from keepmore.site import Site
-from keepmore.steps import Kind, Step
-from keepmore.store import FolderStore
+from keepmore.codec import jpegxl
+from keepmore.config import Site
+from keepmore.datasets.entry import Skipped
+from keepmore.datasets.listing import absolute_uri, list_images
+from keepmore.jobs.graph import Kind, Step
+from keepmore.jobs.job import JobBook
+from keepmore.scheduling.local_run import run_job
+from keepmore.spec.job import Request
+from keepmore.storage.folder import FolderStore
+from keepmore.synthetic.scene import picture
 
 DISTANCES = (2.0, 4.0, 6.0, 8.0, 10.0)
 EFFORT = 3
@@ -63,7 +64,7 @@ def bare_worker(folder: Path) -> float:
         with Image.open(file) as image:
             image.load()
             for distance in DISTANCES:
-                quality = codec.quality_for(codec.encoder_distance(distance))
+                quality = jpegxl.quality_for(jpegxl.encoder_distance(distance))
                 with tempfile.TemporaryFile() as out:
                     image.save(out, "JXL", quality=quality, effort=EFFORT, num_threads=0, lossless_jpeg=False)
     return peak_megabytes()

@@ -20,21 +20,24 @@ import pyarrow as pa
 import redis
 
 from benchmarks.table import peak_megabytes
-from keepmore import budget as budgets
-from keepmore import index, installed, keys, listing, report
-from keepmore.budget import DistanceBudget
-from keepmore.datasets import Entry
-from keepmore.foreman import Foreman
-from keepmore.index import POOL, Listed
-from keepmore.isolation import IsolatedDecoder
-from keepmore.jobs import JobBook
+from keepmore.codec import version as codec_version
+from keepmore.codec.sandbox import IsolatedDecoder
+from keepmore.compression import chunking, index
+from keepmore.compression.index import POOL, Listed
+from keepmore.config import Site
+from keepmore.datasets.entry import Entry
+from keepmore.jobs.graph import Kind, Step
+from keepmore.jobs.job import JobBook
+from keepmore.pipeline.runner import Workshop, run_step
 from keepmore.progress import METADATA, Progress
-from keepmore.request import Evaluation, Request
-from keepmore.site import Site
-from keepmore.steps import Kind, Step
-from keepmore.store import FolderStore
-from keepmore.workshop import Workshop, run_step
-from services.board import RedisBoard
+from keepmore.reporting import report
+from keepmore.scheduling.scheduler import Foreman
+from keepmore.spec import budget as budgets
+from keepmore.spec.budget import DistanceBudget
+from keepmore.spec.job import Evaluation, Request
+from keepmore.storage import layout
+from keepmore.storage.folder import FolderStore
+from keepmore_services.broker.redis_tracker import RedisBoard
 
 Figures = dict[str, float]
 
@@ -144,7 +147,7 @@ class Waiting:
 
 @dataclass(slots=True)
 class Driver:
-    """Offers, takes, begins and finishes steps as `services.crew` does; knows how long the steps themselves took."""
+    """Offers, takes, begins and finishes steps as a worker does; knows how long the steps themselves took."""
 
     images: int
     folder: Path
@@ -187,9 +190,9 @@ class Driver:
     def _work(self, step: Step) -> Progress:
         match step.kind:
             case Kind.LIST:
-                rows = listing.split(entries(self.images), entries(self.images), HOLDOUT, SEED)
-                made = listing.write_chunks(self.store, JOB, rows, len(DISTANCES))
-                self._put(step, made | {"skipped": {}, "codec": installed.codec()})
+                rows = chunking.split(entries(self.images), entries(self.images), HOLDOUT, SEED)
+                made = chunking.write_chunks(self.store, JOB, rows, len(DISTANCES))
+                self._put(step, made | {"skipped": {}, "codec": codec_version.codec()})
             case Kind.CHECK:
                 self._put(step, {"warnings": []})
             case Kind.COMPRESS if self.images >= METADATA_FROM:
@@ -204,9 +207,9 @@ class Driver:
         return Progress()
 
     def _write_part(self, step: Step) -> Progress:
-        """As the compress step of `keepmore.workshop` does, but for the encoding."""
-        listed = json.loads(self.store.get(keys.listing(JOB)))
-        rows = index.read_chunk(self.store.get(keys.chunk(JOB, listed["listing"], int(step.part))))
+        """As the compress step of `keepmore.pipeline.runner` does, but for the encoding."""
+        listed = json.loads(self.store.get(layout.listing(JOB)))
+        rows = index.read_chunk(self.store.get(layout.chunk(JOB, listed["listing"], int(step.part))))
         table = null_part(rows)
         size = sum(row.entry.size for row in rows)
         failed = len(table) - table["error"].null_count
@@ -217,12 +220,12 @@ class Driver:
     def link_part(self, number: int) -> Progress:
         """A part of one image, the same file under many names, without a sync."""
         progress = Progress(1, 0, 100_000, 100_000, 0.02)
-        first = self.store.root / keys.part(JOB, number - number % LINKS_OF_A_FILE)
+        first = self.store.root / layout.part(JOB, number - number % LINKS_OF_A_FILE)
         if not first.exists():
             table = null_part([Listed(POOL, entry) for entry in entries(1)])
             first.parent.mkdir(parents=True, exist_ok=True)
             first.write_bytes(_written(table, progress))
-        path = self.store.root / keys.part(JOB, number)
+        path = self.store.root / layout.part(JOB, number)
         if path != first:
             os.link(first, path)
         return progress

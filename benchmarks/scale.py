@@ -24,13 +24,15 @@ import redis
 
 from benchmarks.null_job import CLASSES, DISTANCES, HOLDOUT, JOB, METADATA_FROM, MILLION, REQUEST, Driver, Figures
 from benchmarks.table import in_new_process, peak_megabytes, show
-from keepmore import installed, keys, listing
-from keepmore.jobs import JobBook
-from keepmore.request import Selection
-from keepmore.status import status
-from keepmore.steps import Kind
-from keepmore.store import FolderStore
-from keepmore.subset import Pool, choose
+from keepmore.codec import version as codec_version
+from keepmore.compression import chunking
+from keepmore.jobs.graph import Kind
+from keepmore.jobs.job import JobBook
+from keepmore.scheduling.status import status
+from keepmore.selection.select import Pool, choose
+from keepmore.spec.job import Selection
+from keepmore.storage import layout
+from keepmore.storage.folder import FolderStore
 from tests.servers import valkey
 
 STAGES = {
@@ -66,7 +68,7 @@ def staged(name: str, images: int, folder: Path, url: str) -> Figures:
     found |= driver.redis() | {"megabytes": peak_megabytes()}
     if name == "compress":
         found |= after_compressing(driver)
-    return found | {"files": count_files(driver.store.root / keys.work(JOB))}
+    return found | {"files": count_files(driver.store.root / layout.work(JOB))}
 
 
 def after_compressing(driver: Driver) -> Figures:
@@ -99,11 +101,11 @@ def control(images: int, folder: Path, url: str) -> Figures:
     driver = Driver(images, folder, url)
     JobBook(driver.store).create(REQUEST, JOB)
     chunks = chunk_count(images)
-    driver.store.put(keys.listing(JOB), json.dumps({"chunks": chunks, "codec": installed.codec()}).encode())
+    driver.store.put(layout.listing(JOB), json.dumps({"chunks": chunks, "codec": codec_version.codec()}).encode())
     found: Figures = {"chunks": chunks, "start_s": seconds(lambda: driver.foreman.start(JOB))}
     found["first_s"] = seconds(lambda: driver.run(STAGES["compress"], DRIVEN_STEPS)) / DRIVEN_STEPS
     for number in range(DRIVEN_STEPS - 1, chunks - DRIVEN_STEPS):
-        if not driver.store.exists(keys.part(JOB, number)):
+        if not driver.store.exists(layout.part(JOB, number)):
             driver.link_part(number)
     driver.redis()
     driver.queue.steps.clear()
@@ -119,13 +121,13 @@ def chunk_count(images: int) -> int:
     """How many chunks a listing of small files makes."""
     made = 0
     while images > 0:
-        images -= math.ceil(listing.most_images(made, len(DISTANCES)))
+        images -= math.ceil(chunking.most_images(made, len(DISTANCES)))
         made += 1
     return made
 
 
 def choice(images: int, order: str) -> Figures:
-    """Choosing from arrays of sizes, as `keepmore.subset.read_pool` gives them."""
+    """Choosing from arrays of sizes, as `keepmore.selection.select.read_pool` gives them."""
     rng = np.random.default_rng(0)
     original = rng.integers(20_000, 180_000, images, np.uint32)
     pool = Pool(
@@ -145,11 +147,11 @@ def choice(images: int, order: str) -> Figures:
 
 def sizes(store: FolderStore) -> Figures:
     """Bytes of what the steps wrote, by kind, and the layout of the index."""
-    folder = store.root / keys.work(JOB)
+    folder = store.root / layout.work(JOB)
     found: Figures = {}
     for kind, pattern in PATTERNS.items():
         found[kind] = sum(path.stat().st_size for path in folder.glob(pattern))
-    metadata = pq.read_metadata(store.root / keys.index(JOB))
+    metadata = pq.read_metadata(store.root / layout.index(JOB))
     return found | {"row_groups": metadata.num_row_groups, "footer": metadata.serialized_size}
 
 

@@ -22,13 +22,14 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from benchmarks.table import in_new_process, peak_megabytes, show
-from keepmore import budget as budgets
-from keepmore import index, keys
-from keepmore.budget import DistanceBudget
-from keepmore.index import Summary
-from keepmore.request import Selection
-from keepmore.store import FolderStore
-from keepmore.subset import Asked, Pool, choose, write_subsets
+from keepmore.compression import index
+from keepmore.compression.index import Summary
+from keepmore.selection.select import Asked, Pool, choose, write_subsets
+from keepmore.spec import budget as budgets
+from keepmore.spec.budget import DistanceBudget
+from keepmore.spec.job import Selection
+from keepmore.storage import layout
+from keepmore.storage.folder import FolderStore
 
 COUNTS = (10**5, 10**6, 10**7)
 DISTANCES = (0.0, 2.0, 4.0, 6.0, 8.0, 10.0)
@@ -60,7 +61,7 @@ def drawn_index(store: FolderStore, job_id: str) -> Summary:
     rng = np.random.default_rng(0)
     schema = index.schema(DISTANCES)
     summary = Summary(pool_bytes=dict.fromkeys(DISTANCES, 0))
-    with store.writer(keys.index(job_id)) as file, pq.ParquetWriter(file, schema, compression="zstd") as writer:
+    with store.writer(layout.index(job_id)) as file, pq.ParquetWriter(file, schema, compression="zstd") as writer:
         for start in range(0, MANIFEST_IMAGES, CHUNK_IMAGES):
             part = _drawn_part(rng, np.arange(start, min(start + CHUNK_IMAGES, MANIFEST_IMAGES)), schema)
             writer.write_table(part)
@@ -121,7 +122,7 @@ def measure_manifests() -> dict[str, list[float]]:
             write_subsets(store, "job", "subset", Asked(DISTANCES, 3, budget, selection), summary)
             found["keepmore"].append(time.perf_counter() - begun)
             begun = time.perf_counter()
-            by_hand(store.root / keys.index("job"), Path(folder), budget.bytes(summary.pool_bytes))
+            by_hand(store.root / layout.index("job"), Path(folder), budget.bytes(summary.pool_bytes))
             found["by hand"].append(time.perf_counter() - begun)
     return found
 

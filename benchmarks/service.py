@@ -31,12 +31,14 @@ from fastapi import FastAPI, Response
 
 from benchmarks.images import drawn
 from benchmarks.table import in_new_process, peak_megabytes, ratios, show
-from keepmore import keys, listing, manifest
-from keepmore.access import EVERYTHING
-from keepmore.jobs import JobBook
-from keepmore.request import Request
-from keepmore.sample import write_sample
-from keepmore.store import FolderStore
+from keepmore.compression import chunking
+from keepmore.jobs.job import JobBook
+from keepmore.net.access import EVERYTHING
+from keepmore.selection import manifest
+from keepmore.spec.job import Request
+from keepmore.storage import layout
+from keepmore.storage.folder import FolderStore
+from keepmore.synthetic.dataset import write_sample
 from tests.servers import free_ports
 from tests.service import Service, distributed, embedded
 
@@ -224,7 +226,7 @@ def list_some(dataset: Path, count: int) -> float:
             for file in part.iterdir():
                 os.link(file, chosen / part.name / file.name)
         store = FolderStore(Path(folder) / "store")
-        listing.write_listing(store, "job", Request(chosen.as_uri(), (4,)), EVERYTHING)
+        chunking.write_listing(store, "job", Request(chosen.as_uri(), (4,)), EVERYTHING)
         return peak_megabytes()
 
 
@@ -237,7 +239,7 @@ def stream(root: Path) -> None:
         store = FolderStore(root / "streamed" / "store")
         subset = JobBook(store).get(job).request.subset_id
         for count in MANIFEST_ROWS:
-            with store.writer(keys.manifest(job, subset, "4")) as file:
+            with store.writer(layout.manifest(job, subset, "4")) as file:
                 _write_manifest(file, count)
             for name, kind in (("NDJSON", "application/x-ndjson"), ("CSV", "text/csv"), ("Parquet", "*/*")):
                 size, seconds, before, peak = _streamed(service, f"/v1/jobs/{job}/subsets/own/4", kind)

@@ -21,16 +21,16 @@ from torch import nn
 
 from benchmarks.images import drawn
 from benchmarks.table import ratios, show
-from keepmore import codec
-from keepmore.memory import keep_freed_memory
-from keepmore.request import LARGEST_PIXELS, Training, Tuning
-from keepmore.scratch import Scratch
-from keepmore.trainers import Images
-from services.trainer import decoded, device, layers, model, probe
-from services.trainer.finetune import fit
-from services.trainer.plan import Plan
-from services.trainer.prepare import Preparation
-from services.trainer.team import Team
+from keepmore.codec import jpegxl
+from keepmore.codec.malloc import keep_freed_memory
+from keepmore.spec.job import LARGEST_PIXELS, Training, Tuning
+from keepmore.storage.scratch import Scratch
+from keepmore.training.trainer import Images
+from keepmore_trainer import device, image_cache, models, param_groups, probe_trainer
+from keepmore_trainer.distributed import Team
+from keepmore_trainer.run_plan import Plan
+from keepmore_trainer.train_loop import fit
+from keepmore_trainer.transforms import Preparation
 
 IMAGES, SIDE, DISTANCE = 96, 512, 4.0
 MODEL = "mobilenet_v2"
@@ -41,7 +41,7 @@ CPU = torch.device("cpu")
 def images_of(folder: Path) -> Images:
     """The drawn images of a folder as JPEG XL."""
     data = [
-        codec.encode(codec.decode(file.read_bytes(), LARGEST_PIXELS), DISTANCE, 3)
+        jpegxl.encode(jpegxl.decode(file.read_bytes(), LARGEST_PIXELS), DISTANCE, 3)
         for file in sorted(folder.rglob("*.jpg"))
     ]
     columns = {
@@ -68,9 +68,9 @@ def bare_step_s(batch: int, side: int) -> float:
 def bare_training(batch: int, side: int, steps: int) -> tuple[nn.Module, float]:
     """The loop that a user would write, over one batch of tensors in memory: the model, and seconds a step."""
     torch.manual_seed(0)
-    classifier = model.load(MODEL, model.NO_WEIGHTS)
-    classifier.set_head(model.new_head(classifier.width, 10, 0))
-    module = layers.trainable(classifier, False, Team(0, 1, CPU))
+    classifier = models.load(MODEL, models.NO_WEIGHTS)
+    classifier.set_head(models.new_head(classifier.width, 10, 0))
+    module = param_groups.trainable(classifier, False, Team(0, 1, CPU))
     optimizer = torch.optim.AdamW(module.parameters(), lr=1e-4)
     inputs = torch.rand(batch, 3, side, side).to(memory_format=torch.channels_last)
     targets = torch.randint(0, 10, (batch,))
@@ -90,21 +90,21 @@ def bare_training(batch: int, side: int, steps: int) -> tuple[nn.Module, float]:
     return module, timed(several) / steps
 
 
-def _decoded(images: Images, preparation: Preparation, scratch: Scratch) -> tuple[Path, decoded.Decoded]:
+def _decoded(images: Images, preparation: Preparation, scratch: Scratch) -> tuple[Path, image_cache.Decoded]:
     """Decoded images, which stay: nobody else uses the scratch disk of the benchmark."""
-    with decoded.decode_all(images, preparation, scratch, lambda progress: None) as made:
+    with image_cache.decode_all(images, preparation, scratch, lambda progress: None) as made:
         return made
 
 
 def extraction(images: Images, scratch: Scratch) -> tuple[float, float, float]:
     """Seconds of features from decoded pixels, of features from files, and of the bare forward passes."""
-    backbone = model.backbone(model.load(MODEL, model.NO_WEIGHTS), CPU, device.precision(CPU))
+    backbone = models.backbone(models.load(MODEL, models.NO_WEIGHTS), CPU, device.precision(CPU))
     _, pixels = _decoded(images, backbone.preparation, scratch)
     rows = list(range(len(images)))
     middles = [backbone.preparation.middle(pixels[row]) for row in rows]
     batches = [
-        backbone.preparation.tensor(middles[start : start + probe.BATCH_IMAGES], CPU)
-        for start in range(0, len(rows), probe.BATCH_IMAGES)
+        backbone.preparation.tensor(middles[start : start + probe_trainer.BATCH_IMAGES], CPU)
+        for start in range(0, len(rows), probe_trainer.BATCH_IMAGES)
     ]
 
     def bare() -> None:
@@ -112,20 +112,20 @@ def extraction(images: Images, scratch: Scratch) -> tuple[float, float, float]:
             for batch in batches:
                 backbone.module(batch)
 
-    def ours(known: decoded.Decoded | None) -> None:
-        probe.extract(backbone, probe.middles(images, rows, backbone, lambda progress: None, known))
+    def ours(known: image_cache.Decoded | None) -> None:
+        probe_trainer.extract(backbone, probe_trainer.middles(images, rows, backbone, lambda progress: None, known))
 
     return timed(lambda: ours(pixels)), timed(lambda: ours(None)), timed(bare)
 
 
 def tuning(images: Images, scratch: Scratch, side: int, folder: Path) -> tuple[float, float]:
     """Seconds a step of fine-tuning from decoded pixels, and of the bare loop."""
-    preparation = model.load(MODEL, model.NO_WEIGHTS).at(side).preparation
+    preparation = models.load(MODEL, models.NO_WEIGHTS).at(side).preparation
     where, _ = _decoded(images, preparation, scratch)
     settings = Tuning(batch=BATCH, image_size=side, head="new")
-    training = Training(MODEL, model.NO_WEIGHTS, "finetune", STEPS + 1, tuning=settings)
+    training = Training(MODEL, models.NO_WEIGHTS, "finetune", STEPS + 1, tuning=settings)
     targets = [int(label) for label in images.labels]
-    plan = Plan(str(folder), training, 0, ["0", "1"], targets, str(where), {}, model.NO_WEIGHTS)
+    plan = Plan(str(folder), training, 0, ["0", "1"], targets, str(where), {}, models.NO_WEIGHTS)
     at: list[float] = []
 
     def tell(count: int) -> bool:
@@ -138,7 +138,7 @@ def tuning(images: Images, scratch: Scratch, side: int, folder: Path) -> tuple[f
 
 def epochs(images: Images, scratch: Scratch) -> tuple[float, float]:
     """Seconds of reading all images from the cache, and of decoding them, in this thread alone."""
-    preparation = model.load(MODEL, model.NO_WEIGHTS).preparation
+    preparation = models.load(MODEL, models.NO_WEIGHTS).preparation
     _, pixels = _decoded(images, preparation, scratch)
     cached = timed(lambda: [pixels[row].sum() for row in range(len(images))])
     again = timed(lambda: [preparation.decoded(images.read(row)).sum() for row in range(len(images))])

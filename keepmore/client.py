@@ -13,9 +13,9 @@ from urllib.parse import quote, urlencode
 import urllib3
 from urllib3.response import BaseHTTPResponse
 
-from keepmore.budget import Budget
 from keepmore.errors import Cancelled, InvalidRequest, KeepmoreError, ServiceError, ServiceUnavailable, from_dict, known
-from keepmore.request import OWN, Request
+from keepmore.spec.budget import Budget
+from keepmore.spec.job import OWN, Request
 
 PARQUET, NDJSON, HTML = "application/vnd.apache.parquet", "application/x-ndjson", "text/html"
 LONGEST_WAIT_S = 30.0

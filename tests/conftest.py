@@ -16,9 +16,9 @@ from typing import Any
 import pytest
 from hypothesis import settings
 
-from keepmore.isolation import IsolatedDecoder
-from keepmore.sample import write_sample
-from keepmore.store import FolderStore
+from keepmore.codec.sandbox import IsolatedDecoder
+from keepmore.storage.folder import FolderStore
+from keepmore.synthetic.dataset import write_sample
 from tests.proxy import Proxy, proxied
 from tests.servers import S3Server, seaweed, valkey
 

@@ -6,8 +6,8 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.special import ndtri
 
-from keepmore.advice import Pilots
-from keepmore.law import Law
+from keepmore.advice.recommend import Pilots
+from keepmore.advice.scaling_law import Law
 
 TRUE = Law(1.6, 0.22, 150, 0.9, 0.02)
 DISTANCES = {0.0: 50000.0, 2.0: 14000.0, 4.0: 9000.0, 6.0: 6500.0, 8.0: 5200.0, 10.0: 4300.0}

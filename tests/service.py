@@ -18,7 +18,7 @@ import urllib3
 from minio import Minio
 
 from keepmore.client import Client
-from services.api.access import new_key
+from keepmore_api.auth import new_key
 from tests.servers import RedisServer, S3Server, free_ports, seaweed, valkey
 from tests.tools import BIN
 
@@ -57,7 +57,7 @@ class Service:
         return process
 
     def start_worker(self, name: str, lanes: str, processes: int = 1) -> subprocess.Popen[bytes]:
-        celery = ("celery", "-A", "services.worker.app", "worker", "-Q", lanes, "-c", str(processes))
+        celery = ("celery", "-A", "keepmore_worker.app", "worker", "-Q", lanes, "-c", str(processes))
         return self.start(name, *celery, "-n", f"{name}@%h", "--without-gossip", "--without-mingle")
 
     def stop(self, name: str, number: int = signal.SIGTERM) -> None:
@@ -74,7 +74,7 @@ class Service:
 
     def alive(self, name: str) -> bool:
         """What an orchestrator asks a worker or the clock, as its image does."""
-        command = [sys.executable, "-m", "services.alive"]
+        command = [sys.executable, "-m", "keepmore_services.liveness"]
         return not subprocess.run(command, env={"TMPDIR": str(self.folder / f"{name}.tmp")}, check=False).returncode
 
     def log(self, name: str) -> str:
@@ -165,7 +165,7 @@ def distributed(folder: Path, workers: int = 2, trainer: bool = False, **setting
                 service.start_worker(f"worker-{number}", "control,compress")
             if trainer:
                 service.start_worker("trainer", "training")
-            service.start("beat", "celery", "-A", "services.worker.app", "beat")
+            service.start("beat", "celery", "-A", "keepmore_worker.app", "beat")
             service.wait_until_ready()
             yield service
 

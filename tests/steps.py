@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
-from keepmore import keys
-from keepmore.isolation import IsolatedDecoder
-from keepmore.jobs import Job, JobBook
+from keepmore.codec.sandbox import IsolatedDecoder
+from keepmore.jobs.graph import TRAINING_KINDS, Kind, ready_steps
+from keepmore.jobs.job import Job, JobBook
+from keepmore.jobs.requests import chunk_count
+from keepmore.pipeline.runner import Workshop, run_step
 from keepmore.progress import Progress
-from keepmore.questions import chunk_count
-from keepmore.request import Request
-from keepmore.scratch import Scratch
-from keepmore.steps import TRAINING_KINDS, Kind, ready_steps
-from keepmore.store import Store
-from keepmore.workshop import Workshop, run_step
+from keepmore.spec.job import Request
+from keepmore.storage import layout
+from keepmore.storage.folder import Store
+from keepmore.storage.scratch import Scratch
 
 
 def selected(store: Store, request: Request) -> Job:
@@ -20,7 +20,7 @@ def selected(store: Store, request: Request) -> Job:
     with IsolatedDecoder() as decoder:
         workshop = Workshop(decoder, unseen)
         while True:
-            done = set(store.keys(keys.work(job.id)))
+            done = set(store.keys(layout.work(job.id)))
             ready = list(ready_steps(job, done, chunk_count(store, job.id)))
             steps = [step for step in ready if step.kind not in (*TRAINING_KINDS, Kind.REPORT)]
             if not steps:
@@ -33,7 +33,7 @@ def done_by(kind: Kind, job: Job, store: Store, scratch: Scratch) -> None:
     """Do the job's ready steps of one kind."""
     with IsolatedDecoder() as decoder:
         workshop = Workshop(decoder, unseen, scratch=scratch)
-        for step in ready_steps(job, set(store.keys(keys.work(job.id))), chunk_count(store, job.id)):
+        for step in ready_steps(job, set(store.keys(layout.work(job.id))), chunk_count(store, job.id)):
             if step.kind is kind:
                 run_step(step, store, workshop)
 

@@ -17,8 +17,8 @@ dependencies)
   extra=$2
   shift 2
   python3 -m venv --without-pip "$PREFIX"
-  mkdir -p keepmore services
-  touch keepmore/__init__.py services/__init__.py
+  mkdir -p keepmore services/shared services/api services/worker services/trainer
+  touch keepmore/__init__.py
   into install --no-compile --constraint constraints.txt ".[$extra]" "$@"
   into uninstall --yes keepmore
   rm -rf build ./*.egg-info keepmore services # setuptools would take what it built of these for newer than the project
@@ -49,7 +49,7 @@ slim)
   python3 -m compileall -q -j 0 -x "/(torch|torchvision|sympy|pygments|wcwidth|prompt_toolkit|redis/asyncio)/" "$SITE"
   cd /
   shift
-  for module in pyarrow.parquet pyarrow.compute pyarrow.csv keepmore.cli keepmore.bucket "$@"; do
+  for module in pyarrow.parquet pyarrow.compute pyarrow.csv keepmore.cli.main keepmore.net.s3 "$@"; do
     "$PREFIX/bin/python3" -c "import $module"
   done
   ;;

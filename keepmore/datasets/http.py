@@ -9,13 +9,13 @@ from urllib.parse import urldefrag, urljoin
 from urllib3 import BaseHTTPResponse, PoolManager, Retry
 from urllib3.exceptions import HTTPError, MaxRetryError
 
-from keepmore import uris
-from keepmore.access import Access
 from keepmore.datasets.entry import UNKNOWN
-from keepmore.datasets.opened import BUFFER_BYTES, Opened
+from keepmore.datasets.file import BUFFER_BYTES, Opened
 from keepmore.errors import SourceNotAllowed
-from keepmore.ranged import RangedFile, RemoteFailure, Stream, Why, check_version, patient
-from keepmore.web import guarded_http
+from keepmore.net import uri as uris
+from keepmore.net.access import Access
+from keepmore.net.http import guarded_http
+from keepmore.net.ranged import RangedFile, RemoteFailure, Stream, Why, check_version, patient
 
 REDIRECTS = 5
 CONTENT_RANGE = re.compile(r"bytes (?:(\d+)-(\d+)|\*)/(\d+)")

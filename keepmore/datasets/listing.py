@@ -7,17 +7,17 @@ from collections.abc import Iterator
 from pathlib import Path
 from posixpath import splitext
 
-from keepmore import uris
-from keepmore.access import EVERYTHING, Access
-from keepmore.datasets.archive import list_tar
 from keepmore.datasets.entry import Entry, Skipped, file_uri
+from keepmore.datasets.failures import dataset_error
+from keepmore.datasets.filesystem import Sources
 from keepmore.datasets.folder import list_folder
-from keepmore.datasets.sources import Sources
 from keepmore.datasets.table import list_table
-from keepmore.datasets.trouble import dataset_error
+from keepmore.datasets.tar import list_tar
 from keepmore.errors import DatasetNotFound, DatasetUnreadable, InvalidUri, UnsupportedDataset
-from keepmore.ranged import RemoteFailure
-from keepmore.uris import Uri
+from keepmore.net import uri as uris
+from keepmore.net.access import EVERYTHING, Access
+from keepmore.net.ranged import RemoteFailure
+from keepmore.net.uri import Uri
 
 ARCHIVE = ".tar"
 TABLES = (".csv", ".jsonl", ".parquet")

@@ -15,11 +15,11 @@ import pyarrow.compute as pc
 import pyarrow.csv as pa_csv
 import pyarrow.parquet as pq
 
-from keepmore import uris
-from keepmore.datasets.embedded import holds_images, list_embedded
 from keepmore.datasets.entry import Entry, file_uri
-from keepmore.datasets.opened import Opened
+from keepmore.datasets.file import Opened
+from keepmore.datasets.parquet import holds_images, list_embedded
 from keepmore.errors import DuplicateImage, InvalidTable
+from keepmore.net import uri as uris
 
 SCHEMA = pa.schema([("uri", pa.string()), ("label", pa.string())])
 BATCH_ROWS = 10_000

@@ -242,7 +242,7 @@ def test_a_disturbed_job_ends_with_the_digests_of_an_undisturbed_one(deployment:
     assert digests(report) == undisturbed
     assert all(0 <= row["top1"] <= 1 for row in report["distances"])
     (worker, *_) = deployment.containers("worker")
-    assert deployment.docker("exec", worker, "python", "-m", "services.alive") == ""
+    assert deployment.docker("exec", worker, "python", "-m", "keepmore_services.liveness") == ""
 
 
 def _started(deployment: Deployment, *words: str) -> tuple[str, subprocess.Popen[str]]:

@@ -11,18 +11,18 @@ from pathlib import Path
 
 import pytest
 
-from keepmore import keys
+from keepmore.config import Site
 from keepmore.errors import DatasetNotFound, KeepmoreError
-from keepmore.jobs import Job, JobBook, State
-from keepmore.pool import LocalQueue
+from keepmore.jobs.graph import Kind, Step
+from keepmore.jobs.job import Job, JobBook, State
 from keepmore.progress import Progress
-from keepmore.queue import Queue
-from keepmore.request import Request
-from keepmore.site import Site
-from keepmore.steps import Kind, Step
-from keepmore.store import FolderStore
-from services.carrier import CeleryQueue, celery_app
-from services.settings import Settings
+from keepmore.scheduling.process_pool import LocalQueue
+from keepmore.scheduling.queue import Queue
+from keepmore.spec.job import Request
+from keepmore.storage import layout
+from keepmore.storage.folder import FolderStore
+from keepmore_services.broker.celery_queue import CeleryQueue, celery_app
+from keepmore_services.settings import Settings
 from tests.service import Service
 
 
@@ -158,7 +158,7 @@ def test_duplicates_are_harmless(store: FolderStore, queue: LocalQueue, sample: 
     queue.submit([step])
     queue.run(told, until_idle=True)
     assert told.done == [step, step]
-    assert store.exists(keys.listing(step.job))
+    assert store.exists(layout.listing(step.job))
 
 
 def test_what_follows_a_step_is_done_too(store: FolderStore, queue: LocalQueue, sample: Path) -> None:
@@ -167,7 +167,7 @@ def test_what_follows_a_step_is_done_too(store: FolderStore, queue: LocalQueue, 
     told = Told(queue, {Kind.LIST: [Step(job.id, Kind.COMPRESS, "0")]})
     queue.submit([Step(job.id, Kind.LIST)])
     queue.run(told, until_idle=True)
-    assert store.exists(keys.part(job.id, 0))
+    assert store.exists(layout.part(job.id, 0))
     assert sum(told.progress, Progress()).images == 16
 
 
@@ -201,7 +201,7 @@ def test_a_cancelled_job_stops_within_seconds_and_another_goes_on(
     assert time.monotonic() - asked < 3
     thread.join()
     assert told.done[2:] == [Step(other.id, Kind.COMPRESS, "0")]
-    assert not store.exists(keys.part(job.id, 0))
+    assert not store.exists(layout.part(job.id, 0))
 
 
 def test_run_returns_when_it_is_stopped(queue: LocalQueue) -> None:

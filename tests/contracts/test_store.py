@@ -16,8 +16,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from keepmore.errors import NotFound, StoreError
-from keepmore.s3 import S3Store
-from keepmore.store import FolderStore, Store
+from keepmore.storage.folder import FolderStore, Store
+from keepmore.storage.s3 import S3Store
 
 Maker = Callable[[], Store]
 KINDS = ("folder", "s3")

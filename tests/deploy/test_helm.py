@@ -24,9 +24,9 @@ import pytest
 import yaml
 from celery.bin.celery import celery
 
-from keepmore.budget import parse_size
-from keepmore.cli import cli as keepmore
-from keepmore.steps import Lane
+from keepmore.cli.main import cli as keepmore
+from keepmore.jobs.graph import Lane
+from keepmore.spec.budget import parse_size
 
 ROOT = Path(__file__).parents[2]
 CHART = ROOT / "helm" / "keepmore"
@@ -365,7 +365,7 @@ def test_commands_are_understood(rendered: Rendered) -> None:
     for container in rendered.containers:
         if container["name"] in OURS:
             match container["command"]:
-                case ["celery", "--app=services.worker.app", name, *options]:
+                case ["celery", "--app=keepmore_worker.app", name, *options]:
                     _parse(celery.commands[name], options)
                 case ["keepmore", name, *options]:
                     command = keepmore.get_command(click.Context(keepmore), name)

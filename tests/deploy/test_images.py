@@ -15,8 +15,8 @@ from typing import Any
 import pytest
 import yaml
 
-from services.api import access
-from services.settings import Settings
+from keepmore_api import auth
+from keepmore_services.settings import Settings
 from tests.tools import COMPOSE, HADOLINT, ROOT
 
 DOCKERFILES = sorted(ROOT.glob("services/*/Dockerfile"))
@@ -84,7 +84,7 @@ def test_a_new_env_has_secrets_of_its_own_and_a_key_that_fits(tmp_path: Path) ->
     keys = [text.split()[-1] for text in made]
     assert keys[0] != keys[1]
     found = dict(line.split("=", 1) for line in first.splitlines() if line and not line.startswith("#"))
-    (entry,) = access.parse(found["KEEPMORE_API_KEYS"])
+    (entry,) = auth.parse(found["KEEPMORE_API_KEYS"])
     assert entry.sha256 == hashlib.sha256(keys[0].encode()).hexdigest()
     assert len(found["KEEPMORE_S3_SECRET_KEY"]) == len(found["KEEPMORE_REDIS_PASSWORD"]) == 48
     assert _compose("config", "--quiet", variables={}, env_file=tmp_path / ".env").returncode == 0

@@ -23,16 +23,17 @@ from fastapi import FastAPI
 from prometheus_client.exposition import generate_latest
 from prometheus_client.parser import text_string_to_metric_families
 
-from keepmore import errors, totals
-from keepmore.index import Summary
+from keepmore import errors
+from keepmore.compression.index import Summary
+from keepmore.jobs.graph import Kind, Lane, Step
 from keepmore.progress import Progress
-from keepmore.steps import Kind, Lane, Step
-from keepmore.totals import total
-from services.api.access import Gate
-from services.api.app import create_app
-from services.api.embedded import Embedded
-from services.api.health import Meter
-from services.settings import load
+from keepmore.scheduling import metrics
+from keepmore.scheduling.metrics import total
+from keepmore_api.app import create_app
+from keepmore_api.auth import Gate
+from keepmore_api.backend.embedded import Embedded
+from keepmore_api.routes.health import Meter
+from keepmore_services.settings import load
 
 ROOT = Path(__file__).parents[2]
 MONITORING = ROOT / "helm" / "keepmore" / "monitoring"
@@ -57,10 +58,10 @@ def api(tmp_path_factory: pytest.TempPathFactory) -> FastAPI:
     """An API process that has counted one of everything."""
     backend = Embedded(load(store=str(tmp_path_factory.mktemp("store")), processes=1))
     step = Step("job", Kind.COMPRESS, "0")
-    backend.board.count(totals.of_step(step, "done", Progress(1, 1, 1, 1, 1.0), 2.0))
-    backend.board.count(totals.of_failure(step, "worker_lost"))
-    backend.board.count(totals.of_delay(step, "store_unavailable"))
-    backend.board.count(totals.of_index(Summary(pool_bytes={0.0: 2, 4.0: 1}, errors={"unreadable_image": 1})))
+    backend.board.count(metrics.of_step(step, "done", Progress(1, 1, 1, 1, 1.0), 2.0))
+    backend.board.count(metrics.of_failure(step, "worker_lost"))
+    backend.board.count(metrics.of_delay(step, "store_unavailable"))
+    backend.board.count(metrics.of_index(Summary(pool_bytes={0.0: 2, 4.0: 1}, errors={"unreadable_image": 1})))
     backend.board.count({total("redis_errors"): 1.0})
     app = create_app(backend, Gate(()), 1000, local_only=True)
     meter: Meter = app.state.meter

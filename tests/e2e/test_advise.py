@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from keepmore.sample import write_sample
+from keepmore.synthetic.dataset import write_sample
 from tests.browser import check_plots, opened
 from tests.conftest import Command, installed_command
 

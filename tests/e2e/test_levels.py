@@ -16,12 +16,13 @@ from typing import Any
 
 import pytest
 
-from keepmore import keys, manifest
-from keepmore.cli import cli
-from keepmore.jobs import JobBook
-from keepmore.levels import Spread
-from keepmore.report import command
-from keepmore.store import FolderStore
+from keepmore.cli.main import cli
+from keepmore.jobs.job import JobBook
+from keepmore.reporting.report import command
+from keepmore.selection import manifest
+from keepmore.spec.variants import Spread
+from keepmore.storage import layout
+from keepmore.storage.folder import FolderStore
 from tests.browser import opened
 from tests.conftest import Command, digests, installed_command
 
@@ -45,7 +46,7 @@ def finished(sample: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[di
 
 
 def _rows(report: dict[str, Any], store: Path, arm: str) -> list[dict[str, Any]]:
-    return list(manifest.rows(store / keys.manifest(report["job"], report["subset"], arm)))
+    return list(manifest.rows(store / layout.manifest(report["job"], report["subset"], arm)))
 
 
 def test_the_report_compares_levels_with_fixed_distances(finished: tuple[dict[str, Any], Path]) -> None:

@@ -17,9 +17,9 @@ from typing import Any
 
 import pytest
 
-from keepmore import keys
-from keepmore.jobs import JobBook, State
-from keepmore.store import FolderStore
+from keepmore.jobs.job import JobBook, State
+from keepmore.storage import layout
+from keepmore.storage.folder import FolderStore
 from tests.conftest import Command, digests
 from tests.service import group_lives
 
@@ -43,7 +43,7 @@ def _kill(process: subprocess.Popen[str]) -> None:
 
 
 def _only_job(store: Path) -> str:
-    return next(FolderStore(store).keys(keys.jobs_prefix())).removeprefix("jobs/").removesuffix(".json")
+    return next(FolderStore(store).keys(layout.jobs_prefix())).removeprefix("jobs/").removesuffix(".json")
 
 
 def test_killed_at_ten_random_moments_a_job_ends_with_the_same_digests(ran: Ran, sample: Path, tmp_path: Path) -> None:

@@ -13,11 +13,13 @@ from typing import Any
 
 import pytest
 
-from keepmore import index, keys, manifest
-from keepmore.cli import cli
-from keepmore.report import command
-from keepmore.request import Request
-from keepmore.store import FolderStore
+from keepmore.cli.main import cli
+from keepmore.compression import index
+from keepmore.reporting.report import command
+from keepmore.selection import manifest
+from keepmore.spec.job import Request
+from keepmore.storage import layout
+from keepmore.storage.folder import FolderStore
 from tests.browser import check_plots, opened
 from tests.conftest import Command, digests, installed_command
 
@@ -241,7 +243,7 @@ def test_a_hold_out_is_never_kept(ran: Ran, sample: Path) -> None:
     work = Path(made["report"].removeprefix("file://")).parent
     kept = {row["path"] for row in manifest.rows(_manifest(made, "10"))}
     store = FolderStore(work.parents[1])
-    held = {row["path"] for batch in index.rows(store, keys.evaluation(made["job"])) for row in batch.to_pylist()}
+    held = {row["path"] for batch in index.rows(store, layout.evaluation(made["job"])) for row in batch.to_pylist()}
     assert len(held) == 16
     assert not held & kept
 

@@ -20,11 +20,11 @@ import urllib3
 from prometheus_client.parser import text_string_to_metric_families
 from standardwebhooks.webhooks import Webhook
 
-from keepmore import keys
 from keepmore.client import Client
 from keepmore.errors import Cancelled, KeepmoreError, PilotsInsufficient
-from keepmore.s3 import S3Store
-from services import alive
+from keepmore.storage import layout
+from keepmore.storage.s3 import S3Store
+from keepmore_services import liveness
 from tests.conftest import Command, digests, installed_command
 from tests.servers import serving
 from tests.service import Service, distributed, embedded, uploaded
@@ -186,9 +186,9 @@ def test_orchestrators_see_that_workers_and_the_clock_live(service: Service) -> 
     assert not service.alive("nobody")
     hung = service.processes["worker-0"].pid
     os.kill(hung, signal.SIGSTOP)
-    mark = service.folder / "worker-0.tmp" / alive.MARK.name
+    mark = service.folder / "worker-0.tmp" / liveness.MARK.name
     try:
-        os.utime(mark, (time.time() - 2 * alive.STALE_S,) * 2)
+        os.utime(mark, (time.time() - 2 * liveness.STALE_S,) * 2)
         assert not service.alive("worker-0")
     finally:
         os.kill(hung, signal.SIGCONT)
@@ -379,7 +379,7 @@ def test_a_cancelled_job_is_told_of_and_still_answers(service: Service, dataset:
         assert service.client.select(job, "200kB")["distances"]
         assert service.s3 is not None
         store = S3Store(service.s3.endpoint, service.s3.bucket, "store")
-        _until(lambda: not store.exists(keys.active(job)))  # from then on nobody looks after it
+        _until(lambda: not store.exists(layout.active(job)))  # from then on nobody looks after it
         assert service.client.job(job)["state"] == "cancelled"
     assert [json.loads(body)["type"] for _, body in receiver.taken] == ["job.cancelled"]
 

@@ -16,8 +16,8 @@ def _loaded(code: str) -> set[str]:
 
 
 MODULES = [
-    "keepmore", "keepmore.cli", "keepmore.queue", "keepmore.steps", "keepmore.report", "services.api.serve",
-    "services.worker.app",
+    "keepmore", "keepmore.cli.main", "keepmore.scheduling.queue", "keepmore.jobs.graph", "keepmore.reporting.report",
+    "keepmore_api.commands", "keepmore_worker.app",
 ]  # fmt: skip
 
 
@@ -25,15 +25,17 @@ MODULES = [
 def test_only_the_trainer_imports_torch(module: str) -> None:
     """Else every worker pays seconds and hundreds of megabytes for a library that it never uses."""
     assert not {"torch", "torchvision"} & _loaded(f"import {module}")
-    assert "torch" in _loaded("import services.trainer.tuner")
+    assert "torch" in _loaded("import keepmore_trainer.finetune_trainer")
 
 
-@pytest.mark.parametrize("module", ["keepmore.cli", "keepmore.client", "keepmore.remote", "services.api.serve"])
+@pytest.mark.parametrize(
+    "module", ["keepmore.cli.main", "keepmore.client", "keepmore.cli.remote", "keepmore_api.commands"]
+)
 def test_who_only_asks_needs_nothing_that_does_the_steps(module: str) -> None:
     """Else the API of a distributed service and a client of it fail where only they are installed."""
-    loaded = _loaded(f"import {module}, services.carrier, services.board")
+    loaded = _loaded(f"import {module}, keepmore_services.broker.celery_queue, keepmore_services.broker.redis_tracker")
     assert not {"PIL", "pillow_jxl", "jinja2", "matplotlib", "obstore"} & loaded
-    assert {"PIL", "pillow_jxl"} <= _loaded("import keepmore.localdesk, services.api.embedded")
+    assert {"PIL", "pillow_jxl"} <= _loaded("import keepmore.cli.local, keepmore_api.backend.embedded")
 
 
 @pytest.mark.parametrize("words", ["run photos", "verify a.parquet", "sample new", "show", "serve --port 0"])
@@ -41,7 +43,7 @@ def test_a_command_that_lacks_a_package_says_what_to_install(words: str, tmp_pat
     """Else whoever installed only a client gets a traceback."""
     program = (
         f"import sys; sys.modules['PIL'] = None; sys.argv = ['keepmore', *{words.split()}]; "
-        "from keepmore.cli import main; main()"
+        "from keepmore.cli.main import main; main()"
     )
     done = subprocess.run([sys.executable, "-c", program], cwd=tmp_path, capture_output=True, text=True, timeout=60)
     assert (done.returncode, "Traceback" in done.stderr) == (1, False)
@@ -51,12 +53,14 @@ def test_a_command_that_lacks_a_package_says_what_to_install(words: str, tmp_pat
 
 def test_decisions_need_no_heavy_library() -> None:
     """Else asking what is ready, or what fits, needs an image codec."""
-    loaded = _loaded("import keepmore.budget, keepmore.keys, keepmore.request, keepmore.jobs")
+    loaded = _loaded("import keepmore.spec.budget, keepmore.storage.layout, keepmore.spec.job, keepmore.jobs.job")
     assert not {"PIL", "pillow_jxl", "pyarrow", "matplotlib", "torch", "click"} & loaded
 
 
-@pytest.mark.parametrize("module", ["keepmore.access", "keepmore.stores", "keepmore.datasets", "keepmore.cli"])
+@pytest.mark.parametrize(
+    "module", ["keepmore.net.access", "keepmore.storage.open", "keepmore.datasets.listing", "keepmore.cli.main"]
+)
 def test_only_who_reads_s3_imports_its_client(module: str) -> None:
     """Else every command waits for a library that a folder does not need."""
     assert "minio" not in _loaded(f"import {module}")
-    assert "minio" in _loaded("import keepmore.bucket")
+    assert "minio" in _loaded("import keepmore.net.s3")

@@ -56,7 +56,7 @@ http://{{ include "keepmore.fullname" . }}-minio:9000
 {{- end -}}
 {{- end }}
 
-{{- define "keepmore.store" -}}
+{{- define "keepmore.storage.folder" -}}
 {{- if .Values.trial.enabled -}}
 {{- default (printf "s3://%s/store" .Values.trial.bucket) .Values.settings.store }}
 {{- else -}}
@@ -216,7 +216,7 @@ envFrom:
 {{- range $probe, $pace := dict "startupProbe" (list 5 24) "readinessProbe" (list 15 3) "livenessProbe" (list 30 3) }}
 {{ $probe }}:
   exec:
-    command: [python, -m, services.alive]
+    command: [python, -m, keepmore_services.liveness]
   periodSeconds: {{ first $pace }}
   failureThreshold: {{ last $pace }}
   timeoutSeconds: 10

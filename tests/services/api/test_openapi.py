@@ -8,8 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from services.api import schemas
-from services.api.access import new_key
+from keepmore_api import schemas
+from keepmore_api.auth import new_key
 from tests.service import embedded
 from tests.services.api.conftest import Ask
 from tests.tools import BIN

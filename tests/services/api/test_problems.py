@@ -9,10 +9,10 @@ from typing import Any
 import pytest
 
 from keepmore import errors
-from keepmore.budget import BytesBudget
 from keepmore.errors import KeepmoreError
-from keepmore.request import Selection, subset_id
-from services.api.problems import status_of
+from keepmore.spec.budget import BytesBudget
+from keepmore.spec.job import Selection, subset_id
+from keepmore_api.problems import status_of
 from tests.service import Service, embedded
 from tests.services.api.conftest import Ask, asking
 

@@ -12,12 +12,13 @@ import pyarrow as pa
 import pytest
 import torch
 
-from keepmore import keys, lessons
+from keepmore.pipeline import training as training_steps
 from keepmore.progress import Progress
-from keepmore.scratch import Scratch
-from keepmore.shelf import Shelf
-from keepmore.store import FolderStore
-from keepmore.trainers import Images, Room
+from keepmore.storage import layout
+from keepmore.storage.folder import FolderStore
+from keepmore.storage.scratch import Scratch
+from keepmore.training.feature_cache import Shelf
+from keepmore.training.trainer import Images, Room
 
 Pictures = Callable[..., Images]
 
@@ -59,10 +60,10 @@ class Workplace:
             self.scratch,
             report,
             lambda path: nullcontext(Path(path)),
-            lambda backbone, group: Shelf(self.store, keys.shelf(backbone, group)),
-            lambda kind, seed, file: lessons.kept(self.store, f"{kind}/{name}-{seed}", file),
-            lambda file: lessons.copy_in(self.store, f"checkpoints/{name}", file),
-            lambda file: lessons.copy_out(self.store, f"checkpoints/{name}", file),
+            lambda backbone, group: Shelf(self.store, layout.shelf(backbone, group)),
+            lambda kind, seed, file: training_steps.kept(self.store, f"{kind}/{name}-{seed}", file),
+            lambda file: training_steps.copy_in(self.store, f"checkpoints/{name}", file),
+            lambda file: training_steps.copy_out(self.store, f"checkpoints/{name}", file),
         )
 
 

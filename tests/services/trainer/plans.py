@@ -10,14 +10,14 @@ import numpy as np
 import torch
 from safetensors.torch import load_file
 
-from keepmore.request import Training, Tuning
-from keepmore.runs import Run
-from keepmore.trainers import Images
-from services.trainer import decoded, model
-from services.trainer.plan import DONE, NAMED, WEIGHTS, Plan
-from services.trainer.prepare import Preparation
-from services.trainer.team import Team
-from services.trainer.tuner import FineTuner
+from keepmore.spec.job import Training, Tuning
+from keepmore.training.runs import Run
+from keepmore.training.trainer import Images
+from keepmore_trainer import image_cache, models
+from keepmore_trainer.distributed import Team
+from keepmore_trainer.finetune_trainer import FineTuner
+from keepmore_trainer.run_plan import DONE, NAMED, WEIGHTS, Plan
+from keepmore_trainer.transforms import Preparation
 from tests.services.trainer.conftest import Pictures, Workplace
 
 ALONE = Team(0, 1, torch.device("cpu"))
@@ -34,7 +34,7 @@ def plan_of(
     folder: Path, pictures: Pictures, sample: Path, place: Workplace, training: Training, **fields: Any
 ) -> Plan:
     """A plan over the drawn images, which are decoded, and stay: nobody makes room."""
-    preparation = model.load(training.model, training.weights).at((training.tuning or Tuning()).image_size).preparation
+    preparation = models.load(training.model, training.weights).at((training.tuning or Tuning()).image_size).preparation
     train, test = pictures(sample / "train"), pictures(sample / "test", "evaluation")
     folders = [decode(given, preparation, place)[0] for given in (train, test)]
     classes = sorted(set(train.labels))
@@ -44,8 +44,8 @@ def plan_of(
     return Plan(str(folder), training, 0, classes, targets, str(folders[0]), tests, training.weights, **fields)
 
 
-def decode(images: Images, preparation: Preparation, place: Workplace) -> tuple[Path, decoded.Decoded]:
-    with decoded.decode_all(images, preparation, place.scratch, lambda progress: None) as made:
+def decode(images: Images, preparation: Preparation, place: Workplace) -> tuple[Path, image_cache.Decoded]:
+    with image_cache.decode_all(images, preparation, place.scratch, lambda progress: None) as made:
         return made
 
 

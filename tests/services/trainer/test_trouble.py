@@ -15,16 +15,16 @@ import torch
 from safetensors.torch import save_file
 
 from keepmore.errors import NotTrainable
-from keepmore.request import Training, Tuning
-from services.trainer import model
-from services.trainer.finetune import fit
+from keepmore.spec.job import Training, Tuning
+from keepmore_trainer import models
+from keepmore_trainer.train_loop import fit
 from tests.services.trainer.conftest import Pictures, Workplace
 from tests.services.trainer.plans import ALONE, QUICK, left, never, plan_of, tuned
 
 # A rank of a fine-tuning that may take so many bytes more than PyTorch did.
 SHORT_OF_MEMORY = """
 import os, resource, sys, torch
-from services.trainer import ranks
+from keepmore_trainer import torchrun as ranks
 torch.set_num_threads(1)
 torch.randn(64, 64) @ torch.randn(64, 64)
 pages = int(open("/proc/self/statm").read().split()[0])
@@ -75,7 +75,7 @@ def test_a_loss_that_is_no_number_ends_the_run(sample: Path, pictures: Pictures,
     training = Training(
         "mobilenet_v2", "none", "finetune", steps=30, tuning=replace(QUICK, learning_rate=10, head="new")
     )
-    weights = model.load("mobilenet_v2", "none").module.state_dict()
+    weights = models.load("mobilenet_v2", "none").module.state_dict()
     weights["features.0.0.weight"][:] = torch.inf
     train = pictures(sample / "train")
     save_file(weights, workplace.scratch.root / "inf.safetensors")
@@ -115,5 +115,5 @@ def test_steps_that_half_precision_cannot_do_are_skipped(
     fit(plan, ALONE, never)
     weights, _, said = left(plan)
     assert said["about"]["skipped_steps"] == 2
-    head = model.new_head(1280, 8, 0)
+    head = models.new_head(1280, 8, 0)
     assert torch.equal(weights["classifier.1.weight"], head.weight), "nothing was learnt"

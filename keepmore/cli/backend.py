@@ -1,0 +1,67 @@
+"""Where the commands take their questions: this machine (`keepmore.cli.local`) or a service (`keepmore.cli.remote`)."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import AbstractContextManager
+from pathlib import Path
+from typing import Any, Protocol
+
+from keepmore.cli.console import Screen
+from keepmore.spec import variants
+from keepmore.spec.advice import AdviceRequest
+from keepmore.spec.budget import Budget
+from keepmore.spec.estimate import Question
+from keepmore.spec.job import OWN, Request, Selection, Training
+
+
+class Desk(Protocol):
+    @property
+    def when_left(self) -> str:
+        """What becomes of a job whose command is interrupted, before the command that goes on."""
+        ...
+
+    def start(self, request: Request) -> str:
+        """Write a job down; gives its id."""
+        ...
+
+    def work(self, job: str, screen: Screen) -> dict[str, Any]:
+        """Bring a job to its end, showing how far it is; gives its report. Raises what made it fail."""
+        ...
+
+    def jobs(self) -> list[dict[str, Any]]: ...
+
+    def status(self, job: str) -> dict[str, Any]: ...
+
+    def subsets(self, job: str) -> list[dict[str, Any]]: ...
+
+    def cancel(self, job: str) -> None: ...
+
+    def select(self, job: str, budget: Budget | None, selection: Selection) -> dict[str, Any]: ...
+
+    def train(self, job: str, subset: str | None, training: Training, screen: Screen) -> dict[str, Any]:
+        """Train on the subsets `subset` (None: the job's own); gives the results by distance."""
+        ...
+
+    def advise(self, job: str, request: AdviceRequest, screen: Screen) -> tuple[dict[str, Any], bytes]:
+        """Advice on a job, and its page."""
+        ...
+
+    def estimate(self, question: Question, screen: Screen) -> dict[str, Any]: ...
+
+    def errors(self, job: str) -> Iterator[dict[str, Any]]: ...
+
+    def manifest(self, reference: str) -> AbstractContextManager[Path]:
+        """The file of a manifest, named by its path or as JOB/ARM or JOB/SUBSET/ARM."""
+        ...
+
+    def resume_words(self, job: str) -> list[str]:
+        """The command line that goes on with a job."""
+        ...
+
+
+def parse_reference(reference: str) -> tuple[str, str, str] | None:
+    """Job, subset ("own" where none is named) and arm of JOB/ARM or JOB/SUBSET/ARM; None for others."""
+    job, *subset, written = parts if len(parts := reference.split("/")) in (2, 3) else ("", "", "")
+    arm = variants.arm(written)
+    return (job, subset[0] if subset else OWN, arm) if job and arm else None

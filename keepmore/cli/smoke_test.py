@@ -1,0 +1,81 @@
+"""A small job through a running service, from drawn images to manifests that are counted again: does all of it work?"""
+
+from __future__ import annotations
+
+import io
+import secrets
+import tempfile
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from keepmore.client import Client
+from keepmore.errors import InternalError, InvalidRequest
+from keepmore.net.access import Access
+from keepmore.selection import manifest
+from keepmore.storage.open import open_store
+from keepmore.synthetic.dataset import write_sample
+
+IMAGES_PER_CLASS = 4
+DISTANCES = (0.0, 4.0, 10.0)
+REQUEST = {
+    "distances": list(DISTANCES),
+    "budget": {"as_distance": 10, "fraction": 0.5},
+    "selection": {"order": "random", "balance": True, "seed": 0},
+}
+
+
+def try_out(client: Client, place: str, access: Access, timeout_s: float, say: Callable[[str], None]) -> dict[str, Any]:
+    """Draw images into a new folder below `place`, s3://bucket/prefix, have the service keep half of their bytes at
+    three distances, and count its manifests again; the drawn images are deleted at the end, the job is not.
+
+    Gives the job's report. Raises InternalError where the service's figures are wrong, and what made the job fail.
+    """
+    if not place.startswith("s3://"):
+        raise InvalidRequest(f"--dataset {place}: the service reads it, so name an S3 place: s3://bucket/prefix")
+    folder = f"{place.rstrip('/')}/{secrets.token_hex(4)}"
+    store = open_store(folder, access)
+    with tempfile.TemporaryDirectory() as drawn:
+        root = Path(drawn) / "images"
+        write_sample(root, train_per_class=IMAGES_PER_CLASS, test_per_class=0)
+        images = {path.relative_to(root / "train").as_posix(): path.read_bytes() for path in root.rglob("*.jpg")}
+    try:
+        store.put_all(images)
+        say(f"{len(images)} images are in {folder}")
+        job = client.start({"dataset": folder, **REQUEST})["job"]
+        say(f"job {job} is accepted")
+        client.wait(job, timeout_s=timeout_s)
+        report = client.report(job)
+        _check(client, job, report, len(images))
+        return report
+    finally:
+        for name in images:
+            store.delete(name)
+
+
+def _check(client: Client, job: str, report: dict[str, Any], images: int) -> None:
+    """Raises InternalError unless every image is accounted for and each manifest says what its rows add up to."""
+    if report["index"]["compressed"] != images:
+        raise InternalError(f"job {job}: {report['index']['compressed']} of {images} images were compressed")
+    for stated in report["distances"]:
+        about, counted = _counted(client, job, stated["distance"])
+        for name, found in counted.items():
+            if not stated[name] == about[name] == found:
+                raise InternalError(
+                    f"job {job}, distance {stated['distance']}: the report says {name} {stated[name]}, the manifest "
+                    f"{about[name]}, and its rows give {found}"
+                )
+        if counted["bytes"] > about["budget_bytes"]:
+            raise InternalError(f"job {job}, distance {stated['distance']}: {counted['bytes']} bytes: over the budget")
+
+
+def _counted(client: Client, job: str, distance: str) -> tuple[dict[str, Any], dict[str, Any]]:
+    """What a manifest says of itself, and what its rows give."""
+    file, digest, images, total = io.BytesIO(), manifest.Digest(), 0, 0
+    client.download_manifest(job, distance, file)
+    with manifest.opened(file.getvalue()) as parquet:
+        for batch in manifest.batches(parquet):
+            digest.add(batch)
+            images += len(batch)
+            total += sum(batch["bytes"].to_pylist())
+        return manifest.metadata(parquet), {"images": images, "bytes": total, "digest": digest.hexdigest()}

@@ -1,0 +1,66 @@
+"""A file that a dataset is read from, wherever it is."""
+
+from __future__ import annotations
+
+import io
+import os
+import stat
+from dataclasses import dataclass
+from types import TracebackType
+from typing import Any
+
+from keepmore.datasets.entry import file_uri
+from keepmore.errors import UnreadableImage
+from keepmore.net.ranged import RemoteFailure, Why
+
+BUFFER_BYTES = 1 << 16
+
+
+@dataclass(frozen=True, slots=True)
+class Opened:
+    """`name` as a user knows it, `size` in bytes or UNKNOWN, `version` as of an Entry; `path` of a local file only."""
+
+    file: io.BufferedReader[Any]
+    name: str
+    uri: str
+    size: int
+    version: str | None
+    path: str | None = None
+
+    def __enter__(self) -> Opened:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, tb: TracebackType | None) -> None:
+        self.close()
+
+    def close(self) -> None:
+        self.file.close()
+
+    @property
+    def native(self) -> str | io.BufferedReader[Any]:
+        """What pyarrow reads fastest: the path of a local file."""
+        return self.path or self.file
+
+    def check_seekable(self) -> None:
+        """Raises NO_RANGES for a file that its server can only send from the start to the end."""
+        if not self.file.seekable():
+            raise RemoteFailure(Why.NO_RANGES, "its server does not answer requests for a part (HTTP ranges)")
+
+    def version_now(self) -> str | None:
+        """A local file can have changed since; of others every answer was compared."""
+        return version_of(os.stat(self.path)) if self.path else self.version
+
+
+def open_local(path: str) -> Opened:
+    """Raises OSError, and UnreadableImage for what is no regular file."""
+    # Without O_NONBLOCK a named pipe in a table's `uri` would hang the worker for ever.
+    file = io.BufferedReader(io.FileIO(os.open(path, os.O_RDONLY | os.O_NONBLOCK)), BUFFER_BYTES)
+    state = os.fstat(file.fileno())
+    if not stat.S_ISREG(state.st_mode):
+        file.close()
+        raise UnreadableImage(f"{path} is not a regular file")
+    return Opened(file, path, file_uri(os.path.realpath(path)), state.st_size, version_of(state), path)
+
+
+def version_of(state: os.stat_result) -> str:
+    return f"mtime:{state.st_mtime_ns}"

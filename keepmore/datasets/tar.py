@@ -1,0 +1,131 @@
+"""A tar as a dataset: a plain tree, or WebDataset samples (`key.jpg` beside `key.cls` or `key.json`)."""
+
+from __future__ import annotations
+
+import json
+import tarfile
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import PurePosixPath
+
+from keepmore.datasets.entry import Entry, Skipped, first_folder, is_hidden, is_image, part_uri, printable
+from keepmore.datasets.file import Opened
+from keepmore.errors import DuplicateImage, InvalidTable, UnsupportedDataset
+
+LABEL_SUFFIXES = (".cls", ".json")
+LABEL_BYTES = 1 << 20
+
+ZERO_BLOCK = bytes(tarfile.BLOCKSIZE)
+
+
+@dataclass(slots=True)
+class _Contents:
+    """What a scan found: images as offset and size by name, hard links to them, and label files by sample key."""
+
+    images: dict[str, tuple[int, int]] = field(default_factory=dict)
+    links: dict[str, str] = field(default_factory=dict)
+    labels: dict[str, tarfile.TarInfo] = field(default_factory=dict)
+
+
+def list_tar(opened: Opened, skipped: Skipped) -> Iterator[Entry]:
+    """Images of the tar by ascending path; each URI holds the offset of its bytes, so reading one is one seek.
+
+    The label is that of WebDataset where the sample has one, else the first folder. Raises UnsupportedDataset for a
+    file that is no whole, uncompressed tar, DuplicateImage for a name that stands twice.
+    """
+    opened.check_seekable()
+    try:
+        with tarfile.open(fileobj=opened.file, mode="r:") as archive:
+            found = _scan(opened.name, archive, skipped)
+            _check_end(opened, archive)
+            labels = _labels(archive, found, skipped)
+    except (tarfile.TarError, EOFError) as error:
+        raise UnsupportedDataset(
+            f"dataset {opened.name}: not an uncompressed tar ({error}); unpack or rewrite it"
+        ) from error
+    for name in sorted(found.images):
+        offset, size = found.images[name]
+        label = labels.get(_sample_key(name)) or first_folder(name)
+        uri = part_uri(opened.uri, {"offset": offset, "length": size, "path": name})
+        yield Entry(name, uri, label, size, opened.version)
+
+
+def _scan(title: str, archive: tarfile.TarFile, skipped: Skipped) -> _Contents:
+    found = _Contents()
+    for member in archive:
+        # tarfile remembers every member it has seen; a million of them take a gigabyte.
+        archive.members = []  # type: ignore[attr-defined]
+        if member.isdir():
+            continue
+        name = _plain(member.name)
+        reason = _why_not(member, name)
+        if reason:
+            skipped[reason] += 1
+        elif name.endswith(LABEL_SUFFIXES):
+            found.labels[_sample_key(name)] = member
+        elif name in found.images or name in found.links:
+            raise DuplicateImage(f"dataset {title}: {name} is there twice; every image needs a name of its own")
+        elif member.islnk():
+            found.links[name] = _plain(member.linkname)
+        else:
+            found.images[name] = (member.offset_data, member.size)
+    for name, target in found.links.items():
+        if target in found.images:
+            found.images[name] = found.images[target]
+        else:
+            skipped["link to no image"] += 1
+    return found
+
+
+def _check_end(opened: Opened, archive: tarfile.TarFile) -> None:
+    """tarfile takes a damaged header for the end of the archive; a real end is blocks of zeros, or of the file."""
+    end = archive.offset
+    opened.file.seek(end)
+    block = opened.file.read(tarfile.BLOCKSIZE)
+    if block not in (b"", ZERO_BLOCK):
+        raise UnsupportedDataset(f"dataset {opened.name}: the tar is damaged at byte {end:,}; fetch or write it again")
+
+
+def _plain(name: str) -> str:
+    return printable(name).removeprefix("./")
+
+
+def _why_not(member: tarfile.TarInfo, name: str) -> str | None:
+    pure = PurePosixPath(name)
+    if not (member.isreg() or member.islnk()) or member.issparse():
+        return "not a regular file"
+    if pure.is_absolute() or ".." in pure.parts:
+        return "name that leaves the dataset"
+    if any(is_hidden(part) for part in pure.parts):
+        return "hidden"
+    if not (is_image(name) or name.endswith(LABEL_SUFFIXES)):
+        return "not an image"
+    return None
+
+
+def _labels(archive: tarfile.TarFile, found: _Contents, skipped: Skipped) -> dict[str, str | None]:
+    """Labels by sample key, of the label files that lie beside an image."""
+    samples = {_sample_key(name) for name in found.images}
+    if lonely := len(found.labels.keys() - samples):
+        skipped["label without an image"] += lonely
+    return {key: _label(archive, member) for key, member in found.labels.items() if key in samples}
+
+
+def _sample_key(name: str) -> str:
+    """WebDataset's key: the path up to the first dot of the file name."""
+    folder, slash, base = name.rpartition("/")
+    return folder + slash + base.split(".", 1)[0]
+
+
+def _label(archive: tarfile.TarFile, member: tarfile.TarInfo) -> str | None:
+    file = archive.extractfile(member)
+    if file is None or member.size > LABEL_BYTES:
+        raise InvalidTable(f"{member.name}: a label file may hold at most {LABEL_BYTES:,} bytes, not {member.size:,}")
+    try:
+        written = file.read().decode("utf-8").strip()
+        found = json.loads(written) if member.name.endswith(".json") else written
+    except ValueError as error:
+        raise InvalidTable(f"{member.name}: not readable as a label ({error}); mend or remove it") from error
+    if isinstance(found, dict):
+        found = found.get("label", found.get("cls"))
+    return None if found is None or found == "" else str(found)

@@ -1,0 +1,212 @@
+"""A sample of a dataset, and guesses at the images that are not in it. Pure: arrays in, arrays out.
+
+Images are stratified by the size of their sources, and a few of each stratum are sampled. The others are imputed, many
+times over: an image takes as much of its source's size as a random donor among the sampled images of its stratum, and
+each time the donors are drawn anew. That is the approximate Bayesian bootstrap of Rubin and Schenker (1986), with one
+donor less than images were sampled, as variances come out too small otherwise (Rao and Wu 1988).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+from numpy.typing import NDArray
+
+from keepmore.compression import index
+from keepmore.datasets.entry import UNKNOWN, Entry
+from keepmore.spec import budget as budgets
+
+# So many sampled images to a stratum: fewer make intervals too narrow. A balanced order needs strata by classes and by
+# sizes, and counts are beside the truth where either are too coarse.
+STRATUM_IMAGES = 16
+BALANCED_STRATUM_IMAGES = 8
+CLASS_GROUPS = 4
+MOST_STRATA = 32
+
+# A stratum's donors fill so many slots, each as many as its share.
+SLOTS = 1024
+
+
+@dataclass(frozen=True, slots=True)
+class Images:
+    """A pool as it is listed. `sizes` are bytes of the sources, `classes` are -1 without a label; shapes (images,).
+
+    Where one size is UNKNOWN, none is used.
+    """
+
+    sizes: NDArray[np.int64]
+    path_hashes: NDArray[np.uint64]
+    classes: NDArray[np.int32]
+
+    @staticmethod
+    def of(entries: Sequence[Entry]) -> Images:
+        numbers: dict[str | None, int] = {None: -1}
+        rows = ((e.size, budgets.path_hash(e.path), numbers.setdefault(e.label, len(numbers) - 1)) for e in entries)
+        table = np.fromiter(rows, [("size", np.int64), ("hash", np.uint64), ("class", np.int32)], len(entries))
+        return Images(table["size"].copy(), table["hash"].copy(), table["class"].copy())
+
+    @property
+    def labelled(self) -> bool:
+        return bool(self.classes.max(initial=-1) >= 0)
+
+    @property
+    def sized(self) -> bool:
+        return bool(self.sizes.min(initial=0) != UNKNOWN)
+
+
+@dataclass(frozen=True, slots=True)
+class Sample:
+    """What became of the images at `places`, ascending. Bytes of an image that failed are 0.
+
+    `places`, `good` and `source_bytes` have the shape (sampled,), `bytes` (distances, sampled).
+    """
+
+    places: NDArray[np.int64]
+    good: NDArray[np.bool_]
+    source_bytes: NDArray[np.int64]
+    bytes: NDArray[np.int64]
+
+    @staticmethod
+    def of(places: NDArray[np.int64], part: pa.Table, distances: Sequence[float]) -> Sample:
+        good = pc.is_null(part["error_code"]).to_numpy()
+        sizes = [pc.fill_null(part[index.column("bytes", d)], 0).to_numpy() * good for d in distances]
+        return Sample(places, good, pc.fill_null(part["source_bytes"], 0).to_numpy(), np.array(sizes, np.int64))
+
+
+def strata(images: Images, sampled: int, balanced: bool) -> NDArray[np.int64]:
+    """The stratum of each image, numbered from 0, shape (images,): by ascending size, of about equal bytes.
+
+    Of a balanced order, the first part is richer in small classes than the whole. So there, each group of classes with
+    about as many images has strata of its own.
+    """
+    most = min(max(sampled // (BALANCED_STRATUM_IMAGES if balanced else STRATUM_IMAGES), 1), MOST_STRATA)
+    groups = np.zeros(len(images.sizes), np.int64)
+    if balanced and len(groups):
+        groups = _class_groups(images.classes, min(CLASS_GROUPS, most))
+    found = np.zeros(len(groups), np.int64)
+    for group in np.unique(groups) if images.sized else ():
+        (members,) = np.nonzero(groups == group)
+        members = members[np.argsort(images.sizes[members], kind="stable")]
+        found[members] = _shares(np.maximum(images.sizes[members], 1), most // (int(groups.max()) + 1))
+    numbers: NDArray[np.int64] = np.unique(groups * MOST_STRATA + found, return_inverse=True)[1]
+    return numbers
+
+
+def _class_groups(classes: NDArray[np.int32], count: int) -> NDArray[np.int64]:
+    numbers = classes - classes.min()
+    sizes = np.bincount(numbers)
+    by_size = np.argsort(sizes, kind="stable")
+    group_of = np.empty(len(sizes), np.int64)
+    group_of[by_size] = _shares(sizes[by_size], count)
+    groups: NDArray[np.int64] = group_of[numbers]
+    return groups
+
+
+def _shares(weights: NDArray[np.int64], count: int) -> NDArray[np.int64]:
+    """Which of `count` consecutive shares of about equal weight each member belongs to."""
+    middles = np.cumsum(weights) - weights / 2
+    shares: NDArray[np.int64] = np.minimum(middles * count / weights.sum(), count - 1).astype(np.int64)
+    return shares
+
+
+def drawn(strata_: NDArray[np.int64], ranks: NDArray[np.uint64], sampled: int) -> NDArray[np.int64]:
+    """Places of the images to sample, ascending: the lowest ranks of each stratum, of each as many, or all it has."""
+    by_rank = np.argsort(ranks, kind="stable")
+    by_rank = by_rank[np.argsort(strata_[by_rank], kind="stable")]
+    sizes = np.bincount(strata_)
+    starts = np.cumsum(sizes) - sizes
+    found, left = [np.empty(0, np.int64)], sampled
+    for done, stratum in enumerate(np.argsort(sizes, kind="stable").tolist()):
+        count = min(int(sizes[stratum]), left // (len(sizes) - done))
+        found.append(by_rank[starts[stratum] : starts[stratum] + count])
+        left -= count
+    return np.sort(np.concatenate(found))
+
+
+@dataclass(frozen=True, slots=True)
+class Deck:
+    """What imputation draws from. `strata` and `scale` have the shape (images,), `donors` and `good` (sampled,).
+
+    `scale`: bytes of an image's source, or 1 where sizes are unknown. `donors`: places of the sampled images. `ratios`:
+    what they take for each unit of scale, shape (rows, sampled): a row for each distance, and where sizes are unknown
+    one more for the sources.
+    """
+
+    strata: NDArray[np.int64]
+    scale: NDArray[np.float64]
+    donors: NDArray[np.int64]
+    good: NDArray[np.bool_]
+    ratios: NDArray[np.float64]
+
+    @staticmethod
+    def of(images: Images, strata_: NDArray[np.int64], sample: Sample) -> Deck:
+        scale = np.maximum(images.sizes, 1).astype(np.float64) if images.sized else np.ones(len(images.sizes))
+        rows = sample.bytes if images.sized else np.vstack([sample.bytes, sample.source_bytes])
+        return Deck(strata_, scale, sample.places, sample.good, rows / scale[sample.places])
+
+    @property
+    def strata_sampled(self) -> NDArray[np.int64]:
+        """How many images of each stratum are sampled."""
+        return np.bincount(self.strata[self.donors], minlength=int(self.strata.max(initial=0)) + 1)
+
+    def unknown(self, places: NDArray[np.int64]) -> NDArray[np.int64]:
+        """Those of `places` that are not sampled."""
+        known = np.zeros(len(self.scale), np.bool_)
+        known[self.donors] = True
+        return places[~known[places]]
+
+    def expected(self, places: NDArray[np.int64]) -> NDArray[np.float64]:
+        """Expected sums over the images at `places`, shape (rows,).
+
+        The separate ratio estimator (Cochran 1977, 6.10).
+        """
+        here = np.zeros(len(self.scale), np.bool_)
+        here[places] = True
+        unknown, count = self.unknown(places), len(self.strata_sampled)
+        stratum, scale = self.strata[self.donors], self.scale[self.donors]
+        rest = np.bincount(self.strata[unknown], self.scale[unknown], count)
+        share = rest / np.maximum(np.bincount(stratum, scale, count), 1)
+        found: NDArray[np.float64] = (np.rint(self.ratios * scale) * (here[self.donors] + share[stratum])).sum(axis=1)
+        return found
+
+    def resampled(self, rng: np.random.Generator, times: int) -> tuple[NDArray[np.int32], NDArray[np.float64]]:
+        """Donors drawn anew so many `times`: those in the slots of each stratum, shape (times, strata * SLOTS), and how
+        often each was drawn, shape (times, sampled).
+
+        A donor has slots by its scale: so imputed sums are in the mean those of `expected`.
+        """
+        stratum, count = self.strata[self.donors], len(self.strata_sampled)
+        slots = np.zeros((times, count, SLOTS), np.int32)
+        weights = np.zeros((times, len(self.donors)))
+        for number in np.unique(stratum):
+            (members,) = np.nonzero(stratum == number)
+            chosen = members[rng.integers(0, len(members), (times, max(len(members) - 1, 1)))]
+            np.add.at(weights, (np.arange(times)[:, None], chosen), 1)
+            shares = np.cumsum(self.scale[self.donors[chosen]], axis=1)
+            ends = np.ceil(shares / shares[:, -1:] * SLOTS - rng.random((times, 1))).clip(0, SLOTS)
+            ends[:, -1] = SLOTS
+            counts = np.diff(ends, axis=1, prepend=0).astype(np.int64)
+            slots[:, number] = np.repeat(chosen.ravel(), counts.ravel()).reshape(times, SLOTS)
+        return slots.reshape(times, -1), weights
+
+    def imputed(
+        self, places: NDArray[np.int64], slots: NDArray[np.int32], rng: np.random.Generator
+    ) -> Iterator[tuple[NDArray[np.float64], NDArray[np.bool_] | None]]:
+        """For each of the resampled `slots`: whole bytes of the images at `places`, shape (rows, places), in an array
+        that the next one overwrites, and which of them are good, shape (places,), None where all are."""
+        known = np.flatnonzero(np.isin(places, self.donors))
+        own = np.searchsorted(self.donors, places[known])
+        first, scale = self.strata[places] * SLOTS, self.scale[places]
+        values = np.empty((len(self.ratios), len(places)))
+        for table in slots:
+            donors = table[first + rng.integers(0, SLOTS, len(places), np.uint16)]
+            donors[known] = own
+            for row, ratios in zip(values, self.ratios, strict=True):
+                np.take(ratios, donors, out=row, mode="clip")
+            values *= scale
+            np.rint(values, out=values)
+            yield values, None if self.good.all() else self.good[donors]

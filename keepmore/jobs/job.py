@@ -1,0 +1,182 @@
+"""Jobs in the store: the record, its states, and the book that keeps them."""
+
+from __future__ import annotations
+
+import json
+import re
+import secrets
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+from datetime import UTC, datetime
+from enum import StrEnum
+from typing import Any
+
+from keepmore import __version__
+from keepmore.errors import InternalError, JobNotFound, KeepmoreError, NotFound, RecordUnreadable
+from keepmore.spec.job import Request
+from keepmore.storage import layout
+from keepmore.storage.folder import Store
+
+FORMAT = 1
+UNREADABLE = "unreadable"  # shown in lists for a record that is damaged, or that a later release wrote
+ID = re.compile(r"[0-9a-z-]{1,64}")
+
+
+class State(StrEnum):
+    """How a job stands. Work that is under way is not a state: it is what the store does not hold yet."""
+
+    ACCEPTED = "accepted"  # written down; its steps run or wait to be resumed
+    SUCCEEDED = "succeeded"  # every step is done
+    FAILED = "failed"  # a step could not be done; `error` says why; it can be resumed
+    CANCELLED = "cancelled"  # its caller stopped it; it can be resumed
+
+
+@dataclass(frozen=True, slots=True)
+class Job:
+    """A request and everything made for it, under one id; ids sort by time of creation (UTC)."""
+
+    id: str
+    request: Request
+    created_at: str
+    keepmore: str = __version__
+    state: State = State.ACCEPTED
+    error: dict[str, Any] | None = None
+    ended_at: str | None = None
+    attempt: int = 0
+    trace: str | None = None  # W3C traceparent of the request that started it
+
+    def ended(self, state: State, error: KeepmoreError | None = None) -> Job:
+        """The job as it ends now."""
+        return replace(
+            self, state=state, error=error.as_dict() if error else None, ended_at=timestamp(datetime.now(UTC))
+        )
+
+    def again(self) -> Job:
+        """The next attempt at the job, which goes on with what the earlier ones left."""
+        return replace(self, state=State.ACCEPTED, error=None, ended_at=None, attempt=self.attempt + 1)
+
+    def as_json(self) -> dict[str, Any]:
+        return {
+            "format": FORMAT,
+            "id": self.id,
+            "created_at": self.created_at,
+            "ended_at": self.ended_at,
+            "keepmore": self.keepmore,
+            "attempt": self.attempt,
+            "state": self.state.value,
+            "error": self.error,
+            "trace": self.trace,
+            "request": self.request.as_json(),
+        }
+
+
+class JobBook:
+    """The jobs that a store holds."""
+
+    def __init__(self, store: Store) -> None:
+        self._store = store
+
+    def create(self, request: Request, job_id: str | None = None, trace: str | None = None) -> Job:
+        """A new job, or the one that was created under `job_id` before."""
+        now = datetime.now(UTC)
+        job = Job(id=job_id or new_id(now), request=request, created_at=timestamp(now), trace=trace)
+        if self._store.create(layout.job(job.id), _written(job)):
+            return job
+        if job_id is None:
+            raise InternalError(f"job {job.id} exists already: two jobs drew one id")
+        return self.get(job_id)
+
+    def get(self, job_id: str) -> Job:
+        """The job; raises JobNotFound."""
+        try:
+            if ID.fullmatch(job_id):
+                return _read(layout.job(job_id), self._store.get(layout.job(job_id)))
+        except NotFound:
+            pass
+        raise JobNotFound(f"job {job_id[:64]}: no such job in this store; `keepmore show` lists the jobs")
+
+    def shown(self, job_id: str) -> dict[str, Any]:
+        """The job's record, for a list; of one that cannot be read its id, the state `unreadable`, and why. Raises
+        JobNotFound."""
+        try:
+            return self.get(job_id).as_json()
+        except RecordUnreadable as error:
+            return {"id": job_id, "state": UNREADABLE, "error": error.as_dict()}
+
+    def save(self, job: Job) -> None:
+        self._store.put(layout.job(job.id), _written(job))
+
+    def end(self, job: Job, state: State, error: KeepmoreError | None = None) -> Job:
+        """Write down that this attempt at `job` ended; gives how it did: of several who end it, the first decides."""
+        ended = job.ended(state, error)
+        if not self._store.create(layout.ending(job.id, job.attempt), _written(ended)):
+            ended = self._ending(job)
+        self._save_ended(ended)
+        return ended
+
+    def settled(self, job: Job) -> Job:
+        """`job`, or how it ended, where whoever ended it did not live to write that into its record."""
+        if job.state is not State.ACCEPTED or not self.has_ended(job):
+            return job
+        ended = self._ending(job)
+        self._save_ended(ended)
+        return ended
+
+    def _ending(self, job: Job) -> Job:
+        key = layout.ending(job.id, job.attempt)
+        return _read(key, self._store.get(key))
+
+    def _save_ended(self, ended: Job) -> None:
+        if self.get(ended.id).attempt == ended.attempt:  # else it has been retried meanwhile
+            self.save(ended)
+
+    def retry(self, job: Job) -> Job:
+        """The next attempt at `job`, written down."""
+        again = job.again()
+        self.save(again)
+        return again
+
+    def has_ended(self, job: Job) -> bool:
+        """Whether somebody has ended this attempt at `job`, and maybe did not live to say so in its record."""
+        return job.state is not State.ACCEPTED or self._store.exists(layout.ending(job.id, job.attempt))
+
+    def ids(self, after: str = "") -> Iterator[str]:
+        """Ids of the jobs created behind job `after`, oldest first."""
+        for key in self._store.keys(layout.jobs_prefix(), layout.job(after) if after else ""):
+            yield key.removeprefix(layout.jobs_prefix()).removesuffix(".json")
+
+
+def new_id(now: datetime) -> str:
+    return f"{now:%Y%m%d-%H%M%S}-{now.microsecond:06d}{secrets.token_hex(2)}"
+
+
+def timestamp(moment: datetime) -> str:
+    """RFC 3339, UTC, whole seconds."""
+    return moment.astimezone(UTC).isoformat(timespec="seconds").replace("+00:00", "Z")
+
+
+def _written(job: Job) -> bytes:
+    return json.dumps(job.as_json(), indent=1).encode()
+
+
+def _read(key: str, data: bytes) -> Job:
+    try:
+        written = json.loads(data)
+        if written["format"] > FORMAT:
+            later = written["format"]
+            raise RecordUnreadable(f"{key} is of format {later}, which a later release wrote: use that one again")
+        return Job(
+            id=written["id"],
+            request=Request.from_json(written["request"]),
+            created_at=written["created_at"],
+            keepmore=written["keepmore"],
+            state=State(written["state"]),
+            error=written["error"],
+            ended_at=written.get("ended_at"),
+            attempt=written.get("attempt", 0),
+            trace=written.get("trace"),
+        )
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
+        raise RecordUnreadable(
+            f"{key} is no job record of this release ({error!r}); put it back or delete it"
+        ) from error

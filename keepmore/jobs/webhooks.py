@@ -1,0 +1,135 @@
+"""Telling a caller that its job ended, as Standard Webhooks describe: signed, and under one id however often.
+
+https://www.standardwebhooks.com: the signature is HMAC-SHA256 over "id.timestamp.body", in base64 behind "v1,".
+"""
+
+from __future__ import annotations
+
+import base64
+import binascii
+import hashlib
+import hmac
+import json
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+import urllib3
+
+from keepmore.errors import InvalidRequest, KeepmoreError, NotFound, StoreError
+from keepmore.jobs.job import Job, State, timestamp
+from keepmore.net.http import guarded_http
+from keepmore.storage import layout
+from keepmore.storage.folder import Store
+
+SECRET_PREFIX = "whsec_"
+TIMEOUT_S = 15.0
+# Seconds before each try after the first: over a day in all, and then the caller has to ask by itself.
+BACK_OFF_S = (5, 30, 120, 600, 3600, 4 * 3600, 8 * 3600, 16 * 3600)
+
+
+class Notifier:
+    """Calls webhooks. `secret` is base64 behind "whsec_", as the receiver has it; None: nothing can be signed."""
+
+    def __init__(self, secret: str | None, private_addresses: bool) -> None:
+        self._key = None if secret is None else secret_bytes(secret)
+        self._http = guarded_http(private_addresses)
+
+    def __call__(self, job: Job, store: Store) -> bytes:
+        """Try once to tell the end of `job`; gives the record of all tries so far."""
+        record = _record(job, store)
+        tries = list(record["tries"]) if record else []
+        moment = datetime.now(UTC)
+        tries.append({"at": timestamp(moment), **self._call(job, moment)})
+        delivered = "status" in tries[-1] and 200 <= tries[-1]["status"] < 300
+        wait = None if delivered or len(tries) > len(BACK_OFF_S) else timedelta(seconds=BACK_OFF_S[len(tries) - 1])
+        return json.dumps(
+            {
+                "ended_at": job.ended_at,
+                "delivered": delivered,
+                "next_at": wait and (moment + wait).isoformat(),
+                "tries": tries,
+            },
+            indent=1,
+        ).encode()
+
+    def _call(self, job: Job, moment: datetime) -> dict[str, Any]:
+        if self._key is None:
+            return {"error": "no secret to sign with is set on this worker (KEEPMORE_WEBHOOK_SECRET)"}
+        body = json.dumps(payload(job)).encode()
+        headers = {"Content-Type": "application/json"} | signed(self._key, message_id(job), moment, body)
+        try:
+            answer = self._http.request(
+                "POST",
+                job.request.webhook or "",
+                body=body,
+                headers=headers,
+                timeout=TIMEOUT_S,
+                retries=False,
+                preload_content=False,
+            )
+        except (urllib3.exceptions.HTTPError, KeepmoreError) as error:
+            return {"error": str(error)}
+        answer.close()  # unread: nobody needs what else a receiver says, and it may never end
+        return {"status": answer.status}
+
+
+def next_at(job: Job, store: Store) -> datetime | None:
+    """When the end of `job` is to be told next; None if it was, was tried often enough, or nobody asked for it."""
+    if job.request.webhook is None:
+        return None
+    record = _record(job, store)
+    if record is None:
+        return datetime.now(UTC)
+    return datetime.fromisoformat(record["next_at"]) if record["next_at"] else None
+
+
+def is_due(job: Job, store: Store) -> bool:
+    """Whether the end of `job` is to be told now: it may have been retried, or told, since somebody asked for that."""
+    at = next_at(job, store)
+    return job.state is not State.ACCEPTED and at is not None and at <= datetime.now(UTC)
+
+
+def _record(job: Job, store: Store) -> dict[str, Any] | None:
+    """What is written of telling this end of `job`: a retried job ends again."""
+    try:
+        record: dict[str, Any] = json.loads(store.get(layout.webhook(job.id)))
+        return record if record["ended_at"] == job.ended_at else None
+    except NotFound:
+        return None
+    except (ValueError, KeyError, TypeError) as error:
+        raise StoreError(f"{layout.webhook(job.id)} is damaged ({error!r}); delete it, and the end is told") from error
+
+
+def payload(job: Job) -> dict[str, Any]:
+    return {
+        "type": f"job.{job.state}",
+        "timestamp": job.ended_at,
+        "data": {"job": job.id, "state": job.state.value, "error": job.error},
+    }
+
+
+def message_id(job: Job) -> str:
+    """The same for every try to tell one end of a job, so that a receiver knows a repetition."""
+    return f"msg_{hashlib.sha256(f'{job.id} {job.ended_at}'.encode()).hexdigest()[:24]}"
+
+
+def signed(key: bytes, identifier: str, moment: datetime, body: bytes) -> dict[str, str]:
+    """The three headers of Standard Webhooks."""
+    seconds = str(int(moment.timestamp()))
+    mac = hmac.new(key, f"{identifier}.{seconds}.".encode() + body, hashlib.sha256).digest()
+    return {
+        "webhook-id": identifier,
+        "webhook-timestamp": seconds,
+        "webhook-signature": "v1," + base64.b64encode(mac).decode(),
+    }
+
+
+def secret_bytes(secret: str) -> bytes:
+    """The key behind a secret such as "whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw"; raises InvalidRequest."""
+    try:
+        key = base64.b64decode(secret.removeprefix(SECRET_PREFIX), validate=True)
+    except binascii.Error:
+        key = b""
+    if not (secret.startswith(SECRET_PREFIX) and 24 <= len(key) <= 64):
+        raise InvalidRequest('KEEPMORE_WEBHOOK_SECRET: write "whsec_" and the base64 of 24 to 64 random bytes')
+    return key

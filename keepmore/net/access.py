@@ -1,0 +1,115 @@
+"""What a process may read, and with which credentials. Plain data: it is handed to worker processes."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+from fnmatch import fnmatchcase
+from typing import Any
+
+from keepmore.errors import EndpointMissing, InvalidRequest, SourceNotAllowed
+from keepmore.net import uri as uris
+
+REGION = "us-east-1"
+RETRIES = 10  # bridge an outage of about 30 seconds
+
+
+@dataclass(frozen=True, slots=True)
+class S3Endpoint:
+    """A server that speaks S3, the credentials for it, and the buckets it has, as shell patterns.
+
+    `role`: credentials are those of the role that this process was given by its cloud, instead of keys.
+    """
+
+    url: str
+    access_key: str
+    secret_key: str = field(repr=False)
+    region: str = REGION
+    buckets: tuple[str, ...] = ("*",)
+    role: bool = False
+
+    def __post_init__(self) -> None:
+        place = uris.parse(self.url)
+        if place.scheme not in uris.DEFAULT_PORTS or place.path.strip("/"):
+            raise InvalidRequest(f"S3 endpoint {self.url}: write it as https://host:port, without a path")
+        if self.role and (self.access_key or self.secret_key):
+            raise InvalidRequest(f"S3 endpoint {self.url}: a role or keys, not both; take either away")
+
+
+@dataclass(frozen=True, slots=True)
+class Access:
+    """`allowed`: URI prefixes that may be read; None: all. `private_addresses`: whether http(s) may reach the network
+    that this machine is in; it does not concern the endpoints, which an operator chose. `retries`: how often a request
+    is made again, with growing pauses, before its server counts as out of reach.
+    """
+
+    endpoints: tuple[S3Endpoint, ...] = ()
+    allowed: tuple[str, ...] | None = None
+    private_addresses: bool = True
+    retries: int = RETRIES
+
+    def check(self, uri: str) -> None:
+        """Raises SourceNotAllowed for what may not be read, InvalidUri for a URI that plays tricks."""
+        parsed = uris.parse(uri)
+        if self.allowed is None or any(uris.covers(prefix, parsed) for prefix in self.allowed):
+            return
+        raise SourceNotAllowed(
+            f"{uri} may not be read here: it is not below {' or '.join(self.allowed) or 'any allowed place'}; "
+            "add its prefix to KEEPMORE_ALLOWED_SOURCES"
+        )
+
+    def endpoint(self, bucket: str) -> S3Endpoint:
+        """The first endpoint that has `bucket`. Raises EndpointMissing."""
+        for endpoint in self.endpoints:
+            if any(fnmatchcase(bucket, pattern) for pattern in endpoint.buckets):
+                return endpoint
+        raise EndpointMissing(
+            f"no S3 endpoint is known for the bucket {bucket}; set KEEPMORE_S3_ENDPOINT, KEEPMORE_S3_ACCESS_KEY and "
+            "KEEPMORE_S3_SECRET_KEY, or name the bucket in KEEPMORE_S3_SOURCES"
+        )
+
+    def trusting(self, prefix: str) -> Access:
+        """This access, and what lies below `prefix`: how a process reads the objects of its own store."""
+        return self if self.allowed is None else replace(self, allowed=(*self.allowed, prefix))
+
+    @staticmethod
+    def from_environment(environ: Mapping[str, str]) -> Access:
+        """The access that KEEPMORE_* variables describe. Raises InvalidRequest naming the variable that is wrong."""
+        endpoints = _sources(environ.get("KEEPMORE_S3_SOURCES", ""))
+        if url := environ.get("KEEPMORE_S3_ENDPOINT", ""):
+            keys = (environ.get("KEEPMORE_S3_ACCESS_KEY", ""), environ.get("KEEPMORE_S3_SECRET_KEY", ""))
+            role = _flag(environ, "KEEPMORE_S3_ROLE", "0")
+            endpoints += (S3Endpoint(url, *keys, environ.get("KEEPMORE_S3_REGION") or REGION, role=role),)
+        written = environ.get("KEEPMORE_ALLOWED_SOURCES")
+        private = _flag(environ, "KEEPMORE_PRIVATE_ADDRESSES", "1")
+        return Access(endpoints, None if written is None else _prefixes(written), private)
+
+
+EVERYTHING = Access()
+
+
+def _flag(environ: Mapping[str, str], name: str, default: str) -> bool:
+    written = environ.get(name) or default
+    if written not in ("0", "1"):
+        raise InvalidRequest(f"{name} is {written!r}; write 1 or 0")
+    return written == "1"
+
+
+def _prefixes(written: str) -> tuple[str, ...]:
+    found = tuple(prefix.strip() for prefix in written.split(",") if prefix.strip())
+    for prefix in found:
+        if not prefix.endswith("://"):
+            uris.parse(prefix)
+    return found
+
+
+def _sources(written: str) -> tuple[S3Endpoint, ...]:
+    try:
+        found: Any = json.loads(written or "[]")
+        return tuple(S3Endpoint(**{**one, "buckets": tuple(one.get("buckets", ("*",)))}) for one in found)
+    except (ValueError, TypeError, AttributeError):
+        # What was written holds secrets: neither it nor the parser's error is repeated.
+        raise InvalidRequest(
+            'KEEPMORE_S3_SOURCES is not a JSON list of objects {"url", "access_key", "secret_key", "region", "buckets"}'
+        ) from None

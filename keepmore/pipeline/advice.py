@@ -1,0 +1,189 @@
+"""The advise step: pilots are trained, the storage scaling law is fitted to them, and the advice is written down."""
+
+from __future__ import annotations
+
+import io
+import json
+from collections.abc import Iterator
+from contextlib import AbstractContextManager
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+from numpy.typing import NDArray
+
+from keepmore.advice import pilots, recommend
+from keepmore.advice.recommend import Pilots, Sizes
+from keepmore.compression import index
+from keepmore.compression.index import Summary
+from keepmore.errors import NotTrainable
+from keepmore.jobs.graph import EVALUATION
+from keepmore.jobs.job import Job
+from keepmore.net.access import Access
+from keepmore.pipeline import training as training_steps
+from keepmore.progress import Report
+from keepmore.reporting import advice_page
+from keepmore.selection import manifest
+from keepmore.selection.select import object_uris
+from keepmore.spec import pilot_grid
+from keepmore.spec.advice import AdviceRequest
+from keepmore.spec.distance import ORIGINAL, text
+from keepmore.storage import layout
+from keepmore.storage.folder import Store
+from keepmore.storage.scratch import Scratch
+from keepmore.training import results
+from keepmore.training.feature_cache import Shelf
+from keepmore.training.trainer import Images, Room, Trainer
+from keepmore.training.weights import weights_file
+
+
+@dataclass(frozen=True, slots=True)
+class Adviser:
+    """What advice on a job is made with."""
+
+    job: Job
+    store: Store
+    access: Access
+    scratch: Scratch
+    report: Report
+    trainer: Trainer
+
+    def advise(self, request: AdviceRequest, name: str) -> dict[str, Any]:
+        """The advice, with its page in the store. Raises PilotsInsufficient where the pilots are no ground for any."""
+        data = self.store.get(layout.pilots(self.job.id, name))
+        encoded = pq.read_table(io.BytesIO(data), page_checksum_verification=True)
+        summary = Summary.from_json(json.loads(self.store.get(layout.index_summary(self.job.id))))
+        pool_means = {d: size / summary.pool for d, size in summary.pool_bytes.items() if d in request.distances}
+        pool_means[ORIGINAL] = _pool_mean(self.store, self.job.id)
+        labelled = 1 - summary.unlabelled / summary.pool
+        sizes = Sizes(pilots.means(encoded, request.distances, pool_means), summary.pool, labelled)
+        budgets = [budget.bytes(summary.pool_bytes) for budget in request.budgets]
+        for budget in budgets:
+            sizes.require_room(budget)  # before minutes go into the pilots
+        found = recommend.advise(
+            _Trials(self, request, self._room()).run(encoded),
+            sizes,
+            budgets,
+            request.accuracy,
+            request.price,
+        )
+        found |= {"advice": name, "job": self.job.id, "request": request.as_json(), "pilot_images": len(encoded)}
+        self.store.put(layout.advice_page(self.job.id, name), advice_page.page(found).encode())
+        return found
+
+    def _room(self) -> Room:
+        """As a lesson's, but that pilots leave nothing and every shelf is read once."""
+        shelves: dict[tuple[str, str], Shelf] = {}
+
+        def shelf(backbone: str, group: str) -> Shelf:
+            return shelves.setdefault((backbone, group), Shelf(self.store, layout.shelf(backbone, group), held=True))
+
+        def nothing(kind: str, seed: int, file: Path) -> dict[str, Any]:
+            return {}
+
+        return Room(
+            scratch=self.scratch,
+            report=self.report,
+            file=lambda uri: weights_file(uri, self.access, self.scratch),
+            shelf=shelf,
+            keep=nothing,
+            checkpoint=lambda file: None,
+            resumed=lambda file: False,
+        )
+
+
+def _pool_mean(store: Store, job_id: str) -> float:
+    """Mean bytes of the pool's sources."""
+    total = count = 0
+    for batch in index.rows(store, layout.index(job_id), ["error_code", "source_bytes"]):
+        sizes = batch.filter(batch["error_code"].is_null())["source_bytes"]
+        total, count = total + int(np.sum(sizes.to_numpy())), count + len(sizes)
+    return total / count
+
+
+@dataclass(frozen=True, slots=True)
+class _Trials:
+    """The pilots of one request."""
+
+    adviser: Adviser
+    request: AdviceRequest
+    room: Room
+
+    def run(self, encoded: pa.Table) -> Pilots:
+        """Train on every number of images at every distance, each seed on a draw of its own."""
+        tested = training_steps.evaluation_table(self.adviser.store, self.adviser.job.id)
+        labels = sorted(set(encoded["label"].to_pylist()))
+        if len(labels) < 2:
+            raise NotTrainable(f"pilots: a classifier needs two classes or more; the pool has {', '.join(labels)}")
+        classes = results.all_classes(labels, tested["label"].to_pylist())
+        orders = [pilots.order(encoded, seed) for seed in range(self.request.training.seeds)]
+        counts = pilot_grid.sizes(len(encoded), len(labels))
+        pilot_grid.check(len(counts), len(self.request.distances), len(tested))
+        at = [(distance, count) for distance in self.request.distances for count in counts]
+        with self._opened(tested, EVALUATION) as unprepared:
+            test = self._with_features(unprepared)
+            made = [
+                trained
+                for distance in self.request.distances
+                for trained in self._at(distance, encoded, test, orders, counts, classes)
+            ]
+        sizes, correct = zip(*made, strict=True)
+        return Pilots(
+            n=np.array([count for _, count in at]),
+            distance=np.array([distance for distance, _ in at]),
+            size=np.array(sizes),
+            correct=np.stack(correct),
+            images=len(encoded),
+        )
+
+    def _at(
+        self,
+        distance: float,
+        encoded: pa.Table,
+        test: Images,
+        orders: list[NDArray[np.int64]],
+        counts: list[int],
+        classes: list[str],
+    ) -> Iterator[tuple[float, NDArray[np.bool_]]]:
+        """For each of `counts`, mean bytes of the images, and which tests each seed gets right, (seeds, images)."""
+        truth = results.numbers(test.labels, classes)
+        with self._opened(self._table(encoded, distance), text(distance)) as unprepared:
+            images = self._with_features(unprepared)
+            for count in counts:
+                sizes, correct = [], []
+                for seed, order in enumerate(orders):
+                    chosen = replace(images, table=images.table.take(pa.array(np.sort(order[:count]))))
+                    sizes.append(np.mean(chosen.table["bytes"].to_numpy()))
+                    training = self.request.training
+                    runs = self.adviser.trainer.train(chosen, [test], classes, training, [seed], self.room)
+                    correct += [run.named[""][:, 0] == truth for run in runs]
+                yield float(np.mean(sizes)), np.stack(correct)
+
+    def _with_features(self, images: Images) -> Images:
+        return replace(images, made=self.adviser.trainer.features(images, self.request.training, self.room))
+
+    def _opened(self, table: pa.Table, group: str) -> AbstractContextManager[Images]:
+        store = self.adviser.store
+        access = self.adviser.access.trusting(store.uri(layout.objects()))
+        return training_steps.opened(table, self.adviser.job.request, access, group)
+
+    def _table(self, encoded: pa.Table, distance: float) -> pa.Table:
+        """The pilots' images as a manifest has them."""
+        names = [index.column(name, distance) for name in ("bytes", "sha256", "encoding")]
+        size, sha256, encoding = (encoded[name].combine_chunks() for name in names)
+        uris = encoded["source_uri"].combine_chunks()
+        if distance != ORIGINAL:
+            source = encoded["source_sha256"].combine_chunks()
+            uris = object_uris(self.adviser.store, source, encoding, distance, self.adviser.job.request.effort)
+        columns = {
+            "path": encoded["path"],
+            "label": encoded["label"],
+            "sha256": sha256,
+            "object_uri": uris,
+            "bytes": size,
+        }
+        schema = pa.schema([manifest.SCHEMA.field(name) for name in columns])
+        return pa.table(columns, schema=schema).combine_chunks()

@@ -1,0 +1,31 @@
+"""Self-contained HTML pages: one look for all of them."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import jinja2
+
+
+def render(template: str, filters: Mapping[str, Callable[..., str]], **values: Any) -> str:
+    """The page that `template`, one of the package's own, makes of `values`; it needs nothing beside it."""
+    environment = jinja2.Environment(
+        loader=jinja2.PackageLoader("keepmore.reporting"), autoescape=True, undefined=jinja2.StrictUndefined
+    )
+    environment.filters |= {"json": _json, "percent": percent, "ends": ends, **filters}
+    return environment.get_template(template).render(**values)
+
+
+def percent(share: float) -> str:
+    return f"{100 * share:.1f} %"
+
+
+def ends(interval: Sequence[float]) -> str:
+    """An interval of shares."""
+    return f"{100 * interval[0]:.1f} to {100 * interval[1]:.1f} %"
+
+
+def _json(value: Any) -> str:
+    return json.dumps(value, indent=1, ensure_ascii=False)

@@ -1,0 +1,53 @@
+"""What carries steps to whoever runs them: the local process pool, or Celery (`keepmore_services.broker`)."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Protocol
+
+from keepmore.errors import KeepmoreError, WorkerLost
+from keepmore.jobs.graph import Step
+from keepmore.progress import Progress
+
+TRIES = 3
+
+
+class Queue(Protocol):
+    """Carries steps; knows no results."""
+
+    def submit(self, steps: Iterable[Step]) -> None:
+        """Have `steps` done some time; a step that is submitted twice is harmless."""
+        ...
+
+    def cancel(self, job: str) -> None:
+        """Stop what is under way of `job`, where that is possible at once, and do not begin more of it."""
+        ...
+
+    def depths(self) -> dict[str, int]:
+        """How many steps wait for a worker, by lane."""
+        ...
+
+
+class Witness(Protocol):
+    """Hears what becomes of steps."""
+
+    def began(self, step: Step) -> int:
+        """A worker starts on the step; gives how many did so without ending it, this one included."""
+        ...
+
+    def progressed(self, step: Step, progress: Progress) -> None: ...
+
+    def finished(self, step: Step) -> None: ...
+
+    def failed(self, step: Step, error: KeepmoreError) -> None: ...
+
+    def abandoned(self, step: Step) -> None:
+        """The step was stopped because its job was cancelled."""
+        ...
+
+
+def lost(step: Step, why: str) -> WorkerLost:
+    return WorkerLost(
+        f"a worker died {TRIES} times on step {step.kind} {step.part} ({why}); "
+        "give it more memory or use fewer processes, then resume the job"
+    )

@@ -1,0 +1,120 @@
+"""The fit step: the distance at which exactly so many images fill the budget, found by encoding them.
+
+Sizes at any distance are not in the index, so a few images are encoded at distances all over the range, and then all of
+them at a handful of distances that come ever closer. What is encoded stays in the store: a step that is repeated, or
+another job, finds it there.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+from numpy.typing import NDArray
+
+from keepmore.compression import index
+from keepmore.compression.batch import COLUMNS, Bench, encoded, rows_at
+from keepmore.errors import BudgetTooSmall, InvalidRequest
+from keepmore.selection import fit_search, fitted
+from keepmore.selection.fit_search import Curve, Trial
+from keepmore.selection.fitted import Found
+from keepmore.selection.select import in_order, read_originals
+from keepmore.spec.distance import LARGEST, ORIGINAL, SMALLEST
+from keepmore.spec.job import Selection
+from keepmore.spec.variants import Fit
+from keepmore.storage.folder import Store
+
+SAMPLE_IMAGES = 24
+# Where the sample is encoded: closely where photographs cease to be smallest as transcodes, whose sizes are the same at
+# any distance; and from distance 10 on the encoder works in another way, whose sizes are a curve of its own.
+SAMPLE_DISTANCES = (SMALLEST, 0.35, 0.6, 1.0, 1.6, 2.0, 2.5, 5.0, 10.0, 10.5, 16.0, LARGEST)
+
+
+def find(bench: Bench, index_key: str, fit: Fit, budget: int, selection: Selection) -> bytes:
+    """What `fitted.read` reads. `budget` in bytes; the images are the first of the order that `selection` says.
+
+    Raises InvalidRequest where the pool has too few images, BudgetTooSmall where they fit at no distance, and
+    DatasetChanged.
+    """
+    images = _Images.first(bench.store, index_key, fit, selection)
+    if (originals := images.originals()).fits(budget):
+        return fitted.to_parquet(Found(ORIGINAL, originals.hits(budget), 0), images.as_they_are())
+    digits = fit_search.digits(fit.images)
+    curve = _curve(bench, images)
+    tried: list[Trial] = []
+    best: tuple[Trial, pa.Table] | None = None
+    while (distance := fit_search.next_trial(curve, tried, budget, digits)) is not None:
+        trial, rows = images.tried(bench, distance)
+        tried.append(trial)
+        if trial.fits(budget) and (best is None or trial.hits(budget) or trial.bytes > best[0].bytes):
+            best = trial, rows  # a hit is the last one
+    if best is None:
+        least = min(trial.bytes for trial in tried)
+        raise BudgetTooSmall(
+            f"{fit.name}: budget: {budget:,} bytes do not hold {fit.images:,} images at any distance; they take "
+            f"{least:,} bytes at least: raise the budget, or fit fewer"
+        )
+    trial, rows = best
+    return fitted.to_parquet(Found(trial.distance, trial.hits(budget), len(tried)), rows)
+
+
+@dataclass(frozen=True, slots=True)
+class _Images:
+    """The first images of an order, and the one behind them if there is one, in the index's order.
+
+    `table` holds columns of the index and `row`, an image's place there; `kept` (images,) is False for the one behind.
+    """
+
+    table: pa.Table
+    kept: NDArray[np.bool_]
+
+    @staticmethod
+    def first(store: Store, index_key: str, fit: Fit, selection: Selection) -> _Images:
+        pool = read_originals(store, index_key)
+        if fit.images > len(pool.rows):
+            raise InvalidRequest(
+                f"distances: {fit.written} is not possible: the pool has {len(pool.rows):,} images; fit fewer"
+            )
+        places = in_order(pool, selection, pool.bytes[ORIGINAL])[: fit.images + 1]
+        by_row = np.argsort(places)
+        return _Images(rows_at(store, index_key, pool, places[by_row], COLUMNS), by_row < fit.images)
+
+    def originals(self) -> Trial:
+        return self._trial(ORIGINAL, self.table["source_bytes"].to_numpy())
+
+    def as_they_are(self) -> pa.Table:
+        """The kept images as their sources, with the schema of `fitted`."""
+        kept = self.table.filter(pa.array(self.kept))
+        columns = [kept["row"], kept["path"], kept["source_bytes"], pa.repeat(pa.scalar("original"), len(kept))]
+        columns += [kept["source_sha256"], pa.nulls(len(kept), pa.float32())]
+        return pa.table(columns, schema=fitted.SCHEMA)
+
+    def tried(self, bench: Bench, distance: float) -> tuple[Trial, pa.Table]:
+        """What the images take at `distance`, and the kept ones with the schema of `fitted`."""
+        made = encoded(bench, self.table, (distance,))
+        names = [index.column(name, distance) for name in fitted.SCHEMA.names[2:]]
+        columns = [self.table["row"], self.table["path"], *(made[name] for name in names)]
+        rows = pa.table(columns, schema=fitted.SCHEMA)
+        trial = self._trial(distance, rows["bytes"].to_numpy())
+        return trial, rows.filter(pa.array(self.kept)).combine_chunks()
+
+    def sample(self, bench: Bench, distances: Sequence[float]) -> tuple[float, pa.Table]:
+        """Some images at `distances`, and how many times the bytes of their sources all images have."""
+        few = np.unique(np.linspace(0, len(self.kept) - 1, min(SAMPLE_IMAGES, len(self.kept))).astype(np.int64))
+        table = self.table.take(pa.array(few))
+        share = self.originals().point[1] / max(1, pc.sum(table["source_bytes"]).as_py())
+        return share, encoded(bench, table, distances)
+
+    def _trial(self, distance: float, sizes: NDArray[np.int64]) -> Trial:
+        """Where no image is behind, one of mean size stands for it: a budget for two more is not filled."""
+        total = int(sizes[self.kept].sum())
+        behind = sizes[~self.kept]
+        return Trial(distance, total, float(behind[0]) if len(behind) else total / len(self.kept))
+
+
+def _curve(bench: Bench, images: _Images) -> Curve:
+    share, made = images.sample(bench, SAMPLE_DISTANCES)
+    return Curve([(d, share * pc.sum(made[index.column("bytes", d)]).as_py()) for d in SAMPLE_DISTANCES])

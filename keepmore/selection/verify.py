@@ -1,0 +1,69 @@
+"""Reads every object of a manifest again: whoever deletes originals wants to know that what is kept is there."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+from keepmore.codec.sandbox import IsolatedDecoder
+from keepmore.datasets.reader import SourceReader
+from keepmore.errors import ImageError, InvalidRequest
+from keepmore.net.access import Access
+from keepmore.selection import manifest
+from keepmore.selection.manifest import Problem
+from keepmore.spec.job import Limits
+
+BATCH_ROWS = 64
+
+
+def verify(
+    file: Path, limits: Limits, on_row: Callable[[int, int], None], access: Access | None = None
+) -> Iterator[Problem]:
+    """Read every object again and compare its size, checksum and decodability; then the totals and the digest.
+
+    `on_row` is told the count and the bytes of the rows as they are checked.
+    """
+    try:
+        yield from _verify(file, limits, on_row, access or Access())
+    except InvalidRequest as error:
+        yield Problem("", "unreadable_manifest", error.message)
+
+
+def _verify(file: Path, limits: Limits, on_row: Callable[[int, int], None], access: Access) -> Iterator[Problem]:
+    digest, images, total = manifest.Digest(), 0, 0
+    reading = SourceReader(limits.max_bytes, access)
+    with manifest.opened(file) as parquet, reading as reader, IsolatedDecoder() as decoder:
+        about = manifest.metadata(parquet)
+        for batch in manifest.batches(parquet, BATCH_ROWS):
+            digest.add(batch)
+            for row in batch.to_pylist():
+                images += 1
+                total += row["bytes"]
+                yield from _check_row(row, reader, decoder, limits)
+                on_row(1, row["bytes"])
+    yield from _check_whole(about, images, total, digest.hexdigest())
+
+
+def _check_row(
+    row: dict[str, Any], reader: SourceReader, decoder: IsolatedDecoder, limits: Limits
+) -> Iterator[Problem]:
+    try:
+        data = reader.read(row["object_uri"])
+        found = manifest.check_bytes(row, data)
+        if found is None:
+            image = decoder.decode(data, limits.max_pixels)
+            if image.size != (row["width"], row["height"]):
+                found = f"decodes to {image.width} x {image.height} pixels, not {row['width']} x {row['height']}"
+        if found:
+            yield Problem(row["path"], "differs", f"{row['object_uri']} {found}")
+    except (ImageError, InvalidRequest) as error:
+        yield Problem(row["path"], error.code, error.message)
+
+
+def _check_whole(about: dict[str, Any], images: int, total: int, digest: str) -> Iterator[Problem]:
+    for name, found in (("images", images), ("bytes", total), ("digest", digest)):
+        if about[name] != found:
+            yield Problem("", "altered", f"the manifest states {name} {about[name]}, its rows give {found}")
+    if about["budget_bytes"] is not None and total > about["budget_bytes"]:
+        yield Problem("", "over_budget", f"{total:,} bytes are over the budget of {about['budget_bytes']:,}")

@@ -1,0 +1,113 @@
+"""What is to be advised on: a frozen record, its checks, and its JSON form."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from dataclasses import dataclass, field
+from decimal import Decimal, InvalidOperation
+from typing import Any
+
+from keepmore.errors import InvalidRequest
+from keepmore.spec import budget as budgets
+from keepmore.spec import distance as distances
+from keepmore.spec.budget import Budget, MoneyBudget
+from keepmore.spec.distance import ORIGINAL
+from keepmore.spec.job import ID_DIGITS, PROBE, Training
+from keepmore.spec.pilot_grid import FEWEST_DISTANCES, FEWEST_IMAGES
+
+DISTANCES = (0.0, 2.0, 4.0, 6.0, 8.0, 10.0, 15.0, 20.0, 25.0)
+MOST_BUDGETS = 100
+# Draws of images: how they differ is what intervals rest on, and two or three say little of it.
+SEEDS, MOST_SEEDS = 8, 100
+LEAST_PRICE, MOST_PRICE = Decimal("1e-18"), Decimal("1e18")
+
+
+def price(written: float | str | None) -> Decimal | None:
+    """Money for 10^9 bytes a month, as people write it. Raises InvalidRequest."""
+    if written is None:
+        return None
+    try:
+        return Decimal(str(written)[: budgets.MOST_CHARACTERS])
+    except InvalidOperation:
+        raise InvalidRequest(f"price_per_gb_month: {str(written)[:20]!r} is no number; give such as 0.023") from None
+
+
+@dataclass(frozen=True, slots=True)
+class AdviceRequest:
+    """What is to be advised on. `images`: how many pilots use (None: as `grid.count` says); `accuracy`: one that is
+    wished for, between 0 and 1; `price_per_gb_month`: money for 10^9 bytes a month."""
+
+    budgets: tuple[Budget, ...]
+    accuracy: float | None = None
+    price_per_gb_month: Decimal | None = None
+    images: int | None = None
+    distances: tuple[float, ...] = DISTANCES
+    training: Training = field(default_factory=lambda: Training(seeds=SEEDS))
+
+    def __post_init__(self) -> None:
+        if not 1 <= len(self.budgets) <= MOST_BUDGETS:
+            raise InvalidRequest(f"budgets: {len(self.budgets)} are not possible; name 1 to {MOST_BUDGETS}")
+        if self.accuracy is not None and not 0 < self.accuracy < 1:
+            raise InvalidRequest(f"accuracy: {self.accuracy} is not possible; give a share such as 0.8")
+        prices = self._prices()
+        if any(not (price.is_finite() and LEAST_PRICE <= price < MOST_PRICE) for price in prices):
+            raise InvalidRequest(
+                f"price_per_gb_month: {prices[0]} is not possible; give a number above 0, for 10^9 bytes a month"
+            )
+        if len(prices) > 1:
+            raise InvalidRequest(
+                f"price_per_gb_month: {', '.join(map(str, prices))} are asked for, with budgets in money; ask for "
+                "advice at each price by itself"
+            )
+        if self.images is not None and self.images < FEWEST_IMAGES:
+            raise InvalidRequest(f"images: {self.images} are too few for pilots; use {FEWEST_IMAGES} or more")
+        if self.training.method != PROBE:
+            raise InvalidRequest("training.method: pilots are probes, because there are so many; leave it out")
+        if self.training.seeds > MOST_SEEDS:
+            raise InvalidRequest(f"training.seeds: {self.training.seeds} are too many for pilots; use {MOST_SEEDS}")
+        if self.training.test_distances:
+            raise InvalidRequest("training.test_distances: pilots are tested on the original images; leave it out")
+        object.__setattr__(self, "distances", distances.check((ORIGINAL, *(d for d in self.distances if d))))
+        if len(self.distances) < FEWEST_DISTANCES:
+            raise InvalidRequest(
+                f"distances: {len(self.distances)} with 0 are too few; name {FEWEST_DISTANCES} or more"
+            )
+
+    def _prices(self) -> list[Decimal]:
+        """The different prices that are given, those of budgets in money too."""
+        paid = [budget.price_per_gb_month for budget in self.budgets if isinstance(budget, MoneyBudget)]
+        return list(dict.fromkeys([*([] if self.price_per_gb_month is None else [self.price_per_gb_month]), *paid]))
+
+    @property
+    def price(self) -> Decimal | None:
+        """The price that was given, or that of a budget in money."""
+        return next(iter(self._prices()), None)
+
+    @property
+    def id(self) -> str:
+        return hashlib.sha256(json.dumps(self.as_json(), sort_keys=True).encode()).hexdigest()[:ID_DIGITS]
+
+    def as_json(self) -> dict[str, Any]:
+        price = self.price_per_gb_month
+        return {
+            "budgets": [budgets.as_json(budget) for budget in self.budgets],
+            "accuracy": self.accuracy,
+            "price_per_gb_month": None if price is None else str(price),
+            "images": self.images,
+            "distances": list(self.distances),
+            "training": self.training.as_json(),
+        }
+
+    @staticmethod
+    def from_json(written: dict[str, Any]) -> AdviceRequest:
+        price = written["price_per_gb_month"]
+        found = [budgets.from_json(budget) for budget in written["budgets"]]
+        return AdviceRequest(
+            budgets=tuple(budget for budget in found if budget),
+            accuracy=written["accuracy"],
+            price_per_gb_month=None if price is None else Decimal(price),
+            images=written["images"],
+            distances=tuple(written["distances"]),
+            training=Training.from_json(written["training"]),
+        )

@@ -1,0 +1,259 @@
+"""Budgets to bytes, and which images fit them. Pure: arrays in, indices out.
+
+A subset is the longest prefix of an order whose bytes fit the budget, so subsets of a growing budget nest and ten
+million images cost one cumulative sum.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from decimal import Decimal, InvalidOperation
+from hashlib import blake2b
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from keepmore.errors import BudgetOutOfRange, BudgetTooSmall, InvalidRequest, UnknownField, WrongType
+from keepmore.spec.distance import text
+
+LARGEST_BYTES = 2**63 - 1
+LARGEST_EXPONENT = 18
+UNITS = {"": 1, "B": 1} | {
+    prefix + suffix: base**power
+    for suffix, base in (("B", 1000), ("iB", 1024))
+    for power, prefix in enumerate("KMGTP", start=1)
+}
+UNITS["kB"] = 1000
+FIELDS = {"as_distance", "fraction", "monthly_cost", "price_per_gb_month"}
+BYTES_PER_GB = 10**9
+FORMS = "bytes (508MB, 485MiB, 1000000), as:10, as:10*0.5, or cost:11.68@0.023 (money a month @ price of a GB a month)"
+
+MOST_CHARACTERS = 100
+
+_SIZE = re.compile(r"([0-9]+(?:\.[0-9]+)?)\s*([A-Za-z]*)")
+
+
+@dataclass(frozen=True, slots=True)
+class BytesBudget:
+    """So many bytes."""
+
+    size: int
+
+    def bytes(self, pool_bytes: Mapping[float, int]) -> int:
+        return self.size
+
+    def as_json(self) -> Any:
+        return self.size
+
+
+@dataclass(frozen=True, slots=True)
+class DistanceBudget:
+    """What the whole pool, or `fraction` of its bytes, takes at a distance."""
+
+    as_distance: float
+    fraction: Decimal = Decimal(1)
+
+    def bytes(self, pool_bytes: Mapping[float, int]) -> int:
+        if self.as_distance not in pool_bytes:
+            known = ", ".join(text(d) for d in pool_bytes)
+            raise InvalidRequest(
+                f"budget: the pool's size at distance {text(self.as_distance)} is not known; "
+                f"use one of the job's distances: {known}"
+            )
+        return int(pool_bytes[self.as_distance] * self.fraction)
+
+    def as_json(self) -> Any:
+        return {"as_distance": self.as_distance, "fraction": _plain(self.fraction)}
+
+
+@dataclass(frozen=True, slots=True)
+class MoneyBudget:
+    """What a monthly cost buys at a price for one gigabyte (10^9 bytes) a month."""
+
+    monthly_cost: Decimal
+    price_per_gb_month: Decimal
+
+    def bytes(self, pool_bytes: Mapping[float, int]) -> int:
+        return int(self.monthly_cost * BYTES_PER_GB / self.price_per_gb_month)
+
+    def as_json(self) -> Any:
+        return {"monthly_cost": _plain(self.monthly_cost), "price_per_gb_month": _plain(self.price_per_gb_month)}
+
+
+Budget = BytesBudget | DistanceBudget | MoneyBudget
+
+
+def as_json(budget: Budget | None) -> Any:
+    return budget.as_json() if budget else None
+
+
+def from_json(value: Any) -> Budget | None:
+    """A budget from its JSON form: an integer, a size such as "508MB", or an object as DistanceBudget, MoneyBudget.
+
+    None is no budget: everything fits.
+    """
+    if value is None:
+        return None
+    if isinstance(value, bool) or not isinstance(value, int | str | dict):
+        raise WrongType(f"budget: {value!r} is not possible; give {FORMS}")
+    if isinstance(value, dict):
+        return _from_object(value)
+    size = value if isinstance(value, int) else parse_size(value)
+    if not 0 < size <= LARGEST_BYTES:
+        raise BudgetOutOfRange(f"budget: {size} bytes is not possible; give at least 1 and at most {LARGEST_BYTES}")
+    return BytesBudget(size)
+
+
+def _from_object(value: dict[str, Any]) -> Budget:
+    if unknown := sorted(set(value) - FIELDS):
+        raise UnknownField(f"budget.{unknown[0]}: there is no such field; give {FORMS}")
+    if set(value) == {"monthly_cost", "price_per_gb_month"}:
+        cost = _positive(value["monthly_cost"], "monthly_cost")
+        bought = MoneyBudget(cost, _positive(value["price_per_gb_month"], "price_per_gb_month"))
+        from_json(bought.bytes({}))  # the bytes that it buys have limits too
+        return bought
+    if set(value) in ({"as_distance"}, {"as_distance", "fraction"}):
+        fraction = _positive(value.get("fraction", 1), "fraction")
+        if fraction > 1:
+            raise BudgetOutOfRange(f"budget.fraction: {fraction} is over 1; give a part of the pool, such as 0.5")
+        distance = value["as_distance"]
+        if isinstance(distance, bool) or not isinstance(distance, int | float):
+            raise WrongType(f"budget.as_distance: {distance!r} is no number; give one of the job's distances")
+        return DistanceBudget(float(distance), fraction)
+    raise InvalidRequest(f"budget: the fields {sorted(value)} do not make one; give {FORMS}")
+
+
+def parse(written: str) -> Budget | None:
+    """A budget from the command line's form; raises InvalidRequest with the forms that are possible."""
+    try:
+        if written.startswith("as:"):
+            distance, _, fraction = written.removeprefix("as:").partition("*")
+            return from_json({"as_distance": float(distance), "fraction": fraction or "1"})
+        if written.startswith("cost:"):
+            cost, _, price = written.removeprefix("cost:").partition("@")
+            return from_json({"monthly_cost": cost, "price_per_gb_month": price})
+    except ValueError as error:
+        raise InvalidRequest(f"budget: {written!r} is not possible; give {FORMS}") from error
+    return from_json(written)
+
+
+def parse_size(written: str) -> int:
+    """Bytes from a size such as "508MB" (10^6) or "485MiB" (2^20), rounded down."""
+    if len(written) > MOST_CHARACTERS:
+        raise InvalidRequest(f"budget: {written[:20]!r}... is too long for a size; give {FORMS}")
+    match = _SIZE.fullmatch(written.strip())
+    if not match or match[2] not in UNITS:
+        raise InvalidRequest(f"budget: {written!r} is not a size; give {FORMS}")
+    return int(Decimal(match[1]) * UNITS[match[2]])
+
+
+def _plain(number: Decimal) -> str:
+    """One text for one number, however it was written."""
+    return format(number.normalize(), "f")
+
+
+def _positive(value: Any, name: str) -> Decimal:
+    if isinstance(value, bool) or not isinstance(value, int | float | str) or len(str(value)) > MOST_CHARACTERS:
+        raise WrongType(f"budget.{name}: {str(value)[:20]!r} is no number; give {FORMS}")
+    try:
+        number = Decimal(str(value))
+    except InvalidOperation:
+        raise InvalidRequest(f"budget.{name}: {value!r} is not a number; give {FORMS}") from None
+    if not number.is_finite() or number <= 0 or abs(number.adjusted()) > LARGEST_EXPONENT:
+        raise BudgetOutOfRange(f"budget.{name}: {value} is not possible; give a number above 0, below 10^18")
+    return number
+
+
+def path_hash(path: str) -> int:
+    """64 bits that stand for an image's path, whatever the seed: the first half of a rank."""
+    return int.from_bytes(blake2b(path.encode(), digest_size=8).digest(), "little")
+
+
+def ranks(path_hashes: NDArray[np.uint64], seed: int) -> NDArray[np.uint64]:
+    """One rank an image, shape (n,): a hash of seed and path, so that an order holds as the dataset grows.
+
+    The finaliser of SplitMix64 (Steele, Lea and Flood 2014) over the path's hash, twice, with the seed in between.
+    """
+    with np.errstate(over="ignore"):
+        return _mix(_mix(path_hashes) + np.uint64(seed % 2**64) * np.uint64(0x9E3779B97F4A7C15))
+
+
+def _mix(values: NDArray[np.uint64]) -> NDArray[np.uint64]:
+    z = values + np.uint64(0x9E3779B97F4A7C15)
+    z = (z ^ (z >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
+    z = (z ^ (z >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
+    return z ^ (z >> np.uint64(31))
+
+
+def in_order(keys: NDArray[Any], classes: NDArray[np.int32] | None = None) -> NDArray[np.int64]:
+    """Indices by ascending key, shape (n,), ties by index. With `classes`, one image of each class in turn.
+
+    A turn holds the next image of every class that has one left, by ascending key within the turn.
+    """
+    order = _stable_argsort(keys)
+    if classes is None or len(order) == 0:
+        return order
+    numbers = classes[order] - classes.min()
+    by_class = _stable_argsort(numbers)
+    sizes = np.bincount(numbers)
+    # In class order, an image's turn is its place among its own class.
+    turns = np.arange(len(order))
+    turns -= np.repeat(np.cumsum(sizes) - sizes, sizes)
+    return order[_sorted_pairs(turns, by_class)]
+
+
+def _stable_argsort(keys: NDArray[Any]) -> NDArray[np.int64]:
+    """`np.argsort(keys, kind="stable")`, several times as fast: a radix sort for keys below 2^16, and the sort of one
+    array where a key and its index fit one 64-bit integer."""
+    key_bits = int(keys.max()).bit_length() if len(keys) and keys.min() >= 0 else 64
+    if key_bits <= 16:
+        return np.argsort(keys.astype(np.uint16), kind="stable")
+    if key_bits + len(keys).bit_length() > 63:
+        return np.argsort(keys, kind="stable")
+    return _sorted_pairs(keys, np.arange(len(keys)))
+
+
+def _sorted_pairs(firsts: NDArray[Any], seconds: NDArray[np.int64]) -> NDArray[np.int64]:
+    """The second members of pairs sorted by both; `seconds` are indices, and both members fit 63 bits together."""
+    bits = len(seconds).bit_length()
+    packed = firsts.astype(np.int64)
+    packed <<= bits
+    packed |= seconds
+    packed.sort()
+    packed &= (1 << bits) - 1
+    return packed
+
+
+def select(bytes_: NDArray[np.integer[Any]], order: NDArray[np.int64], budget: int) -> NDArray[np.int64]:
+    """Indices of the longest prefix of `order` whose bytes fit `budget`, shape (k,), k >= 1.
+
+    Raises BudgetTooSmall, with the size that is needed, when not even the first image fits.
+    """
+    if len(order) == 0:
+        raise BudgetTooSmall("there is no image to select from: every image of the pool failed, see the errors list")
+    running = np.cumsum(bytes_[order], dtype=np.int64)
+    kept = int(np.searchsorted(running, budget, side="right"))
+    if kept == 0:
+        raise BudgetTooSmall(
+            f"budget: {budget:,} bytes do not hold the first image of the order, "
+            f"which takes {int(running[0]):,} bytes; raise the budget"
+        )
+    return order[:kept]
+
+
+def held_out(ranks_: NDArray[np.uint64], classes: NDArray[np.int32], fraction: float) -> dict[int, np.uint64]:
+    """The largest rank held out, by class: the lowest-ranked `fraction` of each class, rounded, is held out.
+
+    A class of two images or more keeps at least one on either side; a class of one image stays in the pool.
+    """
+    by_class = np.lexsort((ranks_, classes))
+    found, starts, counts = np.unique(classes[by_class], return_index=True, return_counts=True)
+    cutoffs = {}
+    for number, start, size in zip(found.tolist(), starts.tolist(), counts.tolist(), strict=True):
+        count = min(max(round(size * fraction), 1), size - 1)
+        if count > 0:
+            cutoffs[number] = ranks_[by_class[start + count - 1]]
+    return cutoffs

@@ -1,0 +1,70 @@
+"""Questions of what a dataset would take, and their answers, in the store."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import asdict, dataclass, field
+from datetime import UTC, datetime
+from typing import Any
+
+from keepmore.errors import InvalidRequest
+from keepmore.estimation.estimate import SAMPLE_IMAGES
+from keepmore.jobs.graph import Kind, Step
+from keepmore.jobs.job import new_id
+from keepmore.spec import budget as budgets
+from keepmore.spec import distance as distances
+from keepmore.spec.budget import Budget, DistanceBudget
+from keepmore.spec.job import EFFORTS, Limits, Selection
+from keepmore.storage import layout
+from keepmore.storage.folder import Store
+
+MOST_IMAGES = 10_000
+FEWEST_IMAGES = 2
+
+
+@dataclass(frozen=True, slots=True)
+class Question:
+    """What `dataset` would take at `distances`, judged by so many of its images."""
+
+    dataset: str
+    distances: tuple[float, ...]
+    effort: int = 3
+    budget: Budget | None = None
+    selection: Selection = field(default_factory=Selection)
+    limits: Limits = field(default_factory=Limits)
+    images: int = SAMPLE_IMAGES
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "distances", distances.check(self.distances))
+        if self.effort not in EFFORTS:
+            raise InvalidRequest(f"effort: {self.effort} is not possible; use {EFFORTS[0]} to {EFFORTS[-1]}")
+        if not FEWEST_IMAGES <= self.images <= MOST_IMAGES:
+            raise InvalidRequest(f"images: {self.images} is not possible; sample {FEWEST_IMAGES} to {MOST_IMAGES:,}")
+        if isinstance(self.budget, DistanceBudget):
+            self.budget.bytes(dict.fromkeys(self.distances, 0))
+
+    def as_json(self) -> dict[str, Any]:
+        return asdict(self) | {"budget": budgets.as_json(self.budget), "distances": list(self.distances)}
+
+    @staticmethod
+    def from_json(written: dict[str, Any]) -> Question:
+        """The question that `as_json` wrote."""
+        parts = {
+            "distances": tuple(written["distances"]),
+            "budget": budgets.from_json(written["budget"]),
+            "selection": Selection(**written["selection"]),
+            "limits": Limits(**written["limits"]),
+        }
+        return Question(**{**written, **parts})
+
+
+def new_name() -> str:
+    return f"estimate-{new_id(datetime.now(UTC))}"
+
+
+def ask(store: Store, question: Question, name: str | None = None) -> Step:
+    """Write a question down, as `name` if it has one already; gives the step that answers it."""
+    name = name or new_name()
+    store.put(layout.estimate_request(name), json.dumps(question.as_json()).encode())
+    return Step(name, Kind.ESTIMATE)

@@ -1,0 +1,219 @@
+"""Levels: members of a job's distances that are no numbers, how they are written, and what they are called.
+
+`Spread` gives each image of the pool a distance of its own (`keepmore.selection.spread`), `Fit` is the distance at
+which so many images fill the budget (`keepmore.selection.fit_search`). Together with the fixed distances they are the
+*variants* of a job: each has a name, a manifest and a training.
+"""
+
+from __future__ import annotations
+
+import math
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from keepmore.errors import DistanceOutOfRange, DuplicateDistance, InvalidRequest, UnknownField, WrongType
+from keepmore.spec import distance as distances
+from keepmore.spec.distance import LARGEST, ORIGINAL, SMALLEST, text
+
+STEPS = 16
+LEVEL_DIGITS = 3
+MOST_IMAGES = 10**9
+FORMS = "a number, spread:LOW-HIGH such as spread:0.5-15, or fit:IMAGES such as fit:2000"
+JSON_FORMS = 'a number, {"spread": [low, high]} or {"fit": images}'
+
+_NUMBER = r"[0-9]+(?:\.[0-9]+)?"
+_SPREAD = re.compile(rf"spread[:-]({_NUMBER})-({_NUMBER})")
+_FIT = re.compile(r"fit[:-]([0-9]{1,12})")
+
+
+@dataclass(frozen=True, slots=True)
+class Spread:
+    """Every image has a distance of its own between `low` and `high`, scaled so that the subset fills the budget."""
+
+    low: float
+    high: float
+
+    def __post_init__(self) -> None:
+        for end in (self.low, self.high):
+            if not (math.isfinite(end) and SMALLEST <= end <= LARGEST):
+                raise DistanceOutOfRange(
+                    f"distances: a spread from {text(self.low)} to {text(self.high)} is not possible; "
+                    f"both ends are {SMALLEST} to {LARGEST:g}"
+                )
+        if self.low >= self.high:
+            raise InvalidRequest(
+                f"distances: a spread from {text(self.low)} to {text(self.high)} is empty; give the smaller one first"
+            )
+
+    @property
+    def name(self) -> str:
+        return f"spread-{text(self.low)}-{text(self.high)}"
+
+    @property
+    def written(self) -> str:
+        """As on the command line."""
+        return f"spread:{text(self.low)}-{text(self.high)}"
+
+    def as_json(self) -> dict[str, Any]:
+        return {"spread": [self.low, self.high]}
+
+    @property
+    def ladder(self) -> tuple[float, ...]:
+        """The distances that an image may get, ascending: both ends, and between them equal ratios."""
+        inner = np.geomspace(self.low, self.high, STEPS)[1:-1].tolist()
+        rounded = (float(f"{value:.{LEVEL_DIGITS}g}") for value in inner)
+        return tuple(sorted({self.low, *(value for value in rounded if self.low < value < self.high), self.high}))
+
+
+@dataclass(frozen=True, slots=True)
+class Fit:
+    """The distance at which the budget holds exactly so many images."""
+
+    images: int
+
+    def __post_init__(self) -> None:
+        if not 1 <= self.images <= MOST_IMAGES:
+            raise InvalidRequest(f"distances: fit:{self.images} is not possible; use 1 to {MOST_IMAGES:,} images")
+
+    @property
+    def name(self) -> str:
+        return f"fit-{self.images}"
+
+    @property
+    def written(self) -> str:
+        return f"fit:{self.images}"
+
+    def as_json(self) -> dict[str, Any]:
+        return {"fit": self.images}
+
+
+Level = Spread | Fit
+
+
+def check(levels: Sequence[Level]) -> tuple[Level, ...]:
+    """The levels in one order, however they were asked for; raises DuplicateDistance for a repeat."""
+    for level in levels:
+        if levels.count(level) > 1:
+            raise DuplicateDistance(f"distances: {level.written} is named more than once; name it once")
+    spreads = sorted((level for level in levels if isinstance(level, Spread)), key=lambda one: (one.low, one.high))
+    return (*spreads, *sorted((level for level in levels if isinstance(level, Fit)), key=lambda one: one.images))
+
+
+def from_json(value: Any) -> tuple[tuple[float, ...], tuple[Level, ...]]:
+    """Fixed distances and levels of a job's `distances`: a list of them, or one level alone."""
+    members = [value] if isinstance(value, dict) else value
+    if not isinstance(members, list | tuple):
+        raise WrongType(f"distances: {str(value)[:40]!r} is no list; give a list whose members are {JSON_FORMS}")
+    fixed: list[float] = []
+    levels: list[Level] = []
+    for place, member in enumerate(members):
+        if isinstance(member, dict):
+            levels.append(_level(member))
+        elif _is_number(member):
+            fixed.append(_float(member))
+        else:
+            raise WrongType(f"distances[{place}]: {str(member)[:40]!r} is no distance; give {JSON_FORMS}")
+    return checked(fixed, levels)
+
+
+def checked(fixed: Sequence[float], levels: Sequence[Level]) -> tuple[tuple[float, ...], tuple[Level, ...]]:
+    """Both in order; raises InvalidRequest where there is neither, and for what is out of range or named twice."""
+    return (distances.check(fixed) if fixed or not levels else ()), check(levels)
+
+
+def _is_number(value: Any) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool)
+
+
+def _float(value: float) -> float:
+    """Integers of any length come in JSON."""
+    try:
+        return float(value)
+    except OverflowError:
+        return math.inf
+
+
+def _level(value: dict[str, Any]) -> Level:
+    if set(value) == {"spread"}:
+        ends = value["spread"]
+        if not isinstance(ends, list | tuple) or len(ends) != 2 or not all(map(_is_number, ends)):
+            raise WrongType(f"distances: spread {str(ends)[:40]!r} is no pair of numbers; give [low, high]")
+        return Spread(_float(ends[0]), _float(ends[1]))
+    if set(value) == {"fit"}:
+        images = value["fit"]
+        if isinstance(images, bool) or not isinstance(images, int):
+            raise WrongType(f"distances: fit {str(images)[:40]!r} is no number of images; give a whole number")
+        return Fit(images)
+    unknown = sorted(str(name)[:20] for name in set(value) - {"spread", "fit"})
+    if unknown:
+        raise UnknownField(f"distances.{unknown[0]}: there is no such field; give {JSON_FORMS}")
+    raise InvalidRequest(f"distances: {str(value)[:40]} is no level; give {JSON_FORMS}")
+
+
+def fixed_only(fixed: tuple[float, ...], levels: tuple[Level, ...]) -> tuple[float, ...]:
+    """The fixed distances, where there is nothing else; raises InvalidRequest."""
+    if levels:
+        raise InvalidRequest(
+            f"distances: {levels[0].written} cannot be estimated from a sample; estimates take numbers alone"
+        )
+    return fixed
+
+
+def as_json(fixed: Sequence[float], levels: Sequence[Level]) -> list[Any]:
+    return [*fixed, *(level.as_json() for level in levels)]
+
+
+def parse(written: str) -> tuple[tuple[float, ...], tuple[Level, ...]]:
+    """Fixed distances and levels from the command line's form, such as "0,8,spread:0.5-15,fit:2000"."""
+    fixed: list[float] = []
+    levels: list[Level] = []
+    for part in filter(None, (part.strip() for part in written.split(","))):
+        level = _parsed(part) if ":" in part else None
+        if level:
+            levels.append(level)
+            continue
+        try:
+            fixed.append(float(part))
+        except ValueError:
+            raise InvalidRequest(f"distances: {part!r} is no distance; give {FORMS}") from None
+    return checked(fixed, levels)
+
+
+def _parsed(written: str) -> Level | None:
+    if found := _SPREAD.fullmatch(written):
+        return Spread(float(found[1]), float(found[2]))
+    if found := _FIT.fullmatch(written):
+        return Fit(int(found[1]))
+    return None
+
+
+def written(fixed: Sequence[float], levels: Sequence[Level]) -> str:
+    """What `parse` reads."""
+    return ",".join([*map(text, fixed), *(level.written for level in levels)])
+
+
+def arm(written: str) -> str | None:
+    """The name of the arm that somebody wrote as a number, a name or a command line's form; None for anything else."""
+    try:
+        level = _parsed(written)
+        return level.name if level else text(float(written))
+    except (ValueError, InvalidRequest):
+        return None
+
+
+def told(found: Mapping[str, Any]) -> str:
+    """What a level came to, in words, from its record in the subset."""
+    levels = found["levels"]
+    if "scale" in levels:
+        used = sorted(map(float, levels["distances"])) or [ORIGINAL]
+        return f"distances {text(used[0])} to {text(used[-1])}, scaled by {levels['scale']:.4g}"
+    at = f"distance {text(levels['distance'])}"
+    if levels["exact"]:
+        return at
+    if levels["distance"] == ORIGINAL:
+        return f"{at}: the budget holds more originals than that"
+    return f"{at}, the nearest that was found: the budget holds another image"

@@ -1,0 +1,228 @@
+"""Every store key, one function each. Nothing else in the project spells a key."""
+
+from __future__ import annotations
+
+from keepmore.spec import distance as distances
+
+TOP = ("jobs", "active", "work", "objects", "features", "estimates", "idempotency")  # the first part of every key
+
+
+def jobs_prefix() -> str:
+    return "jobs/"
+
+
+def job(job_id: str) -> str:
+    return f"jobs/{job_id}.json"
+
+
+def active_prefix() -> str:
+    return "active/"
+
+
+def active(name: str) -> str:
+    """Marks a job, or an estimate, that still has work: what to look after without reading every job there ever was."""
+    return f"active/{name}"
+
+
+def work(job_id: str) -> str:
+    return f"work/{job_id}/"
+
+
+def ending(job_id: str, attempt: int) -> str:
+    """How an attempt at a job ended: whoever writes it first decides."""
+    return f"work/{job_id}/endings/{attempt:04d}.json"
+
+
+def webhook(job_id: str) -> str:
+    """Tries to tell the caller that the job ended."""
+    return f"work/{job_id}/webhook.json"
+
+
+def chunk(job_id: str, listing: str, number: int) -> str:
+    """Of one listing, because another one may find another dataset. Numbers are padded so that keys sort as numbers do,
+    up to 10^8 chunks.
+    """
+    return f"work/{job_id}/chunks/{listing}/{number:08d}.parquet"
+
+
+def listing(job_id: str) -> str:
+    return f"work/{job_id}/listing.json"
+
+
+def codec_check(job_id: str) -> str:
+    return f"work/{job_id}/check.json"
+
+
+def parts_prefix(job_id: str) -> str:
+    return f"work/{job_id}/parts/"
+
+
+def part(job_id: str, number: int) -> str:
+    return f"work/{job_id}/parts/{number:08d}.parquet"
+
+
+def index(job_id: str) -> str:
+    return f"work/{job_id}/index.parquet"
+
+
+def evaluation(job_id: str) -> str:
+    return f"work/{job_id}/evaluation.parquet"
+
+
+def index_summary(job_id: str) -> str:
+    """Written last by the index step, so it stands for both tables."""
+    return f"work/{job_id}/index.json"
+
+
+def subset(job_id: str, subset_id: str) -> str:
+    return f"work/{job_id}/subsets/{subset_id}/subset.json"
+
+
+def subset_request(job_id: str, subset_id: str) -> str:
+    return f"work/{job_id}/subsets/{subset_id}/request.json"
+
+
+def subset_error(job_id: str, subset_id: str) -> str:
+    return f"work/{job_id}/subsets/{subset_id}/error.json"
+
+
+def subsets_prefix(job_id: str) -> str:
+    return f"work/{job_id}/subsets/"
+
+
+def trainings_prefix(job_id: str) -> str:
+    return f"work/{job_id}/trainings/"
+
+
+def asked_id(key: str, prefix: str) -> str | None:
+    """The id of the subset or training below `prefix` whose request lies under `key`; None for other keys."""
+    name = key.removeprefix(prefix).removesuffix("/request.json")
+    return name if key == f"{prefix}{name}/request.json" and "/" not in name else None
+
+
+def manifest(job_id: str, subset_id: str, arm: str) -> str:
+    return f"work/{job_id}/subsets/{subset_id}/{arm}.parquet"
+
+
+def fitted(job_id: str, subset_id: str, arm: str) -> str:
+    """The distance at which so many images fit, and what they are there."""
+    return f"work/{job_id}/subsets/{subset_id}/levels/{arm}.parquet"
+
+
+def features(job_id: str, training_id: str, part: str) -> str:
+    """Where features lie, and how many. `part` is an arm, "evaluation", or "evaluation@" and a distance."""
+    return f"work/{job_id}/trainings/{training_id}/features/{part}.json"
+
+
+def shelf(backbone: str, group: str) -> str:
+    """Features that one backbone gave of objects, by checksum: every job and training shares them. `group`, an arm or
+    "evaluation", keeps those apart that are seldom looked for together."""
+    return f"features/{backbone}/{group}/"
+
+
+def run(job_id: str, training_id: str, arm: str, seed: int) -> str:
+    """What one seed of a fine-tuning came to."""
+    return f"work/{job_id}/trainings/{training_id}/runs/{arm}-{seed}.npz"
+
+
+def checkpoint(job_id: str, training_id: str, arm: str, seed: int) -> str:
+    """Where a fine-tuning is, until it is over."""
+    return f"work/{job_id}/trainings/{training_id}/checkpoints/{arm}-{seed}.pt"
+
+
+def weights(job_id: str, training_id: str, arm: str, seed: int) -> str:
+    return f"work/{job_id}/trainings/{training_id}/weights/{arm}-{seed}.safetensors"
+
+
+def events(job_id: str, training_id: str, arm: str, seed: int) -> str:
+    """For TensorBoard, one folder a run."""
+    return f"work/{job_id}/trainings/{training_id}/events/{arm}-{seed}/events.out.tfevents.0"
+
+
+def predictions(job_id: str, training_id: str, arm: str) -> str:
+    return f"work/{job_id}/trainings/{training_id}/predictions/{arm}.npz"
+
+
+def training(job_id: str, training_id: str, arm: str) -> str:
+    return f"work/{job_id}/trainings/{training_id}/{arm}.json"
+
+
+def comparison(job_id: str, training_id: str) -> str:
+    """Written last of a training: every arm against the others."""
+    return f"work/{job_id}/trainings/{training_id}/comparison.json"
+
+
+def training_request(job_id: str, training_id: str) -> str:
+    return f"work/{job_id}/trainings/{training_id}/request.json"
+
+
+def training_error(job_id: str, training_id: str) -> str:
+    return f"work/{job_id}/trainings/{training_id}/error.json"
+
+
+def advice_prefix(job_id: str) -> str:
+    return f"work/{job_id}/advice/"
+
+
+def advice_request(job_id: str, advice_id: str) -> str:
+    return f"work/{job_id}/advice/{advice_id}/request.json"
+
+
+def advice_error(job_id: str, advice_id: str) -> str:
+    return f"work/{job_id}/advice/{advice_id}/error.json"
+
+
+def pilots(job_id: str, advice_id: str) -> str:
+    """The images of pilot trainings at every distance."""
+    return f"work/{job_id}/advice/{advice_id}/pilots.parquet"
+
+
+def advice_page(job_id: str, advice_id: str) -> str:
+    return f"work/{job_id}/advice/{advice_id}/advice.html"
+
+
+def advice(job_id: str, advice_id: str) -> str:
+    return f"work/{job_id}/advice/{advice_id}/advice.json"
+
+
+def report(job_id: str) -> str:
+    return f"work/{job_id}/report.json"
+
+
+def report_page(job_id: str) -> str:
+    return f"work/{job_id}/report.html"
+
+
+def estimate_request(estimate_id: str) -> str:
+    return f"estimates/{estimate_id}/request.json"
+
+
+def estimate(estimate_id: str) -> str:
+    return f"estimates/{estimate_id}/estimate.json"
+
+
+def estimate_error(estimate_id: str) -> str:
+    return f"estimates/{estimate_id}/error.json"
+
+
+def idempotency(digest: str) -> str:
+    """What was answered to a request that came with an Idempotency-Key; `digest` stands for that and the caller."""
+    return f"idempotency/{digest}.json"
+
+
+def objects() -> str:
+    return "objects"
+
+
+def objects_of(source_sha256: str) -> str:
+    return f"objects/{source_sha256[:2]}/{source_sha256}"
+
+
+def object(source_sha256: str, encoding: str, distance: float, effort: int, codec: str) -> str:  # noqa: A001
+    """Where one stored encoding lies; only lossy ones depend on distance and effort, originals not on the codec."""
+    folder = objects_of(source_sha256)
+    if encoding == "original":
+        return f"{folder}/original"
+    if encoding == "lossless":
+        return f"{folder}/lossless-{codec}.jxl"
+    return f"{folder}/{encoding}-{distances.text(distance)}-e{effort}-{codec}.jxl"

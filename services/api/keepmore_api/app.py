@@ -1,0 +1,175 @@
+"""The HTTP API as an ASGI application."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager, suppress
+from http import HTTPStatus
+from typing import Any
+
+from fastapi import FastAPI
+from opentelemetry.sdk.trace import TracerProvider
+from starlette.datastructures import Headers
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from keepmore import __version__
+from keepmore_api import problems
+from keepmore_api.auth import Gate
+from keepmore_api.backend.base import Backend
+from keepmore_api.job_views import Views
+from keepmore_api.routes import advice, estimates, health, jobs, subsets, trainings
+from keepmore_api.schemas import Problem
+
+DESCRIPTION = """Keeps more training images in the same storage: compresses datasets as JPEG XL at chosen Butteraugli
+distances, works out which images fit a budget at each, trains a classifier on each subset, and reports."""
+
+LOCAL_NAMES = ("localhost", "127.0.0.1", "[::1]")
+
+REFUSALS = {
+    400: "The body is not JSON, or the host is not one of this service.",
+    401: "An API key is needed.",
+    403: "The key lacks the scope.",
+    404: "There is no such thing.",
+    405: "Not with this method.",
+    406: "None of the forms asked for is on offer.",
+    409: "Not now: the problem names the stage or state that the job is in.",
+    413: "The body is too large.",
+    415: "The body is not declared as JSON.",
+    422: "The request is wrong; the problem names the field, the value and the remedy.",
+    500: "A defect of the service.",
+    502: "The dataset cannot be read.",
+    503: "Store or queue cannot be reached.",
+}
+
+
+def create_app(
+    backend: Backend, gate: Gate, max_body_bytes: int, local_only: bool, tracing: TracerProvider | None = None
+) -> FastAPI:
+    """`local_only`: answer only to requests that name this machine as their host. `tracing`: where spans go."""
+
+    @asynccontextmanager
+    async def lifespan(app: FastAPI) -> AsyncIterator[None]:
+        with backend:
+            yield
+
+    described: dict[int | str, dict[str, Any]] = {
+        status: {
+            "description": why,
+            "content": {problems.MEDIA_TYPE: {"schema": {"$ref": "#/components/schemas/Problem"}}},
+        }
+        for status, why in REFUSALS.items()
+    }
+    app = FastAPI(
+        title="Keepmore",
+        version=__version__,
+        description=DESCRIPTION,
+        lifespan=lifespan,
+        responses=described,
+        telemetry={
+            "tracer_provider": tracing,
+            "tracing": tracing is not None,
+            "metrics": False,
+            "logs": False,
+            "operation_spans": False,
+            "auto_configure": False,
+            "exclude": _is_watching,
+        },
+        redirect_slashes=False,  # behind a proxy a redirect would lead past its TLS
+    )
+    app.state.backend, app.state.gate = backend, gate
+    app.state.views, app.state.meter = Views(backend), health.Meter(backend)
+    problems.install(app)
+    for part in (jobs, subsets, trainings, advice, estimates, health):
+        app.include_router(part.router)
+    app.add_middleware(_BodyLimit, max_body_bytes=max_body_bytes)
+    if local_only:
+        app.add_middleware(_LocalOnly)
+    app.add_middleware(health.Measured, meter=app.state.meter)
+    _describe_problems(app)
+    return app
+
+
+def _is_watching(scope: Scope) -> bool:
+    """Whether a request comes from whoever watches the service: hundreds an hour that nobody asks about."""
+    return scope.get("path") in ("/healthz", "/readyz", "/metrics")
+
+
+def _describe_problems(app: FastAPI) -> None:
+    """Put the schema of problems where the description of every refusal points."""
+    made = app.openapi
+
+    def openapi() -> dict[str, Any]:
+        if app.openapi_schema is None:
+            schema = made()
+            schema["components"]["schemas"]["Problem"] = Problem.model_json_schema()
+            for name in ("HTTPValidationError", "ValidationError"):
+                schema["components"]["schemas"].pop(name, None)
+        return app.openapi_schema or {}
+
+    app.openapi = openapi  # type: ignore[method-assign]
+
+
+class _BodyLimit:
+    """Refuses a body that is longer than a request can be, before it is in memory."""
+
+    def __init__(self, app: ASGIApp, max_body_bytes: int) -> None:
+        self._app = app
+        self._limit = max_body_bytes
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] != "http" or scope["method"] in ("GET", "HEAD"):  # nobody reads a body that comes with these
+            await self._app(scope, receive, send)
+            return
+        stated = next((value for name, value in scope["headers"] if name == b"content-length"), b"0")
+        if stated.isdigit() and int(stated) > self._limit:
+            await self._refusal()(scope, receive, send)
+            return
+        received, answered, too_large = 0, False, False
+
+        async def counted() -> Message:
+            nonlocal received, too_large
+            message = await receive()
+            received += len(message.get("body", b""))
+            if received > self._limit:
+                too_large = True
+                raise _TooLarge
+            return message
+
+        async def noted(message: Message) -> None:
+            nonlocal answered
+            if too_large and not answered:
+                return  # what the application makes of a body that ends in an error: ours is the better answer
+            answered = True
+            await send(message)
+
+        with suppress(_TooLarge):
+            await self._app(scope, counted, noted)
+        if too_large and not answered:
+            await self._refusal()(scope, receive, send)
+
+    def _refusal(self) -> ASGIApp:
+        detail = f"the body is over {self._limit:,} bytes; no request needs more. Name images by a table's URI instead"
+        return problems.problem(HTTPStatus.REQUEST_ENTITY_TOO_LARGE, "body_too_large", detail, {"Connection": "close"})
+
+
+class _LocalOnly:
+    """Answers only to names of this machine: else a page in a browser reaches an open service by a name of its own
+    that resolves to 127.0.0.1."""
+
+    def __init__(self, app: ASGIApp) -> None:
+        self._app = app
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] == "http":
+            host = Headers(scope=scope).get("host", "")
+            name = host.rpartition(":")[0] if host.rpartition(":")[2].isdigit() else host
+            if name.lower() not in LOCAL_NAMES:
+                detail = f"this service is open, so it answers to {', '.join(LOCAL_NAMES)} only, not to {host[:100]!r}"
+                answer = problems.problem(HTTPStatus.BAD_REQUEST, "unknown_host", detail)
+                await answer(scope, receive, send)
+                return
+        await self._app(scope, receive, send)
+
+
+class _TooLarge(Exception):
+    pass

@@ -1,0 +1,75 @@
+"""What the calls depend on, as annotations."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+from fastapi import Depends, Header, Query, Request, Security
+from fastapi.security import HTTPBearer
+
+from keepmore.jobs.job import JobBook
+from keepmore.storage.folder import Store
+from keepmore_api.auth import READ, WRITE, ApiKey, Gate
+from keepmore_api.backend.base import Backend
+from keepmore_api.job_views import Views
+
+MOST_WAIT_S = 60
+SCHEME = "ApiKey"
+
+
+def admitted(request: Request, scope: str) -> ApiKey:
+    """The caller's key; raises Refused."""
+    gate: Gate = request.app.state.gate
+    return gate.admit(request.headers.get("authorization"), scope)
+
+
+class _Scope(HTTPBearer):
+    """Admits callers whose key has a scope. One dependency and not two, because polling pays for each."""
+
+    def __init__(self, scope: str) -> None:
+        super().__init__(
+            scheme_name=SCHEME,
+            description="An API key; needed unless the service was started open.",
+            auto_error=False,
+        )
+        self._scope = scope
+
+    async def __call__(self, request: Request) -> ApiKey:  # type: ignore[override]
+        return admitted(request, self._scope)
+
+
+async def _backend(request: Request) -> Backend:
+    found: Backend = request.app.state.backend
+    return found
+
+
+async def _store(request: Request) -> Store:
+    found: Backend = request.app.state.backend
+    return found.store
+
+
+async def _book(request: Request) -> JobBook:
+    found: Backend = request.app.state.backend
+    return JobBook(found.store)
+
+
+async def _views(request: Request) -> Views:
+    found: Views = request.app.state.views
+    return found
+
+
+Reader = Annotated[ApiKey, Security(_Scope(READ))]
+Writer = Annotated[ApiKey, Security(_Scope(WRITE))]
+Parts = Annotated[Backend, Depends(_backend)]
+Objects = Annotated[Store, Depends(_store)]
+Book = Annotated[JobBook, Depends(_book)]
+JobViews = Annotated[Views, Depends(_views)]
+Wait = Annotated[float, Query(ge=0, le=MOST_WAIT_S, description="Seconds to wait for the answer.")]
+IdempotencyKey = Annotated[
+    str | None,
+    Header(
+        min_length=1,
+        max_length=255,
+        description="Sent again within 24 h with the same body, it names the same job or estimate.",
+    ),
+]

@@ -1,0 +1,276 @@
+"""Jobs: accept, list, show, follow, cancel, retry; the images that failed; the report."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import logging
+import socket
+import time
+from collections.abc import AsyncIterator, Callable, Iterator
+from contextlib import suppress
+from datetime import UTC, datetime
+from typing import Annotated, Any, Literal
+
+from fastapi import APIRouter, Depends, Header, Query, Request, Response
+from fastapi.concurrency import run_in_threadpool
+from fastapi.responses import StreamingResponse
+from fastapi.sse import EventSourceResponse, ServerSentEvent
+
+from keepmore.compression import index
+from keepmore.errors import InvalidRequest, InvalidUri, JobNotFound, QueueUnavailable
+from keepmore.jobs.graph import Kind
+from keepmore.jobs.job import ID, JobBook, State, new_id
+from keepmore.jobs.requests import require
+from keepmore.net import uri as uris
+from keepmore.net.http import public_addresses
+from keepmore.storage import layout
+from keepmore.storage.folder import Store
+from keepmore_api import idempotency
+from keepmore_api.auth import READ
+from keepmore_api.backend.base import Backend
+from keepmore_api.content_negotiation import preferred
+from keepmore_api.dependencies import (
+    MOST_WAIT_S,
+    SCHEME,
+    Book,
+    IdempotencyKey,
+    JobViews,
+    Objects,
+    Parts,
+    Reader,
+    Writer,
+    admitted,
+)
+from keepmore_api.job_views import View, Views
+from keepmore_api.schemas import JobIn, JobOut, JobsOut, described
+from keepmore_services import tracing
+
+log = logging.getLogger(__name__)
+router = APIRouter(prefix="/v1/jobs", tags=["jobs"])
+
+POLL_AGAIN_S = 2
+LOOK_EVERY_S = 0.5
+# A page with a state filter reads at most so many records, so that one call cannot read a million.
+SCANNED_A_PAGE = 1000
+
+
+async def _shown(job_id: str, views: JobViews) -> View:
+    return await views.get(job_id)
+
+
+# As a dependency, because an unknown job has to be told before a stream begins.
+Shown = Annotated[View, Depends(_shown)]
+
+
+@router.post(
+    "",
+    status_code=202,
+    response_model=JobOut,
+    responses={202: {"headers": {"Location": {"schema": {"type": "string"}}}}},
+)
+async def post_job(
+    body: JobIn, caller: Writer, parts: Parts, views: JobViews, idempotency_key: IdempotencyKey = None
+) -> Response:
+    """Compress a dataset at every distance, fit the budget, train, report. Poll `Location` for how it goes."""
+    request = body.record()
+    for field, uri in request.datasets():
+        parts.site.check_dataset(field, uri)
+    parts.site.check_training(request.training)
+    if request.webhook is not None:
+        await run_in_threadpool(_check_webhook, parts, request.webhook)
+    job_id = await run_in_threadpool(_accept, parts, caller.name, idempotency_key, request)
+    view = await views.get(job_id)
+    return _answer(view, 202, {"Location": f"/v1/jobs/{job_id}"})
+
+
+def _check_webhook(parts: Backend, url: str) -> None:
+    if parts.site.webhook_secret is None:
+        raise InvalidRequest("webhook: this service cannot sign calls; set KEEPMORE_WEBHOOK_SECRET, or poll instead")
+    try:
+        place = uris.parse(url)
+    except InvalidUri as error:
+        raise InvalidUri(f"webhook: {error}") from error
+    if place.scheme not in uris.DEFAULT_PORTS:
+        raise InvalidRequest(f"webhook: {url} is no web address; write https://...")
+    if not parts.site.access.private_addresses:
+        with suppress(socket.gaierror):  # a name that does not resolve now is tried again when the job ends
+            public_addresses(place.host, place.port or uris.DEFAULT_PORTS[place.scheme])
+
+
+def _accept(parts: Backend, caller: str, key: str | None, request: Any) -> str:
+    book = JobBook(parts.store)
+    if key is None:
+        job_id = new_id(datetime.now(UTC))
+    else:
+        job_id = idempotency.job_id(parts.store, caller, key, request.as_json())
+    # Before the job itself: one that nobody looks after would never end, should this process die now.
+    parts.store.put(layout.active(job_id), b"")
+    job = book.create(request, job_id, tracing.current())
+    if job.state is State.ACCEPTED:
+        _written_at_least(parts.foreman.start, job.id)
+    return job.id
+
+
+def _written_at_least(change: Callable[[str], object], job_id: str) -> None:
+    """Change a job. The store comes first: while the queue is away that has to do, and the reconciler does the rest."""
+    try:
+        change(job_id)
+    except QueueUnavailable as error:
+        log.warning("written down while the queue is away", extra={"job": job_id, "reason": error.message})
+
+
+@router.get("", response_model=JobsOut)
+def list_jobs(
+    caller: Reader,
+    book: Book,
+    state: State | None = None,
+    limit: Annotated[int, Query(ge=1, le=1000)] = 100,
+    after: Annotated[str, Query(max_length=64, pattern=r"^[0-9a-z-]*$", description="A page's `next`.")] = "",
+) -> dict[str, Any]:
+    """Jobs, oldest first. A page of a state may be short, or empty, and still have a next one."""
+    found: list[dict[str, Any]] = []
+    last = after
+    for scanned, job_id in enumerate(filter(ID.fullmatch, book.ids(after))):
+        if len(found) == limit or scanned == SCANNED_A_PAGE:
+            return {"jobs": found, "next": last}
+        with suppress(JobNotFound):  # deleted since its key was listed, or never a job's record
+            record = book.shown(job_id)
+            if state in (None, record["state"]):
+                found.append(record)
+        last = job_id
+    return {"jobs": found, "next": None}
+
+
+@router.get(
+    "/{job_id}",
+    response_model=JobOut,
+    responses={304: {"description": "Nothing changed."}},
+    openapi_extra={
+        "security": [{SCHEME: []}],
+        "parameters": [
+            {"name": "If-None-Match", "in": "header", "schema": {"type": "string"}},
+            {
+                "name": "wait",
+                "in": "query",
+                "description": "Seconds to wait for the job's end, or for a change.",
+                "schema": {"type": "number", "minimum": 0, "maximum": MOST_WAIT_S, "default": 0},
+            },
+        ],
+    },
+)
+async def show_job(job_id: str, request: Request) -> Response:
+    """How a job stands. `wait` answers when the job has ended, or with `If-None-Match` when anything has changed."""
+    # All is taken from the request by hand: this is what every caller polls, and each declared parameter or dependency
+    # costs as much as making the answer.
+    admitted(request, READ)
+    views: Views = request.app.state.views
+    if_none_match = request.headers.get("if-none-match")
+    deadline = time.monotonic() + _seconds(request.query_params.get("wait", "0"))
+    view = await views.get(job_id)
+    while time.monotonic() < deadline and (_fits(if_none_match, view.etag) if if_none_match else not view.ended):
+        await asyncio.sleep(LOOK_EVERY_S)
+        view = await views.get(job_id)
+    if _fits(if_none_match, view.etag):
+        return Response(status_code=304, headers=_headers(view))
+    return _answer(view, 200, {})
+
+
+def _seconds(wait: str) -> float:
+    try:
+        seconds = float(wait)
+    except ValueError:
+        seconds = -1.0
+    if not 0 <= seconds <= MOST_WAIT_S:
+        raise InvalidRequest(f"wait: {wait[:20]!r} is not possible; give 0 to {MOST_WAIT_S} seconds")
+    return seconds
+
+
+def _fits(if_none_match: str | None, etag: str) -> bool:
+    """RFC 9110, section 13.1.2: a list, compared weakly, because proxies that compress weaken what passes them."""
+    known = [part.strip().removeprefix("W/") for part in (if_none_match or "").split(",")]
+    return etag in known or known == ["*"]
+
+
+def _answer(view: View, status: int, headers: dict[str, str]) -> Response:
+    return Response(view.body, status, {**_headers(view), **headers}, "application/json")
+
+
+def _headers(view: View) -> dict[str, str]:
+    headers = {"ETag": view.etag, "Cache-Control": "no-cache"}
+    return headers if view.ended else {**headers, "Retry-After": str(POLL_AGAIN_S)}
+
+
+@router.get("/{job_id}/events", response_class=EventSourceResponse)
+async def follow_job(
+    job_id: str, request: Request, caller: Reader, views: JobViews, view: Shown
+) -> AsyncIterator[ServerSentEvent]:
+    """The job each time that it changes, as events `progress`; the last is `end`."""
+    known = None
+    while not await request.is_disconnected():
+        if view.etag != known:
+            name = "end" if view.ended else "progress"
+            yield ServerSentEvent(raw_data=view.body.decode(), event=name, id=view.etag.strip('"'), retry=2000)
+            known = view.etag
+        if view.ended:
+            return
+        await asyncio.sleep(LOOK_EVERY_S)
+        view = await views.get(job_id)
+
+
+@router.post("/{job_id}/cancel", response_model=JobOut)
+async def cancel_job(job_id: str, caller: Writer, parts: Parts, views: JobViews) -> Response:
+    """Stop a job within seconds. What is done is kept; `retry` goes on with it."""
+    await run_in_threadpool(_written_at_least, parts.foreman.cancel, job_id)
+    return await _changed(job_id, views)
+
+
+@router.post("/{job_id}/retry", status_code=202, response_model=JobOut)
+async def retry_job(job_id: str, caller: Writer, parts: Parts, views: JobViews) -> Response:
+    """Go on with a job that failed or was cancelled: only what is missing is done."""
+    await run_in_threadpool(_written_at_least, parts.foreman.retry, job_id)
+    changed = await _changed(job_id, views)
+    changed.status_code = 202
+    return changed
+
+
+async def _changed(job_id: str, views: Views) -> Response:
+    views.forget(job_id)
+    return _answer(await views.get(job_id), 200, {})
+
+
+@router.get(
+    "/{job_id}/errors",
+    response_class=StreamingResponse,
+    responses={200: described("application/x-ndjson")},
+)
+def show_errors(job_id: str, caller: Reader, book: Book, store: Objects) -> StreamingResponse:
+    """Every image that failed and why: one JSON object a line."""
+    job = book.get(job_id)
+    require(job, store, Kind.INDEX)
+    return StreamingResponse(_error_lines(store, job.id), media_type="application/x-ndjson")
+
+
+def _error_lines(store: Store, job_id: str) -> Iterator[str]:
+    for row in index.errors(store, layout.index(job_id), layout.evaluation(job_id)):
+        yield json.dumps(row, ensure_ascii=False) + "\n"
+
+
+@router.get(
+    "/{job_id}/report",
+    response_class=Response,
+    responses={
+        200: {
+            "content": {"application/json": {"schema": {"type": "object"}}, "text/html": {"schema": {"type": "string"}}}
+        }
+    },
+)
+def show_report(
+    job_id: str, caller: Reader, book: Book, store: Objects, accept: Annotated[str | None, Header()] = None
+) -> Response:
+    """The report, as JSON or, by `Accept`, as the page with its plots."""
+    kind: Literal["application/json", "text/html"] | str = preferred(accept, ("application/json", "text/html"))
+    job = book.get(job_id)
+    require(job, store, Kind.REPORT)
+    key = layout.report(job.id) if kind == "application/json" else layout.report_page(job.id)
+    return Response(store.get(key), media_type=kind, headers={"Vary": "Accept"})

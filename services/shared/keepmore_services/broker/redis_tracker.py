@@ -1,0 +1,294 @@
+"""The board of the distributed service, in Redis. Flushing it at any moment costs time and nothing else.
+
+Per job: a sorted set of steps that wait (by number), one of steps under way (by when they were heard of last), a set of
+begun tries a step, and a hash of progress by part and in total. Besides: the jobs on the board, the workers that live,
+counts for monitoring.
+"""
+
+from __future__ import annotations
+
+import json
+import secrets
+import time
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
+from itertools import islice
+from typing import Any, cast
+
+import redis
+
+from keepmore.errors import QueueUnavailable
+from keepmore.jobs.graph import Kind, Lane, Step
+from keepmore.progress import Progress
+from keepmore.scheduling.metrics import Amounts, total
+from keepmore.scheduling.tracker import BUSY_S, FEWEST_STEPS, GRACE_S, STEPS_A_SLOT, Load, Pace
+
+PREFIX = "keepmore:"
+JOBS, SLOTS, COUNTS = PREFIX + "jobs", PREFIX + "slots", PREFIX + "counts"
+ALIVE_S = 40.0
+# Progress is for looking at: it may go once nobody has asked for a week.
+KEPT_S = 7 * 24 * 3600
+OFFERED_AT_ONCE = 10_000
+
+# Keys: waiting, under way, jobs. Arguments: slots, when to be heard of, job, steps a slot, fewest steps.
+_TAKE = """
+local jobs = math.max(1, redis.call('SCARD', KEYS[3]))
+local window = math.max(tonumber(ARGV[5]), math.ceil(tonumber(ARGV[4]) * tonumber(ARGV[1]) / jobs))
+local room = window - redis.call('ZCARD', KEYS[2])
+if room <= 0 then return {} end
+local popped = redis.call('ZPOPMIN', KEYS[1], room)
+local steps = {}
+for i = 1, #popped, 2 do
+  redis.call('ZADD', KEYS[2], ARGV[2], popped[i])
+  steps[#steps + 1] = popped[i]
+end
+return steps
+"""
+
+# Keys: waiting, under way, tries, jobs. Arguments: step, job.
+_FINISH = """
+redis.call('ZREM', KEYS[1], ARGV[1])
+redis.call('ZREM', KEYS[2], ARGV[1])
+redis.call('DEL', KEYS[3])
+if redis.call('EXISTS', KEYS[1], KEYS[2]) == 0 then redis.call('SREM', KEYS[4], ARGV[2]) end
+"""
+
+# What an earlier word on the part said is taken off again, so that a total is exact and asking for it costs the same
+# for any number of parts. Keys: progress. Arguments: part, its progress as a list in JSON, seconds to keep, 1 if what
+# was heard of the part is left as it is and its images are no speed.
+_NOTE = """
+local heard = redis.call('HGET', KEYS[1], ARGV[1])
+if heard and ARGV[4] == '1' then return end
+local was, now = cjson.decode(heard or '[0,0,0,0,0]'), cjson.decode(ARGV[2])
+redis.call('HSET', KEYS[1], ARGV[1], ARGV[2])
+for i, name in ipairs({'images', 'failed', 'bytes_in', 'bytes_out'}) do
+  redis.call('HINCRBY', KEYS[1], name, string.format('%.0f', now[i] - was[i]))
+end
+redis.call('HINCRBYFLOAT', KEYS[1], 'encode_s', now[5] - was[5])
+if ARGV[4] == '1' then redis.call('HINCRBY', KEYS[1], 'before', now[1]) end
+local clock = redis.call('TIME')
+redis.call('HSETNX', KEYS[1], 'since', clock[1] .. '.' .. string.format('%06d', clock[2]))
+redis.call('EXPIRE', KEYS[1], ARGV[3])
+"""
+TOTALS = ("images", "failed", "bytes_in", "bytes_out", "encode_s")
+
+
+class RedisBoard:
+    """Implements `keepmore.scheduling.tracker.Board`; raises QueueUnavailable while Redis cannot be reached."""
+
+    def __init__(self, url: str) -> None:
+        self._redis = redis.Redis.from_url(
+            url, decode_responses=True, socket_timeout=10, socket_connect_timeout=5, health_check_interval=30
+        )
+        self._take = self._redis.register_script(_TAKE)
+        self._finish = self._redis.register_script(_FINISH)
+        self._note = self._redis.register_script(_NOTE)
+        self._slots = (0.0, 0)
+        self._errors = 0
+
+    def _now(self) -> float:
+        """Seconds since 1970 by the clock of Redis: those of the machines that ask differ."""
+        seconds, microseconds = self._redis.time()
+        return seconds + microseconds / 1e6
+
+    def offer(self, steps: Iterable[Step]) -> None:
+        with self._explained():
+            batch: dict[str, dict[str, float]] = {}
+            for number, step in enumerate(steps):
+                batch.setdefault(step.job, {})[str(step)] = number
+                if number % OFFERED_AT_ONCE == OFFERED_AT_ONCE - 1:
+                    self._offer(batch)
+                    batch = {}
+            self._offer(batch)
+
+    def _offer(self, batch: dict[str, dict[str, float]]) -> None:
+        for job, found in batch.items():
+            under_way = set(cast(list[str], self._redis.zrange(_under_way(job), 0, -1)))
+            waiting = {name: rank for name, rank in found.items() if name not in under_way}
+            if waiting:
+                self._redis.zadd(_waiting(job), cast(Any, waiting))
+                self._redis.sadd(JOBS, job)
+
+    def take(self, job: str) -> list[Step]:
+        with self._explained():
+            keys = [_waiting(job), _under_way(job), JOBS]
+            arguments: list[str | float] = [self.slots(), self._now() + GRACE_S, job, STEPS_A_SLOT, FEWEST_STEPS]
+            return [Step.parse(job, name) for name in cast(list[str], self._take(keys, arguments))]
+
+    def push(self, step: Step) -> bool:
+        with self._explained():
+            self._redis.zrem(_waiting(step.job), str(step))
+            self._redis.sadd(JOBS, step.job)
+            return bool(self._redis.zadd(_under_way(step.job), {str(step): self._now() + GRACE_S}))
+
+    def begin(self, step: Step) -> int:
+        with self._explained(), self._redis.pipeline(transaction=False) as pipe:
+            pipe.sadd(JOBS, step.job)
+            pipe.zadd(_under_way(step.job), {str(step): self._now()})
+            self._begun(step, pipe)
+            pipe.scard(_tries(step))
+            return int(pipe.execute()[-1])
+
+    def _begun(self, step: Step, commands: redis.Redis) -> None:
+        commands.sadd(_tries(step), secrets.token_hex(8))
+        commands.expire(_tries(step), KEPT_S)
+
+    def tries(self, step: Step) -> int:
+        with self._explained():
+            return self._redis.scard(_tries(step))
+
+    def busy(self, step: Step) -> bool:
+        with self._explained():
+            at = self._redis.zscore(_under_way(step.job), str(step))
+        return at is not None and 0 <= self._now() - at < BUSY_S and self.tries(step) > 0
+
+    def seen(self, step: Step) -> None:
+        with self._explained(), self._redis.pipeline(transaction=False) as pipe:
+            pipe.zadd(_under_way(step.job), {str(step): self._now()})
+            pipe.exists(_tries(step))
+            if not pipe.execute()[-1]:  # the board was lost since the step began
+                self._begun(step, self._redis)
+
+    def finish(self, step: Step) -> None:
+        with self._explained():
+            self._finish([_waiting(step.job), _under_way(step.job), _tries(step), JOBS], [str(step), step.job])
+
+    def idle(self, job: str) -> bool:
+        with self._explained():
+            return not self._redis.exists(_waiting(job), _under_way(job))
+
+    def lost(self, job: str, silent_s: float) -> list[Step]:
+        with self._explained():
+            names = self._redis.zrangebyscore(_under_way(job), "-inf", self._now() - silent_s)
+            return [Step.parse(job, name) for name in cast(list[str], names)]
+
+    def drop(self, job: str) -> None:
+        with self._explained():
+            self._redis.delete(_waiting(job))
+            if self.idle(job):
+                self._redis.srem(JOBS, job)
+
+    def note(self, step: Step, total: Progress) -> None:
+        with self._explained():
+            self._note([_progress(step.job, step.kind)], [step.part, _written(total), KEPT_S, 0])
+
+    def restore(self, job: str, kind: Kind, parts: Mapping[str, Progress]) -> None:
+        key = _progress(job, kind)
+        found = iter(parts.items())
+        with self._explained():
+            while batch := list(islice(found, OFFERED_AT_ONCE)):
+                with self._redis.pipeline(transaction=False) as pipe:
+                    for part, done in batch:
+                        self._note([key], [part, _written(done), KEPT_S, 1], client=pipe)
+                    pipe.execute()
+            with self._redis.pipeline(transaction=False) as pipe:
+                pipe.hset(key, "restored", 1)
+                pipe.hsetnx(key, "since", self._now())
+                pipe.expire(key, KEPT_S)
+                pipe.execute()
+
+    def restored(self, job: str, kind: Kind) -> bool:
+        with self._explained():
+            return bool(self._redis.hexists(_progress(job, kind), "restored"))
+
+    def pace(self, job: str, kind: Kind) -> Pace | None:
+        with self._explained():
+            found = self._redis.hmget(_progress(job, kind), ["since", "before", *TOTALS])
+            now = self._now()
+        since, before, *totals = cast(list[str | None], found)
+        if since is None:
+            return None
+        images, failed, bytes_in, bytes_out = (int(total or 0) for total in totals[:-1])
+        done = Progress(images, failed, bytes_in, bytes_out, float(totals[-1] or 0))
+        return Pace(done, done.images - int(before or 0), now - float(since))
+
+    def beat(self, worker: str, slots: int) -> None:
+        """`worker` is alive and compresses in so many processes."""
+        with self._explained():
+            self._redis.zadd(SLOTS, {f"{worker} {slots}": self._now()})
+
+    def slots(self) -> int:
+        return max(1, self.processes())
+
+    def processes(self) -> int:
+        checked, known = self._slots
+        if time.monotonic() - checked > ALIVE_S / 4:
+            with self._explained():
+                self._redis.zremrangebyscore(SLOTS, "-inf", self._now() - ALIVE_S)
+                found = cast(list[str], self._redis.zrange(SLOTS, 0, -1))
+            known = sum(int(name.rsplit(" ", 1)[1]) for name in found)
+            self._slots = (time.monotonic(), known)
+        return known
+
+    def loads(self) -> dict[Lane, Load]:
+        found = dict.fromkeys(Lane, Load())
+        with self._explained():
+            jobs, now = list(cast(set[str], self._redis.smembers(JOBS))), self._now()
+            with self._redis.pipeline(transaction=False) as pipe:
+                for job in jobs:
+                    pipe.zcard(_waiting(job))
+                    pipe.zrange(_waiting(job), -1, -1)
+                    pipe.zrange(_under_way(job), 0, -1, withscores=True)
+                answers = iter(pipe.execute())
+            handed_out: list[tuple[Step, float]] = []
+            for job, waiting, last, under_way in zip(jobs, answers, answers, answers, strict=True):
+                if last:
+                    lane = Step.parse(job, last[0]).kind.lane
+                    found[lane] = found[lane].and_more(waiting)
+                handed_out += [(Step.parse(job, name), at) for name, at in under_way]
+            with self._redis.pipeline(transaction=False) as pipe:
+                for step, _ in handed_out:
+                    pipe.exists(_tries(step))
+                for (step, at), begun in zip(handed_out, pipe.execute(), strict=True):
+                    found[step.kind.lane] = found[step.kind.lane].and_one(bool(begun), now + GRACE_S - at)
+        return found
+
+    def count(self, amounts: Amounts) -> None:
+        """Also how often Redis could not be reached since the last time, which could not be counted then."""
+        errors = self._errors
+        missed = {total("redis_errors"): float(errors)} if errors else {}
+        with self._explained(), self._redis.pipeline(transaction=False) as pipe:
+            for (name, labels), amount in {**amounts, **missed}.items():
+                pipe.hincrbyfloat(COUNTS, json.dumps([name, labels]), amount)
+            pipe.execute()
+        self._errors -= errors
+
+    def counts(self) -> Amounts:
+        with self._explained():
+            found = cast(dict[str, str], self._redis.hgetall(COUNTS))
+        decoded = ((json.loads(key), float(value)) for key, value in found.items())
+        return {(name, tuple((key, value) for key, value in labels)): amount for (name, labels), amount in decoded}
+
+    def ping(self) -> None:
+        with self._explained():
+            self._redis.ping()
+
+    @contextmanager
+    def _explained(self) -> Iterator[None]:
+        try:
+            yield
+        except redis.RedisError as error:
+            self._errors += 1
+            raise QueueUnavailable(
+                f"the queue's Redis cannot be reached ({error}); the job goes on once it is back"
+            ) from error
+
+
+def _waiting(job: str) -> str:
+    return f"{PREFIX}{job}:waiting"
+
+
+def _under_way(job: str) -> str:
+    return f"{PREFIX}{job}:under-way"
+
+
+def _tries(step: Step) -> str:
+    return f"{PREFIX}{step.job}:tries:{step}"
+
+
+def _progress(job: str, kind: Kind) -> str:
+    return f"{PREFIX}{job}:done:{kind}"  # "progress" once, in another form
+
+
+def _written(done: Progress) -> str:
+    return json.dumps([getattr(done, name) for name in TOTALS], separators=(",", ":"))

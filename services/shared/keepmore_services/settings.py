@@ -1,0 +1,75 @@
+"""Settings of the services: the only reader of the environment. All but one are called KEEPMORE_ and their name."""
+
+from __future__ import annotations
+
+import os
+from functools import cached_property
+from typing import Any, Literal
+
+from pydantic import Field, SecretStr, ValidationError
+from pydantic_settings import BaseSettings, SettingsConfigDict
+
+from keepmore.config import Site
+from keepmore.errors import InvalidRequest
+from keepmore.jobs import webhooks
+from keepmore.net.access import Access
+from keepmore.storage.scratch import Scratch
+
+# Where callers of a service may read from when nobody says so: never from the machine that it runs on.
+REMOTE_SOURCES = "s3://,https://"
+OTLP = "OTEL_EXPORTER_OTLP_ENDPOINT"  # as all that sends OpenTelemetry calls it
+REDIS_SCHEMES = ("redis://", "rediss://")
+
+
+def load(**given: Any) -> Settings:
+    """Settings from the environment, and what of `given` is not None. Raises InvalidRequest naming what is wrong."""
+    try:
+        settings = Settings(**{name: value for name, value in given.items() if value is not None})
+    except ValidationError as error:
+        found = [f"{_variable(str(item['loc'][0]))}: {item['msg'].lower()}" for item in error.errors()]
+        raise InvalidRequest("; ".join(found)) from None  # what was written may be a secret: it is not repeated
+    if settings.distributed and not settings.redis.startswith(REDIS_SCHEMES):
+        raise InvalidRequest(f"KEEPMORE_REDIS_URL: write it as {' or '.join(REDIS_SCHEMES)}host:port/number")
+    if settings.distributed and "store" not in settings.model_fields_set:
+        raise InvalidRequest(
+            "KEEPMORE_STORE: the distributed service needs one that all of it reaches: s3://bucket/prefix"
+        )
+    if settings.site.webhook_secret:
+        webhooks.secret_bytes(settings.site.webhook_secret)
+    return settings
+
+
+def _variable(name: str) -> str:
+    return name if name == OTLP else f"KEEPMORE_{name.upper()}"
+
+
+class Settings(BaseSettings):
+    """`redis_url` decides: with it the service is distributed, without it one process with its pool does everything."""
+
+    model_config = SettingsConfigDict(env_prefix="KEEPMORE_", env_ignore_empty=True, frozen=True, extra="ignore")
+
+    store: str = "~/.local/share/keepmore"
+    redis_url: SecretStr | None = None
+    processes: int = Field(default_factory=lambda: os.cpu_count() or 1, ge=1)
+    api_keys: str = ""
+    webhook_secret: SecretStr | None = None
+    log_level: Literal["DEBUG", "INFO", "WARNING", "ERROR", "CRITICAL"] = "INFO"
+    max_body_bytes: int = Field(1_000_000, ge=1_000)
+    reconcile_s: float = Field(10.0, gt=0)
+    otlp_endpoint: str | None = Field(None, validation_alias=OTLP, pattern="^https?://")
+
+    @property
+    def distributed(self) -> bool:
+        return self.redis_url is not None
+
+    @property
+    def redis(self) -> str:
+        return self.redis_url.get_secret_value() if self.redis_url else ""
+
+    @cached_property
+    def site(self) -> Site:
+        environment = {"KEEPMORE_PRIVATE_ADDRESSES": "0", **os.environ}
+        if self.distributed:
+            environment.setdefault("KEEPMORE_ALLOWED_SOURCES", REMOTE_SOURCES)
+        secret = self.webhook_secret.get_secret_value() if self.webhook_secret else None
+        return Site(self.store, Access.from_environment(environment), secret, Scratch.from_environment(environment))

@@ -1,0 +1,83 @@
+"""Traces from a request to the steps of its job, sent over OTLP where an endpoint is set; without one nothing is made.
+
+A job's record holds the trace of the request that started it (W3C traceparent), so that every step of it, on whatever
+machine and after whatever restart, is a part of that trace.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from opentelemetry import propagate
+from opentelemetry.exporter.otlp.proto.http.trace_exporter import OTLPSpanExporter
+from opentelemetry.sdk.resources import SERVICE_NAME, SERVICE_VERSION, Resource
+from opentelemetry.sdk.trace import TracerProvider
+from opentelemetry.sdk.trace.export import BatchSpanProcessor
+from opentelemetry.trace import Span, SpanKind, Status, StatusCode
+
+from keepmore import __version__
+from keepmore.errors import KeepmoreError
+from keepmore.jobs.graph import Kind, Step
+from keepmore.jobs.job import JobBook
+from keepmore.storage.folder import Store
+
+PATH = "/v1/traces"
+HEADER = "traceparent"
+
+
+def provider(endpoint: str | None, service: str) -> TracerProvider | None:
+    """Where spans go: to `endpoint`, http(s)://host:port of a collector, in batches of a few seconds; None without."""
+    if not endpoint:
+        return None
+    made = TracerProvider(resource=Resource({SERVICE_NAME: service, SERVICE_VERSION: __version__}))
+    made.add_span_processor(BatchSpanProcessor(OTLPSpanExporter(endpoint.rstrip("/") + PATH)))
+    return made
+
+
+def current() -> str | None:
+    """The trace that the caller's work belongs to, to be written down; None where there is none."""
+    carrier: dict[str, str] = {}
+    propagate.inject(carrier)
+    return carrier.get(HEADER)
+
+
+class Tracer:
+    """Spans of steps, one a try. `provider` None: none are made, and the store is not asked."""
+
+    def __init__(self, provider: TracerProvider | None, store: Store) -> None:
+        self._tracer = provider.get_tracer(__name__) if provider else None
+        self._book = JobBook(store)
+        self._spans: dict[Step, Span] = {}
+
+    def began(self, step: Step, tries: int) -> None:
+        if self._tracer:
+            context = propagate.extract({HEADER: parent} if (parent := self._parent(step)) else {})
+            span = self._tracer.start_span(f"step {step.kind}", context, SpanKind.CONSUMER)
+            span.set_attributes({"keepmore.job": step.job, "keepmore.step": str(step), "keepmore.try": tries})
+            self._spans[step] = span
+
+    def ended(self, step: Step, error: KeepmoreError | None = None) -> None:
+        if span := self._spans.pop(step, None):
+            if error:
+                span.set_status(Status(StatusCode.ERROR, f"{error.code}: {error.message}"))
+            span.end()
+
+    @contextmanager
+    def of(self, step: Step, tries: int) -> Iterator[None]:
+        """What is done within is a span, and fails with the error that is raised."""
+        self.began(step, tries)
+        try:
+            yield
+        except KeepmoreError as error:
+            self.ended(step, error)
+            raise
+        finally:
+            self.ended(step)
+
+    def _parent(self, step: Step) -> str | None:
+        """The trace of the job; estimates have none, and a store that does not answer loses no more than that."""
+        try:
+            return None if step.kind is Kind.ESTIMATE else self._book.get(step.job).trace
+        except KeepmoreError:
+            return None

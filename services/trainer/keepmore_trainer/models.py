@@ -1,0 +1,227 @@
+"""Classifiers of torchvision and timm: their trunk with weights, the layer that is their head, and what they expect."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import re
+import urllib.error
+from collections.abc import Callable
+from contextlib import AbstractContextManager, ExitStack, nullcontext
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import torch
+import torchvision
+from torch import Tensor, nn
+from torchvision import models
+from torchvision.transforms._presets import ImageClassification
+
+from keepmore.errors import TrainerMissing, UnknownModel, WeightsUnavailable
+from keepmore_trainer.checkpoints import load_trunk, read_state, sha256
+from keepmore_trainer.transforms import Preparation
+
+# Of torchvision's own weights these exist for every classifier, and their features serve a linear head better than
+# those of the later training recipe (IMAGENET1K_V2).
+DEFAULT_WEIGHTS = "IMAGENET1K_V1"
+DEFAULT, NO_WEIGHTS = "default", "none"
+TIMM = "timm:"
+SUCH_AS = "such as mobilenet_v2, resnet18, vit_b_16, or timm:vit_small_patch16_224"
+
+Fetch = Callable[[str], AbstractContextManager[Path]]
+
+
+@dataclass(frozen=True, slots=True)
+class Classifier:
+    """`module` gives class scores from images that `preparation` made; `head` is the path of its last linear layer.
+
+    `about` says what it is: model, weights, their checksum, versions.
+    """
+
+    module: nn.Module
+    head: str
+    preparation: Preparation
+    about: dict[str, Any]
+
+    def at(self, image_size: int | None) -> Classifier:
+        """The same for images of another size; None: as it is."""
+        return replace(self, preparation=self.preparation.at(image_size))
+
+    def set_head(self, layer: nn.Module) -> None:
+        parent, _, child = self.head.rpartition(".")
+        setattr(self.module.get_submodule(parent), child, layer)
+
+    @property
+    def width(self) -> int:
+        """Features that the head takes."""
+        return int(self.module.get_submodule(self.head).in_features)  # type: ignore[arg-type]
+
+    @property
+    def is_transformer(self) -> bool:
+        return any("attention" in type(module).__name__.lower() for module in self.module.modules())
+
+
+def _local(path: str) -> AbstractContextManager[Path]:
+    return nullcontext(Path(path))
+
+
+def load(name: str, weights: str, fetch: Fetch = _local) -> Classifier:
+    """A classifier with its weights, the head as the file has it or new. `name`: as torchvision has it, or timm: and a
+    name of timm's. `weights`: "default", "none", a name of torchvision's, or what `fetch` has a file of.
+
+    Raises UnknownModel, TrainerMissing without timm, and WeightsUnavailable saying where to put the file.
+    """
+    torch.manual_seed(0)  # what no weights are given for is the same every time
+    if name.startswith(TIMM):
+        return _from_timm(name, weights, fetch)
+    return _from_torchvision(name, weights, fetch)
+
+
+def is_file(weights: str) -> bool:
+    return bool(Path(weights).suffix) or "/" in weights
+
+
+def _from_torchvision(name: str, weights: str, fetch: Fetch) -> Classifier:
+    if name not in models.list_models(module=models):
+        raise UnknownModel(f"training.model: torchvision has no classifier {name!r}; use {SUCH_AS}")
+    module = models.get_model(name, weights=None)
+    head = _last_linear(name, module)
+    preparation, file, said = Preparation(), None, weights
+    with ExitStack() as held:
+        if is_file(weights):
+            file = held.enter_context(fetch(weights))
+        elif weights != NO_WEIGHTS:
+            member = _member(name, weights)
+            file, said, preparation = _downloaded(member), member.name, _preparation(member.transforms())
+        if file:
+            where = weights if is_file(weights) else str(file)
+            load_trunk(module, head, read_state(file, where), where)
+        about = _about(name, said, file, {"torchvision": torchvision.__version__})
+    return Classifier(module, head, preparation, about)
+
+
+def _last_linear(name: str, module: nn.Module) -> str:
+    linear: list[str] = [path for path, found in module.named_modules() if isinstance(found, nn.Linear)]
+    if not linear:
+        raise UnknownModel(f"training.model: {name} has no linear head to take off; use {SUCH_AS}")
+    return linear[-1]
+
+
+def _member(name: str, weights: str) -> Any:
+    known = models.get_model_weights(name)
+    wanted = DEFAULT_WEIGHTS if weights == DEFAULT else weights
+    if wanted not in known.__members__:
+        names = ", ".join(member.name for member in known)
+        raise WeightsUnavailable(f"training.weights: {name} has no weights {wanted!r}; use {names}, none, or a file")
+    return known[wanted]
+
+
+def _downloaded(member: Any) -> Path:
+    """The weights' file in torch's cache, fetched if it is not there yet."""
+    url: str = member.url
+    file = Path(torch.hub.get_dir()) / "checkpoints" / url.rsplit("/", 1)[1]
+    if not file.exists():
+        try:
+            torch.hub.load_state_dict_from_url(url, progress=False, check_hash=True, weights_only=True)
+        except (urllib.error.URLError, OSError, RuntimeError) as error:
+            raise WeightsUnavailable(
+                f"training.weights: {member} cannot be downloaded ({error}); put the file {file.name} "
+                f"from {url} into {file.parent}, then resume the job; or name a file with --weights"
+            ) from error
+    return file
+
+
+def _preparation(preset: ImageClassification) -> Preparation:
+    return Preparation(
+        preset.resize_size[0], preset.crop_size[0], preset.interpolation.value, tuple(preset.mean), tuple(preset.std)
+    )
+
+
+def _from_timm(name: str, weights: str, fetch: Fetch) -> Classifier:
+    try:
+        import timm
+        from huggingface_hub.errors import HfHubHTTPError
+        from timm.data.config import resolve_model_data_config
+    except ImportError as error:
+        raise TrainerMissing(f"training.model: {name} needs timm ({error}); pip install 'keepmore[timm]'") from error
+    wanted = name.removeprefix(TIMM)
+    if not timm.is_model(wanted.split(".")[0]):
+        raise UnknownModel(f"training.model: timm has no model {wanted!r}; timm.list_models() names them")
+    try:
+        module = timm.create_model(wanted, pretrained=weights == DEFAULT)
+    except RuntimeError as error:  # no such pretrained tag
+        raise UnknownModel(f"training.model: {name}: {error}; timm.list_pretrained() names what there is") from error
+    except (OSError, ValueError, HfHubHTTPError) as error:
+        raise WeightsUnavailable(
+            f"training.weights: timm's weights of {wanted} cannot be downloaded ({error}); put them into the Hugging "
+            "Face cache ($HF_HOME), then resume the job; or name a file with --weights"
+        ) from error
+    config: dict[str, Any] = dict(module.pretrained_cfg)  # type: ignore[arg-type]
+    head = config.get("classifier")
+    if not isinstance(head, str) or not isinstance(module.get_submodule(head), nn.Linear):
+        raise UnknownModel(f"training.model: {name} has no single linear head to take off; use {SUCH_AS}")
+    versions = {"timm": timm.__version__}
+    if is_file(weights):
+        with fetch(weights) as file:
+            load_trunk(module, head, read_state(file, weights), weights)
+            about = _about(name, weights, file, versions)
+    elif weights in (DEFAULT, NO_WEIGHTS):
+        about = _about(name, weights, None, versions)
+    else:
+        raise WeightsUnavailable(f"training.weights: timm has no weights {weights!r}; use default, none, or a file")
+    expected = resolve_model_data_config(module)  # type: ignore[no-untyped-call]
+    return Classifier(module, head, _timm_preparation(expected), about)
+
+
+def _timm_preparation(config: dict[str, Any]) -> Preparation:
+    crop = config["input_size"][-1]
+    return Preparation(
+        int(crop / config["crop_pct"]), crop, config["interpolation"], tuple(config["mean"]), tuple(config["std"])
+    )
+
+
+def _about(name: str, weights: str, file: Path | None, versions: dict[str, str]) -> dict[str, Any]:
+    return {
+        "model": name,
+        "weights": weights,
+        "weights_sha256": sha256(file) if file else None,
+        "versions": {"torch": torch.__version__, **versions},
+    }
+
+
+@dataclass(frozen=True, slots=True)
+class Backbone:
+    """`module` gives features (n, width) from images that `preparation` made. Whoever has the same `id` gives the same
+    features."""
+
+    module: nn.Module
+    preparation: Preparation
+    about: dict[str, Any]
+
+    @property
+    def id(self) -> str:
+        said = json.dumps([self.about, self.preparation.as_json()], sort_keys=True)
+        return f"{re.sub('[^A-Za-z0-9_.]', '-', self.about['model'])}-{hashlib.sha256(said.encode()).hexdigest()[:16]}"
+
+
+def backbone(classifier: Classifier, place: torch.device, precision: str) -> Backbone:
+    """The classifier without its head, frozen, on `place`."""
+    classifier.set_head(nn.Identity())
+    module = classifier.module.eval().requires_grad_(False)
+    module.to(place, memory_format=torch.channels_last)  # type: ignore[call-overload]
+    return Backbone(module, classifier.preparation, {**classifier.about, "device": place.type, "precision": precision})
+
+
+def new_head(width: int, classes: int, seed: int) -> nn.Linear:
+    """A linear layer of small random weights."""
+    head = nn.Linear(width, classes)
+    generator = torch.Generator().manual_seed(seed)
+    nn.init.zeros_(head.bias)
+    nn.init.normal_(head.weight, std=0.01, generator=generator)
+    return head
+
+
+def named(scores: Tensor, most: int) -> Tensor:
+    """The numbers of the most likely classes, best first, (n, min(most, classes))."""
+    return scores.topk(min(most, scores.shape[1]), dim=1).indices.to(torch.int32).cpu()

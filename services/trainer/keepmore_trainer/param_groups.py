@@ -1,0 +1,79 @@
+"""The layers of a model while it is fine-tuned: which learn how fast, and which stand still."""
+
+from __future__ import annotations
+
+import re
+from typing import Any
+
+import torch
+from torch import nn
+from torch.nn.modules.batchnorm import _BatchNorm
+from torch.nn.parallel import DistributedDataParallel
+
+from keepmore.spec.job import Tuning
+from keepmore_trainer.distributed import Team
+from keepmore_trainer.models import Classifier
+
+TRANSFORMER_DECAY = 0.75
+# How torchvision and timm number the blocks of a model.
+BLOCK = re.compile(r"(?:^|\.)(?:blocks|layers|stages|features|encoder_layer_|layer)\.?(\d+)")
+OF_CHANCE = ("p", "drop_prob", "dropout")  # what dropout, and dropping whole paths, is called
+
+
+def groups(classifier: Classifier, tuning: Tuning) -> list[dict[str, Any]]:
+    """Parameters for AdamW, by `scale` (their learning rate's part of the highest) and weight decay.
+
+    Layer-wise rates as Clark et al. 2020 (ELECTRA): the head learns at the full rate, each block below it at
+    `layer_decay` times that of the next. Vectors (norms, biases, tokens) do not decay.
+    """
+    decay = tuning.layer_decay or (TRANSFORMER_DECAY if classifier.is_transformer else 1.0)
+    named = list(classifier.module.named_parameters())
+    depths = _depths([name for name, _ in named], classifier.head)
+    found: dict[tuple[float, float], list[nn.Parameter]] = {}
+    for name, parameter in named:
+        scale = decay ** (max(depths.values()) - depths[name])
+        weight_decay = tuning.weight_decay if parameter.ndim > 1 and "embed" not in name else 0.0
+        found.setdefault((scale, weight_decay), []).append(parameter)
+    return [{"params": params, "scale": scale, "weight_decay": wd} for (scale, wd), params in found.items()]
+
+
+def _depths(names: list[str], head: str) -> dict[str, int]:
+    """How far above the image each parameter is: before the blocks 0, in the first block 1, the head highest."""
+    blocks: list[str] = []  # in the order of the model
+    found = {}
+    for name in names:
+        block = _block(name)
+        if block and block not in blocks:
+            blocks.append(block)
+        found[name] = blocks.index(block) + 1 if block else len(blocks)
+    return found | {name: len(blocks) + 1 for name in names if name.startswith(f"{head}.")}
+
+
+def _block(name: str) -> str | None:
+    numbered = list(BLOCK.finditer(name))
+    return name[: numbered[-1].end()] if numbered else None  # the innermost: swin has blocks within layers
+
+
+def trainable(classifier: Classifier, pretrained: bool, team: Team) -> nn.Module:
+    """The model on its device, ready to train, over all processes.
+
+    Without dropout and, where it comes with weights, with the batch statistics of these: what a step does then depends
+    neither on chance nor on how its batch is parted.
+    """
+    module = classifier.module.to(team.place, memory_format=torch.channels_last)  # type: ignore[call-overload]
+    module.train()
+    for part in module.modules():
+        for name in OF_CHANCE:
+            if isinstance(getattr(part, name, None), float):
+                setattr(part, name, 0.0)
+        if pretrained and isinstance(part, _BatchNorm):
+            part.eval()
+    if team.size == 1:
+        return module  # type: ignore[no-any-return]
+    if not pretrained and team.place.type == "cuda":
+        module = nn.SyncBatchNorm.convert_sync_batchnorm(module)  # type: ignore[no-untyped-call]
+    return DistributedDataParallel(module)
+
+
+def bare(module: nn.Module) -> nn.Module:
+    return module.module if isinstance(module, DistributedDataParallel) else module

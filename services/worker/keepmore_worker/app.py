@@ -1,0 +1,87 @@
+"""The Celery application of workers, trainers and beat: `celery -A keepmore_worker.app worker -Q compress,control`.
+
+A trainer is the same with `-Q training`, where PyTorch is installed; `beat` sets off the reconciler every few seconds.
+"""
+
+from __future__ import annotations
+
+import threading
+from functools import cache
+from typing import Any
+
+from celery import Task
+from celery.signals import setup_logging, worker_ready, worker_shutting_down
+
+from keepmore.errors import KeepmoreError
+from keepmore.jobs.graph import Kind, Lane, Step
+from keepmore_services import logs
+from keepmore_services.broker.celery_queue import RECONCILE, RUN_STEP, celery_app
+from keepmore_services.broker.redis_tracker import ALIVE_S, RedisBoard
+from keepmore_services.settings import load
+from keepmore_worker import wiring
+from keepmore_worker.bootsteps import Marking, Stop
+from keepmore_worker.executor import Crew, log
+
+# Two minutes in all, beside what the store's own client tries again.
+MOST_RETRIES = 8
+LONGEST_WAIT_S = 30
+
+settings = load()
+app = celery_app(settings)
+app.steps["consumer"].add(Marking)
+stop = Stop()  # before any fork
+
+
+@cache
+def crew() -> Crew:
+    """One a process, made after the fork."""
+    return wiring.crew(settings, app, stop.asked)
+
+
+@app.task(name=RUN_STEP, bind=True, max_retries=MOST_RETRIES)  # type: ignore[untyped-decorator]
+def run_step(self: Task[Any, Any], job: str, kind: str, part: str) -> None:
+    step = Step(job, Kind(kind), part)
+    try:
+        crew().do(step)
+    except KeepmoreError as error:
+        if not error.transient:
+            raise
+        if self.request.retries == MOST_RETRIES:
+            crew().fail(step, error)
+            return
+        crew().put_off(step)
+        raise self.retry(exc=error, countdown=min(2**self.request.retries, LONGEST_WAIT_S)) from error
+
+
+@app.task(name=RECONCILE)  # type: ignore[untyped-decorator]
+def reconcile() -> None:
+    crew().foreman.reconcile()
+
+
+@setup_logging.connect  # type: ignore[untyped-decorator]
+def _configure_logs(**_: Any) -> None:
+    logs.configure(settings.log_level)
+
+
+@worker_shutting_down.connect  # type: ignore[untyped-decorator]
+def _stop(**_: Any) -> None:
+    stop.ask()
+
+
+@worker_ready.connect  # type: ignore[untyped-decorator]
+def _sign_on(sender: Any, **_: Any) -> None:
+    """Tell the board how many processes compress here: each job's share of them depends on it."""
+    queues = {queue.name for queue in sender.task_consumer.queues}
+    if Lane.COMPRESS in queues:
+        name, slots = sender.hostname, sender.controller.concurrency
+        threading.Thread(target=_beat, args=(name, slots), name="sign-on", daemon=True).start()
+
+
+def _beat(name: str, slots: int) -> None:
+    board, never = RedisBoard(settings.redis), threading.Event()
+    while True:
+        try:
+            board.beat(name, slots)
+        except KeepmoreError as error:
+            log.warning("could not sign on", extra={"reason": error.message})
+        never.wait(ALIVE_S / 4)

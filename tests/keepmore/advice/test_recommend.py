@@ -1,0 +1,229 @@
+"""Advice: the distance to store at, from pilots that were drawn from a known law."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+from decimal import Decimal
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from keepmore.advice.recommend import Sizes, advise
+from keepmore.errors import BudgetTooSmall, InvalidRequest, PilotsInsufficient
+from keepmore.reporting import advice_page, plots
+from tests.browser import check_plots, opened
+from tests.pilots import DISTANCES, TRUE, drawn_pilots
+
+POOL = Sizes(DISTANCES, 40_000)
+SMALL, MIDDLE, LARGE = 20_000_000, 80_000_000, 400_000_000
+
+
+@pytest.fixture(scope="module")
+def given_advice() -> dict[str, Any]:
+    return advise(drawn_pilots(0), POOL, [SMALL, MIDDLE, LARGE], 0.7, Decimal("0.023"))
+
+
+def _true_accuracy(images: int, distance: str) -> float:
+    return 1 - float(TRUE.error(images, DISTANCES[float(distance)]))
+
+
+def test_the_recommended_distance_is_right(given_advice: dict[str, Any]) -> None:
+    """Else a team stores at a distance that costs it accuracy: within half a point of the best there is."""
+    for budget in given_advice["budgets"]:
+        true = {row["distance"]: _true_accuracy(row["images"], row["distance"]) for row in budget["distances"]}
+        chosen = budget["recommended"]
+        assert true[chosen["distance"]] >= max(true.values()) - 0.005
+        assert max(true, key=lambda name: true[name]) in [chosen["distance"], *chosen["alike"]]
+        assert chosen["accuracy"] == max(row["accuracy"] for row in budget["distances"])
+
+
+def test_counts_are_what_fits(given_advice: dict[str, Any]) -> None:
+    """Else the advice promises images for which there is no room."""
+    for budget in given_advice["budgets"]:
+        for row in budget["distances"]:
+            size = DISTANCES[float(row["distance"])]
+            assert row["images"] == min(POOL.images, budget["bytes"] // size)
+            assert row["bytes"] <= budget["bytes"]
+            assert row["whole_pool"] == (row["images"] == POOL.images)
+            assert row["extrapolated"] == (not 100 <= row["images"] <= 4 * 4000)
+
+
+def test_predictions_hold_the_truth() -> None:
+    """Else the interval beside a predicted accuracy means nothing."""
+    held = []
+    for seed in range(20):
+        for budget in advise(drawn_pilots(seed), POOL, [SMALL, LARGE], replicates=100)["budgets"]:
+            for row in budget["distances"]:
+                low, high = row["interval"]
+                assert low <= row["accuracy"] <= high
+                held.append(low <= _true_accuracy(row["images"], row["distance"]) <= high)
+    assert np.mean(held) >= 0.85
+
+
+def test_images_without_a_label_take_room_and_teach_nothing(given_advice: dict[str, Any]) -> None:
+    """Else advice promises the accuracy of three times the images that anything is learnt from."""
+    third = advise(drawn_pilots(0), replace(POOL, labelled=1 / 3), [MIDDLE, 3 * MIDDLE], 0.7)
+    plain = advise(drawn_pilots(0), replace(POOL, images=round(POOL.images / 3)), [MIDDLE], 0.7)
+    assert third["pool"] == {**third["pool"], "images": 40_000, "labelled": 13_333}
+    assert third["fit"]["constants"]["a"]["value"] == plain["fit"]["constants"]["a"]["value"]
+    for tripled, row in zip(third["budgets"][1]["distances"], plain["budgets"][0]["distances"], strict=True):
+        assert tripled["images"] == pytest.approx(3 * row["images"], abs=3)
+        assert tripled["accuracy"] == pytest.approx(row["accuracy"], abs=1e-3)
+    assert third["wished"]["bytes"] == pytest.approx(3 * plain["wished"]["bytes"], rel=0.01)
+
+
+def test_few_images_and_little_money_are_told(given_advice: dict[str, Any]) -> None:
+    """Else one image of a thousand classes is foretold an accuracy, or a price in another unit ends in a traceback."""
+    few = advise(drawn_pilots(0), POOL, [50_000], price_per_gb_month=Decimal("1e-18"))["budgets"][0]
+    assert all(row["extrapolated"] for row in few["distances"])
+    assert few["monthly_cost"] == 5e-23
+    made = advise(drawn_pilots(0), POOL, [MIDDLE], price_per_gb_month=Decimal("1e-18"))
+    assert "<svg" in plots.accuracy_by_cost(made)
+    assert "fewer than any pilot had" in advice_page.page(advise(drawn_pilots(0), POOL, [50_000]))
+
+
+def test_sizes_are_written_in_the_unit_that_they_round_to() -> None:
+    """Else the first sentence of the page says "1e+03 MB"."""
+    written = {999_400_000: "999 MB", 999_600_000: "1 GB", 999_600: "1 MB", 999: "999 bytes", 10**16: "10,000 TB"}
+    assert {size: advice_page.written_bytes(size) for size in written} == written
+
+
+def test_the_optimum_is_no_worse_than_any_distance(given_advice: dict[str, Any]) -> None:
+    """Else the law's own optimum is beaten by a distance of the list."""
+    for budget in given_advice["budgets"]:
+        assert budget["optimum"]["accuracy"] >= budget["recommended"]["accuracy"] - 1e-4
+        assert budget["optimum"]["bytes"] <= budget["bytes"]
+        assert 0 <= float(budget["optimum"]["distance"]) <= 10
+
+
+def test_plain_distance_8_is_always_compared(given_advice: dict[str, Any]) -> None:
+    """Else nobody sees that the rule of thumb would have done as well."""
+    large = given_advice["budgets"][2]["plain"]
+    assert large["ahead"]["verdict"] == "better"
+    assert large["ahead"]["interval"][0] > 0
+    near = [advise(drawn_pilots(seed), POOL, [SMALL], replicates=50)["budgets"][0] for seed in range(6)]
+    assert {budget["plain"]["ahead"]["verdict"] for budget in near} == {"same", "cannot tell"}
+    for budget in near:
+        told_apart = budget["recommended"]["alike"].count("8") == 0
+        assert told_apart == (budget["recommended"]["distance"] == "8")
+    only_8 = advise(drawn_pilots(0), Sizes({8.0: 5200.0}, 40_000), [SMALL])["budgets"][0]
+    assert only_8["plain"]["ahead"] == {"difference": 0.0, "interval": [0.0, 0.0], "verdict": "same"}
+    without_8 = advise(drawn_pilots(0), Sizes({0.0: 50_000.0, 6.0: 6500.0}, 40_000), [SMALL])["budgets"][0]
+    assert without_8["plain"] is None
+
+
+def test_a_wished_accuracy_is_that_of_its_budget(given_advice: dict[str, Any]) -> None:
+    """Else a team buys storage for an accuracy that the same advice does not predict for it."""
+    wished = given_advice["wished"]
+    assert wished["reached"]
+    assert wished["bytes_interval"][0] <= wished["bytes"] <= wished["bytes_interval"][1]
+    again = advise(drawn_pilots(0), POOL, [wished["bytes"], wished["bytes"] - 10_000])["budgets"]
+    assert again[0]["recommended"]["distance"] == wished["distance"]
+    assert again[0]["recommended"]["images"] == wished["images"]
+    assert again[0]["recommended"]["accuracy"] >= 0.7 > again[1]["recommended"]["accuracy"]
+
+
+def test_an_accuracy_out_of_reach_says_what_the_pool_can_do() -> None:
+    """Else a team buys storage for what its images cannot give."""
+    wished = advise(drawn_pilots(0), POOL, [], accuracy=0.9)["wished"]
+    assert (wished["reached"], wished["distance"], wished["bytes_interval"][1]) == (False, None, None)
+    assert wished["most"]["images"] == POOL.images
+    low, high = wished["most"]["interval"]
+    assert low <= _true_accuracy(POOL.images, wished["most"]["distance"]) <= high < 0.9
+    assert wished["most"]["limit"]["accuracy"] > wished["most"]["accuracy"]
+
+
+def test_costs_stand_beside_bytes(given_advice: dict[str, Any]) -> None:
+    """Else the storage bill is another one than the advice says: 0.023 for 10^9 bytes a month."""
+    assert [budget["monthly_cost"] for budget in given_advice["budgets"]] == [0.00046, 0.00184, 0.0092]
+    assert given_advice["pool"]["distances"][0]["monthly_cost"] == pytest.approx(2 * 0.023)
+    free = advise(drawn_pilots(0), POOL, [SMALL])
+    assert free["budgets"][0]["monthly_cost"] is None
+    with pytest.raises(ValueError, match="without a price"):
+        plots.accuracy_by_cost(free)
+
+
+def test_the_same_pilots_give_the_same_advice(given_advice: dict[str, Any]) -> None:
+    """Else asking again changes the answer, or it cannot be written down."""
+    again = advise(drawn_pilots(0), POOL, [SMALL, MIDDLE, LARGE], 0.7, Decimal("0.023"))
+    written = json.dumps(given_advice, allow_nan=False)
+    assert written == json.dumps(again, allow_nan=False)
+    assert json.loads(written) == given_advice
+
+
+def test_what_cannot_be_advised_is_refused() -> None:
+    """Else pilots that say nothing end in a distance all the same."""
+    pilots = drawn_pilots(0)
+    chance = np.random.default_rng(0).random(pilots.correct.shape) < 0.3
+    with pytest.raises(PilotsInsufficient, match="does not fall"):
+        advise(replace(pilots, correct=chance), POOL, [SMALL])
+    with pytest.raises(BudgetTooSmall, match="4,299 bytes hold no image; one takes 4,300"):
+        advise(pilots, POOL, [4299])
+    assert [row["distance"] for row in advise(pilots, POOL, [4300])["budgets"][0]["distances"]] == ["10"]
+    with pytest.raises(InvalidRequest, match="70 is not possible"):
+        advise(pilots, POOL, [], accuracy=70)
+    with pytest.raises(ValueError, match="do not match"):
+        replace(pilots, n=pilots.n[1:])
+
+
+@given(st.floats(4300, 50_000))
+def test_distances_follow_sizes(size: float) -> None:
+    """Else the law's optimum is named by a distance at which images have another size."""
+    distance = POOL.distance_at(size)
+    assert 0 <= distance <= 10 + 1e-9
+    assert POOL.distance_at(size * 0.99) >= distance
+    for known, mean in DISTANCES.items():
+        assert POOL.distance_at(mean) == pytest.approx(known)
+    if size <= 14_000:
+        assert min(DISTANCES, key=lambda known: abs(np.log(DISTANCES[known] / size))) == pytest.approx(distance, abs=2)
+    assert Sizes({0.0: 100.0}, 9).distance_at(100) == 0
+    assert Sizes({4.0: 100.0}, 9).distance_at(100) == pytest.approx(4)
+
+
+def test_sentences_say_what_was_found(given_advice: dict[str, Any]) -> None:
+    """Else the sentence that is read first says something else than the table."""
+    best = given_advice["budgets"][0]["recommended"]
+    said = advice_page.recommendation(given_advice["budgets"][0])
+    assert said.startswith(
+        f"With 20 MB at 0.00046 a month, store at distance {best['distance']}: it keeps {best['images']:,}"
+    )
+    assert f"{100 * best['accuracy']:.1f} %" in said
+    assert f"store {given_advice['wished']['images']:,} images" in str(advice_page.wish(given_advice["wished"]))
+    out_of_reach = advise(drawn_pilots(0), POOL, [], accuracy=0.9)["wished"]
+    assert "predicted not to reach 90.0 %" in str(advice_page.wish(out_of_reach))
+    assert advice_page.wish(None) is None
+
+
+def test_the_page_opens_with_its_plots(given_advice: dict[str, Any], chromium: str, tmp_path: Path) -> None:
+    """Else the page that decides what is stored is blank, or needs the internet."""
+    (tmp_path / "advice.html").write_text(advice_page.page(given_advice))
+    with opened((tmp_path / "advice.html").as_uri(), chromium) as page:
+        check_plots(page, ["storage", "cost", "surface"])
+        chosen = page.locator("tr.chosen td:first-child").all_inner_texts()
+        first = page.locator("p").first.inner_text()
+        text = page.inner_text("body")
+    assert chosen == [budget["recommended"]["distance"] for budget in given_advice["budgets"]]
+    assert first == advice_page.recommendation(given_advice["budgets"][0])
+    assert "mathdefault" not in text, "the browser shows no TeX"
+
+
+def test_a_page_without_price_wish_and_budgets_opens_too() -> None:
+    """Else only the fullest question gets a page."""
+    made = advice_page.page(advise(drawn_pilots(0), POOL, [SMALL]))
+    assert "a month" not in made
+    assert 'id="wish"' not in made
+    assert "plot-cost" not in made
+    assert "<svg" in advice_page.page(advise(drawn_pilots(0, seeds=1), POOL, []))
+
+
+@pytest.mark.parametrize(
+    ("size", "expected"), [(999, "999 bytes"), (508_000_000, "508 MB"), (1500, "1.5 kB"), (5 * 10**15, "5,000 TB")]
+)
+def test_sizes_as_they_are_read(size: int, expected: str) -> None:
+    """Else a budget is read as a thousand times what it is."""
+    assert advice_page.written_bytes(size) == expected

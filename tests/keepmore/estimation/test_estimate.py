@@ -1,0 +1,362 @@
+"""Estimates: what a user decides by before a large dataset is compressed."""
+
+from __future__ import annotations
+
+import os
+import tracemalloc
+from collections.abc import Callable, Sequence
+from concurrent.futures import ProcessPoolExecutor
+from dataclasses import dataclass, replace
+from decimal import Decimal
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from numpy.typing import NDArray
+
+from keepmore.codec import jpegxl
+from keepmore.codec.jpegxl import Pixels
+from keepmore.codec.sandbox import IsolatedDecoder
+from keepmore.compression import index
+from keepmore.compression.compressor import Compressor, encodings
+from keepmore.compression.index import Listed
+from keepmore.datasets.entry import UNKNOWN, Entry, Skipped
+from keepmore.datasets.listing import absolute_uri, list_images
+from keepmore.errors import BudgetTooSmall, InvalidRequest
+from keepmore.estimation.estimate import estimate
+from keepmore.estimation.imputation import SLOTS, Deck, Images, Sample, drawn, strata
+from keepmore.spec import budget as budgets
+from keepmore.spec.budget import Budget, BytesBudget, DistanceBudget, MoneyBudget
+from keepmore.spec.distance import text
+from keepmore.spec.job import Limits, Selection
+from keepmore.storage.folder import FolderStore
+
+DISTANCES = (0.0, 4.0, 10.0)
+PHOTOGRAPHS = 500
+ESTIMATES = 300
+
+# Of 300 intervals that each hold the truth with 95 %, fewer than 272 hold it less than once in a thousand times.
+FEWEST_HELD = 272
+
+
+@dataclass(frozen=True)
+class Known:
+    """A dataset of which all is known: bytes by distance of every image, None for one that fails."""
+
+    entries: list[Entry]
+    bytes: dict[str, tuple[int, ...] | None]
+    distances: tuple[float, ...] = DISTANCES
+
+    def compress(self, rows: Sequence[Listed]) -> pa.Table:
+        """As Compressor.chunk."""
+        found: list[dict[str, Any]] = []
+        for row in rows:
+            sizes = self.bytes[row.entry.path]
+            if sizes is None:
+                found.append({"path": row.entry.path, "error_code": "unreadable_image"})
+            else:
+                columns = {index.column("bytes", d): size for d, size in zip(self.distances, sizes, strict=True)}
+                found.append({"path": row.entry.path, "source_bytes": sizes[0], **columns})
+        return pa.Table.from_pylist(found, index.schema(self.distances))
+
+    def estimate(self, budget: Budget | None, selection: Selection, images: int, seed: int = 0) -> dict[str, Any]:
+        return estimate(self.entries, self.distances, budget, selection, self.compress, images, seed)
+
+    def truth(self, budget: Budget | None, selection: Selection) -> dict[str, Any]:
+        """Exactly what compressing all of it gives, in the form of an estimate's expected values."""
+        good = [entry for entry in self.entries if self.bytes[entry.path]]
+        sizes = np.array([self.bytes[entry.path] for entry in good], np.int64).reshape(len(good), len(self.distances))
+        totals = dict(zip(self.distances, sizes.sum(axis=0).tolist(), strict=True))
+        limit = budget.bytes(totals) if budget else None
+        counts = {
+            d: _kept(good, sizes[:, place], limit, selection) if limit is not None else None
+            for place, d in enumerate(self.distances)
+        }
+        return {
+            "failed": len(self.entries) - len(good),
+            "budget_bytes": limit,
+            "distances": {text(d): {"bytes": totals[d], "images": counts[d]} for d in self.distances},
+        }
+
+
+def _kept(entries: list[Entry], sizes: NDArray[np.int64], limit: int, selection: Selection) -> int:
+    labels = [entry.label or "" for entry in entries]
+    balance = any(labels) if selection.balance is None else selection.balance
+    classes = np.unique(labels, return_inverse=True)[1].astype(np.int32) if balance and labels else None
+    hashes = np.array([budgets.path_hash(entry.path) for entry in entries], np.uint64)
+    keys = budgets.ranks(hashes, selection.seed) if selection.order == "random" else sizes
+    try:
+        return len(budgets.select(sizes, budgets.in_order(keys, classes), limit))
+    except BudgetTooSmall:
+        return 0
+
+
+def _expected(found: dict[str, Any]) -> dict[str, Any]:
+    """The expected values alone; asserts that each lies in its interval."""
+    values: dict[str, Any] = {}
+    for name, figure in found.items():
+        if isinstance(figure, dict) and "low" in figure:
+            assert 0 <= figure["low"] <= figure["expected"] <= figure["high"], name
+            values[name] = figure["expected"]
+        else:
+            values[name] = _expected(figure) if isinstance(figure, dict) else figure
+    return values
+
+
+def _widths(found: dict[str, Any]) -> list[int]:
+    figures = [found["failed"], found["source_bytes"]]
+    figures += [figure for row in found["distances"].values() for figure in row.values()]
+    return [figure["high"] - figure["low"] for figure in figures if figure]
+
+
+@st.composite
+def datasets(draw: st.DrawFn) -> Known:
+    """Up to 60 images of skew sizes in a few classes, of which some fail, with sizes in the listing or without."""
+    count = draw(st.integers(0, 60))
+    rng = np.random.default_rng(draw(st.integers(0, 2**32)))
+    labels: list[str | None] = draw(st.sampled_from([[None], ["a"], ["a", "b", "c"], [None, "a", "b"]]))
+    failing, listed = draw(st.sampled_from([0, 0.2, 1])), draw(st.booleans())
+    entries: list[Entry] = []
+    known: dict[str, tuple[int, ...] | None] = {}
+    for number in range(count):
+        size = int(rng.lognormal(3, 2))
+        path = f"{number:03d}.jpg"
+        label = labels[int(len(labels) * rng.random() ** 2)]
+        entries.append(Entry(path, f"file:///{path}", label, size if listed else UNKNOWN))
+        known[path] = None if rng.random() < failing else (size, int(size * rng.random()), int(size * rng.random()))
+    return Known(entries, known)
+
+
+any_budget = st.one_of(
+    st.none(),
+    st.integers(1, 5000).map(BytesBudget),
+    st.builds(DistanceBudget, st.sampled_from(DISTANCES), st.sampled_from([Decimal(1), Decimal("0.3")])),
+    st.just(MoneyBudget(Decimal("0.00001"), Decimal("0.023"))),
+)
+selections = st.builds(
+    Selection, st.sampled_from(["random", "smallest"]), st.sampled_from([None, True, False]), st.integers(0, 3)
+)
+
+
+@given(datasets(), any_budget, selections, st.integers(0, 3))
+def test_a_sample_of_everything_is_exact(known: Known, budget: Budget | None, selection: Selection, seed: int) -> None:
+    """Else the estimate of a small dataset differs from what compressing it gives."""
+    found = known.estimate(budget, selection, max(len(known.entries), 2), seed)
+    truth = known.truth(budget, selection)
+    assert {name: value for name, value in _expected(found).items() if name in truth} == truth
+    assert not any(_widths(found))
+    assert found["images"] == found["sampled"] == len(known.entries)
+
+
+@settings(max_examples=50)
+@given(datasets(), any_budget, selections, st.integers(2, 40))
+def test_estimates_keep_within_what_is_possible(
+    known: Known, budget: Budget | None, selection: Selection, images: int
+) -> None:
+    """Else an answer holds more images than the dataset, bytes below 0, or an interval beside its own value."""
+    found = known.estimate(budget, selection, images)
+    _expected(found)
+    assert found["sampled"] == min(images, len(known.entries))
+    assert found["failed"]["high"] <= len(known.entries)
+    for row in found["distances"].values():
+        assert (row["images"] is None) == (budget is None)
+        assert budget is None or row["images"]["high"] <= len(known.entries)
+
+
+@settings(max_examples=25)
+@given(datasets(), any_budget, selections, st.integers(2, 40), st.integers(0, 3))
+def test_an_estimate_is_the_same_every_time(
+    known: Known, budget: Budget | None, selection: Selection, images: int, seed: int
+) -> None:
+    """Else asking again gives another answer, and a cached one cannot be told from a wrong one."""
+    assert known.estimate(budget, selection, images, seed) == known.estimate(budget, selection, images, seed)
+
+
+def test_the_seed_decides_which_images_are_sampled() -> None:
+    """Else a second estimate with another seed cannot confirm the first."""
+    entries = [Entry(f"{number:04d}.jpg", "file:///", None, 1000 + number) for number in range(1000)]
+    images = Images.of(entries)
+    drawings = [
+        drawn(strata(images, 128, balanced=False), budgets.ranks(images.path_hashes, seed), 128) for seed in (0, 1)
+    ]
+    assert [len(places) for places in drawings] == [128, 128]
+    assert len(set(drawings[0].tolist()) & set(drawings[1].tolist())) < 40
+
+
+def test_strata_hold_about_equal_bytes() -> None:
+    """Else the few large images that make up most of a dataset are hardly sampled."""
+    sizes = np.random.default_rng(0).lognormal(10, 1.5, 5000).astype(np.int64)
+    images = Images(sizes, np.arange(5000, dtype=np.uint64), np.full(5000, -1, np.int32))
+    found = strata(images, 128, balanced=False)
+    shares = np.bincount(found, sizes) / sizes.sum()
+    assert len(shares) == 8
+    assert np.all(np.abs(shares - 1 / 8) < 0.02)
+    assert np.all(np.bincount(found[drawn(found, images.path_hashes, 128)]) == 16)
+
+
+def test_donors_fill_slots_by_the_size_of_their_sources() -> None:
+    """Else imputed totals are beside the expected ones wherever small images take more of their source's size."""
+    sizes = np.array([100, 300, 600, 5000, 5000, 5000])
+    images = Images(sizes, np.arange(6, dtype=np.uint64), np.full(6, -1, np.int32))
+    sample = Sample(np.arange(3), np.full(3, True), sizes[:3], np.array([[50, 100, 150]]))
+    deck = Deck.of(images, np.zeros(6, np.int64), sample)
+    slots, weights = deck.resampled(np.random.default_rng(0), 4000)
+    assert slots.shape == (4000, SLOTS)
+    assert np.all(weights.sum(axis=1) == 2)
+    only_the_first_two = (weights == [1, 1, 0]).all(axis=1)
+    assert np.mean(slots[only_the_first_two] == 0) == pytest.approx(0.25, abs=0.01)
+    assert deck.expected(np.arange(6)) == pytest.approx([300 + 15000 * 300 / 1000])
+
+
+@pytest.mark.parametrize("order", ["random", "smallest"])
+@pytest.mark.parametrize("balance", [True, False])
+def test_large_datasets_are_imputed_in_part(order: str, balance: bool) -> None:
+    """Else an estimate of ten million images takes an hour, or counts only the part that it looked at."""
+    rng = np.random.default_rng(0)
+    sizes = rng.lognormal(10, 0.6, 150_000).astype(np.int64)
+    labels = np.array(["a", "b", "c", "d", "e"])[(5 * rng.random(len(sizes)) ** 2).astype(int)]
+    entries = [
+        Entry(f"{number:06d}.jpg", "file:///", label, size)
+        for number, (label, size) in enumerate(zip(labels.tolist(), sizes.tolist(), strict=True))
+    ]
+    taken: dict[str, tuple[int, ...] | None] = {e.path: (e.size, e.size // 2, e.size // 5) for e in entries}
+    known = Known(entries, taken)
+    budget, selection = DistanceBudget(10.0, Decimal("0.5")), Selection(order, balance)
+    found, truth = _expected(known.estimate(budget, selection, 128)), known.truth(budget, selection)
+    for name, row in truth["distances"].items():
+        assert found["distances"][name]["bytes"] == pytest.approx(row["bytes"], rel=0.001)
+        assert found["distances"][name]["images"] == pytest.approx(row["images"], rel=0.005)
+
+
+def test_entries_are_not_held_in_memory() -> None:
+    """Else the kernel ends a worker that estimates ten million images, while a sample of 128 is all that is needed."""
+    count = 50_000
+    listed = (Entry(f"{n:06d}.jpg", f"s3://photos/{n:06d}.jpg", "a", 1000 + n % 7, f"etag:{n}") for n in range(count))
+
+    def compress(rows: Sequence[Listed]) -> pa.Table:
+        assert all(row.entry.size == 1000 + int(row.entry.path[:6]) % 7 for row in rows)
+        found = [{"path": row.entry.path, "source_bytes": row.entry.size, "bytes@4": 500} for row in rows]
+        return pa.Table.from_pylist(found, index.schema((4.0,)))
+
+    tracemalloc.start()
+    found = estimate(listed, (4.0,), None, Selection(), compress)
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert found["images"] == count
+    assert peak < 250 * count
+
+
+def test_a_budget_at_a_distance_that_is_not_asked_for_is_refused_at_once() -> None:
+    """Else the sample is compressed before the user hears of a typing error."""
+    known = Known([Entry("a", "file:///a", None, 1)], {})
+    with pytest.raises(InvalidRequest, match="distance 3 is not known"):
+        known.estimate(DistanceBudget(3.0), Selection(), 2)
+
+
+def test_a_real_dataset_with_a_broken_image(
+    sample: Path, store: FolderStore, decoder: IsolatedDecoder, tmp_path: Path
+) -> None:
+    """Else the estimate does not fit the compressor that it is made for, or ends with the first broken image."""
+    folder = tmp_path / "images"
+    folder.mkdir()
+    for file in sorted(sample.rglob("*.jpg"))[:9]:
+        (folder / f"{len(list(folder.iterdir()))}.jpg").write_bytes(file.read_bytes())
+    (folder / "broken.jpg").write_bytes(b"no image")
+    compressor = Compressor(store, DISTANCES, 3, Limits(), decoder)
+    entries = list(list_images(absolute_uri(str(folder)), Skipped()))
+    told: list[tuple[int, int]] = []
+    found = estimate(
+        entries,
+        DISTANCES,
+        DistanceBudget(10.0),
+        Selection(),
+        lambda rows: compressor.chunk(rows, lambda progress: None),
+        on_images=lambda done, of: told.append((done, of)),
+    )
+    part = compressor.chunk([Listed(index.POOL, entry) for entry in entries], lambda progress: None)
+    for name, row in found["distances"].items():
+        total = sum(size or 0 for size in part[f"bytes@{name}"].to_pylist())
+        assert row["bytes"] == {"expected": total, "low": total, "high": total}
+    assert found["failed"] == {"expected": 1, "low": 1, "high": 1}
+    assert found["distances"]["10"]["images"]["expected"] == 9
+    assert found["source_bytes"]["expected"] == sum(entry.size for entry in entries)
+    assert told == [(8, 10), (10, 10)]
+
+
+def _sizes(file: Path) -> tuple[int, ...]:
+    source = file.read_bytes()
+    pixels = Pixels.of(jpegxl.decode(source, 10**8))
+    return (len(source), *(len(stored.data) for _, stored in encodings(pixels, source, DISTANCES[1:], 1)))
+
+
+@pytest.fixture(scope="module")
+def photographs(clothing: Path) -> Known:
+    """What 500 photographs of clothes in ten classes take."""
+    files = sorted(clothing.rglob("*.jpg"), key=lambda file: budgets.path_hash(file.name))[:PHOTOGRAPHS]
+    files.sort(key=lambda file: file.name)
+    with ProcessPoolExecutor(os.cpu_count()) as processes:
+        sizes = list(processes.map(_sizes, files, chunksize=8))
+    entries = [
+        Entry(file.name, file.as_uri(), file.parent.name, size) for file, (size, *_) in zip(files, sizes, strict=True)
+    ]
+    return Known(entries, {file.name: found for file, found in zip(files, sizes, strict=True)})
+
+
+def _unsized(known: Known) -> Known:
+    return replace(known, entries=[replace(entry, size=UNKNOWN) for entry in known.entries])
+
+
+def _failing(known: Known) -> Known:
+    """Every twentieth image fails."""
+    lost = {entry.path for entry in known.entries if budgets.path_hash(entry.path) % 20 == 0}
+    return replace(known, bytes={path: None if path in lost else sizes for path, sizes in known.bytes.items()})
+
+
+@pytest.mark.parametrize(
+    ("change", "order", "balance"),
+    [
+        (None, "random", False),
+        (None, "random", True),
+        (None, "smallest", True),
+        (_unsized, "random", False),
+        (_failing, "random", True),
+    ],
+    ids=["random", "balanced", "smallest", "sizes unknown", "failing"],
+)
+def test_intervals_hold_the_truth_as_often_as_they_say(
+    photographs: Known, change: Callable[[Known], Known] | None, order: str, balance: bool
+) -> None:
+    """Else a user who plans storage by the upper end of an interval runs out of it, or by far too wide ones buys it."""
+    known = change(photographs) if change else photographs
+    budget = DistanceBudget(10.0, Decimal("0.5"))
+    held: dict[str, list[bool]] = {}
+    widths: dict[str, list[float]] = {}
+    misses: dict[str, list[float]] = {}
+    for seed in range(ESTIMATES):
+        selection = Selection(order, balance, seed + 10_000)
+        found, truth = known.estimate(budget, selection, 128, seed), known.truth(budget, selection)
+        pairs = {"budget": (found["budget_bytes"], truth["budget_bytes"]), "failed": (found["failed"], truth["failed"])}
+        for name, row in truth["distances"].items():
+            pairs |= {f"{what}@{name}": (found["distances"][name][what], value) for what, value in row.items()}
+        for name, (figure, value) in pairs.items():
+            held.setdefault(name, []).append(figure["low"] <= value <= figure["high"])
+            widths.setdefault(name, []).append((figure["high"] - figure["low"]) / 2)
+            misses.setdefault(name, []).append(figure["expected"] - value)
+    assert {name: sum(values) for name, values in held.items() if sum(values) < FEWEST_HELD} == {}
+    for name in held.keys() - {"failed", "bytes@0"}:
+        # Half an interval of 95 % is 1.96 standard deviations of what it is for.
+        assert np.mean(widths[name]) < 1.5 * 1.96 * np.sqrt(np.mean(np.square(misses[name]))) + 1, name
+
+
+def test_intervals_are_narrower_than_those_of_a_plain_sample(photographs: Known) -> None:
+    """Else stratifying by size and taking ratios gains nothing, and users compress more images than they need to."""
+    rows = photographs.estimate(None, Selection(balance=False), 128)["distances"]
+    for place, d in enumerate(DISTANCES[1:], start=1):
+        values = np.array([sizes[place] for sizes in photographs.bytes.values() if sizes])
+        plain = 1.96 * values.std() * PHOTOGRAPHS * np.sqrt((1 - 128 / PHOTOGRAPHS) / 128)
+        figure = rows[text(d)]["bytes"]
+        assert (figure["high"] - figure["low"]) / 2 < plain / 2

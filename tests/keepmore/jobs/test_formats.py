@@ -1,0 +1,146 @@
+"""What an earlier release wrote is read by this one: a store of 0.1.0, without its objects and its report's page."""
+
+from __future__ import annotations
+
+import json
+import tarfile
+from pathlib import Path
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+
+from keepmore.codec import version as codec_version
+from keepmore.codec.sandbox import IsolatedDecoder
+from keepmore.compression import index
+from keepmore.config import Site
+from keepmore.errors import InvalidRequest, RecordUnreadable, StoreError
+from keepmore.jobs.graph import Kind, Step
+from keepmore.jobs.job import Job, JobBook, State
+from keepmore.jobs.requests import ask_for_subset
+from keepmore.pipeline.runner import Workshop, run_step
+from keepmore.reporting import report
+from keepmore.scheduling import status
+from keepmore.selection import manifest
+from keepmore.spec.budget import BytesBudget
+from keepmore.spec.job import Selection
+from keepmore.storage import layout
+from keepmore.storage.folder import FolderStore
+
+FIRST = Path(__file__).parents[2] / "data" / "store-0.1.0.tar"
+DIGESTS = {
+    "0": "0e10526f6daaa373a23f4a804ceca914b3adba85f79edc0bcda1fbc204fd5de8",
+    "4": "8dc811d521ae71c873826bc6c5ce395d0c4fc3d648a4db79fe16276d08e1a7cb",
+    "10": "dfe55ab0a12b9140e876c1c99ebbdf81a70b8c0aecc817563d4f6024a22b2033",
+}
+
+
+@pytest.fixture
+def written(tmp_path: Path) -> FolderStore:
+    with tarfile.open(FIRST) as archive:
+        archive.extractall(tmp_path / "store", filter="data")
+    return FolderStore(tmp_path / "store")
+
+
+@pytest.fixture
+def job(written: FolderStore) -> Job:
+    (name,) = JobBook(written).ids()
+    return JobBook(written).get(name)
+
+
+def _digests(store: FolderStore, job: Job, subset: str) -> dict[str, str]:
+    found = {}
+    for arm in job.request.arms:
+        digest = manifest.Digest()
+        with manifest.opened(store.get(layout.manifest(job.id, subset, arm))) as parquet:
+            for batch in manifest.batches(parquet):
+                digest.add(batch)
+            assert manifest.metadata(parquet)["digest"] == digest.hexdigest()
+        found[arm] = digest.hexdigest()
+    return found
+
+
+def test_a_finished_job_is_shown_as_it_was(written: FolderStore, job: Job) -> None:
+    """Else an upgrade loses the record of what was kept."""
+    assert (job.state, job.keepmore, job.request.distances) == (State.SUCCEEDED, "0.1.0", (0, 4, 10))
+    found = status.status(job, written)
+    assert found["state"] == "succeeded"
+    assert found["images"]["listed"] == 25
+    trained = status.training(job, job.request.training_id, written)
+    assert {distance: len(one["top1_by_seed"]) for distance, one in trained["distances"].items()} == {
+        "4": 2,
+        "10": 2,
+        "0": 2,
+    }
+    errors = list(index.errors(written, layout.index(job.id), layout.evaluation(job.id)))
+    assert [one["path"] for one in errors] == ["apple/broken.jpg"]
+
+
+def test_its_report_is_still_drawn(written: FolderStore, job: Job) -> None:
+    """Else a job that is finished after an upgrade has no report, because its results lack what later ones have."""
+    page = report.html(json.loads(written.get(layout.report(job.id))), [])
+    assert "whether by chance was not tested" in page
+    assert "spread of seeds" in page
+    step = Step(job.id, Kind.COMPARE, job.request.training_id)
+    written.put(step.output, b'{"format": 1, "comparisons": []}')
+    made = report.figures(job, written)
+    assert made["comparison"]["comparisons"] == []
+    assert "Which distances differ" not in report.html(made, [])
+
+
+def test_its_manifests_have_the_digests_that_they_state(written: FolderStore, job: Job) -> None:
+    """Else originals that were deleted by them have no proof any more."""
+    assert _digests(written, job, job.request.subset_id) == DIGESTS
+
+
+def test_another_budget_over_its_index_gives_what_it_gave(
+    written: FolderStore, job: Job, decoder: IsolatedDecoder, tmp_path: Path
+) -> None:
+    """Else a question to an older index is answered differently after an upgrade."""
+    (other,) = {one["subset"] for one in status.subsets(job, written)} - {job.request.subset_id}
+    before = _digests(written, job, other)
+    for key in list(written.keys(f"work/{job.id}/subsets/{other}/")):
+        written.delete(key)
+    step = ask_for_subset(job, written, BytesBudget(60_000), Selection())
+    assert step.part == other
+    run_step(step, written, Workshop.at(Site(str(written.root)), decoder, lambda progress: None))
+    assert _digests(written, job, other) == before
+
+
+def test_a_job_that_it_left_unfinished_is_finished(written: FolderStore, job: Job, decoder: IsolatedDecoder) -> None:
+    """Else an upgrade in the middle of a job costs all that was compressed, or changes what is kept."""
+    for key in list(written.keys(f"work/{job.id}/")):
+        if "/chunks/" not in key and "/parts/" not in key and not key.endswith("listing.json"):
+            written.delete(key)
+    JobBook(written).retry(job)
+    workshop = Workshop.at(Site(str(written.root)), decoder, lambda progress: None)
+    for step in (Step(job.id, Kind.INDEX), Step(job.id, Kind.SELECT, job.request.subset_id)):
+        run_step(step, written, workshop)
+    assert _digests(written, job, job.request.subset_id) == DIGESTS
+
+
+def test_what_a_later_release_wrote_is_refused_by_name(written: FolderStore, job: Job) -> None:
+    """Else a release that was rolled back misreads what the newer one wrote."""
+    record = json.loads(written.get(layout.job(job.id)))
+    written.put(layout.job(job.id), json.dumps(record | {"format": 2}).encode())
+    with pytest.raises(RecordUnreadable, match="format 2"):
+        JobBook(written).get(job.id)
+    shown = JobBook(written).shown(job.id)
+    assert (shown["id"], shown["state"], shown["error"]["code"]) == (job.id, "unreadable", "record_unreadable")
+    key = layout.index(job.id)
+    table = pq.read_table(pa.BufferReader(written.get(key)))
+    written.put(key, index.to_parquet(table.replace_schema_metadata({index.METADATA: b'{"format": 2}'})))
+    with pytest.raises(StoreError, match="format 2"):
+        list(index.rows(written, key))
+    key = layout.manifest(job.id, job.request.subset_id, "4")
+    with pytest.raises(InvalidRequest, match="format 2"):
+        list(manifest.rows(written.get(key).replace(b'{"format": 1', b'{"format": 2')))
+
+
+def test_formats_are_stamped(written: FolderStore, job: Job) -> None:
+    """Else no later release can tell what it reads."""
+    with written.open(layout.index(job.id)) as file:
+        stamp = json.loads(pq.read_schema(file).metadata[index.METADATA])
+    assert stamp["format"] == 1
+    assert set(stamp["versions"]) == set(codec_version.versions())
+    assert json.loads(written.get(layout.job(job.id)))["format"] == 1

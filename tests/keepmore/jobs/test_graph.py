@@ -1,0 +1,238 @@
+"""Which steps are ready: the makefile."""
+
+from __future__ import annotations
+
+import json
+import random
+from collections.abc import Iterator
+from dataclasses import replace
+from itertools import pairwise
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from keepmore.compression.index import Summary
+from keepmore.errors import JobNotReady, NotTrainable, SubsetNotFound, TrainerMissing, TrainingNotFound
+from keepmore.jobs.graph import ADVICE_KINDS, Kind, Lane, Step, error_key, is_asked, ready_steps, request_key
+from keepmore.jobs.job import Job, State
+from keepmore.jobs.requests import ask_for_subset, ask_for_training, chunk_count, subset_request, training_request
+from keepmore.spec.budget import BytesBudget
+from keepmore.spec.job import Evaluation, Request, Selection, Training
+from keepmore.spec.variants import Fit, Spread
+from keepmore.storage import layout
+from keepmore.storage.folder import FolderStore
+from keepmore.training.trainer import load_trainer
+
+TRAINED = Request(
+    "file:///d",
+    (0, 2, 10),
+    budget=BytesBudget(1000),
+    evaluation=Evaluation(holdout=0.2),
+    training=Training(),
+)
+PLAIN = Request("file:///d", (4,))
+LEVELLED = replace(TRAINED, distances=(0.0,), levels=(Spread(0.5, 15), Fit(7), Fit(9)))
+FINETUNED = Training(method="finetune", seeds=2, test_distances=(4, 8))
+TUNED = replace(LEVELLED, training=FINETUNED)
+TESTED = replace(TRAINED, training=Training(test_distances=(4, 8)))
+BESIDE = (Kind.ESTIMATE, Kind.NOTIFY, Kind.PILOT, Kind.ADVISE)
+MADE: list[Kind] = [kind for kind in Kind if kind not in BESIDE]  # what a job is made of
+requests = st.sampled_from([TRAINED, PLAIN, LEVELLED, TUNED, TESTED])
+
+
+def _job(request: Request) -> Job:
+    return Job("job", request, "2026-01-01T00:00:00Z")
+
+
+def _run(request: Request, chunks: int, seed: int) -> Iterator[Step]:
+    """Steps as any number of workers would finish them: each time a ready one at random."""
+    draw = random.Random(seed)
+    job, done = _job(request), set[str]()
+    while ready := list(ready_steps(job, done, chunks if layout.listing(job.id) in done else None)):
+        step = draw.choice(ready)
+        assert step.output not in done, "a step that is done was ready again"
+        done.add(step.output)
+        yield step
+
+
+@given(requests, st.integers(1, 12), st.integers(0, 10**6))
+def test_any_order_of_finishing_ends_with_every_step_done_once(request: Request, chunks: int, seed: int) -> None:
+    """Else a job hangs, or does a step twice, depending on which worker was quicker."""
+    steps = list(_run(request, chunks, seed))
+    assert len(steps) == len(set(steps))
+    kinds = [step.kind for step in steps]
+    assert kinds.count(Kind.COMPRESS) == chunks
+    assert kinds.count(Kind.FIT) == len(request.fits)
+    training = request.training
+    tuned = training is not None and training.method == "finetune"
+    assert kinds.count(Kind.TRAIN) == (len(request.arms) if training else 0)
+    assert kinds.count(Kind.COMPARE) == (1 if training else 0)
+    assert kinds.count(Kind.TUNE) == (len(request.arms) * training.seeds if training and tuned else 0)
+    tested = 1 + len(training.test_distances) if training else 0
+    assert kinds.count(Kind.FEATURES) == (len(request.arms) + tested if training and not tuned else 0)
+    assert kinds[0] is Kind.LIST
+    assert kinds[-1] is Kind.REPORT
+
+
+@given(st.sampled_from([LEVELLED, TUNED]), st.integers(1, 12), st.integers(0, 10**6))
+def test_no_step_runs_before_its_inputs(request: Request, chunks: int, seed: int) -> None:
+    """Else the index is merged before its last part, or a model is trained on half a subset."""
+    place = {step: number for number, step in enumerate(_run(request, chunks, seed))}
+    made = [kind for kind in MADE if kind is not (Kind.FEATURES if request is TUNED else Kind.TUNE)]
+    last = {kind: max(n for step, n in place.items() if step.kind is kind) for kind in made}
+    first = {kind: min(n for step, n in place.items() if step.kind is kind) for kind in made}
+    for before, after in pairwise(kind for kind in made if kind is not Kind.CHECK):
+        assert last[before] < first[after]
+    assert first[Kind.CHECK] > last[Kind.LIST]
+
+
+def test_the_report_waits_for_the_check() -> None:
+    """Else its warnings are missing from the report now and then."""
+    job = _job(PLAIN)
+    done = {step.output for step in _run(PLAIN, 2, 0) if step.kind not in (Kind.CHECK, Kind.REPORT)}
+    assert [step.kind for step in ready_steps(job, done, 2)] == [Kind.CHECK]
+
+
+def test_nobody_asks_for_parts_once_there_is_an_index() -> None:
+    """Else every step behind the index looks for each of a million parts, which it does not read."""
+    job = _job(PLAIN)
+    kinds = (Kind.LIST, Kind.CHECK, Kind.INDEX)
+    done = {step.output for step in _run(PLAIN, 5, 0) if step.kind in kinds}
+    assert [step.kind for step in ready_steps(job, done, 5)] == [Kind.SELECT]
+
+
+def test_steps_of_one_job_have_outputs_of_their_own() -> None:
+    """Else one step passes for another that is done."""
+    job = _job(LEVELLED)
+    for request in (LEVELLED, TUNED, TESTED):
+        outputs = [step.output for step in _run(request, 5, 1)]
+        outputs += [Step(job.id, kind, "abc").output for kind in ADVICE_KINDS]
+        assert len(outputs) == len(set(outputs))
+        assert all(key.startswith(layout.work(job.id)) for key in outputs)
+
+
+def test_a_question_before_there_is_an_index_says_so(store: FolderStore) -> None:
+    """Else asking too early looks like a job that does not exist."""
+    with pytest.raises(JobNotReady, match="keepmore resume job"):
+        ask_for_subset(_job(PLAIN), store, BytesBudget(1), Selection())
+    assert chunk_count(store, "job") is None
+
+
+def _done(request: Request) -> set[str]:
+    return {step.output for step in _run(request, 2, 0)}
+
+
+def test_steps_survive_being_written_down() -> None:
+    """Else a message, or the board, names another step than was meant."""
+    advice = [Step("job", kind, "abc") for kind in ADVICE_KINDS]
+    for step in [*_run(LEVELLED, 5, 1), *_run(TUNED, 2, 1), *_run(TESTED, 2, 1), *advice]:
+        assert Step.parse(step.job, str(step)) == step
+
+
+def test_another_subset_and_training_are_ready_once_they_are_asked_for() -> None:
+    """Else a second budget waits for ever, or a failed question is tried for ever."""
+    job, done = _job(TRAINED).ended(State.SUCCEEDED), _done(TRAINED)
+    asked = {"def": Training()}
+    assert not list(ready_steps(job, done, 2))
+    done.add(layout.subset_request(job.id, "abc"))
+    ready = list(ready_steps(job, done, 2, asked))
+    assert [str(step) for step in ready[:2]] == ["select:abc", "features:def/evaluation"]
+    for kinds in ({Kind.SELECT, Kind.FEATURES}, {Kind.TRAIN}, {Kind.COMPARE}):
+        ready = list(ready_steps(job, done, 2, asked))
+        assert {step.kind for step in ready} == kinds
+        assert all(is_asked(job, step) for step in ready)
+        failed = {key for step in ready if (key := error_key(step))}
+        assert not list(ready_steps(job, done | failed, 2, asked))
+        done |= {step.output for step in ready}
+    assert not list(ready_steps(job, done, 2, asked))
+
+
+def test_a_fine_tuning_that_is_asked_for_begins_with_its_runs() -> None:
+    """Else it waits for features that a fine-tuning never makes, or reports an arm before its last seed."""
+    job, done = _job(TRAINED).ended(State.SUCCEEDED), _done(TRAINED)
+    runs = list(ready_steps(job, done, 2, {"def": FINETUNED}))
+    assert [str(step) for step in runs] == [f"tune:def/{arm}/{seed}" for seed in (0, 1) for arm in ("0", "2", "10")]
+    done |= {step.output for step in runs[:-1]}
+    assert list(ready_steps(job, done, 2, {"def": FINETUNED})) == runs[-1:]
+    assert {step.kind for step in ready_steps(job, done | {runs[-1].output}, 2, {"def": FINETUNED})} == {Kind.TRAIN}
+
+
+def test_a_training_that_has_its_results_makes_nothing_they_came_from_again() -> None:
+    """Else a training of an earlier release, which kept its features elsewhere, costs its hours again."""
+    job, done = _job(TRAINED).ended(State.SUCCEEDED), _done(TRAINED)
+    done |= {layout.training(job.id, "def", arm) for arm in TRAINED.arms}
+    for training in (Training(), FINETUNED):
+        assert [str(step) for step in ready_steps(job, done, 2, {"def": training})] == ["compare:def"]
+
+
+@pytest.mark.parametrize("state", [State.ACCEPTED, State.SUCCEEDED, State.FAILED])
+def test_advice_needs_the_index_and_nothing_else(state: State) -> None:
+    """Else advice waits for trainings that it is there to spare, or fails for ever."""
+    job = _job(TRAINED) if state is State.ACCEPTED else _job(TRAINED).ended(state)
+    done = {step.output for step in _run(TRAINED, 2, 0) if step.kind in (Kind.LIST, Kind.COMPRESS)}
+    done.add(layout.advice_request(job.id, "abc"))
+
+    def ready() -> list[Step]:
+        return [step for step in ready_steps(job, done, 2) if step.kind in ADVICE_KINDS]
+
+    assert not ready()
+    done.add(layout.index_summary(job.id))
+    (pilot,) = ready()
+    assert (str(pilot), pilot.kind.lane) == ("pilot:abc", Lane.COMPRESS)
+    assert is_asked(job, pilot)
+    assert request_key(pilot) == layout.advice_request(job.id, "abc")
+    done.add(pilot.output)
+    (advise,) = ready()
+    assert (str(advise), advise.kind.lane) == ("advise:abc", Lane.TRAINING)
+    assert error_key(advise) == layout.advice_error(job.id, "abc")
+    done.add(layout.advice_error(job.id, "abc"))
+    assert not ready()
+
+
+def test_another_subset_of_a_job_with_levels_is_fitted_first() -> None:
+    """Else a second budget is answered with what fits the first, or never."""
+    job, done = _job(LEVELLED).ended(State.SUCCEEDED), _done(LEVELLED)
+    done.add(layout.subset_request(job.id, "abc"))
+    ready = list(ready_steps(job, done, 2))
+    assert [str(step) for step in ready] == ["fit:abc/fit-7", "fit:abc/fit-9"]
+    assert all(is_asked(job, step) and error_key(step) == layout.subset_error(job.id, "abc") for step in ready)
+    assert [str(step) for step in ready_steps(job, done | {step.output for step in ready}, 2)] == ["select:abc"]
+    assert not list(ready_steps(job, done | {layout.subset_error(job.id, "abc")}, 2))
+
+
+@pytest.mark.parametrize("state", [State.FAILED, State.CANCELLED])
+def test_a_stopped_job_gets_no_further_but_answers_questions(state: State) -> None:
+    """Else cancelling frees no worker; or an index that cost days cannot be asked any more."""
+    job = _job(TRAINED).ended(state)
+    half = {step.output for step in _run(TRAINED, 2, 0) if step.kind in (Kind.LIST, Kind.COMPRESS, Kind.INDEX)}
+    assert not list(ready_steps(job, half, 2))
+    asked = half | {layout.subset_request(job.id, "abc")}
+    assert [step.kind for step in ready_steps(job, asked, 2)] == [Kind.SELECT]
+
+
+def test_unknown_subsets_and_trainings_are_named(store: FolderStore) -> None:
+    """Else a mistyped id fails as a missing file."""
+    with pytest.raises(SubsetNotFound, match="no subset 'abc'"):
+        subset_request(_job(PLAIN), "abc", store)
+    with pytest.raises(TrainingNotFound, match="no training 'abc'"):
+        training_request(_job(PLAIN), "abc", store)
+
+
+@pytest.mark.parametrize(("classes", "evaluation", "why"), [({}, 3, "has a label"), ({"cat": 9}, 0, "to test on")])
+def test_a_training_without_labels_or_test_images_is_refused(
+    store: FolderStore, classes: dict[str, int], evaluation: int, why: str
+) -> None:
+    """Else it fails an hour later, or tests on what it was trained on."""
+    job = _job(PLAIN)
+    summary = Summary(pool=9, classes=classes, evaluation=evaluation)
+    store.put(layout.index_summary(job.id), json.dumps(summary.as_json()).encode())
+    store.put(layout.subset(job.id, PLAIN.subset_id), b"{}")
+    with pytest.raises(NotTrainable, match=why):
+        ask_for_training(job, store, PLAIN.subset_id, Training())
+
+
+def test_an_unknown_trainer_says_how_to_get_one() -> None:
+    """Else an installation without PyTorch fails with an ImportError after an hour of compressing."""
+    with pytest.raises(TrainerMissing, match=r"pip install 'keepmore\[trainer\]'"):
+        load_trainer("telepathy")

@@ -1,0 +1,227 @@
+"""The steps of a training over real images: what they find, what they refuse, and what they leave behind."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from keepmore.errors import DatasetChanged, NotTrainable
+from keepmore.jobs.graph import EVALUATION, Kind
+from keepmore.jobs.job import Job
+from keepmore.net.access import EVERYTHING, Access
+from keepmore.pipeline import training as training_steps
+from keepmore.pipeline.training import Lesson
+from keepmore.selection import manifest
+from keepmore.spec.budget import BytesBudget
+from keepmore.spec.job import Evaluation, Request, Selection, Training
+from keepmore.storage import layout
+from keepmore.storage.folder import FolderStore
+from keepmore.storage.scratch import Scratch
+from keepmore.training.trainer import load_trainer
+from tests.steps import done_by, selected, unseen
+
+QUICK = Training(weights="none", steps=60, seeds=2)
+
+
+@pytest.fixture
+def scratch(tmp_path: Path) -> Scratch:
+    return Scratch(str(tmp_path / "scratch"))
+
+
+def _copied(sample: Path, target: Path, classes: Sequence[tuple[str, int]]) -> Path:
+    """A folder of so many images of each of these classes; a class that is none of the sample's looks like a mug."""
+    for name, count in classes:
+        source = sample / name if (sample / name).is_dir() else sample / "mug"
+        (target / name).mkdir(parents=True)
+        for file in sorted(source.iterdir())[:count]:
+            shutil.copy(file, target / name)
+    return target
+
+
+def _classes(sample: Path, count: int) -> list[str]:
+    return sorted(folder.name for folder in (sample / "train").iterdir() if folder.name != "mug")[:count]
+
+
+def _request(train: Path, test: Path, **fields: Any) -> Request:
+    asked: dict[str, Any] = {"distances": (0, 8), "training": QUICK, **fields}
+    return Request(train.as_uri(), evaluation=Evaluation(dataset=test.as_uri()), **asked)
+
+
+@pytest.fixture
+def request_for(sample: Path, tmp_path: Path) -> Callable[..., Request]:
+    """A request for a training on so many images of some classes, tested on two of each of the first three."""
+
+    def made(classes: Sequence[tuple[str, int]], tested: Sequence[tuple[str, int]], **fields: Any) -> Request:
+        train = _copied(sample / "train", tmp_path / "train", classes)
+        return _request(train, _copied(sample / "test", tmp_path / "test", tested), **fields)
+
+    return made
+
+
+def _lesson(job: Job, store: FolderStore, scratch: Scratch, access: Access = EVERYTHING) -> Lesson:
+    return Lesson.of(job, job.request.training_id, store, access, scratch, unseen)
+
+
+def _trained(job: Job, store: FolderStore, scratch: Scratch) -> dict[str, dict[str, Any]]:
+    """The results of each arm."""
+    done_by(Kind.FEATURES, job, store, scratch)
+    done_by(Kind.TRAIN, job, store, scratch)
+    keys_ = {arm: layout.training(job.id, job.request.training_id, arm) for arm in job.request.arms}
+    return {arm: json.loads(store.get(key)) for arm, key in keys_.items()}
+
+
+def _objects(job: Job, store: FolderStore, arm: str) -> dict[str, Path]:
+    """The files of a manifest, by path within the dataset."""
+    file = store.root / layout.manifest(job.id, job.request.subset_id, arm)
+    return {row["path"]: Path(row["object_uri"].removeprefix("file://")) for row in manifest.rows(file)}
+
+
+def test_a_corrupt_object_is_named_and_nothing_is_left_half_written(
+    store: FolderStore, scratch: Scratch, sample: Path, request_for: Callable[..., Request]
+) -> None:
+    """Else a model is trained on what nobody stored; or once it is mended, the damaged features are found again."""
+    names = _classes(sample, 2)
+    job = selected(store, request_for([(name, 3) for name in names], [(name, 2) for name in names]))
+    lesson, broken = _lesson(job, store, scratch), max(_objects(job, store, "8").values())
+    good = broken.read_bytes()
+    broken.chmod(0o644)
+    broken.write_bytes(good[:-1] + bytes([good[-1] ^ 1]))
+
+    def left() -> set[str]:
+        return {*store.keys("features/"), *store.keys("work/")}
+
+    before = left()
+    with pytest.raises(DatasetChanged) as caught:
+        lesson.features("8", load_trainer("probe"))
+    assert broken.name in caught.value.message
+    assert "put it back as it was and resume the job" in caught.value.message
+    assert left() == before
+    broken.unlink()
+    with pytest.raises(DatasetChanged, match="is gone; put the dataset back as it was"):
+        lesson.features("8", load_trainer("probe"))
+    assert left() == before
+    broken.write_bytes(good)
+    assert lesson.features("8", load_trainer("probe"))["images"] == 6
+
+
+def test_one_class_is_nothing_to_tell_apart(
+    store: FolderStore, scratch: Scratch, sample: Path, request_for: Callable[..., Request]
+) -> None:
+    """Else a model that knows one answer is reported to be always right."""
+    (name,) = _classes(sample, 1)
+    job = selected(store, request_for([(name, 3)], [(name, 2)]))
+    done_by(Kind.FEATURES, job, store, scratch)
+    with pytest.raises(NotTrainable, match=f"distance 0: a classifier needs two classes or more; .* 1: {name}"):
+        _lesson(job, store, scratch).results("0", load_trainer("probe"))
+
+
+def test_one_image_to_test_on_is_enough_to_end_a_training(
+    store: FolderStore, scratch: Scratch, request_for: Callable[..., Request], sample: Path
+) -> None:
+    """Else hours of training end in a traceback as their results are compared, and again at every resume."""
+    one, other = _classes(sample, 2)
+    job = selected(store, request_for([(one, 3), (other, 3)], [(one, 1)]))
+    for found in _trained(job, store, scratch).values():
+        assert (found["test_images"], found["untested_classes"]) == (1, [other])
+    assert _lesson(job, store, scratch).comparison(job.request.arms)["comparisons"] == []
+
+
+def test_a_class_with_one_image_and_a_class_that_training_never_saw(
+    store: FolderStore, scratch: Scratch, sample: Path, request_for: Callable[..., Request]
+) -> None:
+    """Else a rare class ends a training; or what no model could know is left out, and the accuracy is too high."""
+    one, other, rare = _classes(sample, 3)
+    classes = [(one, 4), (other, 4), (rare, 1)]
+    job = selected(store, request_for(classes, [(one, 2), (rare, 2), ("unseen", 3)]))
+    for found in _trained(job, store, scratch).values():
+        assert found["train_images"] == 9
+        assert found["untrained_classes"] == ["unseen"]
+        assert found["untested_classes"] == [other]
+        assert found["test_images"] == 7
+        assert found["per_class"]["unseen"]["images"] == 3
+        assert found["per_class"]["unseen"]["top1"] == 0
+        right = sum(of["images"] * of["top1"] for of in found["per_class"].values())
+        assert found["top1"] == pytest.approx(right / 7)
+
+
+def test_a_subset_without_labels_names_its_distance(
+    store: FolderStore, scratch: Scratch, sample: Path, tmp_path: Path
+) -> None:
+    """Else a budget that happens to keep no labelled image ends as a defect, at a distance that nobody knows."""
+    files = sorted((sample / "train").rglob("*.jpg"), key=lambda file: file.stat().st_size)[:12]
+    lines = [f"{file.as_uri()},{'' if number == 0 else file.parent.name}" for number, file in enumerate(files)]
+    (tmp_path / "images.csv").write_text("\n".join(["uri,label", *lines]))
+    budget, smallest = BytesBudget(files[0].stat().st_size), Selection("smallest", balance=False)
+    request = _request(tmp_path / "images.csv", sample / "test", budget=budget, selection=smallest)
+    job = selected(store, request)
+    with pytest.raises(NotTrainable, match=r"^distance 0: no image with a label; .* or raise the budget"):
+        _lesson(job, store, scratch).features("0", load_trainer("probe"))
+
+
+@pytest.mark.parametrize("method", ["probe", "finetune"])
+def test_test_images_without_labels_are_told(
+    store: FolderStore, scratch: Scratch, sample: Path, tmp_path: Path, method: str
+) -> None:
+    """Else a folder of test images without classes ends as a defect after the hours of compressing."""
+    train = _copied(sample / "train", tmp_path / "train", [(name, 2) for name in _classes(sample, 2)])
+    (tmp_path / "test").mkdir()
+    shutil.copy(min((sample / "test").rglob("*.jpg")), tmp_path / "test" / "1.jpg")
+    job = selected(store, _request(train, tmp_path / "test", training=Training(weights="none", method=method)))
+    lesson, trainer = _lesson(job, store, scratch), load_trainer(method)
+    with pytest.raises(NotTrainable, match=r"^evaluation images: no image with a label; .* a folder of its own$"):
+        lesson.features(EVALUATION, trainer) if method == "probe" else lesson.tune("0", 0, trainer)
+
+
+def test_test_images_at_a_distance_are_what_a_job_stores_at_it(
+    store: FolderStore, sample: Path, tmp_path: Path
+) -> None:
+    """Else a model is said to hold on compressed images that it was never tested on."""
+    names = [(name, 2) for name in _classes(sample, 2)]
+    folders = [_copied(sample / "train", tmp_path / part, names) for part in ("pool", "tested")]
+    for file in folders[1].rglob("*.jpg"):
+        file.write_bytes(file.read_bytes() + b"0")  # the same picture; the same file would not be kept
+    job = selected(store, _request(*folders))
+    stored, table = _objects(job, store, "8"), training_steps.evaluation_table(store, job.id)
+    with training_steps.opened(table, job.request, EVERYTHING, EVALUATION, "8") as images:
+        assert len(images) == len(stored) == 4
+        for row, path in enumerate(images.table["path"].to_pylist()):
+            original = images.read(row)
+            assert original != images.changed(original) == stored[path].read_bytes()
+    with training_steps.opened(table, job.request, EVERYTHING, EVALUATION) as plain:
+        assert plain.changed(original) == original
+        assert not set(plain.names().tolist()) & set(images.names().tolist())
+
+
+def test_accuracy_at_other_distances_stands_beside_that_on_the_originals(
+    store: FolderStore, scratch: Scratch, sample: Path, request_for: Callable[..., Request]
+) -> None:
+    """Else it is unknown whether a model holds where its images arrive compressed."""
+    names = _classes(sample, 2)
+    training = Training(weights="none", steps=30, seeds=2, test_distances=(10,))
+    job = selected(store, request_for([(n, 4) for n in names], [(n, 3) for n in names], training=training))
+    for found in _trained(job, store, scratch).values():
+        assert list(found["tests"]) == ["10-e3"]
+        assert found["tests"]["10-e3"]["test_images"] == found["test_images"] == 6
+
+
+def test_arms_without_predictions_are_left_out_of_the_comparison(
+    store: FolderStore, scratch: Scratch, sample: Path, request_for: Callable[..., Request]
+) -> None:
+    """Else results of an earlier release, which kept no predictions, end the training that compares them."""
+    names = _classes(sample, 2)
+    job = selected(store, request_for([(n, 4) for n in names], [(n, 3) for n in names], distances=(0, 4, 8)))
+    _trained(job, store, scratch)
+    lesson = _lesson(job, store, scratch)
+    whole = {(row["arm"], row["against"]) for row in lesson.comparison(job.request.arms)["comparisons"]}
+    assert {arm for pair in whole for arm in pair} == {"0", "4", "8"}
+    store.delete(layout.predictions(job.id, lesson.name, "4"))
+    part = {(row["arm"], row["against"]) for row in lesson.comparison(job.request.arms)["comparisons"]}
+    assert {arm for pair in part for arm in pair} == {"0", "8"}
+    for arm in ("0", "8"):
+        store.delete(layout.predictions(job.id, lesson.name, arm))
+    assert lesson.comparison(job.request.arms)["comparisons"] == []

@@ -1,0 +1,211 @@
+"""The fit step: the distance at which exactly so many images fill a budget, found by encoding real images."""
+
+from __future__ import annotations
+
+import hashlib
+from pathlib import Path
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from keepmore.codec import version as codec_version
+from keepmore.codec.sandbox import IsolatedDecoder
+from keepmore.compression import index
+from keepmore.compression.batch import Bench
+from keepmore.compression.compressor import Compressor
+from keepmore.compression.index import POOL, Listed
+from keepmore.datasets.entry import Entry, Skipped
+from keepmore.datasets.listing import list_images
+from keepmore.errors import BudgetTooSmall, Cancelled, DatasetChanged, InvalidRequest, StoreError
+from keepmore.net.access import Access
+from keepmore.progress import Progress
+from keepmore.selection import fit, fitted
+from keepmore.selection.fitted import Found
+from keepmore.selection.select import in_order, read_originals
+from keepmore.spec.budget import path_hash
+from keepmore.spec.distance import SMALLEST
+from keepmore.spec.job import Limits, Selection
+from keepmore.spec.variants import Fit
+from keepmore.storage import layout
+from keepmore.storage.folder import FolderStore
+
+INDEX = layout.index("job")
+
+
+@pytest.fixture(scope="module")
+def indexed(sample: Path, tmp_path_factory: pytest.TempPathFactory) -> FolderStore:
+    """A store with an index of 48 images that were compressed at no distance but 0."""
+    return _indexed(FolderStore(tmp_path_factory.mktemp("indexed")), sample / "train")
+
+
+def _indexed(store: FolderStore, dataset: Path) -> FolderStore:
+    rows = [Listed(POOL, entry) for entry in list_images(dataset.as_uri(), Skipped(), Access())]
+    with IsolatedDecoder() as decoder, store.writer(INDEX) as file:
+        table = Compressor(store, (0.0,), 3, Limits(), decoder).chunk(rows, lambda progress: None)
+        pq.write_table(table, file, row_group_size=7)
+    return store
+
+
+def _bench(store: FolderStore, seen: list[Progress] | None = None, threads: int = 2) -> Bench:
+    told = seen if seen is not None else []
+    return Bench(store, 3, Limits(), Access(), False, told.append, threads)
+
+
+def _found(store: FolderStore, images: int, budget: int, selection: Selection | None = None) -> tuple[Found, pa.Table]:
+    key = f"work/job/{images}-{budget}.parquet"
+    store.put(key, fit.find(_bench(store), INDEX, Fit(images), budget, selection or Selection()))
+    return fitted.read(store, key)
+
+
+def _order(store: FolderStore, selection: Selection) -> list[int]:
+    pool = read_originals(store, INDEX)
+    found: list[int] = pool.rows[in_order(pool, selection, pool.bytes[0.0])].tolist()
+    return found
+
+
+@given(images=st.integers(1, 30), share=st.floats(0.15, 0.9), smallest=st.booleans())
+@settings(max_examples=6)
+def test_exactly_so_many_images_fit_and_no_more(
+    indexed: FolderStore, images: int, share: float, smallest: bool
+) -> None:
+    """Else an arm has another number of images than it is compared for, or is over the budget."""
+    selection = Selection("smallest" if smallest else "random")
+    pool = read_originals(indexed, INDEX)
+    order = _order(indexed, selection)
+    originals = sum(int(pool.bytes[0.0][pool.rows.tolist().index(row)]) for row in order[:images])
+    budget = int(originals * share)
+    found, rows = _found(indexed, images, budget, selection)
+    assert rows["row"].to_pylist() == sorted(order[:images])
+    sizes = _encoded(indexed, order[: images + 1], found.distance)
+    assert sum(sizes[:-1]) == sum(rows["bytes"].to_pylist()) <= budget
+    assert (sum(sizes) > budget) is found.exact
+    if not found.exact and found.distance > SMALLEST:  # the encoder's sizes jump at some distances
+        assert sum(_encoded(indexed, order[:images], 0.98 * found.distance)) > budget
+
+
+def _encoded(store: FolderStore, rows: list[int], distance: float) -> list[int]:
+    """Bytes of images of the index at a distance."""
+    table = pa.Table.from_batches(index.rows(store, INDEX, ["path", "source_uri", "source_bytes"]))
+    listed = [
+        Listed(POOL, Entry(row["path"], row["source_uri"], None, row["source_bytes"]))
+        for row in table.take(rows).to_pylist()
+    ]
+    with IsolatedDecoder() as decoder:
+        made = Compressor(store, (distance,), 3, Limits(), decoder).chunk(listed, lambda progress: None)
+    found: list[int] = made[index.column("bytes", distance)].to_pylist()
+    return found
+
+
+def test_a_jump_of_the_encoder_is_told(indexed: FolderStore) -> None:
+    """Else a user takes a budget for filled that is not."""
+    order = _order(indexed, Selection())[:11]
+    near, far = (sum(_encoded(indexed, order, distance)) for distance in (1.474, 1.475))
+    if near < 1.1 * far:
+        pytest.skip("this codec has no jump there")
+    found, rows = _found(indexed, 11, near - 1)
+    assert found.distance == 1.475
+    assert not found.exact
+    assert (len(rows), sum(rows["bytes"].to_pylist())) == (11, far)
+
+
+def test_every_row_names_an_object_that_is_there(indexed: FolderStore) -> None:
+    """Else a manifest names objects of a trial that was not taken."""
+    found, rows = _found(indexed, 20, 250_000)
+    batches = pa.Table.from_batches(index.rows(indexed, INDEX)).take(rows["row"]).to_pylist()
+    for row, listed in zip(rows.to_pylist(), batches, strict=True):
+        assert row["path"] == listed["path"]
+        key = layout.object(listed["source_sha256"], row["encoding"], found.distance, 3, codec_version.codec())
+        data = indexed.get(key)
+        assert (len(data), hashlib.sha256(data).hexdigest()) == (row["bytes"], row["sha256"])
+        assert row["encoder_distance"] == pytest.approx(found.distance, rel=1e-6)
+    assert len(repr(found.distance)) <= 6, "keys stay short"
+
+
+def test_a_repeated_step_finds_the_same_and_encodes_nothing_again(sample: Path, tmp_path: Path) -> None:
+    """Else a worker that is lost at the end costs the whole search, or a retry makes another subset."""
+    store = _indexed(FolderStore(tmp_path / "own"), sample / "test")
+    first = fit.find(_bench(store, threads=3), INDEX, Fit(12), 150_000, Selection())
+    before = {path: path.stat().st_mtime_ns for path in (store.root / "objects").rglob("*.jxl")}
+    told: list[Progress] = []
+    assert fit.find(_bench(store, told, threads=1), INDEX, Fit(12), 150_000, Selection()) == first
+    assert {path: path.stat().st_mtime_ns for path in (store.root / "objects").rglob("*.jxl")} == before
+    assert sum(progress.encode_s for progress in told) < 0.05 * len(told)
+
+
+def test_originals_that_fit_stay_as_they_are(indexed: FolderStore) -> None:
+    """Else images lose quality where nothing is gained by it."""
+    found, rows = _found(indexed, 5, 10**9)
+    assert found == Found(0.0, False, 0)
+    assert set(rows["encoding"].to_pylist()) == {"original"}
+    sizes = rows["bytes"].to_pylist()
+    exact, _ = _found(indexed, 5, sum(sizes))
+    assert exact == Found(0.0, True, 0)
+
+
+def test_all_images_of_the_pool_can_be_fitted(indexed: FolderStore) -> None:
+    """Else the one distance that a user most often wants, for all images, cannot be had, or wastes the budget."""
+    found, rows = _found(indexed, 48, 400_000)
+    assert len(rows) == 48
+    assert found.exact
+    assert 400_000 * 47 / 48 < sum(rows["bytes"].to_pylist()) <= 400_000
+
+
+def test_what_cannot_be_fitted_says_why(indexed: FolderStore) -> None:
+    """Else a job fails for an unknown reason, or goes over its budget."""
+    with pytest.raises(InvalidRequest, match="fit:49 is not possible: the pool has 48 images"):
+        _found(indexed, 49, 10**6)
+    with pytest.raises(BudgetTooSmall, match="do not hold 20 images at any distance; they take"):
+        _found(indexed, 20, 10_000)
+
+
+def test_a_source_that_changed_is_told(sample: Path, tmp_path: Path) -> None:
+    """Else a subset holds images that nobody compressed before, under checksums of others."""
+    folder = tmp_path / "images"
+    for source in (sample / "test").rglob("*.jpg"):
+        target = folder / source.relative_to(sample / "test")
+        target.parent.mkdir(parents=True, exist_ok=True)
+        target.write_bytes(source.read_bytes())
+    store = _indexed(FolderStore(tmp_path / "own"), folder)
+    files = sorted(folder.rglob("*.jpg"))
+    kept = files[0].read_bytes()
+    for changed in (files[1].read_bytes(), kept[: len(kept) // 2]):
+        files[0].write_bytes(changed)
+        with pytest.raises(DatasetChanged, match=r"put .* back"):
+            fit.find(_bench(store), INDEX, Fit(24), 150_000, Selection())
+    files[0].write_bytes(kept)
+    files[0].unlink()
+    with pytest.raises(DatasetChanged, match=r"put .* back"):
+        fit.find(_bench(store), INDEX, Fit(24), 150_000, Selection())
+
+
+def test_a_cancelled_step_stops_within_an_image(indexed: FolderStore) -> None:
+    """Else a cancelled job goes on encoding for hours."""
+    told = []
+
+    def report(progress: Progress) -> None:
+        told.append(progress)
+        if len(told) >= 3:
+            raise Cancelled("nobody waits for it")
+
+    with pytest.raises(Cancelled):
+        fit.find(Bench(indexed, 3, Limits(), Access(), False, report, 2), INDEX, Fit(40), 300_000, Selection())
+    assert len(told) <= 5
+
+
+def test_a_damaged_result_is_told(store: FolderStore) -> None:
+    """Else a select step fails with a traceback of another library."""
+    store.put("work/job/x.parquet", b"PAR1 and no more")
+    with pytest.raises(StoreError, match="resume the job"):
+        fitted.read(store, "work/job/x.parquet")
+
+
+def test_the_order_is_that_of_the_other_arms(indexed: FolderStore) -> None:
+    """Else a fit is compared with other images than the fixed distances keep."""
+    hashes = read_originals(indexed, INDEX).path_hashes.tolist()
+    paths = [row["path"] for batch in index.rows(indexed, INDEX, ["path"]) for row in batch.to_pylist()]
+    assert hashes == [path_hash(path) for path in paths]
+    labels = {paths[row].split("/")[0] for row in _order(indexed, Selection())[:8]}
+    assert len(labels) == 8, "one of each class first"

@@ -1,0 +1,122 @@
+"""Levels: how they are written, named and checked."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from keepmore.errors import DistanceOutOfRange, DuplicateDistance, InvalidRequest, UnknownField, WrongType
+from keepmore.spec import variants
+from keepmore.spec.budget import BytesBudget, DistanceBudget
+from keepmore.spec.job import Request
+from keepmore.spec.variants import Fit, Spread
+
+SPREAD = Spread(0.5, 15)
+FIXED = (0.0, 2.0)
+
+
+@given(low=st.floats(0.11, 24.9), width=st.floats(0.001, 24.0))
+def test_a_ladder_stays_within_its_ends(low: float, width: float) -> None:
+    """Else an image is worse than the user allowed, or one cannot be encoded."""
+    high = min(25.0, low + width)
+    ladder = Spread(low, high).ladder
+    assert (ladder[0], ladder[-1]) == (low, high)
+    assert sorted(set(ladder)) == list(ladder)
+    assert 2 <= len(ladder) <= variants.STEPS
+
+
+@pytest.mark.parametrize(
+    ("written", "name"),
+    [
+        ("8", "8"),
+        ("8.0", "8"),
+        ("spread:0.5-15", "spread-0.5-15"),
+        ("spread-0.50-15", "spread-0.5-15"),
+        ("fit-2000", "fit-2000"),
+        ("manifest.parquet", None),
+        ("spread-15-0.5", None),
+        ("", None),
+    ],
+)
+def test_an_arm_has_one_name(written: str, name: str | None) -> None:
+    """Else a manifest is not found under the name that its user knows, or a file is taken for one."""
+    assert variants.arm(written) == name
+
+
+def test_levels_are_written_and_read_again() -> None:
+    """Else the command in a report, or a job's record, asks for something else."""
+    fixed, asked = variants.parse("8, 0,fit:2000,spread:0.5-15,fit:20")
+    assert list(fixed) == [0, 8]
+    assert list(asked) == [Spread(0.5, 15), Fit(20), Fit(2000)]
+    assert variants.parse(variants.written(fixed, asked)) == (fixed, asked)
+    assert variants.from_json(json.loads(json.dumps(variants.as_json(fixed, asked)))) == (fixed, asked)
+    assert variants.from_json({"fit": 3}) == ((), (Fit(3),))
+
+
+@pytest.mark.parametrize(
+    ("value", "error", "why"),
+    [
+        ([], InvalidRequest, "the list is empty"),
+        ("0,8", WrongType, "is no list"),
+        (["8"], WrongType, r"distances\[0\]"),
+        ([True], WrongType, r"distances\[0\]"),
+        ([10**400], DistanceOutOfRange, "not possible"),
+        ([{"spread": [0, 15]}], DistanceOutOfRange, "0.11"),
+        ([{"spread": [0.5, 26]}], DistanceOutOfRange, "26"),
+        ([{"spread": [float("nan"), 2]}], DistanceOutOfRange, "nan"),
+        ([{"spread": [15, 0.5]}], InvalidRequest, "smaller one first"),
+        ([{"spread": [5]}], WrongType, "pair of numbers"),
+        ([{"spread": "0.5-15"}], WrongType, "pair of numbers"),
+        ([{"fit": 0}], InvalidRequest, "use 1 to"),
+        ([{"fit": 2.5}], WrongType, "whole number"),
+        ([{"fit": True}], WrongType, "whole number"),
+        ([{"fit": 2, "spread": [1, 2]}], InvalidRequest, "no level"),
+        ([{}], InvalidRequest, "no level"),
+        ([{"spred": [1, 2]}], UnknownField, "distances.spred"),
+        ([{"fit": 2}, {"fit": 2}], DuplicateDistance, "fit:2 is named more than once"),
+    ],
+)
+def test_wrong_levels_say_what_is_wrong(value: Any, error: type[InvalidRequest], why: str) -> None:
+    """Else a typing error costs a job, or is told as something else."""
+    with pytest.raises(error, match=why):
+        variants.from_json(value)
+
+
+@pytest.mark.parametrize("written", ["spread:0.5", "spread:a-b", "fit:", "fit:2.5", "fit:-3", "fill:3"])
+def test_wrong_words_say_which_are_right(written: str) -> None:
+    """Else the command's user has to guess."""
+    with pytest.raises(InvalidRequest, match="fit:IMAGES"):
+        variants.parse(f"0,{written}")
+
+
+def test_a_request_without_levels_is_written_as_ever() -> None:
+    """Else ids of subsets and trainings change, and what earlier jobs made is not found again."""
+    plain = Request("file:///d", (10, 0, 2), budget=BytesBudget(1000))
+    assert plain.as_json()["distances"] == [0, 2, 10]
+    assert "levels" not in plain.as_json()
+    assert (plain.arms, plain.compressed) == (("0", "2", "10"), (0, 2, 10))
+    assert plain.subset_id == "2df9c67cdadc"
+
+
+def test_a_request_with_levels_names_arms_and_what_to_compress() -> None:
+    """Else a worker compresses at other distances than a select step looks for."""
+    asked = Request("file:///d", (8,), budget=DistanceBudget(15), levels=(Fit(20), SPREAD))
+    assert asked.arms == ("8", "spread-0.5-15", "fit-20")
+    assert asked.compressed == tuple(sorted({8.0, *SPREAD.ladder}))
+    assert Request.from_json(asked.as_json()) == asked
+    assert Request("file:///d", (), budget=BytesBudget(9), levels=(Fit(20),)).compressed == (0,)
+
+
+def test_a_fit_without_a_budget_is_refused() -> None:
+    """Else it is found out after hours of compressing."""
+    with pytest.raises(InvalidRequest, match="fit:20 needs a budget"):
+        Request("file:///d", FIXED, levels=(Fit(20),))
+
+
+def test_a_spread_alone_needs_no_fixed_distance() -> None:
+    """Else a user compresses at distances that nobody asked for."""
+    assert Request("file:///d", (), levels=(SPREAD,)).compressed == SPREAD.ladder

@@ -1,0 +1,187 @@
+"""Scratch disk: room is made of what nobody uses, and what somebody uses stays."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from keepmore.errors import InvalidRequest, StoreFull, StoreUnwritable
+from keepmore.storage.scratch import Scratch
+
+KB = 1000
+
+
+def _scratch(folder: Path, most_bytes: int | None = 10 * KB) -> Scratch:
+    return Scratch(str(folder / "scratch"), most_bytes)
+
+
+def _entry(scratch: Scratch, name: str, size: int, age_s: float) -> Path:
+    def write(folder: Path) -> None:
+        (folder / "in").mkdir()
+        (folder / "in" / "file").write_bytes(b"x" * size)
+
+    with scratch.entry(name, write) as entry:
+        used = entry.stat().st_mtime - age_s
+    os.utime(entry, (used, used))
+    return entry
+
+
+def _makes_room(scratch: Scratch, bytes_: int) -> bool:
+    """Whether a new entry gets so much room."""
+    with scratch.temporary("new-") as new:
+        return scratch.make_room(bytes_, new)
+
+
+def test_room_is_made_of_what_was_longest_unused(tmp_path: Path) -> None:
+    """Else the images of the training under way go, and those of last month stay."""
+    scratch = _scratch(tmp_path)
+    old, older, new = (_entry(scratch, name, 3 * KB, age) for name, age in (("b", 100), ("a", 1000), ("c", 10)))
+    assert _makes_room(scratch, 1 * KB)
+    assert all(entry.exists() for entry in (old, older, new)), "there was room"
+    with scratch.found("a") as found:
+        assert found == older
+    assert _makes_room(scratch, 4 * KB)
+    assert [entry.exists() for entry in (old, older, new)] == [False, True, True], "looking for it counts as use"
+    with scratch.found("b") as gone:
+        assert gone is None
+
+
+def test_what_is_held_stays(tmp_path: Path) -> None:
+    """Else a fine-tuning loses its images under its hands because another one began."""
+    scratch = _scratch(tmp_path)
+    held, loose = _entry(scratch, "held", 4 * KB, 1000), _entry(scratch, "loose", 4 * KB, 10)
+    with scratch.found("held"), scratch.found("held"):
+        os.utime(held, (0, 0))
+        assert not scratch.has_room(7 * KB)
+        assert not _makes_room(scratch, 7 * KB)
+        assert loose.exists(), "nothing goes for what does not fit anyway"
+        assert _makes_room(scratch, 5 * KB)
+        assert (held.exists(), loose.exists()) == (True, False)
+        assert not scratch.remove("held")
+    assert scratch.has_room(7 * KB)
+    assert held.exists(), "asking removes nothing"
+    assert _makes_room(scratch, 7 * KB)
+    assert not held.exists()
+
+
+def test_another_process_holds_until_it_dies(tmp_path: Path) -> None:
+    """Else a killed training keeps its disk for ever, or a living one does not."""
+    scratch = _scratch(tmp_path)
+    entry = _entry(scratch, "held", 8 * KB, 0)
+    program = (
+        "import sys; from keepmore.storage.scratch import Scratch\n"
+        "with Scratch(sys.argv[1]).found('held'):\n    print('held', flush=True); sys.stdin.read()\n"
+    )
+    with subprocess.Popen(
+        [sys.executable, "-c", program, str(scratch.root)], stdin=subprocess.PIPE, stdout=subprocess.PIPE
+    ) as other:
+        assert other.stdout
+        assert other.stdout.readline() == b"held\n"
+        assert not _makes_room(scratch, 5 * KB)
+        other.kill()
+    assert _makes_room(scratch, 5 * KB)
+    assert not entry.exists()
+
+
+def test_room_that_one_was_given_another_does_not_get(tmp_path: Path) -> None:
+    """Else two trainings that begin at once take twice what the operator allowed."""
+    scratch = _scratch(tmp_path)
+
+    def write(folder: Path) -> None:
+        assert scratch.make_room(6 * KB, folder)
+        assert not _makes_room(scratch, 5 * KB)
+        (folder / "file").write_bytes(b"x" * 4 * KB)
+        assert not _makes_room(scratch, 5 * KB), "what it has written counts once"
+        assert _makes_room(scratch, 4 * KB)
+
+    with scratch.entry("a", write) as entry:
+        assert _makes_room(scratch, 6 * KB), "a whole entry takes what it has"
+        assert [file.name for file in entry.iterdir()] == ["file"]
+
+
+def test_an_entry_is_whole_or_not_there(tmp_path: Path) -> None:
+    """Else a training reads half of the images that another one could not finish, and fails until somebody looks."""
+    scratch = _scratch(tmp_path)
+
+    def broken(folder: Path) -> None:
+        (folder / "file").write_bytes(b"half")
+        with scratch.found("a") as found:
+            assert found is None
+        raise StoreUnwritable("no")
+
+    def full(folder: Path) -> None:
+        Path("/dev/full").write_bytes(b"x")
+
+    with pytest.raises(StoreUnwritable), scratch.entry("a", broken):
+        pass
+    with pytest.raises(StoreFull, match="give it more room with KEEPMORE_SCRATCH"), scratch.entry("a", full):
+        pass
+    assert [entry.name for entry in scratch.root.iterdir() if entry.is_dir()] == []
+
+
+def test_processes_that_make_room_leave_each_other_what_they_use(tmp_path: Path) -> None:
+    """Else what one of them removes ends the training of the other with a traceback."""
+    scratch = _scratch(tmp_path, 20 * KB)
+    program = (
+        "import sys; from keepmore.storage.scratch import Scratch\n"
+        "scratch, mine = Scratch(sys.argv[1], 20_000), sys.argv[2]\n"
+        "def write(folder):\n"
+        "    assert scratch.make_room(6000, folder)\n"
+        "    for name in range(3):\n        (folder / str(name)).write_bytes(bytes(2000))\n"
+        "for turn in range(120):\n"
+        "    for name in (f'ours-{turn // 2}', f'{mine}-{turn}'):\n"
+        "        with scratch.entry(name, write) as entry:\n"
+        "            assert sum(file.stat().st_size for file in entry.iterdir()) == 6000, name\n"
+    )
+    running = [
+        subprocess.Popen([sys.executable, "-c", program, str(scratch.root), name], stderr=subprocess.PIPE)
+        for name in ("one", "other")
+    ]
+    for process in running:
+        _, said = process.communicate(timeout=60)
+        assert process.returncode == 0, said.decode()
+    left = sum(file.stat().st_size for file in scratch.root.rglob("*") if file.is_file())
+    assert left <= 20 * KB
+
+
+def test_what_a_killed_process_was_removing_goes(tmp_path: Path) -> None:
+    """Else it takes disk for ever, or stands in the way of the next one that goes."""
+    scratch = _scratch(tmp_path)
+    _entry(scratch, "a.gone", 8 * KB, 10)
+    _entry(scratch, "a", KB, 1000)
+    assert _makes_room(scratch, 9 * KB)
+    assert not list(scratch.root.glob("a*"))
+
+
+def test_the_disk_is_never_filled(tmp_path: Path) -> None:
+    """Else decoded images take the room that the store, or another program, needs."""
+    scratch = _scratch(tmp_path, None)
+    entry = _entry(scratch, "a", KB, 10)
+    assert _makes_room(scratch, KB)
+    assert not _makes_room(scratch, 10**18)
+    assert not _makes_room(_scratch(tmp_path, 10**19), 10**18), "a limit above the disk is the disk's"
+    assert entry.exists()
+
+
+def test_the_environment_names_place_and_limit(tmp_path: Path) -> None:
+    """Else the disk that an operator set apart is not used, or filled past what was allowed."""
+    assert Scratch.from_environment({}) == Scratch()
+    found = Scratch.from_environment({"KEEPMORE_SCRATCH": str(tmp_path / "a" / "b"), "KEEPMORE_SCRATCH_BYTES": "20GB"})
+    assert found == Scratch(str(tmp_path / "a" / "b"), 20 * 10**9)
+    assert found.root.stat().st_mode & 0o777 == 0o700, "images may be private"
+    with pytest.raises(InvalidRequest, match="KEEPMORE_SCRATCH_BYTES: 'much' is no size; write such as 20GB"):
+        Scratch.from_environment({"KEEPMORE_SCRATCH_BYTES": "much"})
+
+
+def test_a_place_that_cannot_be_used_says_what_to_set(tmp_path: Path) -> None:
+    """Else training ends with a traceback about a folder that the user never named."""
+    (tmp_path / "file").write_bytes(b"")
+    with pytest.raises(StoreUnwritable, match=r"cannot be made .* set KEEPMORE_SCRATCH"):
+        _ = Scratch(str(tmp_path / "file" / "under")).root
+    if os.getuid():
+        with pytest.raises(StoreUnwritable, match="belongs to another user; set KEEPMORE_SCRATCH"):
+            _ = Scratch("/usr").root

@@ -1,0 +1,205 @@
+"""Accuracy, its intervals, and which arm is better."""
+
+from __future__ import annotations
+
+import json
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from hypothesis.extra.numpy import arrays
+from numpy.typing import NDArray
+from scipy.special import ndtr
+
+from keepmore.training.statistics import compare, comparisons, confusion, holm, per_class, summary, wilson
+
+IMAGES = 500
+EASE = 0.8
+DRAWS = 400
+
+answers = st.tuples(st.integers(1, 5), st.integers(1, 60)).flatmap(lambda shape: arrays(np.bool_, shape))
+pairs = st.tuples(st.integers(1, 4), st.integers(1, 4), st.integers(2, 40)).flatmap(
+    lambda shape: st.tuples(arrays(np.bool_, (shape[0], shape[2])), arrays(np.bool_, (shape[1], shape[2])))
+)
+
+
+def _drawn(
+    rng: np.random.Generator, seeds: int, of_images: NDArray[np.float64], of_seeds: float, ease: float = EASE
+) -> NDArray[np.bool_]:
+    """Answers of crossed random effects: how easy an image is, how good a seed is, and chance."""
+    skill = ease + of_seeds * rng.normal(size=(seeds, 1))
+    found: NDArray[np.bool_] = skill + of_images + rng.normal(size=(seeds, len(of_images))) > 0
+    return found
+
+
+@pytest.mark.parametrize("of_seeds", [0.05, 0.2])
+@pytest.mark.parametrize("seeds", [3, 5])
+def test_intervals_hold_the_truth_as_often_as_they_say(seeds: int, of_seeds: float) -> None:
+    """Else an interval of 95 % is beside the accuracy of new images and seeds far more often than one time in 20."""
+    rng = np.random.default_rng(seeds)
+    truth = ndtr(EASE / np.sqrt(2 + of_seeds**2))
+    held = []
+    for _ in range(DRAWS):
+        low, high = summary(_drawn(rng, seeds, rng.normal(size=IMAGES), of_seeds)).interval
+        held.append(low <= truth <= high)
+    assert 0.92 <= np.mean(held) <= 0.98
+
+
+def test_one_seed_alone_misses_what_seeds_do() -> None:
+    """Else the interval over images is trusted where seeds vary more, and the text beside it does not say so."""
+    rng = np.random.default_rng(0)
+    truth = ndtr(EASE / np.sqrt(2 + 0.5**2))
+    found = [summary(_drawn(rng, 1, rng.normal(size=IMAGES), 0.5)) for _ in range(DRAWS)]
+    assert np.mean([low <= truth <= high for low, high in (one.interval for one in found)]) < 0.7
+    assert "how much seeds differ is not counted" in found[0].interval_kind
+    assert found[0].interval == wilson(found[0].top1, IMAGES)
+    assert found[0].seed_std is None
+
+
+@pytest.mark.parametrize("seeds", [1, 3, 5])
+def test_arms_that_are_alike_are_not_told_apart(seeds: int) -> None:
+    """Else a distance is called worse than another one by nothing but chance."""
+    rng = np.random.default_rng(seeds)
+    verdicts = []
+    for _ in range(DRAWS):
+        images = rng.normal(size=IMAGES)
+        # One seed says nothing about other seeds, so these two models have to be alike themselves.
+        of_seeds = 0.1 if seeds > 1 else 0.0
+        verdicts.append(compare(_drawn(rng, seeds, images, of_seeds), _drawn(rng, seeds, images, of_seeds)).verdict)
+    assert np.mean([verdict == "cannot tell" for verdict in verdicts]) >= 0.93
+
+
+def test_pairs_tell_what_two_intervals_do_not() -> None:
+    """Else a true difference drowns in how hard the images are, which both arms share."""
+    rng = np.random.default_rng(0)
+    images = 3 * rng.normal(size=2000)
+    better, worse = _drawn(rng, 5, images, 0.02, 1.05), _drawn(rng, 5, images, 0.02, 0.8)
+    assert summary(better).interval[0] < summary(worse).interval[1]
+    found = compare(better, worse)
+    assert (found.verdict, compare(worse, better).verdict) == ("better", "worse")
+    assert found.interval[0] > 0
+    assert found.difference == pytest.approx(-compare(worse, better).difference)
+
+
+@pytest.mark.parametrize(
+    ("only_ours", "only_theirs", "expected"),
+    [(0, 0, 1.0), (5, 5, 1.0), (1, 9, 0.021484375), (0, 5, 0.0625), (0, 6, 0.03125), (12, 3, 0.03515625)],
+)
+def test_mcnemar_of_known_cases(only_ours: int, only_theirs: int, expected: float) -> None:
+    """Else the p value of two models is wrong: twice the tail of a fair coin, by hand."""
+    ours = np.array([[True] * only_ours + [False] * only_theirs + [True] * 30])
+    theirs = np.array([[False] * only_ours + [True] * only_theirs + [True] * 30])
+    found = compare(ours, theirs)
+    assert found.p_value == pytest.approx(expected)
+    assert found.verdict == ("cannot tell" if expected >= 0.05 else "better" if only_ours > only_theirs else "worse")
+    assert "McNemar" in found.method
+
+
+def test_an_arm_of_one_seed_borrows_the_other_s_spread() -> None:
+    """Else one lucky training beats the mean of several."""
+    rng = np.random.default_rng(1)
+    verdicts = []
+    for _ in range(DRAWS):
+        images = rng.normal(size=IMAGES)
+        verdicts.append(compare(_drawn(rng, 1, images, 0.3), _drawn(rng, 5, images, 0.3)).verdict)
+    assert np.mean([verdict == "cannot tell" for verdict in verdicts]) >= 0.9
+
+
+@given(answers)
+def test_summaries_stay_in_range(correct: NDArray[np.bool_]) -> None:
+    """Else an accuracy of 100 % is certain, or one lies outside of its own interval."""
+    found = summary(correct)
+    low, high = found.interval
+    assert 0 <= low <= found.top1 + 1e-12
+    assert found.top1 - 1e-12 <= high <= 1
+    assert high > low
+    assert np.mean(found.top1_by_seed) == pytest.approx(found.top1)
+    assert json.loads(json.dumps(found.as_json())) == found.as_json()
+
+
+@given(pairs)
+def test_differences_stay_in_range(arms: tuple[NDArray[np.bool_], NDArray[np.bool_]]) -> None:
+    """Else a difference of more than 100 points, or a p value over 1, is reported."""
+    ours, theirs = arms
+    found = compare(ours, theirs)
+    low, high = found.interval
+    assert -1 <= low < high <= 1
+    assert 0 <= found.p_value <= 1
+    assert compare(theirs, ours).p_value == pytest.approx(found.p_value)
+    assert json.loads(json.dumps(found.as_json())) == found.as_json()
+
+
+def test_a_perfect_arm_is_not_certain() -> None:
+    """Else all right on 100 images is read as all right on every image."""
+    for correct in (np.ones((3, 100), np.bool_), np.zeros((3, 100), np.bool_)):
+        low, high = summary(correct).interval
+        assert high - low == pytest.approx(0.038, abs=0.002)
+
+
+def test_families_of_comparisons() -> None:
+    """Else five chances to be lucky count as one, or an arm is compared with another one than it says."""
+    rng = np.random.default_rng(2)
+    images = rng.normal(size=1000)
+    eases = {"0": 0.4, "4": 0.8, "8": 0.82, "10": 0.4}
+    found = comparisons({name: _drawn(rng, 3, images, 0.01, ease) for name, ease in eases.items()})
+    reference, best = found[:3], found[3:]
+    assert [(one.arm, one.against) for one in reference] == [("4", "0"), ("8", "0"), ("10", "0")]
+    assert [one.verdict for one in reference] == ["better", "better", "cannot tell"]
+    assert {one.against for one in best} <= {"4", "8"}
+    assert {one.arm: one.verdict for one in best}["0"] == "worse"
+    assert all(one.adjusted_p >= one.found.p_value for one in found)
+    assert json.loads(json.dumps([one.as_json() for one in found]))[0]["family"] == "reference"
+    assert comparisons({}) == comparisons({"0": np.ones((1, 9), np.bool_)}) == []
+    assert comparisons({name: np.ones((2, 1), np.bool_) for name in ("0", "8")}) == [], "one image compares nothing"
+
+
+def test_holm_of_a_known_case() -> None:
+    """Else verdicts of several arms are drawn from wrong p values: by hand, 4 x 0.01, 3 x 0.02, and never falling."""
+    assert holm([0.04, 0.01, 0.02, 0.03]) == pytest.approx([0.06, 0.04, 0.06, 0.06])
+
+
+def test_classes_are_summed_up_by_themselves() -> None:
+    """Else the accuracy of one class is that of another one."""
+    correct = np.array([[True, True, False, True], [True, False, False, True]])
+    found = per_class(correct, np.array([0, 0, 2, 3]), ["a", "b", "c", "d"])
+    assert {name: (one["images"], one["top1"]) for name, one in found.items()} == {
+        "a": (2, 0.75),
+        "c": (1, 0.0),
+        "d": (1, 1.0),
+    }
+
+
+def test_confusion_has_the_truth_in_its_rows() -> None:
+    """Else "cats are called dogs" is read as "dogs are called cats"."""
+    found = confusion(np.array([[0, 1, 1], [0, 0, 1]]), np.array([0, 0, 2]), 3)
+    assert found.tolist() == [[3, 1, 0], [0, 0, 0], [0, 2, 0]]
+    with pytest.raises(ValueError, match="there are 2 classes"):
+        confusion(np.array([[0, 2]]), np.array([0, 1]), 2)
+
+
+def test_shapes_that_do_not_match_are_refused() -> None:
+    """Else arms with other test images are compared as if they were pairs."""
+    with pytest.raises(ValueError, match="is not"):
+        summary(np.ones(5, np.bool_))
+    with pytest.raises(ValueError, match="share"):
+        compare(np.ones((2, 5), np.bool_), np.ones((2, 6), np.bool_))
+
+
+@given(st.integers(1, 500), st.data())
+def test_wilson_intervals_hold_the_share_and_stay_in_range(images: int, data: st.DataObject) -> None:
+    """Else an accuracy of 100 % on ten images claims to be certain."""
+    share = data.draw(st.integers(0, images)) / images
+    low, high = wilson(share, images)
+    assert 0 <= low <= share + 1e-12
+    assert share - 1e-12 <= high <= 1
+    assert high - low > 0
+    wider = wilson(share, images, z=3)
+    assert wider[0] <= low + 1e-12
+    assert high <= wider[1] + 1e-12
+
+
+def test_wilson_interval_of_a_known_case() -> None:
+    """Else every interval in every report is wrong: 81 of 263, from Newcombe (1998), Table I."""
+    low, high = wilson(81 / 263, 263)
+    assert (round(low, 4), round(high, 4)) == (0.2553, 0.3662)

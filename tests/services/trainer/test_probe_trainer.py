@@ -1,0 +1,143 @@
+"""The probe trainer on photograph-like images."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from keepmore.errors import StoreError
+from keepmore.spec.job import Training
+from keepmore.training import results
+from keepmore.training.runs import Run
+from keepmore.training.trainer import Images, Trainer, load_trainer
+from keepmore_trainer import image_cache, models
+from keepmore_trainer.linear_probe import fit_probe
+from keepmore_trainer.probe_trainer import ProbeTrainer
+from tests.services.trainer.conftest import Pictures, Workplace
+
+SMALL = Training(weights="none", steps=20, seeds=2)
+
+
+def _trained(
+    trainer: Trainer, images: Images, test: Images, training: Training, place: Workplace, seeds: Sequence[int]
+) -> list[Run]:
+    made = [_with_features(trainer, given, training, place) for given in (images, test)]
+    classes = results.all_classes(sorted(set(images.labels)), test.labels)
+    return list(trainer.train(made[0], made[1:], classes, training, seeds, place.room()))
+
+
+def _with_features(trainer: Trainer, images: Images, training: Training, place: Workplace) -> Images:
+    said = trainer.features(images, training, place.room())
+    return Images(images.table, images.read, images.group, made=said)
+
+
+def _result(runs: list[Run], images: Images, test: Images, training: Training) -> dict[str, object]:
+    classes = results.all_classes(sorted(set(images.labels)), test.labels)
+    return results.of_arm(runs, images.labels, test.labels, classes, training)
+
+
+def test_pretrained_features_tell_classes_apart(sample: Path, pictures: Pictures, workplace: Workplace) -> None:
+    """Else the reported accuracy says nothing about the images that were kept."""
+    trainer, training = load_trainer("probe"), Training(steps=100, seeds=2)
+    images, test = pictures(sample / "train"), pictures(sample / "test", "evaluation")
+    runs = _trained(trainer, images, test, training, workplace, [0, 1])
+    found = results.of_arm(runs, images.labels, test.labels, sorted(set(images.labels)), training)
+    assert sum(progress.images for progress in workplace.told) == 48 + 24
+    assert found["train_images"] == 48
+    assert found["test_images"] == 24
+    assert found["top1"] > 0.25, "eight classes: chance is 0.125"
+    assert found["top1"] < found["top5"] <= 1
+    assert found["interval"][0] < found["top1"] < found["interval"][1]
+    assert len(found["top1_by_seed"]) == 2
+    assert sum(of_class["images"] for of_class in found["per_class"].values()) == 24
+    assert sum(map(sum, found["confusion"]["counts"])) == 2 * 24
+    assert found["weights"] == "IMAGENET1K_V1"
+    assert found["weights_sha256"].startswith("b0353104")
+    assert [set(kept) for kept in found["kept"]] == [{"seed", "weights"}] * 2
+
+
+def test_the_same_seed_gives_the_same_result(sample: Path, pictures: Pictures, workplace: Workplace) -> None:
+    """Else a resumed job reports another accuracy, and nobody can run a result again."""
+    images = pictures(sample / "test")
+    first, again = (_trained(ProbeTrainer(), images, images, SMALL, workplace, [1])[0] for _ in range(2))
+    assert first.as_bytes() == again.as_bytes()
+
+
+def test_a_second_training_over_the_same_images_makes_no_features(
+    sample: Path, pictures: Pictures, workplace: Workplace
+) -> None:
+    """Else every other number of steps or seeds costs the hours of the features again."""
+    trainer = ProbeTrainer()
+    trainer.features(pictures(sample / "train", most=30), SMALL, workplace.room())
+    shelves = set(workplace.store.keys("features/"))
+
+    def unreadable(row: int) -> bytes:
+        raise AssertionError(f"image {row} was read again")
+
+    known = pictures(sample / "train", most=20)
+    trainer.features(Images(known.table, unreadable, known.group), SMALL, workplace.room())
+    assert set(workplace.store.keys("features/")) == shelves
+    more = pictures(sample / "train")
+    read = []
+
+    def counted(row: int) -> bytes:
+        read.append(row)
+        return more.read(row)
+
+    trainer.features(Images(more.table, counted, more.group), SMALL, workplace.room())
+    assert read == list(range(30, 48))
+
+
+def test_features_do_not_depend_on_where_the_pixels_came_from(
+    sample: Path, pictures: Pictures, workplace: Workplace
+) -> None:
+    """Else a training after a fine-tuning, which left decoded images, gives another accuracy than before it."""
+    images = pictures(sample / "test")
+    backbone = models.backbone(models.load("mobilenet_v2", "none"), torch.device("cpu"), "float32")
+    streamed = ProbeTrainer().features(images, SMALL, workplace.room())
+    _, vectors = workplace.room().shelf(streamed["backbone"], "0").find(images.names())
+    for key in list(workplace.store.keys("features/")):
+        workplace.store.delete(key)
+    with image_cache.decode_all(images, backbone.preparation, workplace.scratch, lambda progress: None):
+        pass
+    assert image_cache.found(images, backbone.preparation, workplace.scratch) is not None
+    again = ProbeTrainer().features(images, SMALL, workplace.room())
+    assert again == streamed
+    _, from_pixels = workplace.room().shelf(streamed["backbone"], "0").find(images.names())
+    assert np.array_equal(vectors, from_pixels)
+
+
+def test_features_that_are_gone_are_told(sample: Path, pictures: Pictures, workplace: Workplace) -> None:
+    """Else a training on half of the features passes for one on all of them."""
+    trainer, images = ProbeTrainer(), pictures(sample / "test")
+    made = _with_features(trainer, images, SMALL, workplace)
+    (key,) = workplace.store.keys("features/")
+    workplace.store.put(key, workplace.store.get(key)[:-30])
+    with pytest.raises(StoreError, match=r"npz is damaged .* delete it"):
+        list(trainer.train(made, [made], sorted(set(images.labels)), SMALL, [0], workplace.room()))
+    workplace.store.delete(key)
+    with pytest.raises(StoreError, match="features of 24 images are gone"):
+        list(trainer.train(made, [made], sorted(set(images.labels)), SMALL, [0], workplace.room()))
+
+
+def test_epochs_instead_of_steps(sample: Path, pictures: Pictures, workplace: Workplace) -> None:
+    """Else who asks for passes over the images gets the same number of steps for every subset after all."""
+    images = pictures(sample / "train")
+    training = Training(weights="none", epochs=30, seeds=1)
+    (run,) = _trained(ProbeTrainer(), images, images, training, workplace, [0])
+    assert run.about["steps"] == 23, "30 passes over 48 images, 64 a step"
+
+
+def test_a_separable_problem_is_solved() -> None:
+    """Else the head does not learn, whatever the features hold."""
+    rng = np.random.default_rng(0)
+    centres = rng.normal(size=(3, 16)) * 3
+    numbers = np.arange(90) % 3
+    vectors = torch.from_numpy((centres[numbers] + rng.normal(size=(90, 16))).astype(np.float32))
+    head, losses = fit_probe(vectors, torch.from_numpy(numbers), 3, steps=300, seed=0)
+    assert (head(vectors).argmax(1).numpy() == numbers).mean() > 0.95
+    assert losses[-10:].mean() < losses[:10].mean() / 4
