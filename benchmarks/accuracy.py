@@ -26,17 +26,18 @@ from keepmore.codec import jpegxl
 from keepmore.codec.jpegxl import Pixels
 from keepmore.compression import compressor
 from keepmore.compression.index import Summary
-from keepmore.config import Site
+from keepmore.config import RuntimeConfig
 from keepmore.datasets.listing import absolute_uri
-from keepmore.jobs.job import Job, JobBook
-from keepmore.jobs.requests import ask_for_advice, ask_for_subset, ask_for_training
+from keepmore.jobs.job import Job, JobRepository
+from keepmore.jobs.requests import request_advice, request_subset, request_training
 from keepmore.scheduling.local_run import run_job, run_missing
 from keepmore.spec.advice import AdviceRequest
 from keepmore.spec.budget import BytesBudget
-from keepmore.spec.job import LARGEST_PIXELS, Evaluation, Request, Selection, Training, Tuning
+from keepmore.spec.job import LARGEST_PIXELS, Evaluation, Request, Selection
+from keepmore.spec.training import Training, Tuning
 from keepmore.spec.variants import Spread
 from keepmore.storage import layout
-from keepmore.storage.folder import Store
+from keepmore.storage.base import Store
 from keepmore.training import results, statistics
 
 DISTANCES = (0.0, 2.0, 4.0, 6.0, 8.0, 10.0, 15.0, 20.0, 25.0)
@@ -60,7 +61,7 @@ Correct = NDArray[np.bool_]
 class Place:
     """Where jobs are done."""
 
-    site: Site
+    config: RuntimeConfig
     store: Store
 
     def job(self, dataset: Path, effort: int) -> Job:
@@ -70,15 +71,15 @@ class Place:
             DISTANCES,
             effort,
             evaluation=Evaluation(dataset=absolute_uri(str(dataset / "test"))),
-            levels=(SPREAD,) if effort == EFFORTS[0] else (),
+            rules=(SPREAD,) if effort == EFFORTS[0] else (),
         )
-        book = JobBook(self.store)
-        found = [job for name in book.ids() if (job := book.get(name)).request == request]
-        job = found[0] if found else book.create(request)
-        return run_job(job, self.site, self.store, os.cpu_count() or 1, lambda step, done: None, _say)
+        repository = JobRepository(self.store)
+        found = [job for name in repository.ids() if (job := repository.get(name)).request == request]
+        job = found[0] if found else repository.create(request)
+        return run_job(job, self.config, self.store, os.cpu_count() or 1, lambda step, done: None, _say)
 
     def finish(self, job: Job) -> None:
-        run_missing(job.id, self.site, self.store, os.cpu_count() or 1, lambda step, done: None, _say)
+        run_missing(job.id, self.config, self.store, os.cpu_count() or 1, lambda step, done: None, _say)
 
     def pool(self, job: Job) -> Summary:
         return Summary.from_json(json.loads(self.store.get(layout.index_summary(job.id))))
@@ -90,7 +91,7 @@ def _say(step: Any) -> None:
 
 @dataclass(frozen=True, slots=True)
 class Measured:
-    """One arm of one budget: how many images (mean of the draws), their bytes, and which tests were right, by draw."""
+    """One variant of one budget: images (mean of the draws), their bytes, and which tests were right, by draw."""
 
     images: float
     bytes: float
@@ -101,34 +102,34 @@ class Measured:
         return statistics.summary(self.correct)
 
 
-Arms = dict[str, Measured]
+Variants = dict[str, Measured]
 
 
-def measure(place: Place, job: Job, budgets: Mapping[str, int], order: str, training: Training) -> dict[str, Arms]:
-    """Every arm at every budget, with SEEDS draws of the images; the smallest images have no draws, but seeds."""
+def measure(place: Place, job: Job, budgets: Mapping[str, int], order: str, training: Training) -> dict[str, Variants]:
+    """Every variant at every budget, with SEEDS draws of the images; the smallest images have no draws, but seeds."""
     selections = [Selection("random", True, seed) for seed in range(SEEDS)]
     if order == "smallest":
         selections, training = [Selection("smallest")], replace(training, seeds=SEEDS)
     asked = {
-        name: [ask_for_subset(job, place.store, BytesBudget(size), selection).part for selection in selections]
+        name: [request_subset(job, place.store, BytesBudget(size), selection).part for selection in selections]
         for name, size in budgets.items()
     }
     place.finish(job)
     trained = {
-        name: [(subset, ask_for_training(job, place.store, subset, training)) for subset in subsets]
+        name: [(subset, request_training(job, place.store, subset, training)) for subset in subsets]
         for name, subsets in asked.items()
     }
     place.finish(job)
-    return {name: _arms(place.store, job, draws) for name, draws in trained.items()}
+    return {name: _variants(place.store, job, draws) for name, draws in trained.items()}
 
 
-def _arms(store: Store, job: Job, draws: Sequence[tuple[str, str]]) -> Arms:
+def _variants(store: Store, job: Job, draws: Sequence[tuple[str, str]]) -> Variants:
     made = [json.loads(store.get(layout.subset(job.id, subset)))["distances"] for subset, _ in draws]
     found = {}
-    for arm in job.request.arms:
-        correct = [results.read_correct(store.get(layout.predictions(job.id, name, arm))) for _, name in draws]
-        images, size = (float(np.mean([subset[arm][what] for subset in made])) for what in ("images", "bytes"))
-        found[arm] = Measured(images, size, np.concatenate(correct))
+    for variant in job.request.variants:
+        correct = [results.read_correct(store.get(layout.predictions(job.id, name, variant))) for _, name in draws]
+        images, size = (float(np.mean([subset[variant][what] for subset in made])) for what in ("images", "bytes"))
+        found[variant] = Measured(images, size, np.concatenate(correct))
     return found
 
 
@@ -152,7 +153,7 @@ def cpu_seconds(dataset: Path) -> dict[int, dict[float, float]]:
 
 def advice(place: Place, job: Job, budgets: Mapping[str, int]) -> dict[str, Any]:
     request = AdviceRequest(tuple(BytesBudget(size) for size in budgets.values()), training=Training(seeds=SEEDS))
-    name = ask_for_advice(job, place.store, request)
+    name = request_advice(job, place.store, request)
     place.finish(job)
     made: dict[str, Any] = json.loads(place.store.get(layout.advice(job.id, name)))
     return made
@@ -160,17 +161,17 @@ def advice(place: Place, job: Job, budgets: Mapping[str, int]) -> dict[str, Any]
 
 def tuned(place: Place, job: Job, budget: int, minutes: float) -> dict[str, Any]:
     """Fine-tuning beside the probe on the same subsets, with as many steps as fit `minutes`."""
-    arms = [arm for arm in job.request.arms if arm in {f"{distance:g}" for distance in TUNED}]
+    variants = [variant for variant in job.request.variants if variant in {f"{distance:g}" for distance in TUNED}]
     request = Request(
         job.request.dataset, TUNED, job.request.effort, BytesBudget(budget), evaluation=job.request.evaluation
     )
-    book = JobBook(place.store)
-    known = [other for name in book.ids() if (other := book.get(name)).request == request]
-    own = known[0] if known else book.create(request)
-    own = run_job(own, place.site, place.store, os.cpu_count() or 1, lambda step, done: None, _say)
+    repository = JobRepository(place.store)
+    known = [other for name in repository.ids() if (other := repository.get(name)).request == request]
+    own = known[0] if known else repository.create(request)
+    own = run_job(own, place.config, place.store, os.cpu_count() or 1, lambda step, done: None, _say)
     file = f"benchmarks/tuned-{own.id}.json"
     if not place.store.exists(file):  # as many steps when it is run again
-        steps = _steps(minutes, len(arms) * TUNED_SEEDS)
+        steps = _steps(minutes, len(variants) * TUNED_SEEDS)
         place.store.put(file, json.dumps({"steps": steps}).encode())
     steps = int(json.loads(place.store.get(file))["steps"])
     found: dict[str, Any] = {
@@ -183,9 +184,9 @@ def tuned(place: Place, job: Job, budget: int, minutes: float) -> dict[str, Any]
         ("finetune", Training(method="finetune", steps=steps, seeds=TUNED_SEEDS, tuning=TUNING)),
         ("probe", Training(seeds=SEEDS)),
     ):
-        name = ask_for_training(own, place.store, own.request.subset_id, training)
+        name = request_training(own, place.store, own.request.subset_id, training)
         place.finish(own)
-        found[method] = _arms(place.store, own, [(own.request.subset_id, name)])
+        found[method] = _variants(place.store, own, [(own.request.subset_id, name)])
     return found
 
 
@@ -198,8 +199,8 @@ def _steps(minutes: float, runs: int) -> int:
 
 
 def main(dataset: Path, place: Path, minutes: float) -> None:
-    site = Site(str(place))
-    where = Place(site, site.store())
+    config = RuntimeConfig(str(place))
+    where = Place(config, config.store())
     jobs = {effort: where.job(dataset, effort) for effort in EFFORTS}
     first = jobs[EFFORTS[0]]
     pool = where.pool(first)
@@ -221,14 +222,14 @@ def _mean_sizes(pool: Summary) -> dict[float, float]:
     return {distance: size / pool.pool for distance, size in pool.pool_bytes.items()}
 
 
-def paired(arms: Arms, one: str, other: str) -> statistics.Difference:
-    """How much more accurate an arm is than another, on the same draws' test images."""
-    return statistics.compare(arms[one].correct, arms[other].correct)
+def paired(variants: Variants, one: str, other: str) -> statistics.Difference:
+    """How much more accurate a variant is than another, on the same draws' test images."""
+    return statistics.compare(variants[one].correct, variants[other].correct)
 
 
-def fixed(arms: Arms) -> Iterator[tuple[str, Measured]]:
-    """The arms that have one distance each."""
-    return ((arm, found) for arm, found in arms.items() if "-" not in arm)
+def fixed(variants: Variants) -> Iterator[tuple[str, Measured]]:
+    """The variants that have one distance each."""
+    return ((variant, found) for variant, found in variants.items() if "-" not in variant)
 
 
 if __name__ == "__main__":

@@ -16,7 +16,7 @@ from matplotlib.ticker import NullLocator
 from scipy import stats
 
 from benchmarks import accuracy as measured
-from benchmarks.accuracy import EFFORTS, FRACTIONS, SEEDS, SPREAD, Arms, Measured
+from benchmarks.accuracy import EFFORTS, FRACTIONS, SEEDS, SPREAD, Measured, Variants
 from keepmore.codec import version as codec_version
 from keepmore.reporting.plots import STYLE
 from keepmore.training import statistics
@@ -75,13 +75,13 @@ def _equal_storage(found: dict[str, Any]) -> Iterator[str]:
         ["distance", *(f"{100 * float(name):g} %: {found['budgets'][name]:,} bytes" for name in FRACTIONS)],
         (
             [
-                arm,
+                variant,
                 *(
-                    f"{_share(found['random'][name][arm])} ({found['random'][name][arm].images:,.0f})"
+                    f"{_share(found['random'][name][variant])} ({found['random'][name][variant].images:,.0f})"
                     for name in FRACTIONS
                 ),
             ]
-            for arm in found["random"]["1"]
+            for variant in found["random"]["1"]
         ),
     )
     yield ""
@@ -90,9 +90,9 @@ def _equal_storage(found: dict[str, Any]) -> Iterator[str]:
     yield from _table(
         ["distance", *(f"{100 * float(name):g} %" for name in FRACTIONS)],
         (
-            [arm, *(_ahead(measured.paired(found["random"][name], arm, ORIGINAL)) for name in FRACTIONS)]
-            for arm in found["random"]["1"]
-            if arm != ORIGINAL
+            [variant, *(_ahead(measured.paired(found["random"][name], variant, ORIGINAL)) for name in FRACTIONS)]
+            for variant in found["random"]["1"]
+            if variant != ORIGINAL
         ),
     )
 
@@ -108,10 +108,10 @@ def _ways(found: dict[str, Any]) -> Iterator[str]:
     yield ""
     rows = []
     for place, name in enumerate(FRACTIONS):
-        arms, small = found["random"][name], found["smallest"][name]
+        variants, small = found["random"][name], found["smallest"][name]
         advised = found["advice"]["budgets"][place]["recommended"]["distance"]
-        best, best_small = _best(arms), _best(small)
-        cells = [arms[best], arms[PLAIN], arms[advised], arms[SPREAD.name], small[best_small]]
+        best, best_small = _best(variants), _best(small)
+        cells = [variants[best], variants[PLAIN], variants[advised], variants[SPREAD.name], small[best_small]]
         named = [f" at {best}", "", f" at {advised}", "", f" at {best_small}"]
         rows.append([f"{100 * float(name):g} %", *(f"{_share(c)}{n}" for c, n in zip(cells, named, strict=True))])
     yield from _table(
@@ -135,12 +135,12 @@ def _foretold(found: dict[str, Any]) -> Iterator[str]:
         ["distance", "foretold", "measured", "off by, points"],
         (
             [
-                arm,
-                f"{_percent(curves[arm]['accuracy'])} ({_ends(curves[arm]['interval'])})",
+                variant,
+                f"{_percent(curves[variant]['accuracy'])} ({_ends(curves[variant]['interval'])})",
                 _share(one),
-                f"{_off(curves[arm], one):+.1f}",
+                f"{_off(curves[variant], one):+.1f}",
             ]
-            for arm, one in measured.fixed(whole)
+            for variant, one in measured.fixed(whole)
         ),
     )
     yield ""
@@ -151,15 +151,15 @@ def _foretold(found: dict[str, Any]) -> Iterator[str]:
 
 
 def _choice(found: dict[str, Any], place: int, name: str) -> list[str]:
-    arms, told = found["random"][name], found["advice"]["budgets"][place]["recommended"]
-    best = _best(arms)
-    one = arms[told["distance"]]
+    variants, told = found["random"][name], found["advice"]["budgets"][place]["recommended"]
+    best = _best(variants)
+    one = variants[told["distance"]]
     return [
         f"{100 * float(name):g} %",
         told["distance"],
         _share(one),
-        f"{_share(arms[best])} at {best}",
-        f"{_behind(arms, told['distance']):.1f}",
+        f"{_share(variants[best])} at {best}",
+        f"{_behind(variants, told['distance']):.1f}",
         f"{_percent(told['accuracy'])} ({_ends(told['interval'])})",
     ]
 
@@ -181,27 +181,27 @@ def _efforts(found: dict[str, Any]) -> Iterator[str]:
             *(f"{100 * float(n):g} %" for n in FRACTIONS),
             "points per CPU-hour",
         ],
-        (_effort(found, effort, arm) for arm in (PLAIN, LARGEST, "25") for effort in EFFORTS),
+        (_effort(found, effort, variant) for variant in (PLAIN, LARGEST, "25") for effort in EFFORTS),
     )
 
 
-def _effort(found: dict[str, Any], effort: int, arm: str) -> list[str]:
+def _effort(found: dict[str, Any], effort: int, variant: str) -> list[str]:
     budgets = found["efforts"][effort]
-    spent = found["cpu"][effort][float(arm)] + found["cpu"][effort][0.0]
-    gained = 100 * measured.paired(budgets["0.5"], arm, ORIGINAL).difference
+    spent = found["cpu"][effort][float(variant)] + found["cpu"][effort][0.0]
+    gained = 100 * measured.paired(budgets["0.5"], variant, ORIGINAL).difference
     return [
         str(effort),
-        arm,
-        f"{found['sizes'][effort][float(arm)]:,.0f}",
+        variant,
+        f"{found['sizes'][effort][float(variant)]:,.0f}",
         f"{1000 * spent:.1f}",
-        *(_share(budgets[name][arm]) for name in FRACTIONS),
+        *(_share(budgets[name][variant]) for name in FRACTIONS),
         f"{gained / (spent * 10_000 / HOUR_S):.1f}",
     ]
 
 
 def _tuned(tuned: dict[str, Any]) -> Iterator[str]:
     yield from _title("Whether the probe ranks distances as fine-tuning does")
-    arms, probe = tuned["finetune"], tuned["probe"]
+    variants, probe = tuned["finetune"], tuned["probe"]
     yield (
         f"MobileNetV2, all layers, {tuned['steps']} steps of {tuned['batch']} images at {tuned['image_size']} pixels, "
         f"{tuned['seeds']} seeds, on the subsets of the 50 % budget. The probe on them looks at 224 pixels, "
@@ -212,18 +212,21 @@ def _tuned(tuned: dict[str, Any]) -> Iterator[str]:
         ["distance", "images", "fine-tuned", "probe", "fine-tuned, less the originals", "probe, less the originals"],
         (
             [
-                arm,
+                variant,
                 f"{one.images:,.0f}",
                 _share(one),
-                _share(probe[arm]),
-                *("" if arm == ORIGINAL else _ahead(measured.paired(by, arm, ORIGINAL)) for by in (arms, probe)),
+                _share(probe[variant]),
+                *(
+                    "" if variant == ORIGINAL else _ahead(measured.paired(by, variant, ORIGINAL))
+                    for by in (variants, probe)
+                ),
             ]
-            for arm, one in arms.items()
+            for variant, one in variants.items()
         ),
     )
     yield ""
-    pairs = list(itertools.combinations(arms, 2))
-    tuned_says, probe_says = ({pair: measured.paired(by, *pair).verdict for pair in pairs} for by in (arms, probe))
+    pairs = list(itertools.combinations(variants, 2))
+    tuned_says, probe_says = ({pair: measured.paired(by, *pair).verdict for pair in pairs} for by in (variants, probe))
     told = [pair for pair in pairs if tuned_says[pair] != CANNOT_TELL]
     missed = [pair for pair in told if probe_says[pair] == CANNOT_TELL]
     alike = [pair for pair in told if probe_says[pair] == tuned_says[pair]]
@@ -233,8 +236,10 @@ def _tuned(tuned: dict[str, Any]) -> Iterator[str]:
         f"cannot tell {_listed(missed)}."
     )
     yield ""
-    rank = stats.spearmanr([_top1(one) for one in arms.values()], [_top1(probe[arm]) for arm in arms]).statistic
-    yield f"Spearman's rank correlation of the two columns of accuracy: {rank:.2f}, over {len(arms)} distances."
+    rank = stats.spearmanr(
+        [_top1(one) for one in variants.values()], [_top1(probe[variant]) for variant in variants]
+    ).statistic
+    yield f"Spearman's rank correlation of the two columns of accuracy: {rank:.2f}, over {len(variants)} distances."
 
 
 def _listed(pairs: Sequence[tuple[str, str]]) -> str:
@@ -243,19 +248,19 @@ def _listed(pairs: Sequence[tuple[str, str]]) -> str:
 
 def _claims(found: dict[str, Any]) -> Iterator[str]:
     yield from _title("What holds and what does not")
-    arms = found["random"]
-    yield from (_published(arms[name], f"at {100 * float(name):g} %") for name in FRACTIONS)
+    variants = found["random"]
+    yield from (_published(variants[name], f"at {100 * float(name):g} %") for name in FRACTIONS)
     if found["tuned"]:
         yield _published(found["tuned"]["finetune"], "fine-tuned, at 50 %")
     curves = {curve["distance"]: curve["points"][-1] for curve in found["advice"]["curves"]}
-    off = {arm: _off(curves[arm], one) for arm, one in measured.fixed(arms["all"])}
-    worst = max(off, key=lambda arm: abs(off[arm]))
+    off = {variant: _off(curves[variant], one) for variant, one in measured.fixed(variants["all"])}
+    worst = max(off, key=lambda variant: abs(off[variant]))
     yield (
         f"* Advice from a third of the pool foretells the error on all of it within {WITHIN_POINTS:g} points: "
         f"**{_holds(abs(off[worst]) <= WITHIN_POINTS)}**; at worst {off[worst]:+.1f}, at distance {worst}."
     )
     behind = [
-        _behind(arms[name], found["advice"]["budgets"][place]["recommended"]["distance"])
+        _behind(variants[name], found["advice"]["budgets"][place]["recommended"]["distance"])
         for place, name in enumerate(FRACTIONS)
     ]
     yield (
@@ -263,14 +268,14 @@ def _claims(found: dict[str, Any]) -> Iterator[str]:
         f"**{_holds(max(behind) <= WITHIN_OF_BEST)}**; behind it by {', '.join(f'{one:.1f}' for one in behind)} points "
         "at the four budgets."
     )
-    spread = [measured.paired(arms[name], SPREAD.name, _best(arms[name])) for name in FRACTIONS]
+    spread = [measured.paired(variants[name], SPREAD.name, _best(variants[name])) for name in FRACTIONS]
     won = all(one.verdict == "better" for one in spread)
     yield (
         "* A distance of its own for each image beats the best fixed distance (1.4 to 2.9 points in the paper): "
         f"**{_holds(won)}**; {'; '.join(_ahead(one) for one in spread)} points."
     )
     small = [
-        statistics.compare(_best_of(found["smallest"][name]).correct, _best_of(arms[name]).correct)
+        statistics.compare(_best_of(found["smallest"][name]).correct, _best_of(variants[name]).correct)
         for name in FRACTIONS
     ]
     won = all(one.verdict == "better" for one in small)
@@ -279,16 +284,16 @@ def _claims(found: dict[str, Any]) -> Iterator[str]:
         f"**{_holds(won)}**; {'; '.join(_ahead(one) for one in small)} points."
     )
     plain = [
-        measured.paired(arms[name], found["advice"]["budgets"][place]["recommended"]["distance"], PLAIN)
+        measured.paired(variants[name], found["advice"]["budgets"][place]["recommended"]["distance"], PLAIN)
         for place, name in enumerate(FRACTIONS)
     ]
     yield f"* The advised distance less plain distance 8: {'; '.join(_ahead(one) for one in plain)} points."
 
 
-def _published(arms: Arms, where: str) -> str:
+def _published(variants: Variants, where: str) -> str:
     """The published result, at one budget."""
-    factor = arms[LARGEST].images / arms[ORIGINAL].images
-    ahead = measured.paired(arms, LARGEST, ORIGINAL)
+    factor = variants[LARGEST].images / variants[ORIGINAL].images
+    ahead = measured.paired(variants, LARGEST, ORIGINAL)
     return (
         f"* 5.6 times as many images at distance 10, {where}: **{_holds(factor >= 5.6)}** here, {factor:.2f} times; "
         f"more than 10 points: **{_holds(ahead.difference > 0.1)}**, {_ahead(ahead)} points."
@@ -297,12 +302,12 @@ def _published(arms: Arms, where: str) -> str:
 
 def _plots(found: dict[str, Any]) -> None:
     def storage(axes: Axes) -> None:
-        arms = list(found["random"]["1"])
-        shades = mpl.colormaps["viridis"](np.linspace(0.9, 0.05, len(arms)))
-        for shade, arm in zip(shades, arms, strict=True):
-            points = [found["random"][name][arm] for name in (*FRACTIONS, "all")]
+        variants = list(found["random"]["1"])
+        shades = mpl.colormaps["viridis"](np.linspace(0.9, 0.05, len(variants)))
+        for shade, variant in zip(shades, variants, strict=True):
+            points = [found["random"][name][variant] for name in (*FRACTIONS, "all")]
             drawn = ([one.bytes / 1e6 for one in points], [100 * _top1(one) for one in points])
-            axes.plot(*drawn, color="#d1601f" if "-" in arm else shade, marker="o", markersize=4, label=arm)
+            axes.plot(*drawn, color="#d1601f" if "-" in variant else shade, marker="o", markersize=4, label=variant)
         axes.set_xscale("log")
         axes.set_xticks(ticks := [1, 2, 5, 10, 20, 50], [str(tick) for tick in ticks])
         axes.xaxis.set_minor_locator(NullLocator())
@@ -312,13 +317,13 @@ def _plots(found: dict[str, Any]) -> None:
 
     def foretold(axes: Axes) -> None:
         curves = {curve["distance"]: curve["points"][-1] for curve in found["advice"]["curves"]}
-        arms = dict(measured.fixed(found["random"]["all"]))
-        told = np.array([100 * curves[arm]["accuracy"] for arm in arms])
-        ends = np.abs(np.array([curves[arm]["interval"] for arm in arms]).T * 100 - told)
-        axes.errorbar(list(arms), told, yerr=ends, color="#8a8f98", capsize=4, marker="s", label="foretold")
-        real = np.array([100 * _top1(one) for one in arms.values()])
-        ends = np.abs(np.array([one.summary.interval for one in arms.values()]).T * 100 - real)
-        axes.errorbar(list(arms), real, yerr=ends, color="#1f5fa8", capsize=4, marker="o", label="measured")
+        variants = dict(measured.fixed(found["random"]["all"]))
+        told = np.array([100 * curves[variant]["accuracy"] for variant in variants])
+        ends = np.abs(np.array([curves[variant]["interval"] for variant in variants]).T * 100 - told)
+        axes.errorbar(list(variants), told, yerr=ends, color="#8a8f98", capsize=4, marker="s", label="foretold")
+        real = np.array([100 * _top1(one) for one in variants.values()])
+        ends = np.abs(np.array([one.summary.interval for one in variants.values()]).T * 100 - real)
+        axes.errorbar(list(variants), real, yerr=ends, color="#1f5fa8", capsize=4, marker="o", label="measured")
         axes.set_xlabel("distance, the whole pool")
         axes.set_ylabel("top-1 accuracy (%)")
         axes.legend(frameon=False)
@@ -330,17 +335,17 @@ def _plots(found: dict[str, Any]) -> None:
             figure.savefig(DOCS / f"{name}.svg", metadata={"Date": None})
 
 
-def _best(arms: Arms) -> str:
-    return max(dict(measured.fixed(arms)), key=lambda arm: _top1(arms[arm]))
+def _best(variants: Variants) -> str:
+    return max(dict(measured.fixed(variants)), key=lambda variant: _top1(variants[variant]))
 
 
-def _best_of(arms: Arms) -> Measured:
-    return arms[_best(arms)]
+def _best_of(variants: Variants) -> Measured:
+    return variants[_best(variants)]
 
 
-def _behind(arms: Arms, arm: str) -> float:
-    """Points by which the best fixed distance is ahead of `arm`."""
-    return 100 * (_top1(_best_of(arms)) - _top1(arms[arm]))
+def _behind(variants: Variants, variant: str) -> float:
+    """Points by which the best fixed distance is ahead of `variant`."""
+    return 100 * (_top1(_best_of(variants)) - _top1(variants[variant]))
 
 
 def _off(foretold: dict[str, Any], one: Measured) -> float:

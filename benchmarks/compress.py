@@ -20,11 +20,11 @@ from PIL import Image
 
 from benchmarks.table import ratios, show
 from keepmore.codec import jpegxl
-from keepmore.config import Site
+from keepmore.config import RuntimeConfig
 from keepmore.datasets.entry import Skipped
 from keepmore.datasets.listing import absolute_uri, list_images
 from keepmore.jobs.graph import Kind, Step
-from keepmore.jobs.job import JobBook
+from keepmore.jobs.job import JobRepository
 from keepmore.scheduling.local_run import run_job
 from keepmore.spec.job import Request
 from keepmore.storage.folder import FolderStore
@@ -41,13 +41,13 @@ WAYS = ("keepmore run, compress stage", "bare loop: decode + Image.save", "xargs
 def ours(dataset: Path, work: Path) -> float:
     """Seconds from the end of the listing to the end of the last compress step."""
     store = FolderStore(work / "store")
-    job = JobBook(store).create(Request(dataset.as_uri(), DISTANCES, EFFORT))
+    job = JobRepository(store).create(Request(dataset.as_uri(), DISTANCES, EFFORT))
     ends: dict[Kind, float] = {}
 
     def note(step: Step) -> None:
         ends[step.kind] = time.perf_counter()
 
-    run_job(job, Site(str(store.root)), store, PROCESSES, lambda step, progress: None, note)
+    run_job(job, RuntimeConfig(str(store.root)), store, PROCESSES, lambda step, progress: None, note)
     return ends[Kind.COMPRESS] - ends[Kind.LIST]
 
 

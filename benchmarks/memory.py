@@ -18,11 +18,11 @@ from PIL import Image
 
 from benchmarks.table import in_new_process, peak_megabytes, show
 from keepmore.codec import jpegxl
-from keepmore.config import Site
+from keepmore.config import RuntimeConfig
 from keepmore.datasets.entry import Skipped
 from keepmore.datasets.listing import absolute_uri, list_images
 from keepmore.jobs.graph import Kind, Step
-from keepmore.jobs.job import JobBook
+from keepmore.jobs.job import JobRepository
 from keepmore.scheduling.local_run import run_job
 from keepmore.spec.job import Request
 from keepmore.storage.folder import FolderStore
@@ -49,13 +49,13 @@ def worker(folder: Path) -> float:
     peaks = []
     with tempfile.TemporaryDirectory() as root:
         store = FolderStore(Path(root))
-        job = JobBook(store).create(Request(folder.as_uri(), DISTANCES, EFFORT))
+        job = JobRepository(store).create(Request(folder.as_uri(), DISTANCES, EFFORT))
 
         def note(step: Step) -> None:
             if step.kind is Kind.COMPRESS:
                 peaks.append(max(peak_megabytes(child.pid) for child in mp.active_children()))
 
-        run_job(job, Site(str(store.root)), store, 1, lambda step, progress: None, note)
+        run_job(job, RuntimeConfig(str(store.root)), store, 1, lambda step, progress: None, note)
     return peaks[-1]
 
 

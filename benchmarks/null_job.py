@@ -20,24 +20,24 @@ import pyarrow as pa
 import redis
 
 from benchmarks.table import peak_megabytes
+from keepmore import sampling
 from keepmore.codec import version as codec_version
 from keepmore.codec.sandbox import IsolatedDecoder
 from keepmore.compression import chunking, index
 from keepmore.compression.index import POOL, Listed
-from keepmore.config import Site
+from keepmore.config import RuntimeConfig
 from keepmore.datasets.entry import Entry
 from keepmore.jobs.graph import Kind, Step
-from keepmore.jobs.job import JobBook
-from keepmore.pipeline.runner import Workshop, run_step
+from keepmore.jobs.job import JobRepository
+from keepmore.pipeline.runner import StepContext, run_step
 from keepmore.progress import METADATA, Progress
 from keepmore.reporting import report
-from keepmore.scheduling.scheduler import Foreman
-from keepmore.spec import budget as budgets
+from keepmore.scheduling.scheduler import Scheduler
 from keepmore.spec.budget import DistanceBudget
 from keepmore.spec.job import Evaluation, Request
 from keepmore.storage import layout
 from keepmore.storage.folder import FolderStore
-from keepmore_services.broker.redis_tracker import RedisBoard
+from keepmore_services.broker.redis_tracker import RedisStepTracker
 
 Figures = dict[str, float]
 
@@ -77,9 +77,9 @@ def null_part(rows: list[Listed]) -> pa.Table:
     has failed, two of 5,000 have the same bytes as all such.
     """
     paths = [row.entry.path for row in rows]
-    hashes = np.array([budgets.path_hash(path) for path in paths], np.uint64)
+    hashes = np.array([sampling.path_hash(path) for path in paths], np.uint64)
     size = np.array([row.entry.size for row in rows])
-    failed = hashes % FAILED_EVERY == 0
+    on_failure = hashes % FAILED_EVERY == 0
     pool = np.array([row.split == POOL for row in rows])
     drawn = [
         hashlib.shake_128(b"a copy" if h % COPIED_EVERY < 2 else p.encode()).hexdigest(32 * len(DISTANCES))
@@ -92,14 +92,14 @@ def null_part(rows: list[Listed]) -> pa.Table:
         "source_uri": [row.entry.uri for row in rows],
         "label": [row.entry.label for row in rows],
         "source_bytes": size,
-        "source_sha256": pa.array([text[:64] for text in drawn], mask=failed),
-        "width": pa.array(np.full(len(rows), 512, np.int32), mask=failed),
-        "height": pa.array(np.full(len(rows), 384, np.int32), mask=failed),
-        "error_code": pa.array(["unreadable_image"] * len(rows), mask=~failed),
-        "error": pa.array(["it was drawn to fail"] * len(rows), mask=~failed),
+        "source_sha256": pa.array([text[:64] for text in drawn], mask=on_failure),
+        "width": pa.array(np.full(len(rows), 512, np.int32), mask=on_failure),
+        "height": pa.array(np.full(len(rows), 384, np.int32), mask=on_failure),
+        "error_code": pa.array(["unreadable_image"] * len(rows), mask=~on_failure),
+        "error": pa.array(["it was drawn to fail"] * len(rows), mask=~on_failure),
     }
     for place, d in enumerate(DISTANCES):
-        missing = failed | ~pool if d else failed
+        missing = on_failure | ~pool if d else on_failure
         own = {
             "bytes": (size / (1 + 0.5 * d)).astype(np.int64),
             "encoding": ["lossy" if d else "original"] * len(rows),
@@ -156,17 +156,17 @@ class Driver:
     steps: int = 0
 
     store: FolderStore = field(init=False)
-    board: RedisBoard = field(init=False)
+    tracker: RedisStepTracker = field(init=False)
     queue: Waiting = field(init=False)
-    foreman: Foreman = field(init=False)
+    scheduler: Scheduler = field(init=False)
     _told_at: float = field(init=False, default_factory=time.monotonic)
     _redis: Figures = field(init=False, default_factory=dict)
 
     def __post_init__(self) -> None:
         self.store = FolderStore(self.folder / "store")
-        self.board = RedisBoard(self.url)
+        self.tracker = RedisStepTracker(self.url)
         self.queue = Waiting(self.folder / "waiting.json").read()
-        self.foreman = Foreman(self.store, self.board, self.queue)
+        self.scheduler = Scheduler(self.store, self.tracker, self.queue)
 
     def run(self, kinds: tuple[Kind, ...], until: float = math.inf) -> None:
         """Do what waits while it is of `kinds`, and `until` so many steps are done."""
@@ -177,14 +177,14 @@ class Driver:
         self.queue.save()
 
     def _do(self, step: Step) -> None:
-        self.board.busy(step)
-        self.foreman.began(step)
+        self.tracker.busy(step)
+        self.scheduler.on_start(step)
         begun = time.perf_counter()
         progress = self._work(step) if not self.store.exists(step.output) else Progress()
         self.work_s += time.perf_counter() - begun
         if progress.images:
-            self.foreman.progressed(step, progress)
-        self.foreman.finished(step)
+            self.scheduler.on_progress(step, progress)
+        self.scheduler.on_finish(step)
         self.steps += 1
 
     def _work(self, step: Step) -> Progress:
@@ -200,10 +200,14 @@ class Driver:
             case Kind.COMPRESS:
                 return self._write_part(step)
             case Kind.REPORT:
-                self._put(step, report.figures(JobBook(self.store).get(JOB), self.store))
+                self._put(step, report.figures(JobRepository(self.store).get(JOB), self.store))
             case _:
                 with IsolatedDecoder() as decoder:
-                    run_step(step, self.store, Workshop.at(Site(str(self.store.root)), decoder, lambda progress: None))
+                    run_step(
+                        step,
+                        self.store,
+                        StepContext.at(RuntimeConfig(str(self.store.root)), decoder, lambda progress: None),
+                    )
         return Progress()
 
     def _write_part(self, step: Step) -> Progress:
@@ -212,8 +216,8 @@ class Driver:
         rows = index.read_chunk(self.store.get(layout.chunk(JOB, listed["listing"], int(step.part))))
         table = null_part(rows)
         size = sum(row.entry.size for row in rows)
-        failed = len(table) - table["error"].null_count
-        progress = Progress(len(rows), failed, size, size, 0.02 * len(rows))
+        on_failure = len(table) - table["error"].null_count
+        progress = Progress(len(rows), on_failure, size, size, 0.02 * len(rows))
         self.store.put(step.output, _written(table, progress))
         return progress
 

@@ -1,10 +1,10 @@
 """A job of millions of images without one being encoded: time, memory, Redis keys and objects of every stage.
 
 `python -m benchmarks.scale [millions...]`, by default 1; `1 10` also compares. Entries are drawn, and a null codec
-makes up their sizes and checksums; listing, parts, foreman, board, merge, selection and manifests are the real ones,
-over a folder and a real server that speaks Redis. Every stage is a process of its own. From 50 million on only what
-holds no row an image is driven: the first and the last steps of all chunks, Redis lost between them, and the choice
-from arrays of sizes. Needs what the tests need.
+makes up their sizes and checksums; listing, parts, scheduler, tracker, merge, selection and manifests are the real
+ones, over a folder and a real server that speaks Redis. Every stage is a process of its own. From 50 million on only
+what holds no row an image is driven: the first and the last steps of all chunks, Redis lost between them, and the
+choice from arrays of sizes. Needs what the tests need.
 """
 
 from __future__ import annotations
@@ -27,9 +27,10 @@ from benchmarks.table import in_new_process, peak_megabytes, show
 from keepmore.codec import version as codec_version
 from keepmore.compression import chunking
 from keepmore.jobs.graph import Kind
-from keepmore.jobs.job import JobBook
+from keepmore.jobs.job import JobRepository
 from keepmore.scheduling.status import status
-from keepmore.selection.select import Pool, choose
+from keepmore.selection.pool import Pool
+from keepmore.selection.select import choose
 from keepmore.spec.job import Selection
 from keepmore.storage import layout
 from keepmore.storage.folder import FolderStore
@@ -61,8 +62,8 @@ def staged(name: str, images: int, folder: Path, url: str) -> Figures:
     driver = Driver(images, folder, url)
     begun = time.perf_counter()
     if name == "list":
-        JobBook(driver.store).create(REQUEST, JOB)
-        driver.foreman.start(JOB)
+        JobRepository(driver.store).create(REQUEST, JOB)
+        driver.scheduler.start(JOB)
     driver.run(STAGES[name])
     found = {"seconds": time.perf_counter() - begun, "work_s": driver.work_s, "steps": driver.steps}
     found |= driver.redis() | {"megabytes": peak_megabytes()}
@@ -73,12 +74,12 @@ def staged(name: str, images: int, folder: Path, url: str) -> Figures:
 
 def after_compressing(driver: Driver) -> Figures:
     """What a poll, a look of the reconciler, and a lost Redis cost when every part is there and the index is not."""
-    job = JobBook(driver.store).get(JOB)
-    found = {"poll_s": seconds(lambda: status(job, driver.store, driver.board))}
-    found["reconcile_s"] = seconds(driver.foreman.reconcile)
+    job = JobRepository(driver.store).get(JOB)
+    found = {"poll_s": seconds(lambda: status(job, driver.store, driver.tracker))}
+    found["reconcile_s"] = seconds(driver.scheduler.reconcile)
     with redis.Redis.from_url(driver.url) as server:
         server.flushall()
-    found["restore_s"] = seconds(driver.foreman.reconcile)
+    found["restore_s"] = seconds(driver.scheduler.reconcile)
     driver.queue.save()
     return found | {"restore_megabytes": peak_megabytes()}
 
@@ -99,10 +100,10 @@ def control(images: int, folder: Path, url: str) -> Figures:
     Parts are small and not synced: what writing them costs is left out.
     """
     driver = Driver(images, folder, url)
-    JobBook(driver.store).create(REQUEST, JOB)
+    JobRepository(driver.store).create(REQUEST, JOB)
     chunks = chunk_count(images)
     driver.store.put(layout.listing(JOB), json.dumps({"chunks": chunks, "codec": codec_version.codec()}).encode())
-    found: Figures = {"chunks": chunks, "start_s": seconds(lambda: driver.foreman.start(JOB))}
+    found: Figures = {"chunks": chunks, "start_s": seconds(lambda: driver.scheduler.start(JOB))}
     found["first_s"] = seconds(lambda: driver.run(STAGES["compress"], DRIVEN_STEPS)) / DRIVEN_STEPS
     for number in range(DRIVEN_STEPS - 1, chunks - DRIVEN_STEPS):
         if not driver.store.exists(layout.part(JOB, number)):
@@ -111,9 +112,9 @@ def control(images: int, folder: Path, url: str) -> Figures:
     driver.queue.steps.clear()
     with redis.Redis.from_url(url) as server:
         server.flushall()
-    found["restore_s"] = seconds(driver.foreman.reconcile)
+    found["restore_s"] = seconds(driver.scheduler.reconcile)
     found["last_s"] = seconds(lambda: driver.run(STAGES["compress"])) / DRIVEN_STEPS
-    found["poll_s"] = seconds(lambda: driver.board.pace(JOB, Kind.COMPRESS))
+    found["poll_s"] = seconds(lambda: driver.tracker.pace(JOB, Kind.COMPRESS))
     return found | driver.redis() | {"megabytes": peak_megabytes()}
 
 

@@ -22,10 +22,11 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from benchmarks.table import in_new_process, peak_megabytes, show
+from keepmore import sampling
 from keepmore.compression import index
 from keepmore.compression.index import Summary
-from keepmore.selection.select import Asked, Pool, choose, write_subsets
-from keepmore.spec import budget as budgets
+from keepmore.selection.pool import Pool
+from keepmore.selection.select import Asked, choose, write_subsets
 from keepmore.spec.budget import DistanceBudget
 from keepmore.spec.job import Selection
 from keepmore.storage import layout
@@ -100,7 +101,7 @@ def by_hand(index_file: Path, folder: Path, budget: int) -> None:
     """The same subsets as `write_subsets` writes them, with pyarrow and numpy alone."""
     table = pq.read_table(index_file)
     table = table.filter(pc.is_null(table["error_code"]))
-    order = np.argsort(budgets.ranks(table["path_hash"].to_numpy(), 0), kind="stable")
+    order = np.argsort(sampling.ranks(table["path_hash"].to_numpy(), 0), kind="stable")
     shared = ["path", "source_uri", "label", "width", "height", "source_sha256"]
     for d in DISTANCES:
         own = [index.column(name, d) for name in ("bytes", "encoding", "sha256", "encoder_distance")]

@@ -32,7 +32,7 @@ from fastapi import FastAPI, Response
 from benchmarks.images import drawn
 from benchmarks.table import in_new_process, peak_megabytes, ratios, show
 from keepmore.compression import chunking
-from keepmore.jobs.job import JobBook
+from keepmore.jobs.job import JobRepository
 from keepmore.net.access import EVERYTHING
 from keepmore.selection import manifest
 from keepmore.spec.job import Request
@@ -237,7 +237,7 @@ def stream(root: Path) -> None:
         job = service.client.start({"dataset": (root / "tiny" / "train").as_uri(), "distances": [4]})["job"]
         service.client.wait(job)
         store = FolderStore(root / "streamed" / "store")
-        subset = JobBook(store).get(job).request.subset_id
+        subset = JobRepository(store).get(job).request.subset_id
         for count in MANIFEST_ROWS:
             with store.writer(layout.manifest(job, subset, "4")) as file:
                 _write_manifest(file, count)

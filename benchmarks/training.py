@@ -23,14 +23,15 @@ from benchmarks.images import drawn
 from benchmarks.table import ratios, show
 from keepmore.codec import jpegxl
 from keepmore.codec.malloc import keep_freed_memory
-from keepmore.spec.job import LARGEST_PIXELS, Training, Tuning
+from keepmore.spec.job import LARGEST_PIXELS
+from keepmore.spec.training import Training, Tuning
 from keepmore.storage.scratch import Scratch
 from keepmore.training.trainer import Images
 from keepmore_trainer import device, image_cache, models, param_groups, probe_trainer
-from keepmore_trainer.distributed import Team
+from keepmore_trainer.distributed import ProcessGroup
 from keepmore_trainer.run_plan import Plan
 from keepmore_trainer.train_loop import fit
-from keepmore_trainer.transforms import Preparation
+from keepmore_trainer.transforms import Transform
 
 IMAGES, SIDE, DISTANCE = 96, 512, 4.0
 MODEL = "mobilenet_v2"
@@ -70,7 +71,7 @@ def bare_training(batch: int, side: int, steps: int) -> tuple[nn.Module, float]:
     torch.manual_seed(0)
     classifier = models.load(MODEL, models.NO_WEIGHTS)
     classifier.set_head(models.new_head(classifier.width, 10, 0))
-    module = param_groups.trainable(classifier, False, Team(0, 1, CPU))
+    module = param_groups.trainable(classifier, False, ProcessGroup(0, 1, CPU))
     optimizer = torch.optim.AdamW(module.parameters(), lr=1e-4)
     inputs = torch.rand(batch, 3, side, side).to(memory_format=torch.channels_last)
     targets = torch.randint(0, 10, (batch,))
@@ -90,20 +91,20 @@ def bare_training(batch: int, side: int, steps: int) -> tuple[nn.Module, float]:
     return module, timed(several) / steps
 
 
-def _decoded(images: Images, preparation: Preparation, scratch: Scratch) -> tuple[Path, image_cache.Decoded]:
+def _decoded(images: Images, transform: Transform, scratch: Scratch) -> tuple[Path, image_cache.Decoded]:
     """Decoded images, which stay: nobody else uses the scratch disk of the benchmark."""
-    with image_cache.decode_all(images, preparation, scratch, lambda progress: None) as made:
+    with image_cache.decode_all(images, transform, scratch, lambda progress: None) as made:
         return made
 
 
 def extraction(images: Images, scratch: Scratch) -> tuple[float, float, float]:
     """Seconds of features from decoded pixels, of features from files, and of the bare forward passes."""
     backbone = models.backbone(models.load(MODEL, models.NO_WEIGHTS), CPU, device.precision(CPU))
-    _, pixels = _decoded(images, backbone.preparation, scratch)
+    _, pixels = _decoded(images, backbone.transform, scratch)
     rows = list(range(len(images)))
-    middles = [backbone.preparation.middle(pixels[row]) for row in rows]
+    middles = [backbone.transform.center_crop(pixels[row]) for row in rows]
     batches = [
-        backbone.preparation.tensor(middles[start : start + probe_trainer.BATCH_IMAGES], CPU)
+        backbone.transform.tensor(middles[start : start + probe_trainer.BATCH_IMAGES], CPU)
         for start in range(0, len(rows), probe_trainer.BATCH_IMAGES)
     ]
 
@@ -120,8 +121,8 @@ def extraction(images: Images, scratch: Scratch) -> tuple[float, float, float]:
 
 def tuning(images: Images, scratch: Scratch, side: int, folder: Path) -> tuple[float, float]:
     """Seconds a step of fine-tuning from decoded pixels, and of the bare loop."""
-    preparation = models.load(MODEL, models.NO_WEIGHTS).at(side).preparation
-    where, _ = _decoded(images, preparation, scratch)
+    transform = models.load(MODEL, models.NO_WEIGHTS).at(side).transform
+    where, _ = _decoded(images, transform, scratch)
     settings = Tuning(batch=BATCH, image_size=side, head="new")
     training = Training(MODEL, models.NO_WEIGHTS, "finetune", STEPS + 1, tuning=settings)
     targets = [int(label) for label in images.labels]
@@ -132,16 +133,16 @@ def tuning(images: Images, scratch: Scratch, side: int, folder: Path) -> tuple[f
         at.append(time.perf_counter())
         return False
 
-    fit(plan, Team(0, 1, CPU), tell)
+    fit(plan, ProcessGroup(0, 1, CPU), tell)
     return (at[-1] - at[0]) / STEPS, bare_training(BATCH, side, STEPS)[1]
 
 
 def epochs(images: Images, scratch: Scratch) -> tuple[float, float]:
     """Seconds of reading all images from the cache, and of decoding them, in this thread alone."""
-    preparation = models.load(MODEL, models.NO_WEIGHTS).preparation
-    _, pixels = _decoded(images, preparation, scratch)
+    transform = models.load(MODEL, models.NO_WEIGHTS).transform
+    _, pixels = _decoded(images, transform, scratch)
     cached = timed(lambda: [pixels[row].sum() for row in range(len(images))])
-    again = timed(lambda: [preparation.decoded(images.read(row)).sum() for row in range(len(images))])
+    again = timed(lambda: [transform.decoded(images.read(row)).sum() for row in range(len(images))])
     return cached, again
 
 

@@ -2,21 +2,23 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 
 from keepmore.datasets.listing import absolute_uri
-from keepmore.errors import InvalidRequest
+from keepmore.errors import InvalidRequest, PackageMissing
 from keepmore.net import uri as uris
 from keepmore.net.access import Access
-from keepmore.spec.job import Training
+from keepmore.spec.training import Training
 from keepmore.storage import layout
-from keepmore.storage.folder import Store
+from keepmore.storage.base import Store
 from keepmore.storage.open import open_store
 from keepmore.storage.scratch import Scratch
 
 
 @dataclass(frozen=True, slots=True)
-class Site:
+class RuntimeConfig:
     """Plain data, so that it can be handed to another process. `place`: a folder, or s3://bucket/prefix."""
 
     place: str
@@ -52,3 +54,15 @@ class Site:
                 f"{field}: the store {self.place} lies in the dataset {uri}, or the other way round, and its listing "
                 "would find encoded images; name places that are apart"
             )
+
+
+@contextmanager
+def local_packages() -> Iterator[None]:
+    """Around imports of what works on this machine, which whoever only asks a service need not install."""
+    try:
+        yield
+    except ModuleNotFoundError as error:
+        raise PackageMissing(
+            f"{error.name} is not installed, and what works on this machine needs it: "
+            "`pip install 'keepmore[local]'`; a client of a service goes without, and an API before workers"
+        ) from error

@@ -213,7 +213,7 @@ class WebServer:
 @contextmanager
 def web(folder: Path, ranges: bool = True) -> Iterator[WebServer]:
     """`ranges`: answers requests for a part, with an ETag; otherwise it sends whole files, as simple servers do."""
-    site = WebServer(folder, ranges)
+    config = WebServer(folder, ranges)
 
     class Handler(BaseHTTPRequestHandler):
         protocol_version = "HTTP/1.1"
@@ -221,24 +221,24 @@ def web(folder: Path, ranges: bool = True) -> Iterator[WebServer]:
         def do_GET(self) -> None:
             parts = urlsplit(self.path)
             path = unquote(parts.path)
-            site.asked.append((path, self.headers.get("Range", "")))
-            if site.failures:
-                self.answer(site.failures.pop(0), b"not now")
+            config.asked.append((path, self.headers.get("Range", "")))
+            if config.failures:
+                self.answer(config.failures.pop(0), b"not now")
             elif path.startswith("/status/"):
                 self.answer(int(path.removeprefix("/status/")), b"as you like")
             elif path == "/loop":
                 self.answer(302, b"", Location="/loop")
             elif path == "/redirect":
                 self.answer(302, b"", Location=parse_qs(parts.query)["to"][0])
-            elif (site.folder / path[1:]).is_file():
-                self.send_file(site.folder / path[1:])
+            elif (config.folder / path[1:]).is_file():
+                self.send_file(config.folder / path[1:])
             else:
                 self.answer(404, b"nothing")
 
         def send_file(self, file: Path) -> None:
             data = file.read_bytes()
             wanted = re.fullmatch(r"bytes=(\d+)-(\d+)", self.headers.get("Range", ""))
-            if not site.ranges:
+            if not config.ranges:
                 self.answer(200, data)
                 return
             etag = f'"{hashlib.md5(data).hexdigest()}"'
@@ -258,10 +258,10 @@ def web(folder: Path, ranges: bool = True) -> Iterator[WebServer]:
             self.send_header("Content-Length", str(len(body)))
             self.end_headers()
             self.wfile.write(body)
-            site.sent += len(body)
+            config.sent += len(body)
 
         def log_message(self, *args: object) -> None:
             pass
 
-    with serving(Handler) as site.url:
-        yield site
+    with serving(Handler) as config.url:
+        yield config

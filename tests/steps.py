@@ -4,21 +4,21 @@ from __future__ import annotations
 
 from keepmore.codec.sandbox import IsolatedDecoder
 from keepmore.jobs.graph import TRAINING_KINDS, Kind, ready_steps
-from keepmore.jobs.job import Job, JobBook
-from keepmore.jobs.requests import chunk_count
-from keepmore.pipeline.runner import Workshop, run_step
+from keepmore.jobs.job import Job, JobRepository
+from keepmore.jobs.snapshot import chunk_count
+from keepmore.pipeline.runner import StepContext, run_step
 from keepmore.progress import Progress
 from keepmore.spec.job import Request
 from keepmore.storage import layout
-from keepmore.storage.folder import Store
+from keepmore.storage.base import Store
 from keepmore.storage.scratch import Scratch
 
 
 def selected(store: Store, request: Request) -> Job:
     """A job whose manifests are written, and nothing behind them is done."""
-    job = JobBook(store).create(request)
+    job = JobRepository(store).create(request)
     with IsolatedDecoder() as decoder:
-        workshop = Workshop(decoder, unseen)
+        context = StepContext(decoder, unseen)
         while True:
             done = set(store.keys(layout.work(job.id)))
             ready = list(ready_steps(job, done, chunk_count(store, job.id)))
@@ -26,16 +26,16 @@ def selected(store: Store, request: Request) -> Job:
             if not steps:
                 return job
             for step in steps:
-                run_step(step, store, workshop)
+                run_step(step, store, context)
 
 
 def done_by(kind: Kind, job: Job, store: Store, scratch: Scratch) -> None:
     """Do the job's ready steps of one kind."""
     with IsolatedDecoder() as decoder:
-        workshop = Workshop(decoder, unseen, scratch=scratch)
+        context = StepContext(decoder, unseen, scratch=scratch)
         for step in ready_steps(job, set(store.keys(layout.work(job.id))), chunk_count(store, job.id)):
             if step.kind is kind:
-                run_step(step, store, workshop)
+                run_step(step, store, context)
 
 
 def unseen(progress: Progress) -> None:

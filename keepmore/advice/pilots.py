@@ -11,16 +11,16 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
+from keepmore import sampling
 from keepmore.compression import batch, index
-from keepmore.compression.batch import Bench
-from keepmore.selection.select import Pool, in_order, read_originals
-from keepmore.spec import budget as budgets
+from keepmore.compression.batch import BatchEncoder
+from keepmore.selection.pool import Pool, in_order, read_originals, rows_at
 from keepmore.spec import pilot_grid
 from keepmore.spec.advice import AdviceRequest
 from keepmore.spec.distance import ORIGINAL
 from keepmore.spec.job import Selection
 from keepmore.storage import layout
-from keepmore.storage.folder import Store
+from keepmore.storage.base import Store
 
 
 def order(table: pa.Table, seed: int) -> NDArray[np.int64]:
@@ -31,17 +31,17 @@ def order(table: pa.Table, seed: int) -> NDArray[np.int64]:
 def _as_pool(table: pa.Table) -> Pool:
     labels = np.array(table["label"].to_pylist(), np.str_)
     names, classes = np.unique(labels, return_inverse=True)
-    hashes = np.array([budgets.path_hash(path) for path in table["path"].to_pylist()], np.uint64)
+    hashes = np.array([sampling.path_hash(path) for path in table["path"].to_pylist()], np.uint64)
     return Pool(np.arange(len(labels)), hashes, classes.astype(np.int32), names.tolist(), {})
 
 
-def encode(workbench: Bench, store: Store, job_id: str, request: AdviceRequest, seed: int) -> pa.Table:
+def encode(workbench: BatchEncoder, store: Store, job_id: str, request: AdviceRequest, seed: int) -> pa.Table:
     """The images of the pilots at every distance, with the schema of an index: a random part of each class."""
     pool = read_originals(store, layout.index(job_id))
     places = in_order(pool, Selection("random", True, seed), pool.bytes[ORIGINAL])
     places = places[pool.classes[places] >= 0]
     chosen = np.sort(places[: pilot_grid.count(len(places), len(pool.class_names), request.images)])
-    table = batch.rows_at(store, layout.index(job_id), pool, chosen, batch.COLUMNS)
+    table = rows_at(store, layout.index(job_id), pool, chosen, batch.COLUMNS)
     return batch.encoded(workbench, table, request.distances)
 
 

@@ -7,15 +7,16 @@ from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Any, Protocol
 
-from keepmore.cli.console import Screen
-from keepmore.spec import variants
+from keepmore.cli.console import Console
+from keepmore.spec import variants as variant_specs
 from keepmore.spec.advice import AdviceRequest
 from keepmore.spec.budget import Budget
-from keepmore.spec.estimate import Question
-from keepmore.spec.job import OWN, Request, Selection, Training
+from keepmore.spec.estimate import EstimateRequest
+from keepmore.spec.job import OWN, Request, Selection
+from keepmore.spec.training import Training
 
 
-class Desk(Protocol):
+class Backend(Protocol):
     @property
     def when_left(self) -> str:
         """What becomes of a job whose command is interrupted, before the command that goes on."""
@@ -25,7 +26,7 @@ class Desk(Protocol):
         """Write a job down; gives its id."""
         ...
 
-    def work(self, job: str, screen: Screen) -> dict[str, Any]:
+    def work(self, job: str, console: Console) -> dict[str, Any]:
         """Bring a job to its end, showing how far it is; gives its report. Raises what made it fail."""
         ...
 
@@ -39,15 +40,15 @@ class Desk(Protocol):
 
     def select(self, job: str, budget: Budget | None, selection: Selection) -> dict[str, Any]: ...
 
-    def train(self, job: str, subset: str | None, training: Training, screen: Screen) -> dict[str, Any]:
+    def train(self, job: str, subset: str | None, training: Training, console: Console) -> dict[str, Any]:
         """Train on the subsets `subset` (None: the job's own); gives the results by distance."""
         ...
 
-    def advise(self, job: str, request: AdviceRequest, screen: Screen) -> tuple[dict[str, Any], bytes]:
+    def advise(self, job: str, request: AdviceRequest, console: Console) -> tuple[dict[str, Any], bytes]:
         """Advice on a job, and its page."""
         ...
 
-    def estimate(self, question: Question, screen: Screen) -> dict[str, Any]: ...
+    def estimate(self, question: EstimateRequest, console: Console) -> dict[str, Any]: ...
 
     def errors(self, job: str) -> Iterator[dict[str, Any]]: ...
 
@@ -61,7 +62,7 @@ class Desk(Protocol):
 
 
 def parse_reference(reference: str) -> tuple[str, str, str] | None:
-    """Job, subset ("own" where none is named) and arm of JOB/ARM or JOB/SUBSET/ARM; None for others."""
+    """Job, subset ("own" where none is named) and variant of JOB/ARM or JOB/SUBSET/ARM; None for others."""
     job, *subset, written = parts if len(parts := reference.split("/")) in (2, 3) else ("", "", "")
-    arm = variants.arm(written)
-    return (job, subset[0] if subset else OWN, arm) if job and arm else None
+    variant = variant_specs.variant(written)
+    return (job, subset[0] if subset else OWN, variant) if job and variant else None

@@ -7,36 +7,28 @@ import shlex
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from types import TracebackType
 from typing import Any
 
-from rich.console import Console
+from rich.console import Console as RichConsole
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
 from rich.table import Column, Table
 
 from keepmore.errors import KeepmoreError
-from keepmore.jobs.graph import Kind, Step
-from keepmore.jobs.job import Job
-from keepmore.progress import Progress as Done
 from keepmore.reporting import verdicts
-from keepmore.scheduling.status import parts_progress, training_images
 from keepmore.selection.manifest import Problem
-from keepmore.spec import variants
-from keepmore.spec.job import PROBE
-from keepmore.storage import layout
-from keepmore.storage.folder import Store
+from keepmore.spec import variants as variant_specs
 
 TRAINED = ("top-1", "95 %", "verdict")
 FILE_WIDTH = 120  # of tables in a file or a pipe, where no window says how wide they may be
 
 
-class Screen:
+class Console:
     """Progress and complaints go to stderr, results to stdout."""
 
     def __init__(self, as_json: bool) -> None:
         self.as_json = as_json
-        self.err = Console(stderr=True, quiet=False, soft_wrap=True, highlight=False)
-        self.out = Console(soft_wrap=True, highlight=False)
+        self.err = RichConsole(stderr=True, quiet=False, soft_wrap=True, highlight=False)
+        self.out = RichConsole(soft_wrap=True, highlight=False)
         if not self.out.is_terminal:
             self.out.width = FILE_WIDTH
 
@@ -44,18 +36,18 @@ class Screen:
         if not self.as_json:
             self.err.print(message, markup=False)
 
-    def complain(self, message: str) -> None:
+    def error(self, message: str) -> None:
         self.err.print(f"keepmore: {message}", markup=False)
 
     def fail(self, error: KeepmoreError, again: str | None) -> None:
         """A job that failed; `again` is the command that goes on, where that can help."""
         if self.as_json:
             print(json.dumps({"error": error.as_dict(), "resume": again}))
-        self.complain(error.message)
+        self.error(error.message)
         if again:
-            self.complain(f"what is done is kept. After mending the cause, go on with: {again}")
+            self.error(f"what is done is kept. After mending the cause, go on with: {again}")
         else:
-            self.complain("trying again will not help: start a new job; it finds the encoded images of this one again")
+            self.error("trying again will not help: start a new job; it finds the encoded images of this one again")
 
     def result(self, made: dict[str, Any]) -> None:
         """A finished job: its table, its warnings and where the report lies."""
@@ -165,7 +157,7 @@ class Screen:
         table = Table(Column("job", no_wrap=True), "state", "distances", Column("dataset", overflow="fold"))
         for job in jobs:
             asked = job.get("request")
-            distances = variants.written(*variants.from_json(asked["distances"])) if asked else ""
+            distances = variant_specs.written(*variant_specs.from_json(asked["distances"])) if asked else ""
             dataset = asked["dataset"] if asked else job["error"]["message"]
             table.add_row(job["id"], job["state"], distances, dataset)
         self.out.print(table if jobs else "no jobs in this store yet")
@@ -211,14 +203,14 @@ class Screen:
     @contextmanager
     def counting(self, name: str, total: int | None) -> Iterator[Callable[..., None]]:
         """A bar; what it gives is called with images and bytes as they are done, and the total where it comes late."""
-        with _bar(self) as bar:
+        with new_bar(self) as bar:
             task = bar.add_task(name, total=total, rate="")
             size = 0
 
             def add(images: int, bytes_: int, new_total: int | None = None) -> None:
                 nonlocal size
                 size += bytes_
-                bar.update(task, advance=images, total=new_total or total, rate=_rate(bar, task, size, 0))
+                bar.update(task, advance=images, total=new_total or total, rate=rate_text(bar, task, size, 0))
 
             yield add
 
@@ -239,7 +231,7 @@ class Screen:
         self.out.print(table)
         for row in rows:
             if "levels" in row:
-                self.out.print(f"{row['distance']}: {variants.told(row)}", markup=False)
+                self.out.print(f"{row['distance']}: {variant_specs.told(row)}", markup=False)
 
 
 def _accuracy(result: dict[str, Any]) -> tuple[str, str]:
@@ -266,120 +258,20 @@ def _by_count(counts: dict[str, int]) -> str:
     return ", ".join(f"{count:,} {name}" for name, count in counts.items())
 
 
-def _bar(screen: Screen) -> Progress:
+def new_bar(console: Console) -> Progress:
     return Progress(
         TextColumn("{task.description:>9}"),
         BarColumn(bar_width=30),
         MofNCompleteColumn(),
         TextColumn("{task.fields[rate]}"),
         TimeRemainingColumn(),
-        console=screen.err,
-        disable=screen.as_json,
+        console=console.err,
+        disable=console.as_json,
     )
 
 
-def _rate(bar: Progress, task: TaskID, bytes_in: int, bytes_out: int) -> str:
+def rate_text(bar: Progress, task: TaskID, bytes_in: int, bytes_out: int) -> str:
     shown = next(found for found in bar.tasks if found.id == task)
     rate = shown.completed / shown.elapsed if shown.elapsed else 0.0
     said = f"{rate:,.1f}/s" + (f", {bytes_in / 1e6:,.1f} MB in" if bytes_in else "")
     return said + (f", {bytes_out / 1e6:,.1f} MB out" if bytes_out else "")
-
-
-class JobProgress:
-    """One bar a stage that takes images. Use as a context manager."""
-
-    def __init__(self, screen: Screen, job: Job, store: Store) -> None:
-        self._screen = screen
-        self._job = job
-        self._store = store
-        self._bar = _bar(screen)
-        self._tasks: dict[Kind, TaskID] = {}
-        self._bytes = dict.fromkeys((Kind.COMPRESS, Kind.FIT, Kind.FEATURES, Kind.TUNE), (0, 0))
-        self._training = job.request.training and (Kind.FEATURES if job.request.training.method == PROBE else Kind.TUNE)
-
-    def __enter__(self) -> JobProgress:
-        self._bar.start()
-        if self._store.exists(layout.listing(self._job.id)):
-            self._start(Kind.COMPRESS)
-        if self._job.request.fits and self._store.exists(layout.index_summary(self._job.id)):
-            self._start(Kind.FIT)
-        if self._training and self._store.exists(self._subset_key()):
-            self._start(self._training)
-        return self
-
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, tb: TracebackType | None) -> None:
-        self._bar.stop()
-
-    def add(self, step: Step, done: Done) -> None:
-        """Some images of a step are done; of a listing nobody knows how many there will be."""
-        if step.kind not in self._tasks:
-            return
-        task = self._tasks[step.kind]
-        read, written = self._bytes[step.kind]
-        self._bytes[step.kind] = read + done.bytes_in, written + done.bytes_out
-        self._bar.update(task, advance=done.images, rate=_rate(self._bar, task, *self._bytes[step.kind]))
-
-    def done(self, step: Step) -> None:
-        """A whole step is done."""
-        if step.kind is Kind.LIST:
-            self._start(Kind.COMPRESS)
-        elif step.kind is Kind.CHECK:
-            for warning in json.loads(self._store.get(layout.codec_check(self._job.id)))["warnings"]:
-                self._screen.say(f"warning: {warning}")
-        elif step.kind is Kind.INDEX and self._job.request.fits:
-            self._start(Kind.FIT)
-        elif step.kind is Kind.SELECT and self._training and step.part == self._job.request.subset_id:
-            self._start(self._training)
-        elif step.kind is Kind.TUNE and Kind.TUNE in self._tasks:
-            # A run that went on from its checkpoint passed fewer images than it has.
-            self._bar.update(self._tasks[Kind.TUNE], completed=self._counts(Kind.TUNE)[0])
-
-    def _start(self, kind: Kind) -> None:
-        done, total = self._counts(kind)
-        self._tasks[kind] = self._bar.add_task(kind.value, total=total, completed=done, rate="")
-
-    def _counts(self, kind: Kind) -> tuple[int, int | None]:
-        if kind is Kind.FIT:
-            return 0, None  # nobody knows how often the images will be encoded
-        if kind is Kind.COMPRESS:
-            listed = int(json.loads(self._store.get(layout.listing(self._job.id)))["images"])
-            return sum(done.images for done in parts_progress(self._store, self._job.id).values()), listed
-        images = training_images(self._job, self._job.request.training_id, self._store)
-        return sum(count for step, count in images.items() if self._store.exists(step.output)), sum(images.values())
-
-    def _subset_key(self) -> str:
-        return layout.subset(self._job.id, self._job.request.subset_id)
-
-
-class RemoteProgress:
-    """One bar for the images that a service compresses, and a line for every other stage. Use as a context manager."""
-
-    def __init__(self, screen: Screen) -> None:
-        self._screen = screen
-        self._bar = _bar(screen)
-        self._task: TaskID | None = None
-        self._stage: str | None = None
-        self._warned: set[str] = set()
-
-    def __enter__(self) -> RemoteProgress:
-        self._bar.start()
-        return self
-
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, tb: TracebackType | None) -> None:
-        self._bar.stop()
-
-    def show(self, found: Mapping[str, Any]) -> None:
-        """The job as it stands now."""
-        for warning in set(found["warnings"]) - self._warned:
-            self._warned.add(warning)
-            self._screen.say(f"warning: {warning}")
-        counts = found["images"]
-        if counts:
-            if self._task is None:
-                self._task = self._bar.add_task(Kind.COMPRESS.value, total=counts["listed"], rate="")
-            size = found["bytes"]
-            rate = _rate(self._bar, self._task, size["in"], size["out"])
-            self._bar.update(self._task, completed=counts["done"], rate=rate)
-        if found["stage"] and found["stage"] != self._stage and found["stage"] != Kind.COMPRESS:
-            self._screen.say(f"stage: {found['stage']}")
-        self._stage = found["stage"]

@@ -15,36 +15,36 @@ from typing import Any
 import click
 
 from keepmore import __version__
-from keepmore.cli.backend import Desk
-from keepmore.cli.console import Screen
+from keepmore.cli.backend import Backend
+from keepmore.cli.console import Console
 from keepmore.cli.options import (
     DEFAULT_STORE,
     budget_option,
     distances_option,
     effort_option,
     json_option,
-    local_packages,
     place_options,
     processes_option,
     selection_options,
     training_options,
     writable,
 )
-from keepmore.cli.remote import RemoteDesk
+from keepmore.cli.remote import RemoteBackend
 from keepmore.cli.tools import sample, try_service, upload
 from keepmore.client import Client
-from keepmore.config import Site
+from keepmore.config import RuntimeConfig, local_packages
 from keepmore.datasets.listing import absolute_uri
 from keepmore.errors import DatasetError, InvalidRequest, JobNotFound, KeepmoreError, SubsetNotFound, TrainingNotFound
-from keepmore.estimation.estimate import SAMPLE_IMAGES
 from keepmore.net.access import Access
 from keepmore.selection import manifest
 from keepmore.spec import advice as advice_spec
 from keepmore.spec import budget as budgets
-from keepmore.spec import distance, tuning, variants
+from keepmore.spec import distance, training
+from keepmore.spec import variants as variant_specs
 from keepmore.spec.advice import AdviceRequest
-from keepmore.spec.estimate import Question
-from keepmore.spec.job import Evaluation, Limits, Request, Selection, Training
+from keepmore.spec.estimate import SAMPLE_IMAGES, EstimateRequest
+from keepmore.spec.job import Evaluation, Limits, Request, Selection
+from keepmore.spec.training import Training
 from keepmore.storage.scratch import Scratch
 
 EXIT_FAILED, EXIT_USAGE, EXIT_PROBLEMS, EXIT_INTERRUPTED = 1, 2, 3, 130
@@ -114,11 +114,11 @@ def run(dataset: str, written: str, as_json: bool, **asked: Any) -> None:
     such a file under s3:// or https://.
     """
     here = asked["server"] is None
-    fixed, levels_ = variants.parse(written)
+    fixed, rules = variant_specs.parse(written)
     request = Request(
         dataset=_dataset(dataset, here),
         distances=fixed,
-        levels=levels_,
+        rules=rules,
         effort=asked["effort"],
         budget=None if asked["budget"] is None else budgets.parse(asked["budget"]),
         selection=Selection(asked["order"], asked["balance"], asked["seed"]),
@@ -126,8 +126,8 @@ def run(dataset: str, written: str, as_json: bool, **asked: Any) -> None:
         training=_training(asked, here) if asked["train"] else None,
         limits=Limits(asked["max_pixels"], asked["max_bytes"]),
     )
-    desk = _desk(asked)
-    _work(desk, desk.start(request), as_json)
+    backend = _backend(asked)
+    _work(backend, backend.start(request), as_json)
 
 
 def _dataset(written: str, here: bool) -> str:
@@ -136,13 +136,15 @@ def _dataset(written: str, here: bool) -> str:
     return absolute_uri(written)
 
 
-def _desk(asked: dict[str, Any]) -> Desk:
+def _backend(asked: dict[str, Any]) -> Backend:
     if asked["server"] is not None:
-        return RemoteDesk(Client(asked["server"], asked["api_key"]))
-    site = Site(asked["store"], Access.from_environment(os.environ), scratch=Scratch.from_environment(os.environ))
+        return RemoteBackend(Client(asked["server"], asked["api_key"]))
+    config = RuntimeConfig(
+        asked["store"], Access.from_environment(os.environ), scratch=Scratch.from_environment(os.environ)
+    )
     with local_packages():
-        from keepmore.cli.local import LocalDesk
-    return LocalDesk(site, DEFAULT_STORE, asked.get("processes") or os.cpu_count() or 1)
+        from keepmore.cli.local import LocalBackend
+    return LocalBackend(config, DEFAULT_STORE, asked.get("processes") or os.cpu_count() or 1)
 
 
 def _evaluation(dataset: str | None, holdout: float | None, here: bool) -> Evaluation | None:
@@ -161,7 +163,7 @@ def _training(asked: dict[str, Any], here: bool) -> Training:
         seeds=asked["seeds"],
         epochs=asked["epochs"],
         test_distances=() if tested is None else distance.parse(tested, "training.test_distances"),
-        tuning=tuning.parse(asked["tune"]),
+        tuning=training.parse_tuning(asked["tune"]),
     )
 
 
@@ -182,25 +184,25 @@ def _weights(written: str, here: bool) -> str:
 @json_option
 def resume(job: str, as_json: bool, **asked: Any) -> None:
     """Do what is missing of JOB, after a crash, a full disk or Ctrl-C; nothing that is done is done again."""
-    _work(_desk(asked), job, as_json)
+    _work(_backend(asked), job, as_json)
 
 
-def _work(desk: Desk, job: str, as_json: bool) -> None:
-    screen = Screen(as_json)
-    again = shlex.join(desk.resume_words(job))
+def _work(backend: Backend, job: str, as_json: bool) -> None:
+    console = Console(as_json)
+    again = shlex.join(backend.resume_words(job))
     signal.signal(signal.SIGTERM, _interrupt)
     try:
-        screen.say(f"job {job}; to go on after an interruption: {again}")
-        made = desk.work(job, screen)
+        console.say(f"job {job}; to go on after an interruption: {again}")
+        made = backend.work(job, console)
     except KeyboardInterrupt:
-        screen.complain(f"{desk.when_left} with: {again}")
+        console.error(f"{backend.when_left} with: {again}")
         sys.exit(EXIT_INTERRUPTED)
     except JobNotFound:
         raise
     except KeepmoreError as error:
-        screen.fail(error, again if error.retryable else None)
+        console.fail(error, again if error.retryable else None)
         sys.exit(EXIT_USAGE if isinstance(error, InvalidRequest) else EXIT_FAILED)
-    screen.result(made)
+    console.result(made)
 
 
 def _interrupt(number: int, frame: object) -> None:
@@ -215,8 +217,8 @@ def _interrupt(number: int, frame: object) -> None:
 @json_option
 def select(job: str, budget: str, order: str, balance: bool | None, seed: int, as_json: bool, **asked: Any) -> None:
     """Another budget or order over the index of JOB: nothing is compressed again."""
-    made = _desk(asked).select(job, budgets.parse(budget), Selection(order, balance, seed))
-    Screen(as_json).subsets(made)
+    made = _backend(asked).select(job, budgets.parse(budget), Selection(order, balance, seed))
+    Console(as_json).subsets(made)
 
 
 @cli.command()
@@ -228,9 +230,9 @@ def select(job: str, budget: str, order: str, balance: bool | None, seed: int, a
 @json_option
 def train(job: str, subset: str | None, as_json: bool, **asked: Any) -> None:
     """Train another model on the subsets of JOB; nothing is compressed or selected again."""
-    screen = Screen(as_json)
+    console = Console(as_json)
     training = _training(asked, asked["server"] is None)
-    screen.training(_desk(asked).train(job, subset, training, screen))
+    console.training(_backend(asked).train(job, subset, training, console))
 
 
 @cli.command()
@@ -254,12 +256,12 @@ def train(job: str, subset: str | None, as_json: bool, **asked: Any) -> None:
 @json_option
 def advise(job: str, asked_budgets: str, page: Path | None, as_json: bool, **asked: Any) -> None:
     """Which distance to store JOB's images at, for any budget: small trainings on a part of the pool foretell it."""
-    screen = Screen(as_json)
-    made, shown = _desk(asked).advise(job, _advice_request(asked_budgets, asked), screen)
+    console = Console(as_json)
+    made, shown = _backend(asked).advise(job, _advice_request(asked_budgets, asked), console)
     if page:
         with writable(page):
             page.write_bytes(shown)
-    screen.advice(made, page)
+    console.advice(made, page)
 
 
 def _advice_request(written: str, asked: dict[str, Any]) -> AdviceRequest:
@@ -286,16 +288,16 @@ def _advice_request(written: str, asked: dict[str, Any]) -> AdviceRequest:
 @json_option
 def estimate(dataset: str, written: str, effort: int, budget: str | None, as_json: bool, **asked: Any) -> None:
     """What DATASET would take at every distance, and how many images would fit, judged by a sample of it."""
-    question = Question(
+    question = EstimateRequest(
         dataset=_dataset(dataset, asked["server"] is None),
-        distances=variants.fixed_only(*variants.parse(written)),
+        distances=variant_specs.fixed_only(*variant_specs.parse(written)),
         effort=effort,
         budget=None if budget is None else budgets.parse(budget),
         selection=Selection(asked["order"], asked["balance"], asked["seed"]),
         images=asked["images"],
     )
-    screen = Screen(as_json)
-    screen.estimate(_desk(asked).estimate(question, screen))
+    console = Console(as_json)
+    console.estimate(_backend(asked).estimate(question, console))
 
 
 @cli.command()
@@ -304,11 +306,11 @@ def estimate(dataset: str, written: str, effort: int, budget: str | None, as_jso
 @json_option
 def show(job: str | None, as_json: bool, **asked: Any) -> None:
     """How JOB stands; without JOB, all jobs."""
-    desk, screen = _desk(asked), Screen(as_json)
+    backend, console = _backend(asked), Console(as_json)
     if job is None:
-        screen.jobs(desk.jobs())
+        console.jobs(backend.jobs())
     else:
-        screen.status({**desk.status(job), "subsets": desk.subsets(job)})
+        console.status({**backend.status(job), "subsets": backend.subsets(job)})
 
 
 @cli.command()
@@ -316,7 +318,7 @@ def show(job: str | None, as_json: bool, **asked: Any) -> None:
 @place_options
 def cancel(job: str, **asked: Any) -> None:
     """Stop JOB within seconds; what is done is kept, and `resume` goes on with it."""
-    _desk(asked).cancel(job)
+    _backend(asked).cancel(job)
 
 
 @cli.command()
@@ -332,16 +334,16 @@ def verify(reference: str, max_pixels: int, max_bytes: int, as_json: bool, **ask
     """
     with local_packages():
         from keepmore.selection.verify import verify as problems_of
-    screen = Screen(as_json)
-    with _desk(asked).manifest(reference) as file:
+    console = Console(as_json)
+    with _backend(asked).manifest(reference) as file:
         with manifest.opened(file) as parquet:
             about = manifest.metadata(parquet)
-        with screen.counting("verify", about["images"]) as on_row:
+        with console.counting("verify", about["images"]) as on_row:
             # What callers of a service may read does not bind whoever checks its manifests.
             access = replace(Access.from_environment(os.environ), allowed=None)
             limits = Limits(max_pixels, max_bytes)
             problems = list(problems_of(file, limits, on_row, access))
-    screen.verified(reference, about, problems)
+    console.verified(reference, about, problems)
     sys.exit(EXIT_PROBLEMS if problems else 0)
 
 
@@ -354,7 +356,7 @@ def export(reference: str, out: Path, **asked: Any) -> None:
     if out.suffix not in manifest.EXPORTS:
         raise InvalidRequest(f"{out}: name the file {', '.join(manifest.EXPORTS)}")
     temporary = out.with_name(out.name + ".part")
-    with _desk(asked).manifest(reference) as file, writable(out):
+    with _backend(asked).manifest(reference) as file, writable(out):
         try:
             with temporary.open("wb") as target:
                 target.writelines(manifest.EXPORTS[out.suffix](file))
@@ -368,7 +370,7 @@ def export(reference: str, out: Path, **asked: Any) -> None:
 @place_options
 def errors(job: str, **asked: Any) -> None:
     """Every image of JOB that failed and why, as NDJSON: one JSON object a line."""
-    for row in _desk(asked).errors(job):
+    for row in _backend(asked).errors(job):
         click.echo(json.dumps(row, ensure_ascii=False))
 
 

@@ -9,9 +9,9 @@ from typing import Any
 
 import click
 
-from keepmore.errors import PackageMissing, StoreUnwritable
-from keepmore.spec import tuning
-from keepmore.spec.job import PROBE
+from keepmore.errors import StoreUnwritable
+from keepmore.spec import training
+from keepmore.spec.training import PROBE
 
 DEFAULT_STORE = "~/.local/share/keepmore"
 
@@ -46,7 +46,7 @@ def training_options(command: Command) -> Command:
             "--tune",
             multiple=True,
             metavar="NAME=VALUE",
-            help=f"How to fine-tune; again for each field: {', '.join(tuning.NAMES)}.",
+            help=f"How to fine-tune; again for each field: {', '.join(training.TUNING_FIELDS)}.",
         ),
         click.option(
             "--test-distances",
@@ -116,15 +116,3 @@ def writable(path: Path) -> Iterator[None]:
         yield
     except OSError as error:
         raise StoreUnwritable(f"{path} cannot be written ({error.strerror}); name another place") from error
-
-
-@contextmanager
-def local_packages() -> Iterator[None]:
-    """Around imports of what works on this machine, which whoever only asks a service need not install."""
-    try:
-        yield
-    except ModuleNotFoundError as error:
-        raise PackageMissing(
-            f"{error.name} is not installed, and what works on this machine needs it: "
-            "`pip install 'keepmore[local]'`; a client of a service goes without, and an API before workers"
-        ) from error

@@ -11,18 +11,20 @@ from pathlib import Path
 from typing import Any
 
 from keepmore.cli.backend import parse_reference
-from keepmore.cli.console import RemoteProgress, Screen
+from keepmore.cli.console import Console
+from keepmore.cli.progress_bars import RemoteProgress
 from keepmore.client import Client
 from keepmore.errors import InvalidRequest, NothingToRetry, from_dict
 from keepmore.spec.advice import AdviceRequest
 from keepmore.spec.budget import Budget
-from keepmore.spec.estimate import Question
-from keepmore.spec.job import Request, Selection, Training
+from keepmore.spec.estimate import EstimateRequest
+from keepmore.spec.job import Request, Selection
+from keepmore.spec.training import Training
 
 POLL_S = 0.5
 
 
-class RemoteDesk:
+class RemoteBackend:
     """Implements `keepmore.cli.backend.Desk`."""
 
     def __init__(self, client: Client) -> None:
@@ -35,11 +37,11 @@ class RemoteDesk:
     def start(self, request: Request) -> str:
         return self._client.start(request)["job"]
 
-    def work(self, job: str, screen: Screen) -> dict[str, Any]:
+    def work(self, job: str, console: Console) -> dict[str, Any]:
         if self._client.job(job)["state"] != "succeeded":
             with suppress(NothingToRetry):  # it is under way
                 self._client.retry(job)
-        with RemoteProgress(screen) as progress:
+        with RemoteProgress(console) as progress:
             ended = self._client.wait(job, progress.show)
         return self._client.report(job) | {"report": self._address(ended["report"])}
 
@@ -59,9 +61,9 @@ class RemoteDesk:
     def select(self, job: str, budget: Budget | None, selection: Selection) -> dict[str, Any]:
         return _bare(self._client.select(job, budget, asdict(selection)))
 
-    def train(self, job: str, subset: str | None, training: Training, screen: Screen) -> dict[str, Any]:
+    def train(self, job: str, subset: str | None, training: Training, console: Console) -> dict[str, Any]:
         found = self._client.train(job, training.as_json(), subset)
-        with screen.counting("train", None) as on_distance:
+        with console.counting("train", None) as on_distance:
             done = 0
             while found["state"] == "running":
                 time.sleep(POLL_S)
@@ -72,12 +74,12 @@ class RemoteDesk:
             raise from_dict(found["error"])
         return found
 
-    def advise(self, job: str, request: AdviceRequest, screen: Screen) -> tuple[dict[str, Any], bytes]:
-        screen.say("the service trains pilots; that takes minutes")
+    def advise(self, job: str, request: AdviceRequest, console: Console) -> tuple[dict[str, Any], bytes]:
+        console.say("the service trains pilots; that takes minutes")
         made = self._client.advise(job, request.as_json())
         return made, self._client.advice_page(job, made["advice"])
 
-    def estimate(self, question: Question, screen: Screen) -> dict[str, Any]:
+    def estimate(self, question: EstimateRequest, console: Console) -> dict[str, Any]:
         made = self._client.estimate(question.as_json())
         return {name: value for name, value in made.items() if name not in ("estimate", "state")}
 
@@ -92,11 +94,11 @@ class RemoteDesk:
         named = parse_reference(reference)
         if named is None:
             raise InvalidRequest(f"manifest {reference}: no such file; with --server name it JOB/ARM")
-        job, subset, arm = named
+        job, subset, variant = named
         with tempfile.TemporaryDirectory() as folder:
             copy = Path(folder) / "manifest.parquet"
             with copy.open("wb") as file:
-                self._client.download_manifest(job, arm, file, subset)
+                self._client.download_manifest(job, variant, file, subset)
             yield copy
 
     def resume_words(self, job: str) -> list[str]:

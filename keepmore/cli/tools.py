@@ -10,9 +10,10 @@ from pathlib import Path
 
 import click
 
-from keepmore.cli.console import Screen
-from keepmore.cli.options import json_option, local_packages, writable
+from keepmore.cli.console import Console
+from keepmore.cli.options import json_option, writable
 from keepmore.client import Client
+from keepmore.config import local_packages
 from keepmore.datasets.entry import Entry, Skipped
 from keepmore.datasets.listing import absolute_uri, list_images
 from keepmore.errors import DatasetNotFound, InvalidRequest
@@ -33,7 +34,7 @@ def sample(folder: Path, train_images: int, test_images: int, seed: int) -> None
     """Write a labelled set of photograph-like JPEGs to FOLDER/train and FOLDER/test, the same for the same seed."""
     with local_packages():
         from keepmore.synthetic.dataset import write_sample
-    with writable(folder), Screen(as_json=False).counting("draw", None) as on_row:
+    with writable(folder), Console(as_json=False).counting("draw", None) as on_row:
         write_sample(
             folder,
             train_per_class=train_images,
@@ -57,8 +58,8 @@ def upload(folder: Path, place: str) -> None:
     # What callers of a service may read does not bind whoever brings images to it.
     access = replace(Access.from_environment(os.environ), allowed=None)
     store, skipped, copied = open_store(place, access), Skipped(), 0
-    screen = Screen(as_json=False)
-    with screen.counting("upload", None) as on_row:
+    console = Console(as_json=False)
+    with console.counting("upload", None) as on_row:
         for batch in _batches(list_images(absolute_uri(str(folder)), skipped, access), UPLOADED_AT_ONCE):
             images = {entry.path: (folder / entry.path).read_bytes() for entry in batch}
             store.put_all(images)
@@ -66,7 +67,7 @@ def upload(folder: Path, place: str) -> None:
             on_row(len(images), sum(map(len, images.values())))
     if not copied:
         raise DatasetNotFound(f"{folder}: holds no image (skipped: {dict(skipped) or 'nothing'}); check the path")
-    screen.say(f"{copied:,} images are in {place}" + (f"; skipped: {dict(skipped)}" if skipped else ""))
+    console.say(f"{copied:,} images are in {place}" + (f"; skipped: {dict(skipped)}" if skipped else ""))
 
 
 @click.command("try")
@@ -82,9 +83,9 @@ def try_service(server: str, api_key: str | None, dataset: str, timeout_s: float
     """
     with local_packages():
         from keepmore.cli.smoke_test import try_out
-    screen = Screen(as_json)
+    console = Console(as_json)
     access = Access.from_environment(os.environ)
-    screen.result(try_out(Client(server, api_key), dataset, access, timeout_s, screen.complain))
+    console.result(try_out(Client(server, api_key), dataset, access, timeout_s, console.error))
 
 
 def _batches(entries: Iterable[Entry], size: int) -> Iterator[list[Entry]]:

@@ -10,22 +10,18 @@ from dataclasses import dataclass
 from queue import SimpleQueue
 from threading import Lock
 
-import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
-from numpy.typing import NDArray
 
 from keepmore.codec.sandbox import IsolatedDecoder
-from keepmore.compression import index
 from keepmore.compression.compressor import Compressor
 from keepmore.compression.index import POOL, Listed
 from keepmore.datasets.entry import Entry
 from keepmore.errors import DatasetChanged
 from keepmore.net.access import Access
 from keepmore.progress import Progress, Report
-from keepmore.selection.select import Pool
 from keepmore.spec.job import Limits
-from keepmore.storage.folder import Store
+from keepmore.storage.base import Store
 
 # The encoder leaves the interpreter to others while it works; more threads than that wait for what they read. And so
 # many pixels are in work at most, because a worker's memory is planned for one image of twelve megapixels at a time.
@@ -37,7 +33,7 @@ COLUMNS = ("path", "source_uri", "label", "source_bytes", "source_sha256", "widt
 
 
 @dataclass(frozen=True, slots=True)
-class Bench:
+class BatchEncoder:
     """What encodes images at a distance, several at once. `isolate`: as for `Compressor`."""
 
     store: Store
@@ -82,7 +78,7 @@ class Bench:
             return pa.concat_tables([future.result() for future in futures])
 
 
-def encoded(bench: Bench, table: pa.Table, distances: Sequence[float]) -> pa.Table:
+def encoded(encoder: BatchEncoder, table: pa.Table, distances: Sequence[float]) -> pa.Table:
     """One row, with the schema of an index, for each of `table`'s, which has COLUMNS.
 
     Raises DatasetChanged for an image that is not what the index says, or cannot be read any more.
@@ -92,20 +88,9 @@ def encoded(bench: Bench, table: pa.Table, distances: Sequence[float]) -> pa.Tab
         for row in table.select(["path", "source_uri", "label", "source_bytes"]).to_pylist()
     ]
     pixels = pc.max(pc.multiply(table["width"].cast(pa.int64()), table["height"].cast(pa.int64()))).as_py()
-    made = bench.encode(listed, distances, pixels)
+    made = encoder.encode(listed, distances, pixels)
     wrong = pc.fill_null(pc.not_equal(made["source_sha256"], table["source_sha256"]), True)
     for row in made.filter(wrong).slice(0, 1).to_pylist():
         why = row["error"] or "has another content now than when the job began"
         raise DatasetChanged(f"{row['source_uri']}: {why}; put it back as it was and resume the job")
     return made
-
-
-def rows_at(store: Store, index_key: str, pool: Pool, places: NDArray[np.int64], columns: Sequence[str]) -> pa.Table:
-    """`columns` of the index's rows of ascending `places` in the pool, each with its `row`."""
-    wanted = pool.rows[places].astype(np.int64)
-    found, start = [], 0
-    for batch in index.rows(store, index_key, columns):
-        first, behind = np.searchsorted(wanted, [start, start + len(batch)])
-        found.append(batch.take(pa.array(wanted[first:behind] - start)))
-        start += len(batch)
-    return pa.Table.from_batches(found).append_column("row", pa.array(wanted)).combine_chunks()

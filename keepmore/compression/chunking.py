@@ -9,16 +9,16 @@ from typing import Any
 
 import numpy as np
 
+from keepmore import sampling
 from keepmore.compression import index
 from keepmore.compression.index import EVALUATION, POOL, Listed
 from keepmore.datasets.entry import UNKNOWN, Entry, Skipped
 from keepmore.datasets.listing import list_images
 from keepmore.errors import DatasetNotFound
 from keepmore.net.access import Access
-from keepmore.spec import budget as budgets
 from keepmore.spec.job import Request
 from keepmore.storage import layout
-from keepmore.storage.folder import Store
+from keepmore.storage.base import Store
 
 # Small chunks first, so that a small job spreads evenly over workers and a large one does not drown in parts. Counted
 # in encodings, of which a core does 50 (of one megapixel) to 190 (of 512 pixels) a second: a large chunk takes 5 to 20
@@ -107,7 +107,7 @@ def split(first: Iterator[Entry], again: Iterator[Entry], fraction: float, seed:
     """The entries of `again`, with `fraction` of every class held out for evaluation; `first` gives the same ones."""
     cutoffs = _cutoffs(first, fraction, seed)
     while block := list(islice(again, BLOCK_IMAGES)):
-        ranks = budgets.ranks(np.array([budgets.path_hash(entry.path) for entry in block], np.uint64), seed)
+        ranks = sampling.ranks(np.array([sampling.path_hash(entry.path) for entry in block], np.uint64), seed)
         for entry, rank in zip(block, ranks.tolist(), strict=True):
             held_out = rank <= cutoffs.get(entry.label, -1)
             yield Listed(EVALUATION if held_out else POOL, entry)
@@ -116,7 +116,7 @@ def split(first: Iterator[Entry], again: Iterator[Entry], fraction: float, seed:
 def _cutoffs(entries: Iterator[Entry], fraction: float, seed: int) -> dict[str | None, int]:
     """The largest rank that is held out, by label. Holds 50 bytes an entry."""
     numbers: dict[str | None, int] = {}
-    pairs = ((budgets.path_hash(e.path), numbers.setdefault(e.label, len(numbers))) for e in entries)
+    pairs = ((sampling.path_hash(e.path), numbers.setdefault(e.label, len(numbers))) for e in entries)
     table = np.fromiter(pairs, dtype=[("hash", np.uint64), ("class", np.int32)])
-    found = budgets.held_out(budgets.ranks(table["hash"], seed), table["class"], fraction)
+    found = sampling.held_out(sampling.ranks(table["hash"], seed), table["class"], fraction)
     return {label: int(found[number]) for label, number in numbers.items() if number in found}

@@ -8,13 +8,13 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from keepmore import sampling
 from keepmore.codec import version as codec_version
 from keepmore.compression import index
 from keepmore.compression.compressor import Compressor
 from keepmore.compression.index import POOL, Listed
-from keepmore.spec import budget as budgets
 from keepmore.spec.distance import text
-from keepmore.storage.folder import Store
+from keepmore.storage.base import Store
 
 CHUNKS = 3
 IMAGES_A_CHUNK = 3
@@ -54,7 +54,7 @@ def spread(chunks: int) -> list[int]:
 
 def _few(chunk: bytes) -> list[Listed]:
     pool = [row for row in index.read_chunk(chunk) if row.split == POOL]
-    return sorted(pool, key=lambda row: budgets.path_hash(row.entry.path))[:IMAGES_A_CHUNK]
+    return sorted(pool, key=lambda row: sampling.path_hash(row.entry.path))[:IMAGES_A_CHUNK]
 
 
 def _total(table: pa.Table, distance: float) -> int:

@@ -25,11 +25,11 @@ from keepmore.errors import DatasetError, ImageError, InvalidRequest, Stopping, 
 from keepmore.net.access import Access
 from keepmore.prefetch import ahead
 from keepmore.progress import Progress, Report
-from keepmore.spec.budget import path_hash
+from keepmore.sampling import path_hash
 from keepmore.spec.distance import ORIGINAL
 from keepmore.spec.job import LARGEST_PIXELS, Limits
 from keepmore.storage import layout
-from keepmore.storage.folder import Store
+from keepmore.storage.base import Store
 
 # A bit-exact transcode takes 0.66 to 0.88 of a JPEG, 0.85 in the mean: below that, trying it is time lost.
 TRANSCODE_FROM = 0.85

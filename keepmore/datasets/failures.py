@@ -13,7 +13,7 @@ from keepmore.errors import (
     UnreadableImage,
     UnsupportedDataset,
 )
-from keepmore.net.ranged import RemoteFailure, Why
+from keepmore.net.failure import FailureReason, RemoteFailure
 
 REMEDY = "put the dataset back as it was and resume the job, or start a new job over what is there now"
 
@@ -22,15 +22,15 @@ def dataset_error(uri: str, failure: RemoteFailure) -> DatasetError:
     """Why the dataset at `uri` cannot be listed."""
     where, detail = f"dataset {uri}", failure.detail
     match failure.why:
-        case Why.ABSENT | Why.NO_BUCKET:
+        case FailureReason.ABSENT | FailureReason.NO_BUCKET:
             return DatasetNotFound(f"{where}: there is nothing at this address ({detail}); check it")
-        case Why.DENIED:
+        case FailureReason.DENIED:
             return DatasetUnreadable(
                 f"{where}: access is denied ({detail}); check the credentials, and what they permit"
             )
-        case Why.CHANGED:
+        case FailureReason.CHANGED:
             return DatasetChanged(f"{where} was replaced while it was read ({detail}); list it again")
-        case Why.NO_RANGES:
+        case FailureReason.NO_RANGES:
             return UnsupportedDataset(f"{where}: {detail}; copy it to a disk or to S3, and name it there")
         case _:
             return DatasetUnreadable(
@@ -42,13 +42,13 @@ def source_error(uri: str, failure: RemoteFailure, listed: bool) -> DatasetError
     """Why the image at `uri` cannot be read: its own error, or that of a dataset which is no longer what was listed."""
     detail = failure.detail
     match failure.why:
-        case Why.ABSENT | Why.NO_BUCKET:
+        case FailureReason.ABSENT | FailureReason.NO_BUCKET:
             return missing(uri, listed)
-        case Why.DENIED:
+        case FailureReason.DENIED:
             return SourceForbidden(f"{uri}: access is denied ({detail}); check the credentials and their rights")
-        case Why.CHANGED:
+        case FailureReason.CHANGED:
             return DatasetChanged(f"{uri} was modified after it was listed ({detail}); {REMEDY}")
-        case Why.UNAVAILABLE:
+        case FailureReason.UNAVAILABLE:
             return DatasetUnreadable(f"{uri} cannot be read ({detail}); see that its server runs, then resume the job")
         case _:
             return UnreadableImage(f"{uri} cannot be read: {detail}")

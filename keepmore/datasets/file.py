@@ -11,7 +11,7 @@ from typing import Any
 
 from keepmore.datasets.entry import file_uri
 from keepmore.errors import UnreadableImage
-from keepmore.net.ranged import RemoteFailure, Why
+from keepmore.net.failure import FailureReason, RemoteFailure
 
 BUFFER_BYTES = 1 << 16
 
@@ -44,7 +44,7 @@ class Opened:
     def check_seekable(self) -> None:
         """Raises NO_RANGES for a file that its server can only send from the start to the end."""
         if not self.file.seekable():
-            raise RemoteFailure(Why.NO_RANGES, "its server does not answer requests for a part (HTTP ranges)")
+            raise RemoteFailure(FailureReason.NO_RANGES, "its server does not answer requests for a part (HTTP ranges)")
 
     def version_now(self) -> str | None:
         """A local file can have changed since; of others every answer was compared."""

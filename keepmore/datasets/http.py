@@ -14,8 +14,9 @@ from keepmore.datasets.file import BUFFER_BYTES, Opened
 from keepmore.errors import SourceNotAllowed
 from keepmore.net import uri as uris
 from keepmore.net.access import Access
+from keepmore.net.failure import FailureReason, RemoteFailure, check_version, retry_policy
 from keepmore.net.http import guarded_http
-from keepmore.net.ranged import RangedFile, RemoteFailure, Stream, Why, check_version, patient
+from keepmore.net.ranged import RangedFile, Stream
 
 REDIRECTS = 5
 CONTENT_RANGE = re.compile(r"bytes (?:(\d+)-(\d+)|\*)/(\d+)")
@@ -27,7 +28,7 @@ class HttpFiles:
 
     def __init__(self, access: Access) -> None:
         self._access = access
-        self._retries = patient(access.retries)
+        self._retries = retry_policy(access.retries)
         self._pool: PoolManager | None = None
 
     def close(self) -> None:
@@ -73,7 +74,7 @@ class HttpFiles:
         try:
             check_version(version, _version(response))
             if response.status != 206 or not answered or answered[1] != str(start):
-                raise RemoteFailure(Why.OTHER, "its server answers with another part than was asked for")
+                raise RemoteFailure(FailureReason.OTHER, "its server answers with another part than was asked for")
         except (RemoteFailure, HTTPError):
             stream.close()
             raise
@@ -93,7 +94,7 @@ class HttpFiles:
                 raise SourceNotAllowed(
                     f"{uri} redirects to {uris.parse(hop).scheme}://: only http and https are followed"
                 )
-        raise RemoteFailure(Why.OTHER, f"more than {REDIRECTS} redirects")
+        raise RemoteFailure(FailureReason.OTHER, f"more than {REDIRECTS} redirects")
 
     def _request(self, uri: str, headers: dict[str, str]) -> BaseHTTPResponse:
         if self._pool is None:
@@ -101,9 +102,9 @@ class HttpFiles:
         try:
             return self._pool.request("GET", uri, headers=IDENTITY | headers, preload_content=False, redirect=False)
         except MaxRetryError as error:
-            raise RemoteFailure(Why.UNAVAILABLE, str(error.reason or error)) from error
+            raise RemoteFailure(FailureReason.UNAVAILABLE, str(error.reason or error)) from error
         except HTTPError as error:
-            raise RemoteFailure(Why.OTHER, str(error)) from error
+            raise RemoteFailure(FailureReason.OTHER, str(error)) from error
 
 
 class _Once(io.RawIOBase):
@@ -119,7 +120,7 @@ class _Once(io.RawIOBase):
         try:
             data = self._stream.read(len(buffer))
         except HTTPError as error:
-            raise RemoteFailure(Why.UNAVAILABLE, str(error)) from error
+            raise RemoteFailure(FailureReason.UNAVAILABLE, str(error)) from error
         buffer[: len(data)] = data
         return len(data)
 
@@ -146,11 +147,15 @@ def _check(response: BaseHTTPResponse) -> None:
     if response.status in (200, 206):
         return
     _discard(response)
-    why = {401: Why.DENIED, 403: Why.DENIED, 404: Why.ABSENT, 410: Why.ABSENT, 429: Why.UNAVAILABLE}.get(
-        response.status
-    )
+    why = {
+        401: FailureReason.DENIED,
+        403: FailureReason.DENIED,
+        404: FailureReason.ABSENT,
+        410: FailureReason.ABSENT,
+        429: FailureReason.UNAVAILABLE,
+    }.get(response.status)
     if why is None:
-        why = Why.UNAVAILABLE if response.status >= 500 else Why.OTHER
+        why = FailureReason.UNAVAILABLE if response.status >= 500 else FailureReason.OTHER
     raise RemoteFailure(why, f"HTTP status {response.status}")
 
 
@@ -158,7 +163,7 @@ def _again(retries: Retry, error: HTTPError) -> Retry:
     try:
         left = retries.increment("GET", error=error)
     except (MaxRetryError, HTTPError):
-        raise RemoteFailure(Why.UNAVAILABLE, str(error)) from error
+        raise RemoteFailure(FailureReason.UNAVAILABLE, str(error)) from error
     left.sleep()
     return left
 

@@ -16,7 +16,7 @@ from keepmore.datasets.tar import list_tar
 from keepmore.errors import DatasetNotFound, DatasetUnreadable, InvalidUri, UnsupportedDataset
 from keepmore.net import uri as uris
 from keepmore.net.access import EVERYTHING, Access
-from keepmore.net.ranged import RemoteFailure
+from keepmore.net.failure import RemoteFailure
 from keepmore.net.uri import Uri
 
 ARCHIVE = ".tar"

@@ -14,7 +14,7 @@ from keepmore.datasets.member import Place, place_of
 from keepmore.datasets.parquet import EmbeddedReader
 from keepmore.errors import DatasetChanged, InvalidUri, SourceTooLarge, UnreadableImage
 from keepmore.net.access import EVERYTHING, Access
-from keepmore.net.ranged import RemoteFailure
+from keepmore.net.failure import RemoteFailure
 
 
 class SourceReader:

@@ -10,7 +10,8 @@ from keepmore.datasets.entry import Entry, Skipped, first_folder, is_hidden, is_
 from keepmore.datasets.file import BUFFER_BYTES, Opened
 from keepmore.net import uri as uris
 from keepmore.net.access import Access
-from keepmore.net.ranged import RangedFile, RemoteFailure, Why
+from keepmore.net.failure import FailureReason, RemoteFailure
+from keepmore.net.ranged import RangedFile
 
 if TYPE_CHECKING:
     from keepmore.net.s3 import Bucket, Found
@@ -61,7 +62,7 @@ class S3Files:
             else:
                 yield Entry(path, root + path, first_folder(path), found.size, _version(found))
         if not anything:
-            raise RemoteFailure(Why.ABSENT, "no object has this prefix")
+            raise RemoteFailure(FailureReason.ABSENT, "no object has this prefix")
 
     def _at(self, uri: str) -> tuple[Bucket, str]:
         # Imported here because minio takes longer to import than all else that a command needs.

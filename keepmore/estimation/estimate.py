@@ -17,17 +17,17 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
+from keepmore import sampling
 from keepmore.codec.malloc import freed_memory_kept
 from keepmore.compression import index
 from keepmore.compression.index import POOL, Listed
 from keepmore.datasets.entry import Entry
 from keepmore.estimation.imputation import Deck, Images, Sample, drawn, strata
-from keepmore.spec import budget as budgets
 from keepmore.spec.budget import Budget
 from keepmore.spec.distance import text
+from keepmore.spec.estimate import SAMPLE_IMAGES
 from keepmore.spec.job import Selection
 
-SAMPLE_IMAGES = 128
 FEWEST_IMAGES = 2
 PIECE_IMAGES = 8
 RATE = 0.95
@@ -68,7 +68,7 @@ def estimate(
         listed = _Spooled(cast(BinaryIO, spool), entries)
         images = Images.of(listed)
         strata_ = strata(images, sampled, _balanced(images, selection))
-        places = drawn(strata_, budgets.ranks(images.path_hashes, seed), sampled)
+        places = drawn(strata_, sampling.ranks(images.path_hashes, seed), sampled)
         rows = [Listed(POOL, listed[place]) for place in places.tolist()]
     parts = [index.schema(distances).empty_table()]
     for start in range(0, len(rows), PIECE_IMAGES):
@@ -208,8 +208,8 @@ class _Pool:
         exact = len(deck.unknown(places)) == 0 or len(places) <= most
         classes = images.classes if _balanced(images, selection) else None
         if not resorted:
-            keys = budgets.ranks(images.path_hashes[places], selection.seed)
-            places = places[budgets.in_order(keys, None if classes is None else classes[places])]
+            keys = sampling.ranks(images.path_hashes[places], selection.seed)
+            places = places[sampling.in_order(keys, None if classes is None else classes[places])]
         elif not exact:
             places = places[np.lexsort((deck.scale[places], images.classes[places]))]
         every = (np.arange(most) + 0.5) * len(places) / most
@@ -221,7 +221,7 @@ class _Pool:
         if self.resorted:
             here = slice(None) if good is None else good
             sizes, classes, good = sizes[here], None if self.classes is None else self.classes[here], None
-            sizes = sizes[budgets.in_order(sizes.astype(np.int64), classes)]
+            sizes = sizes[sampling.in_order(sizes.astype(np.int64), classes)]
         count = int(np.searchsorted(np.cumsum(sizes), limit, side="right"))
         return count if good is None else int(np.count_nonzero(good[:count]))
 

@@ -16,9 +16,9 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from numpy.typing import NDArray
 
+from keepmore import sampling
 from keepmore.compression import index
 from keepmore.datasets.entry import UNKNOWN, Entry
-from keepmore.spec import budget as budgets
 
 # So many sampled images to a stratum: fewer make intervals too narrow. A balanced order needs strata by classes and by
 # sizes, and counts are beside the truth where either are too coarse.
@@ -45,7 +45,7 @@ class Images:
     @staticmethod
     def of(entries: Sequence[Entry]) -> Images:
         numbers: dict[str | None, int] = {None: -1}
-        rows = ((e.size, budgets.path_hash(e.path), numbers.setdefault(e.label, len(numbers) - 1)) for e in entries)
+        rows = ((e.size, sampling.path_hash(e.path), numbers.setdefault(e.label, len(numbers) - 1)) for e in entries)
         table = np.fromiter(rows, [("size", np.int64), ("hash", np.uint64), ("class", np.int32)], len(entries))
         return Images(table["size"].copy(), table["hash"].copy(), table["class"].copy())
 

@@ -12,7 +12,8 @@ from enum import StrEnum
 
 from keepmore.jobs.job import Job, State
 from keepmore.spec.distance import ORIGINAL, text
-from keepmore.spec.job import PROBE, Request, Training
+from keepmore.spec.job import Request
+from keepmore.spec.training import PROBE, Training
 from keepmore.storage import layout
 
 EVALUATION = "evaluation"
@@ -28,8 +29,8 @@ class Kind(StrEnum):
     SELECT = "select"  # index -> manifests
     FEATURES = "features"  # a manifest, or the evaluation images -> features
     TUNE = "tune"  # a manifest -> one run of a fine-tuning
-    TRAIN = "train"  # features, or runs -> the accuracy of an arm
-    COMPARE = "compare"  # a training's results -> which arms differ by more than noise
+    TRAIN = "train"  # features, or runs -> the accuracy of a variant
+    COMPARE = "compare"  # a training's results -> which variants differ by more than noise
     PILOT = "pilot"  # index -> some of its images at distances of their own
     ADVISE = "advise"  # these -> the distance to store at, for any budget
     REPORT = "report"  # everything -> the report
@@ -57,7 +58,7 @@ class Lane(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Step:
-    """The smallest unit of work. `part` names which: a chunk's number, a subset, a subset or training and its arm."""
+    """The smallest unit of work. `part` names which: a chunk's number, a subset, a subset, training or variant."""
 
     job: str
     kind: Kind
@@ -91,8 +92,8 @@ class Step:
             case Kind.FEATURES:
                 return layout.features(self.job, *self.part.split("/"))
             case Kind.TUNE:
-                training, arm, seed = self.part.split("/")
-                return layout.run(self.job, training, arm, int(seed))
+                training, variant, seed = self.part.split("/")
+                return layout.run(self.job, training, variant, int(seed))
             case Kind.TRAIN:
                 return layout.training(self.job, *self.part.split("/"))
             case Kind.COMPARE:
@@ -205,14 +206,16 @@ def subset_steps(job: Job, kind: Kind, subset_id: str) -> Iterator[Step]:
 
 def training_steps(job: Job, kind: Kind, name: str, training: Training) -> Iterator[Step]:
     """The steps of `kind`, one of TRAINING_KINDS, that the training called `name` takes."""
-    arms = job.request.arms
+    variants = job.request.variants
     if kind is Kind.FEATURES and training.method == PROBE:
-        for part in (*map(evaluation_part, (ORIGINAL, *training.test_distances)), *arms):
+        for part in (*map(evaluation_part, (ORIGINAL, *training.test_distances)), *variants):
             yield Step(job.id, kind, f"{name}/{part}")
     elif kind is Kind.TUNE and training.method != PROBE:
-        yield from (Step(job.id, kind, f"{name}/{arm}/{seed}") for seed in range(training.seeds) for arm in arms)
+        yield from (
+            Step(job.id, kind, f"{name}/{variant}/{seed}") for seed in range(training.seeds) for variant in variants
+        )
     elif kind is Kind.TRAIN:
-        yield from (Step(job.id, kind, f"{name}/{arm}") for arm in arms)
+        yield from (Step(job.id, kind, f"{name}/{variant}") for variant in variants)
     elif kind is Kind.COMPARE:
         yield Step(job.id, kind, name)
 

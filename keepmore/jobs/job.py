@@ -15,7 +15,7 @@ from keepmore import __version__
 from keepmore.errors import InternalError, JobNotFound, KeepmoreError, NotFound, RecordUnreadable
 from keepmore.spec.job import Request
 from keepmore.storage import layout
-from keepmore.storage.folder import Store
+from keepmore.storage.base import Store
 
 FORMAT = 1
 UNREADABLE = "unreadable"  # shown in lists for a record that is damaged, or that a later release wrote
@@ -70,7 +70,7 @@ class Job:
         }
 
 
-class JobBook:
+class JobRepository:
     """The jobs that a store holds."""
 
     def __init__(self, store: Store) -> None:

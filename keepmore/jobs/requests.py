@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Collection
 from dataclasses import asdict
+from datetime import UTC, datetime
 from typing import Any
 
 from keepmore.compression.index import Summary
@@ -14,31 +14,22 @@ from keepmore.errors import (
     KeepmoreError,
     NotFound,
     NotTrainable,
-    StoreError,
     SubsetNotFound,
     TrainingNotFound,
 )
 from keepmore.jobs.graph import Kind, Step, request_key
-from keepmore.jobs.job import Job, State
+from keepmore.jobs.job import Job, State, new_id
 from keepmore.spec import budget as budgets
 from keepmore.spec import pilot_grid
 from keepmore.spec.advice import AdviceRequest
 from keepmore.spec.budget import Budget
-from keepmore.spec.job import Selection, Training, subset_id, training_id
+from keepmore.spec.estimate import EstimateRequest
+from keepmore.spec.job import Selection, subset_id, training_id
+from keepmore.spec.training import Training
 from keepmore.storage import layout
-from keepmore.storage.folder import Store
+from keepmore.storage.base import Store
 
 LONGEST_ID = 64
-
-
-def chunk_count(store: Store, job_id: str) -> int | None:
-    key = layout.listing(job_id)
-    try:
-        return int(json.loads(store.get(key))["chunks"])
-    except NotFound:
-        return None
-    except (ValueError, KeyError, TypeError) as error:
-        raise StoreError(f"{key} is damaged ({error!r}); start a new job, which finds the encodings again") from error
 
 
 def subset_request(job: Job, name: str, store: Store) -> tuple[Budget | None, Selection]:
@@ -71,14 +62,6 @@ def advice_request(job: Job, name: str, store: Store) -> AdviceRequest:
     return AdviceRequest.from_json(_asked(store, layout.advice_request(job.id, name), unknown))
 
 
-def asked_trainings(job: Job, done: Collection[str], store: Store) -> dict[str, Training]:
-    """The trainings that somebody asked for beside the job's own and that still miss something, by id."""
-    prefix = layout.trainings_prefix(job.id)
-    names = [name for key in done if (name := layout.asked_id(key, prefix))]
-    open_ = [name for name in names if layout.comparison(job.id, name) not in done]
-    return {name: training_request(job, name, store)[1] for name in open_}
-
-
 def _may_be_id(name: str) -> bool:
     """Whether `name` may stand in a key: ids come from callers, too."""
     return name.isascii() and name.isalnum() and len(name) <= LONGEST_ID
@@ -100,7 +83,7 @@ def is_wanted(step: Step, job: Job, store: Store) -> bool:
     return key is not None and store.exists(key)
 
 
-def ask_for_subset(job: Job, store: Store, budget: Budget | None, selection: Selection) -> Step:
+def request_subset(job: Job, store: Store, budget: Budget | None, selection: Selection) -> Step:
     """Write down another question to a job's index; gives the step that answers it, behind those of its levels.
 
     Raises JobNotReady.
@@ -116,7 +99,7 @@ def ask_for_subset(job: Job, store: Store, budget: Budget | None, selection: Sel
     return Step(job.id, Kind.SELECT, name)
 
 
-def ask_for_advice(job: Job, store: Store, question: AdviceRequest) -> str:
+def request_advice(job: Job, store: Store, question: AdviceRequest) -> str:
     """Write down that advice is wanted; gives its id. Raises JobNotReady, NotTrainable as for a training, and
     PilotsInsufficient where what there is cannot support any."""
     require(job, store, Kind.INDEX)
@@ -143,7 +126,7 @@ def _trainable(job: Job, store: Store) -> Summary:
     return summary
 
 
-def ask_for_training(job: Job, store: Store, subset: str, training: Training) -> str:
+def request_training(job: Job, store: Store, subset: str, training: Training) -> str:
     """Write down that a model is to be trained on the subsets `subset`; gives the training's id.
 
     Raises JobNotReady, SubsetNotFound, or NotTrainable where there are no labels or nothing to test on.
@@ -188,7 +171,7 @@ def stage(job: Job, store: Store) -> str | None:
     if not store.exists(layout.subset(job.id, request.subset_id)):
         return "select"
     if request.training and not all(
-        store.exists(layout.training(job.id, request.training_id, arm)) for arm in request.arms
+        store.exists(layout.training(job.id, request.training_id, variant)) for variant in request.variants
     ):
         return "train"
     return None if store.exists(layout.report(job.id)) else "report"
@@ -196,3 +179,14 @@ def stage(job: Job, store: Store) -> str | None:
 
 def _json(value: Any) -> bytes:
     return json.dumps(value, indent=1, ensure_ascii=False).encode()
+
+
+def new_name() -> str:
+    return f"estimate-{new_id(datetime.now(UTC))}"
+
+
+def ask(store: Store, question: EstimateRequest, name: str | None = None) -> Step:
+    """Write a question down, as `name` if it has one already; gives the step that answers it."""
+    name = name or new_name()
+    store.put(layout.estimate_request(name), json.dumps(question.as_json()).encode())
+    return Step(name, Kind.ESTIMATE)

@@ -19,7 +19,7 @@ from keepmore.errors import InvalidRequest, KeepmoreError, NotFound, StoreError
 from keepmore.jobs.job import Job, State, timestamp
 from keepmore.net.http import guarded_http
 from keepmore.storage import layout
-from keepmore.storage.folder import Store
+from keepmore.storage.base import Store
 
 SECRET_PREFIX = "whsec_"
 TIMEOUT_S = 15.0

@@ -16,7 +16,7 @@ from urllib3.util.connection import allowed_gai_family
 
 from keepmore.errors import AddressRefused, InvalidUri
 from keepmore.net.access import RETRIES
-from keepmore.net.ranged import patient
+from keepmore.net.failure import retry_policy
 
 CONNECT_S, READ_S = 10, 30
 THREADS = 8
@@ -35,7 +35,7 @@ def guarded_http(
     """
     http = PoolManager(
         maxsize=threads,
-        retries=patient(RETRIES) if retries is None else retries,
+        retries=retry_policy(RETRIES) if retries is None else retries,
         timeout=timeout or Timeout(connect=CONNECT_S, read=READ_S),
     )
     http.pool_classes_by_scheme = (

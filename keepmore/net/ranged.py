@@ -4,37 +4,16 @@ from __future__ import annotations
 
 import io
 from collections.abc import Callable
-from enum import StrEnum
 
 from urllib3 import BaseHTTPResponse, Retry
 from urllib3.exceptions import HTTPError, MaxRetryError
+
+from keepmore.net.failure import FailureReason, RemoteFailure
 
 FIRST_BYTES = 1 << 16  # as much as a buffered reader asks for at once: none of it is fetched in vain
 MOST_BYTES = 1 << 24
 GAP_BYTES = 1 << 18  # reading on over such a gap takes no longer than another request
 PIECE_BYTES = 1 << 20  # what a broken connection can cost
-
-
-class Why(StrEnum):
-    """What can be wrong with something that another machine holds."""
-
-    ABSENT = "absent"
-    NO_BUCKET = "no bucket"
-    DENIED = "denied"
-    FULL = "full"
-    CHANGED = "changed"
-    NO_RANGES = "no ranges"  # the server sends whole files only
-    UNAVAILABLE = "unavailable"  # no connection, or 5xx, after all retries
-    OTHER = "other"
-
-
-class RemoteFailure(Exception):
-    """What went wrong with a remote object; whoever knows what the object is to a user says it in their words."""
-
-    def __init__(self, why: Why, detail: str) -> None:
-        super().__init__(detail)
-        self.why = why
-        self.detail = detail
 
 
 class Stream:
@@ -77,29 +56,6 @@ def _has_end(response: BaseHTTPResponse) -> bool:
 
 
 Fetch = Callable[[int, int], Stream]  # bytes from (inclusive) to (exclusive); raises RemoteFailure
-
-
-def patient(total: int, status: frozenset[int] = frozenset({429, 500, 502, 503, 504})) -> Retry:
-    """Retries with growing pauses, 33 seconds for 10 of them. Redirects are left to the caller."""
-    return Retry(
-        total,
-        redirect=False,
-        allowed_methods=None,
-        status_forcelist=status,
-        raise_on_status=False,
-        backoff_factor=0.25,
-        backoff_max=5,
-        backoff_jitter=0.5,
-        retry_after_max=30,
-    )
-
-
-def check_version(before: str | None, now: str | None) -> None:
-    """Raises CHANGED for parts of two versions, HTTPError for an answer that was cut off before it named its own."""
-    if before and not now:
-        raise HTTPError("the connection ended within the headers of an answer")
-    if before and before != now:
-        raise RemoteFailure(Why.CHANGED, f"it was {before} and is {now} now")
 
 
 class RangedFile(io.RawIOBase):
@@ -191,7 +147,7 @@ class RangedFile(io.RawIOBase):
         try:
             left = retries.increment("GET", error=error)
         except (MaxRetryError, HTTPError) as last:
-            failure = RemoteFailure(Why.UNAVAILABLE, f"{error} ({last})")
+            failure = RemoteFailure(FailureReason.UNAVAILABLE, f"{error} ({last})")
             raise self._explain(failure) from error
         left.sleep()
         return left

@@ -20,8 +20,9 @@ from urllib3 import BaseHTTPResponse, PoolManager, Timeout
 from urllib3.exceptions import HTTPError, MaxRetryError
 
 from keepmore.net.access import RETRIES, S3Endpoint
-from keepmore.net.ranged import RemoteFailure, Stream, Why, check_version, patient
-from keepmore.net.s3_fast_path import Shortcut
+from keepmore.net.failure import FailureReason, RemoteFailure, check_version, retry_policy
+from keepmore.net.ranged import Stream
+from keepmore.net.s3_fast_path import ObstoreFastPath
 from keepmore.net.s3_listing import OutOfOrder, ascending
 
 THREADS = 16
@@ -53,7 +54,7 @@ class Bucket:
 
     def __init__(self, endpoint: S3Endpoint, name: str, retries: int = RETRIES, threads: int = THREADS) -> None:
         self.name = name
-        self.retries = patient(retries)
+        self.retries = retry_policy(retries)
         place = urlsplit(endpoint.url)
         self._http = PoolManager(
             maxsize=threads, retries=self.retries, timeout=Timeout(connect=CONNECT_S, read=READ_S), cert_reqs="REQUIRED"
@@ -67,7 +68,7 @@ class Bucket:
             http_client=self._http,
             credentials=_Role(region=endpoint.region) if endpoint.role else None,
         )
-        self._shortcut = Shortcut(endpoint, name)
+        self._fast_path = ObstoreFastPath(endpoint, name)
         self._shortcut_leads_here = False
 
     def close(self) -> None:
@@ -78,10 +79,10 @@ class Bucket:
         try:
             with _told():
                 if not self._client.bucket_exists(self.name):
-                    raise RemoteFailure(Why.NO_BUCKET, "NoSuchBucket")
+                    raise RemoteFailure(FailureReason.NO_BUCKET, "NoSuchBucket")
         except RemoteFailure as failure:
             # Credentials that are bound to a prefix may not look at the bucket; wrong ones fail at the next call.
-            if failure.why is not Why.DENIED:
+            if failure.why is not FailureReason.DENIED:
                 raise
 
     def make(self) -> bool:
@@ -109,7 +110,7 @@ class Bucket:
                 try:
                     retries = retries.increment("GET", error=broken.error)
                 except (MaxRetryError, HTTPError) as error:
-                    raise RemoteFailure(Why.UNAVAILABLE, f"{broken.error}") from error
+                    raise RemoteFailure(FailureReason.UNAVAILABLE, f"{broken.error}") from error
                 retries.sleep()
 
     def stream(self, key: str, start: int, end: int, etag: str = "") -> Stream:
@@ -126,7 +127,7 @@ class Bucket:
 
     def put(self, key: str, data: bytes) -> None:
         sha256 = hashlib.sha256(data).hexdigest()
-        if not (self._shortcut.put(key, data, sha256) and self._arrived(key, sha256)):
+        if not (self._fast_path.put(key, data, sha256) and self._arrived(key, sha256)):
             self.put_file(key, io.BytesIO(data), len(data), sha256)
 
     def _arrived(self, key: str, sha256: str) -> bool:
@@ -135,12 +136,12 @@ class Bucket:
             try:
                 found = self.head(key).sha256
             except RemoteFailure as failure:
-                if failure.why is not Why.ABSENT:
+                if failure.why is not FailureReason.ABSENT:
                     raise
                 found = None
             self._shortcut_leads_here = found == sha256
             if not self._shortcut_leads_here:
-                self._shortcut.close(f"{key} was written with the SHA-256 {sha256} and found with {found}")
+                self._fast_path.close(f"{key} was written with the SHA-256 {sha256} and found with {found}")
         return self._shortcut_leads_here
 
     def put_file(self, key: str, file: BinaryIO, size: int, sha256: str) -> None:
@@ -159,7 +160,7 @@ class Bucket:
                 url,
                 body=data,
                 headers={"If-None-Match": "*", "Content-Type": "application/octet-stream"},
-                retries=patient(self.retries.total or 0, frozenset({409, 429, 500, 502, 503, 504})),
+                retries=retry_policy(self.retries.total or 0, frozenset({409, 429, 500, 502, 503, 504})),
             )
             if response.status in (200, 201, 204):
                 return True
@@ -179,7 +180,7 @@ class Bucket:
 
     def keys(self, folder: str) -> frozenset[str]:
         """The keys below `folder`, which ends with a slash, in no order and all at once."""
-        found = self._shortcut.keys(folder) if self._shortcut_leads_here else None
+        found = self._fast_path.keys(folder) if self._shortcut_leads_here else None
         return frozenset(one.key for one in self.list(folder)) if found is None else found
 
     def _listing(self, prefix: str, start: str) -> Iterator[Found]:
@@ -221,7 +222,7 @@ class _Role(IamAwsProvider):
         try:
             return super().retrieve()
         except (ValueError, KeyError, OSError, HTTPError, ParseError) as error:
-            raise RemoteFailure(Why.DENIED, f"no credentials for a role: {error}") from error
+            raise RemoteFailure(FailureReason.DENIED, f"no credentials for a role: {error}") from error
 
 
 @contextmanager
@@ -235,17 +236,17 @@ def _told(broken: bool = False) -> Iterator[None]:
         status = error.status_code if isinstance(error, ServerError) else error._code
         raise _failure("", status, f"HTTP status {status}") from error
     except MaxRetryError as error:
-        raise RemoteFailure(Why.UNAVAILABLE, str(error.reason or error)) from error
+        raise RemoteFailure(FailureReason.UNAVAILABLE, str(error.reason or error)) from error
     except HTTPError as error:
         if broken:
             raise _Broken(error) from error
-        raise RemoteFailure(Why.UNAVAILABLE, str(error)) from error
+        raise RemoteFailure(FailureReason.UNAVAILABLE, str(error)) from error
     except OutOfOrder as error:
-        raise RemoteFailure(Why.OTHER, f"it does not list its keys in order ({error})") from error
+        raise RemoteFailure(FailureReason.OTHER, f"it does not list its keys in order ({error})") from error
     except ParseError as error:
-        raise RemoteFailure(Why.UNAVAILABLE, f"an answer is not XML ({error})") from error
+        raise RemoteFailure(FailureReason.UNAVAILABLE, f"an answer is not XML ({error})") from error
     except MinioException as error:
-        raise RemoteFailure(Why.OTHER, str(error)) from error
+        raise RemoteFailure(FailureReason.OTHER, str(error)) from error
 
 
 def _from_status(response: BaseHTTPResponse) -> RemoteFailure:
@@ -258,13 +259,13 @@ def _from_status(response: BaseHTTPResponse) -> RemoteFailure:
 def _failure(code: str, status: int, detail: str) -> RemoteFailure:
     detail = f"{code}: {detail}" if code and code != detail else detail
     if code == "NoSuchBucket":
-        return RemoteFailure(Why.NO_BUCKET, detail)
+        return RemoteFailure(FailureReason.NO_BUCKET, detail)
     if code in FULL or status == 507:
-        return RemoteFailure(Why.FULL, detail)
+        return RemoteFailure(FailureReason.FULL, detail)
     if code in ABSENT or status == 404:
-        return RemoteFailure(Why.ABSENT, detail)
+        return RemoteFailure(FailureReason.ABSENT, detail)
     if code in DENIED or status in (401, 403):
-        return RemoteFailure(Why.DENIED, detail)
+        return RemoteFailure(FailureReason.DENIED, detail)
     if status >= 500 or status in (409, 429):
-        return RemoteFailure(Why.UNAVAILABLE, detail)
-    return RemoteFailure(Why.OTHER, detail)
+        return RemoteFailure(FailureReason.UNAVAILABLE, detail)
+    return RemoteFailure(FailureReason.OTHER, detail)

@@ -30,7 +30,7 @@ log = logging.getLogger(__name__)
 _started_in: int | None = None
 
 
-class Shortcut:
+class ObstoreFastPath:
     """One bucket at `endpoint`. Nothing connects before the first call; after a failure it declines for PAUSE_S."""
 
     def __init__(self, endpoint: S3Endpoint, bucket: str) -> None:

@@ -32,11 +32,11 @@ from keepmore.spec import pilot_grid
 from keepmore.spec.advice import AdviceRequest
 from keepmore.spec.distance import ORIGINAL, text
 from keepmore.storage import layout
-from keepmore.storage.folder import Store
+from keepmore.storage.base import Store
 from keepmore.storage.scratch import Scratch
 from keepmore.training import results
-from keepmore.training.feature_cache import Shelf
-from keepmore.training.trainer import Images, Room, Trainer
+from keepmore.training.feature_cache import FeatureCache
+from keepmore.training.trainer import Images, Trainer, TrainerContext
 from keepmore.training.weights import weights_file
 
 
@@ -64,7 +64,7 @@ class Adviser:
         for budget in budgets:
             sizes.require_room(budget)  # before minutes go into the pilots
         found = recommend.advise(
-            _Trials(self, request, self._room()).run(encoded),
+            _Trials(self, request, self._trainer_context()).run(encoded),
             sizes,
             budgets,
             request.accuracy,
@@ -74,24 +74,26 @@ class Adviser:
         self.store.put(layout.advice_page(self.job.id, name), advice_page.page(found).encode())
         return found
 
-    def _room(self) -> Room:
+    def _trainer_context(self) -> TrainerContext:
         """As a lesson's, but that pilots leave nothing and every shelf is read once."""
-        shelves: dict[tuple[str, str], Shelf] = {}
+        shelves: dict[tuple[str, str], FeatureCache] = {}
 
-        def shelf(backbone: str, group: str) -> Shelf:
-            return shelves.setdefault((backbone, group), Shelf(self.store, layout.shelf(backbone, group), held=True))
+        def feature_cache(backbone: str, group: str) -> FeatureCache:
+            return shelves.setdefault(
+                (backbone, group), FeatureCache(self.store, layout.feature_cache(backbone, group), held=True)
+            )
 
         def nothing(kind: str, seed: int, file: Path) -> dict[str, Any]:
             return {}
 
-        return Room(
+        return TrainerContext(
             scratch=self.scratch,
             report=self.report,
             file=lambda uri: weights_file(uri, self.access, self.scratch),
-            shelf=shelf,
-            keep=nothing,
+            feature_cache=feature_cache,
+            save_artifact=nothing,
             checkpoint=lambda file: None,
-            resumed=lambda file: False,
+            load_checkpoint=lambda file: False,
         )
 
 
@@ -110,7 +112,7 @@ class _Trials:
 
     adviser: Adviser
     request: AdviceRequest
-    room: Room
+    context: TrainerContext
 
     def run(self, encoded: pa.Table) -> Pilots:
         """Train on every number of images at every distance, each seed on a draw of its own."""
@@ -158,12 +160,12 @@ class _Trials:
                     chosen = replace(images, table=images.table.take(pa.array(np.sort(order[:count]))))
                     sizes.append(np.mean(chosen.table["bytes"].to_numpy()))
                     training = self.request.training
-                    runs = self.adviser.trainer.train(chosen, [test], classes, training, [seed], self.room)
+                    runs = self.adviser.trainer.train(chosen, [test], classes, training, [seed], self.context)
                     correct += [run.named[""][:, 0] == truth for run in runs]
                 yield float(np.mean(sizes)), np.stack(correct)
 
     def _with_features(self, images: Images) -> Images:
-        return replace(images, made=self.adviser.trainer.features(images, self.request.training, self.room))
+        return replace(images, made=self.adviser.trainer.features(images, self.request.training, self.context))
 
     def _opened(self, table: pa.Table, group: str) -> AbstractContextManager[Images]:
         store = self.adviser.store

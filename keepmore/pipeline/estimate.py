@@ -16,18 +16,19 @@ from keepmore.errors import DatasetNotFound
 from keepmore.estimation.estimate import estimate
 from keepmore.net.access import Access
 from keepmore.progress import Report
-from keepmore.spec.estimate import Question
+from keepmore.spec.estimate import EstimateRequest
 from keepmore.storage import layout
-from keepmore.storage.folder import FolderStore, Store
+from keepmore.storage.base import Store
+from keepmore.storage.folder import FolderStore
 
 
 def answer(store: Store, name: str, access: Access, decoder: IsolatedDecoder, report: Report) -> bytes:
     """Do the work behind a question that was asked."""
-    question = Question.from_json(json.loads(store.get(layout.estimate_request(name))))
+    question = EstimateRequest.from_json(json.loads(store.get(layout.estimate_request(name))))
     return json.dumps(estimated(question, access, decoder, report), indent=1).encode()
 
 
-def estimated(question: Question, access: Access, decoder: IsolatedDecoder, report: Report) -> dict[str, Any]:
+def estimated(question: EstimateRequest, access: Access, decoder: IsolatedDecoder, report: Report) -> dict[str, Any]:
     """The estimate for `question`; what it encodes is kept nowhere. Raises DatasetError."""
     skipped = Skipped()
     entries = list_images(question.dataset, skipped, access)

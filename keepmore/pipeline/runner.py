@@ -11,30 +11,30 @@ from typing import Any
 from keepmore.advice import pilots
 from keepmore.codec import version as codec_version
 from keepmore.codec.sandbox import IsolatedDecoder
-from keepmore.compression import chunking, codec_check, index
-from keepmore.compression.batch import Bench
+from keepmore.compression import chunking, codec_check, index, merge
+from keepmore.compression.batch import BatchEncoder
 from keepmore.compression.compressor import Compressor
 from keepmore.compression.index import Summary
-from keepmore.config import Site
+from keepmore.config import RuntimeConfig
 from keepmore.errors import Cancelled, InternalError, JobNotReady, KeepmoreError
 from keepmore.jobs import webhooks
 from keepmore.jobs.graph import Kind, Step
-from keepmore.jobs.job import Job, JobBook
+from keepmore.jobs.job import Job, JobRepository
 from keepmore.jobs.requests import advice_request, is_wanted, subset_request
 from keepmore.jobs.webhooks import Notifier
 from keepmore.net.access import Access
 from keepmore.pipeline import estimate as estimate_step
-from keepmore.pipeline.training import Lesson
+from keepmore.pipeline.training import TrainingSteps
 from keepmore.progress import METADATA, Progress, Report
 from keepmore.selection import fit, select
 from keepmore.storage import layout
-from keepmore.storage.folder import Store
+from keepmore.storage.base import Store
 from keepmore.storage.scratch import Scratch
 from keepmore.training.trainer import Trainer, load_trainer
 
 
 @dataclass(slots=True)
-class Workshop:
+class StepContext:
     """What a process that runs steps adds to them. `isolate`: trust no decoder, because a worker died on this step."""
 
     decoder: IsolatedDecoder
@@ -46,18 +46,18 @@ class Workshop:
     scratch: Scratch = field(default_factory=Scratch)
 
     @staticmethod
-    def at(site: Site, decoder: IsolatedDecoder, report: Report, isolate: bool = False) -> Workshop:
-        notify = Notifier(site.webhook_secret, site.access.private_addresses)
-        return Workshop(decoder, report, site.access, isolate, notify=notify, scratch=site.scratch)
+    def at(config: RuntimeConfig, decoder: IsolatedDecoder, report: Report, isolate: bool = False) -> StepContext:
+        notify = Notifier(config.webhook_secret, config.access.private_addresses)
+        return StepContext(decoder, report, config.access, isolate, notify=notify, scratch=config.scratch)
 
-    def bench(self, job: Job, store: Store) -> Bench:
-        return Bench(store, job.request.effort, job.request.limits, self.access, self.isolate, self.report)
+    def encoder(self, job: Job, store: Store) -> BatchEncoder:
+        return BatchEncoder(store, job.request.effort, job.request.limits, self.access, self.isolate, self.report)
 
-    def lesson(self, job: Job, name: str, store: Store) -> Lesson:
-        return Lesson.of(job, name, store, self.access, self.scratch, self.report)
+    def lesson(self, job: Job, name: str, store: Store) -> TrainingSteps:
+        return TrainingSteps.of(job, name, store, self.access, self.scratch, self.report)
 
 
-def run_step(step: Step, store: Store, workshop: Workshop) -> None:
+def run_step(step: Step, store: Store, context: StepContext) -> None:
     """Do one step unless its output exists. Any number of processes may do it at once: they write the same bytes.
 
     Raises Cancelled if nobody waits for it any more.
@@ -65,43 +65,43 @@ def run_step(step: Step, store: Store, workshop: Workshop) -> None:
     if step.kind is Kind.ESTIMATE:
         if not store.exists(step.output):
             store.put(
-                step.output, estimate_step.answer(store, step.job, workshop.access, workshop.decoder, workshop.report)
+                step.output, estimate_step.answer(store, step.job, context.access, context.decoder, context.report)
             )
         return
-    job = JobBook(store).get(step.job)
+    job = JobRepository(store).get(step.job)
     if step.kind is Kind.NOTIFY:
         if webhooks.is_due(job, store):
-            store.put(step.output, workshop.notify(job, store))
+            store.put(step.output, context.notify(job, store))
     elif not store.exists(step.output):
         if not is_wanted(step, job, store):
             raise Cancelled(f"job {job.id} is {job.state}: nobody waits for the step {step}")
         # Of two listings the first counts: chunks of another one may hold other images.
         write = store.create if step.kind is Kind.LIST else store.put
-        write(step.output, _RUN[step.kind](job, step, store, workshop))
+        write(step.output, _RUN[step.kind](job, step, store, context))
 
 
-def attempt(step: Step, store: Store, workshop: Workshop) -> None:
+def attempt(step: Step, store: Store, context: StepContext) -> None:
     """`run_step`, whose every failure is a KeepmoreError: what else it raises becomes an InternalError."""
     try:
-        run_step(step, store, workshop)
+        run_step(step, store, context)
     except (KeepmoreError, BrokenPipeError, ConnectionResetError):
         raise
     except Exception as error:
         raise InternalError(f"step {step.kind} {step.part}:\n{traceback.format_exc()}") from error
 
 
-def _list(job: Job, step: Step, store: Store, workshop: Workshop) -> bytes:
-    made = chunking.write_listing(store, job.id, job.request, workshop.access, lambda: workshop.report(Progress()))
+def _list(job: Job, step: Step, store: Store, context: StepContext) -> bytes:
+    made = chunking.write_listing(store, job.id, job.request, context.access, lambda: context.report(Progress()))
     return _json(made | {"codec": codec_version.codec()})
 
 
-def _check(job: Job, step: Step, store: Store, workshop: Workshop) -> bytes:
+def _check(job: Job, step: Step, store: Store, context: StepContext) -> bytes:
     listed = _listed(job, store)
     chunks = [layout.chunk(job.id, listed["listing"], number) for number in codec_check.spread(listed["chunks"])]
-    return _json(codec_check.run(store, chunks, _compressor(job, store, workshop), job.request.distances))
+    return _json(codec_check.run(store, chunks, _compressor(job, store, context), job.request.distances))
 
 
-def _compress(job: Job, step: Step, store: Store, workshop: Workshop) -> bytes:
+def _compress(job: Job, step: Step, store: Store, context: StepContext) -> bytes:
     listed = _listed(job, store)
     rows = index.read_chunk(store.get(layout.chunk(job.id, listed["listing"], int(step.part))))
     total = Progress()
@@ -109,9 +109,9 @@ def _compress(job: Job, step: Step, store: Store, workshop: Workshop) -> bytes:
     def report(progress: Progress) -> None:
         nonlocal total
         total += progress
-        workshop.report(progress)
+        context.report(progress)
 
-    table = _compressor(job, store, workshop).chunk(rows, report)
+    table = _compressor(job, store, context).chunk(rows, report)
     return index.to_parquet(table.replace_schema_metadata({METADATA: json.dumps(asdict(total)).encode()}))
 
 
@@ -127,37 +127,37 @@ def _listed(job: Job, store: Store) -> dict[str, Any]:
     return listed
 
 
-def _compressor(job: Job, store: Store, workshop: Workshop) -> Compressor:
+def _compressor(job: Job, store: Store, context: StepContext) -> Compressor:
     request = job.request
     return Compressor(
-        store, request.compressed, request.effort, request.limits, workshop.decoder, workshop.access, workshop.isolate
+        store, request.compressed, request.effort, request.limits, context.decoder, context.access, context.isolate
     )
 
 
-def _index(job: Job, step: Step, store: Store, workshop: Workshop) -> bytes:
+def _index(job: Job, step: Step, store: Store, context: StepContext) -> bytes:
     listed = json.loads(store.get(layout.listing(job.id)))
     parts = [layout.part(job.id, number) for number in range(listed["chunks"])]
-    summary = index.merge(
+    summary = merge.merge(
         store, parts, listed["splits"], job.request.compressed, layout.index(job.id), layout.evaluation(job.id)
     )
     return _json(summary.as_json())
 
 
-def _fit(job: Job, step: Step, store: Store, workshop: Workshop) -> bytes:
+def _fit(job: Job, step: Step, store: Store, context: StepContext) -> bytes:
     _listed(job, store)
-    name, arm = step.part.split("/")
+    name, variant = step.part.split("/")
     budget, selection = subset_request(job, name, store)
     job.request.check_budget(budget)
-    (wanted,) = (level for level in job.request.fits if level.name == arm)
+    (wanted,) = (rule for rule in job.request.fits if rule.name == variant)
     limit = budget.bytes(_summary(job, store).pool_bytes) if budget else 0  # there is one: that was checked
-    return fit.find(workshop.bench(job, store), layout.index(job.id), wanted, limit, selection)
+    return fit.find(context.encoder(job, store), layout.index(job.id), wanted, limit, selection)
 
 
-def _select(job: Job, step: Step, store: Store, workshop: Workshop) -> bytes:
+def _select(job: Job, step: Step, store: Store, context: StepContext) -> bytes:
     _listed(job, store)
     request = job.request
     budget, selection = subset_request(job, step.part, store)
-    asked = select.Asked(request.distances, request.effort, budget, selection, request.levels)
+    asked = select.Asked(request.distances, request.effort, budget, selection, request.rules)
     return _json(select.write_subsets(store, job.id, step.part, asked, _summary(job, store)))
 
 
@@ -165,53 +165,53 @@ def _summary(job: Job, store: Store) -> Summary:
     return Summary.from_json(json.loads(store.get(layout.index_summary(job.id))))
 
 
-def _features(job: Job, step: Step, store: Store, workshop: Workshop) -> bytes:
+def _features(job: Job, step: Step, store: Store, context: StepContext) -> bytes:
     name, part = step.part.split("/")
-    lesson = workshop.lesson(job, name, store)
-    return _json(lesson.features(part, workshop.trainer(lesson.training.method)))
+    lesson = context.lesson(job, name, store)
+    return _json(lesson.features(part, context.trainer(lesson.training.method)))
 
 
-def _tune(job: Job, step: Step, store: Store, workshop: Workshop) -> bytes:
-    name, arm, seed = step.part.split("/")
-    lesson = workshop.lesson(job, name, store)
-    return lesson.tune(arm, int(seed), workshop.trainer(lesson.training.method)).as_bytes()
+def _tune(job: Job, step: Step, store: Store, context: StepContext) -> bytes:
+    name, variant, seed = step.part.split("/")
+    lesson = context.lesson(job, name, store)
+    return lesson.tune(variant, int(seed), context.trainer(lesson.training.method)).as_bytes()
 
 
-def _train(job: Job, step: Step, store: Store, workshop: Workshop) -> bytes:
-    name, arm = step.part.split("/")
-    lesson = workshop.lesson(job, name, store)
-    return _json(lesson.results(arm, workshop.trainer(lesson.training.method)))
+def _train(job: Job, step: Step, store: Store, context: StepContext) -> bytes:
+    name, variant = step.part.split("/")
+    lesson = context.lesson(job, name, store)
+    return _json(lesson.results(variant, context.trainer(lesson.training.method)))
 
 
-def _compare(job: Job, step: Step, store: Store, workshop: Workshop) -> bytes:
-    return _json(workshop.lesson(job, step.part, store).comparison(job.request.arms))
+def _compare(job: Job, step: Step, store: Store, context: StepContext) -> bytes:
+    return _json(context.lesson(job, step.part, store).comparison(job.request.variants))
 
 
-def _pilot(job: Job, step: Step, store: Store, workshop: Workshop) -> bytes:
+def _pilot(job: Job, step: Step, store: Store, context: StepContext) -> bytes:
     _listed(job, store)
     question = advice_request(job, step.part, store)
-    table = pilots.encode(workshop.bench(job, store), store, job.id, question, job.request.selection.seed)
+    table = pilots.encode(context.encoder(job, store), store, job.id, question, job.request.selection.seed)
     return index.to_parquet(table)
 
 
-def _advise(job: Job, step: Step, store: Store, workshop: Workshop) -> bytes:
+def _advise(job: Job, step: Step, store: Store, context: StepContext) -> bytes:
     _listed(job, store)
     # Imported here because no other step needs SciPy, Matplotlib and 100 MB.
     from keepmore.pipeline import advice as advice_step
 
     question = advice_request(job, step.part, store)
-    trainer = workshop.trainer(question.training.method)
-    adviser = advice_step.Adviser(job, store, workshop.access, workshop.scratch, workshop.report, trainer)
+    trainer = context.trainer(question.training.method)
+    adviser = advice_step.Adviser(job, store, context.access, context.scratch, context.report, trainer)
     return _json(adviser.advise(question, step.part))
 
 
-def _report(job: Job, step: Step, store: Store, workshop: Workshop) -> bytes:
+def _report(job: Job, step: Step, store: Store, context: StepContext) -> bytes:
     _listed(job, store)
     # Imported here because matplotlib would cost every worker of every kind 40 MB.
     from keepmore.reporting import report
 
     figures = report.figures(job, store)
-    store.put(layout.report_page(job.id), report.page(job, store, figures, workshop.access).encode())
+    store.put(layout.report_page(job.id), report.page(job, store, figures, context.access).encode())
     return _json(figures)
 
 
@@ -219,7 +219,7 @@ def _json(value: Any) -> bytes:
     return json.dumps(value, indent=1, ensure_ascii=False).encode()
 
 
-_RUN: dict[Kind, Callable[[Job, Step, Store, Workshop], bytes]] = {
+_RUN: dict[Kind, Callable[[Job, Step, Store, StepContext], bytes]] = {
     Kind.LIST: _list,
     Kind.CHECK: _check,
     Kind.COMPRESS: _compress,

@@ -25,13 +25,13 @@ from keepmore.net.access import Access
 from keepmore.progress import Report
 from keepmore.selection import manifest
 from keepmore.spec.distance import ORIGINAL
-from keepmore.spec.job import PROBE, Request, Training
+from keepmore.spec.job import Request
+from keepmore.spec.training import PROBE, Training
 from keepmore.storage import layout
-from keepmore.storage.folder import Store
+from keepmore.storage.base import Store
 from keepmore.storage.scratch import Scratch
-from keepmore.training.feature_cache import Shelf
-from keepmore.training.runs import Run
-from keepmore.training.trainer import EVENTS, WEIGHTS, Images, Room, Trainer
+from keepmore.training.feature_cache import FeatureCache
+from keepmore.training.trainer import EVENTS, WEIGHTS, Images, Run, Trainer, TrainerContext
 from keepmore.training.weights import weights_file
 
 COLUMNS = ("path", "label", "sha256", "object_uri", "bytes")
@@ -41,7 +41,7 @@ PLACES = {WEIGHTS: layout.weights, EVENTS: layout.events}
 
 
 @dataclass(frozen=True, slots=True)
-class Lesson:
+class TrainingSteps:
     """A training of a job, and what its steps work with."""
 
     job: Job
@@ -54,59 +54,59 @@ class Lesson:
     training: Training
 
     @staticmethod
-    def of(job: Job, name: str, store: Store, access: Access, scratch: Scratch, report: Report) -> Lesson:
-        return Lesson(job, store, access, scratch, report, name, *training_request(job, name, store))
+    def of(job: Job, name: str, store: Store, access: Access, scratch: Scratch, report: Report) -> TrainingSteps:
+        return TrainingSteps(job, store, access, scratch, report, name, *training_request(job, name, store))
 
     def features(self, part: str, trainer: Trainer) -> dict[str, Any]:
-        """Features of an arm, or of the evaluation images as `part` names them."""
+        """Features of a variant, or of the evaluation images as `part` names them."""
         with self._images(part) as images:
             self._require_labels(images, part)
-            return {"images": len(images), **trainer.features(images, self.training, self._room(part, 0))}
+            return {"images": len(images), **trainer.features(images, self.training, self._trainer_context(part, 0))}
 
-    def tune(self, arm: str, seed: int, trainer: Trainer) -> Run:
+    def tune(self, variant: str, seed: int, trainer: Trainer) -> Run:
         """One run of a fine-tuning."""
-        (run,) = self._runs(arm, [seed], trainer)
+        (run,) = self._runs(variant, [seed], trainer)
         return run
 
-    def results(self, arm: str, trainer: Trainer) -> dict[str, Any]:
-        """The accuracy of an arm. Its predictions are in the store on return."""
+    def results(self, variant: str, trainer: Trainer) -> dict[str, Any]:
+        """The accuracy of a variant. Its predictions are in the store on return."""
         from keepmore.training import results  # SciPy: half a second and 60 MB that no other step needs
 
         seeds = range(self.training.seeds)
-        runs = self._runs(arm, seeds, trainer) if self.training.method == PROBE else self._tuned(arm, seeds)
+        runs = self._runs(variant, seeds, trainer) if self.training.method == PROBE else self._tuned(variant, seeds)
         tested, classes = self._labels(EVALUATION), self._classes()
         data = results.write_predictions(runs, tested, classes)
-        self.store.put(layout.predictions(self.job.id, self.name, arm), data)
+        self.store.put(layout.predictions(self.job.id, self.name, variant), data)
         if self.training.method != PROBE:  # its runs are over
             for seed in seeds:
-                self.store.delete(layout.checkpoint(self.job.id, self.name, arm, seed))
-        return results.of_arm(runs, self._labels(arm), tested, classes, self.training)
+                self.store.delete(layout.checkpoint(self.job.id, self.name, variant, seed))
+        return results.of_arm(runs, self._labels(variant), tested, classes, self.training)
 
-    def comparison(self, arms: Sequence[str]) -> dict[str, Any]:
-        """The arms against each other, as far as their predictions were kept."""
+    def comparison(self, variants: Sequence[str]) -> dict[str, Any]:
+        """The variants against each other, as far as their predictions were kept."""
         from keepmore.training import results
 
         found = {}
-        for arm in arms:
+        for variant in variants:
             try:
-                data = self.store.get(layout.predictions(self.job.id, self.name, arm))
+                data = self.store.get(layout.predictions(self.job.id, self.name, variant))
             except NotFound:  # trained by a release that kept none
                 continue
-            found[arm] = results.read_correct(data)
+            found[variant] = results.read_correct(data)
         return results.compared(found)
 
-    def _runs(self, arm: str, seeds: Sequence[int], trainer: Trainer) -> list[Run]:
+    def _runs(self, variant: str, seeds: Sequence[int], trainer: Trainer) -> list[Run]:
         wanted = [evaluation_part(distance) for distance in (ORIGINAL, *self.training.test_distances)]
         with ExitStack() as stack:
-            images, *tests = [stack.enter_context(self._images(part)) for part in (arm, *wanted)]
-            self._require_labels(images, arm)
+            images, *tests = [stack.enter_context(self._images(part)) for part in (variant, *wanted)]
+            self._require_labels(images, variant)
             self._require_labels(tests[0], EVALUATION)
-            self._check_classes(images, tests[0], arm)
-            room = self._room(arm, seeds[0])
-            return list(trainer.train(images, tests, self._classes(), self.training, seeds, room))
+            self._check_classes(images, tests[0], variant)
+            context = self._trainer_context(variant, seeds[0])
+            return list(trainer.train(images, tests, self._classes(), self.training, seeds, context))
 
-    def _tuned(self, arm: str, seeds: Sequence[int]) -> list[Run]:
-        return [Run.from_bytes(self.store.get(layout.run(self.job.id, self.name, arm, seed))) for seed in seeds]
+    def _tuned(self, variant: str, seeds: Sequence[int]) -> list[Run]:
+        return [Run.from_bytes(self.store.get(layout.run(self.job.id, self.name, variant, seed))) for seed in seeds]
 
     def _require_labels(self, images: Images, part: str) -> None:
         if not len(images):
@@ -115,12 +115,12 @@ class Lesson:
                 f"{_named(part)}: no image with a label; put the images of each class into a folder of its own{more}"
             )
 
-    def _check_classes(self, images: Images, test: Images, arm: str) -> None:
+    def _check_classes(self, images: Images, test: Images, variant: str) -> None:
         seen, tested = sorted(set(images.labels)), sorted(set(test.labels))
         if len(seen) < 2:
             raise NotTrainable(
-                f"{_named(arm)}: a classifier needs two classes or more; the {len(images):,} images kept there have "
-                f"{len(seen)}: {', '.join(seen)}; raise the budget, or keep --balance"
+                f"{_named(variant)}: a classifier needs two classes or more; the {len(images):,} images kept there "
+                f"have {len(seen)}: {', '.join(seen)}; raise the budget, or keep --balance"
             )
         if not set(seen) & set(tested):
             raise NotTrainable(
@@ -152,21 +152,21 @@ class Lesson:
         key = layout.features(self.job.id, self.name, part)
         return json.loads(self.store.get(key)) if self.store.exists(key) else None
 
-    def _room(self, arm: str, seed: int) -> Room:
+    def _trainer_context(self, variant: str, seed: int) -> TrainerContext:
         job, name, store = self.job.id, self.name, self.store
 
-        def keep(kind: str, of_seed: int, file: Path) -> dict[str, Any]:
-            return kept(store, PLACES[kind](job, name, arm, of_seed), file)
+        def save_artifact(kind: str, of_seed: int, file: Path) -> dict[str, Any]:
+            return kept(store, PLACES[kind](job, name, variant, of_seed), file)
 
-        checkpoint = layout.checkpoint(job, name, arm, seed)
-        return Room(
+        checkpoint = layout.checkpoint(job, name, variant, seed)
+        return TrainerContext(
             scratch=self.scratch,
             report=self.report,
             file=lambda uri: weights_file(uri, self.access, self.scratch),
-            shelf=lambda backbone, group: Shelf(store, layout.shelf(backbone, group)),
-            keep=keep,
+            feature_cache=lambda backbone, group: FeatureCache(store, layout.feature_cache(backbone, group)),
+            save_artifact=save_artifact,
             checkpoint=lambda file: copy_in(store, checkpoint, file),
-            resumed=lambda file: copy_out(store, checkpoint, file),
+            load_checkpoint=lambda file: copy_out(store, checkpoint, file),
         )
 
 

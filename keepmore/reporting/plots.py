@@ -103,7 +103,7 @@ def accuracy_and_cost(rows: Rows) -> str:
 
 
 def loss(rows: Rows) -> str:
-    """The loss over the steps of training, one line an arm: the mean of its seeds."""
+    """The loss over the steps of training, one line a variant: the mean of its seeds."""
 
     def draw(axes: Axes) -> None:
         for row, shade in zip(rows, _shades(rows), strict=True):
@@ -116,7 +116,7 @@ def loss(rows: Rows) -> str:
     return _svg(draw, "Loss while training, mean of the seeds")
 
 
-def confusion(found: dict[str, Any], arm: str) -> str:
+def confusion(found: dict[str, Any], variant: str) -> str:
     """Of the test images of each class, a row, the share that was named as each class, a column; of all seeds."""
 
     def draw(axes: Axes) -> None:
@@ -126,15 +126,15 @@ def confusion(found: dict[str, Any], arm: str) -> str:
         axes.set_xlabel("named as")
         axes.set_ylabel("class")
 
-    return _svg(draw, f"Confusion at {arm}, % of each class", SQUARE_INCHES)
+    return _svg(draw, f"Confusion at {variant}, % of each class", SQUARE_INCHES)
 
 
-def domain(arms: Sequence[str], tests: Sequence[str], tested: Sequence[Sequence[Mapping[str, Any]]]) -> str:
+def domain(variants: Sequence[str], tests: Sequence[str], tested: Sequence[Sequence[Mapping[str, Any]]]) -> str:
     """Top-1 by what was trained on, a row, and by how the test images look, a column."""
 
     def draw(axes: Axes) -> None:
         top1 = np.array([[100 * one["top1"] for one in row] for row in tested])
-        _heat(axes, top1, list(arms), list(tests), "{:.1f}")
+        _heat(axes, top1, list(variants), list(tests), "{:.1f}")
         axes.set_xlabel("test images at distance")
         axes.set_ylabel("trained at distance")
 
@@ -274,7 +274,7 @@ def _name_classes(axes: Axes, names: list[str]) -> None:
 
 
 def _names(rows: Rows) -> list[str]:
-    """Names of the arms; that of a level on two lines, so that it stands beside others."""
+    """Names of the variants; that of a level on two lines, so that it stands beside others."""
     return [row["distance"].replace("-", "\n", 1) for row in rows]
 
 

@@ -18,19 +18,20 @@ from PIL import Image
 from keepmore import __version__
 from keepmore.codec import jpegxl
 from keepmore.codec import version as codec_version
-from keepmore.compression import index
+from keepmore.compression import index, merge
 from keepmore.compression.index import Summary
 from keepmore.datasets.reader import SourceReader
 from keepmore.jobs.job import Job
 from keepmore.net.access import Access
 from keepmore.reporting import html as pages
 from keepmore.reporting import plots, verdicts
-from keepmore.spec import tuning, variants
+from keepmore.spec import variants as variant_specs
 from keepmore.spec.budget import BYTES_PER_GB, BytesBudget, DistanceBudget, MoneyBudget
 from keepmore.spec.distance import ORIGINAL, text
-from keepmore.spec.job import Request, Training
+from keepmore.spec.job import Request
+from keepmore.spec.training import Training, tuning_words
 from keepmore.storage import layout
-from keepmore.storage.folder import Store
+from keepmore.storage.base import Store
 
 FORMAT = 1
 EXAMPLES = 200
@@ -70,7 +71,7 @@ def figures(job: Job, store: Store) -> dict[str, Any]:
 
 
 def _distances(job: Job, store: Store, summary: Summary, subsets: dict[str, Any]) -> list[dict[str, Any]]:
-    """One row an arm: bytes of the pool, then the subset, then the training if there is one.
+    """One row a variant: bytes of the pool, then the subset, then the training if there is one.
 
     Of levels there are no bytes of the pool: they depend on the budget.
     """
@@ -78,14 +79,14 @@ def _distances(job: Job, store: Store, summary: Summary, subsets: dict[str, Any]
     rows: list[dict[str, Any]] = []
     first = subsets.get(text(ORIGINAL), {}).get("images")
     pools = {text(distance): _pool(summary, distance) for distance in request.distances}
-    for arm in request.arms:
-        row: dict[str, Any] = {"distance": arm, "pool_bytes": None, "bytes_per_image": None, "encodings": None}
-        row |= pools.get(arm, {}) | subsets[arm]
+    for variant in request.variants:
+        row: dict[str, Any] = {"distance": variant, "pool_bytes": None, "bytes_per_image": None, "encodings": None}
+        row |= pools.get(variant, {}) | subsets[variant]
         row["factor"] = row["images"] / first if first else None
         if isinstance(request.budget, MoneyBudget):
             row |= _costs(row, request.budget)
         if request.training:
-            row |= json.loads(store.get(layout.training(job.id, request.training_id, arm)))
+            row |= json.loads(store.get(layout.training(job.id, request.training_id, variant)))
         rows.append(row)
     return rows
 
@@ -110,7 +111,7 @@ def _warnings(summary: Summary, rows: list[dict[str, Any]]) -> list[str]:
     if len(summary.classes) == 1:
         found.append(f"every label is {next(iter(summary.classes))}: is the dataset one folder too deep?")
     found += verdicts.notes(rows)
-    if count := summary.errors.get(index.IN_EVALUATION):
+    if count := summary.errors.get(merge.IN_EVALUATION):
         found.append(f"{count} images of the pool are byte for byte images of the evaluation split, so none is kept")
     if summary.unlabelled and summary.classes:
         found.append(f"{summary.unlabelled} images have no label: they may be kept, and no model is trained on them")
@@ -119,7 +120,7 @@ def _warnings(summary: Summary, rows: list[dict[str, Any]]) -> list[str]:
 
 def command(request: Request) -> str:
     """The command line that asks for `request` again."""
-    words = ["keepmore", "run", request.dataset, "--distances", variants.written(request.distances, request.levels)]
+    words = ["keepmore", "run", request.dataset, "--distances", variant_specs.written(request.distances, request.rules)]
     words += ["--effort", str(request.effort)]
     if request.budget:
         words += ["--budget", _written_budget(request.budget)]
@@ -142,7 +143,7 @@ def _training_words(training: Training) -> list[str]:
         words += ["--epochs", str(training.epochs)]
     if training.test_distances:
         words += ["--test-distances", ",".join(map(text, training.test_distances))]
-    for word in tuning.words(training.tuning) if training.tuning else ():
+    for word in tuning_words(training.tuning) if training.tuning else ():
         words += ["--tune", word]
     return words
 
@@ -174,7 +175,7 @@ def html(made: dict[str, Any], photographs: Sequence[dict[str, Any]]) -> str:
     if trained:
         drawn |= _drawn(rows)
     filters: dict[str, Callable[..., str]] = {
-        "told": variants.told,
+        "told": variant_specs.told,
         "points": lambda ends: " to ".join(f"{100 * end:+.1f}" for end in ends),
         "p": lambda value: "< 0.001" if value < 0.001 else f"{value:.3f}",
     }

@@ -1,6 +1,6 @@
 """What the results of a training say, in words and tables, for the command and the report. Pure: plain data in and out.
 
-`rows` are results by arm, each with its name as `distance`. Those of releases that kept less are taken, too.
+`rows` are results by variant, each with its name as `distance`. Those of releases that kept less are taken, too.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ Compared = Mapping[str, Any] | None
 
 
 def by_arm(comparison: Compared) -> dict[str, str]:
-    """Every arm against the first one: "better than 0", "cannot tell from 0"."""
+    """Every variant against the first one: "better than 0", "cannot tell from 0"."""
     found = comparison["comparisons"] if comparison else []
     return {one["arm"]: in_words(one) for one in found if one["family"] == REFERENCE}
 
@@ -27,14 +27,14 @@ def in_words(one: Mapping[str, Any]) -> str:
 
 
 def table(comparison: Compared) -> list[dict[str, Any]]:
-    """All arms against the first one; then against the best, unless that is the first one."""
+    """All variants against the first one; then against the best, unless that is the first one."""
     found = comparison["comparisons"] if comparison else []
     first = {one["against"] for one in found if one["family"] == REFERENCE}
     return [dict(one) for one in found if one["family"] == REFERENCE or one["against"] not in first]
 
 
 def clause(last: Mapping[str, Any], first: Mapping[str, Any], comparison: Compared) -> str:
-    """What `last` is to `first`, the arm that all others are compared with, as the end of a sentence."""
+    """What `last` is to `first`, the variant that all others are compared with, as the end of a sentence."""
     for one in table(comparison):
         if (one["arm"], one["against"], one["family"]) == (last["distance"], first["distance"], REFERENCE):
             return _judged(one)
@@ -74,9 +74,9 @@ def best(rows: Rows) -> Mapping[str, Any]:
 
 
 def kept(rows: Rows) -> list[dict[str, Any]]:
-    """The files of weights that were kept: arm, seed, uri, bytes, sha256."""
+    """The files of weights that were kept: variant, seed, uri, bytes, sha256."""
     found = ((row["distance"], run) for row in rows for run in row.get("kept", ()))
-    return [{"distance": arm, "seed": run["seed"], **run["weights"]} for arm, run in found if "weights" in run]
+    return [{"distance": variant, "seed": run["seed"], **run["weights"]} for variant, run in found if "weights" in run]
 
 
 def places(rows: Rows) -> dict[str, str]:

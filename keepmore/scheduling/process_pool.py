@@ -20,12 +20,12 @@ from typing import Any, cast
 
 from keepmore.codec.malloc import return_large_blocks
 from keepmore.codec.sandbox import IsolatedDecoder
-from keepmore.config import Site
+from keepmore.config import RuntimeConfig
 from keepmore.errors import Cancelled, KeepmoreError, from_dict
 from keepmore.jobs.graph import Lane, Step
-from keepmore.pipeline.runner import Workshop, attempt
-from keepmore.scheduling.queue import TRIES, Witness, lost
-from keepmore.storage.folder import Store
+from keepmore.pipeline.runner import StepContext, attempt
+from keepmore.scheduling.queue import TRIES, StepListener, lost
+from keepmore.storage.base import Store
 
 
 @dataclass(slots=True)
@@ -47,13 +47,13 @@ class _Pool:
     def busy(self) -> list[_Worker]:
         return [worker for worker in self.workers if worker.step]
 
-    def idle(self, site: Site) -> _Worker | None:
+    def idle(self, config: RuntimeConfig) -> _Worker | None:
         for worker in self.workers:
             if worker.step is None:
                 return worker
         if len(self.workers) == self.most:
             return None
-        self.workers.append(_start(site))
+        self.workers.append(_start(config))
         return self.workers[-1]
 
 
@@ -64,8 +64,8 @@ class LocalQueue:
     manager: leaving it kills the workers at once, which loses nothing (see `keepmore.jobs.graph`).
     """
 
-    def __init__(self, site: Site, processes: int) -> None:
-        self._site = site
+    def __init__(self, config: RuntimeConfig, processes: int) -> None:
+        self._config = config
         self._pools = {Lane.CONTROL: _Pool(1), Lane.COMPRESS: _Pool(processes), Lane.TRAINING: _Pool(1)}
         self._lock = threading.Lock()
         self._incoming: deque[Step] = deque()
@@ -97,11 +97,11 @@ class LocalQueue:
         self._stopped = True
         self._ring()
 
-    def run(self, witness: Witness, until_idle: bool) -> None:
-        """Run what is submitted and tell `witness`; raises what it raises. Steps under way end with the queue."""
+    def run(self, listener: StepListener, until_idle: bool) -> None:
+        """Run what is submitted and tell `listener`; raises what it raises. Steps under way end with the queue."""
         while not self._stopped:
-            self._obey(witness)
-            self._hand_out(witness)
+            self._obey(listener)
+            self._hand_out(listener)
             busy = {worker.pipe: worker for pool in self._pools.values() for worker in pool.busy()}
             if not busy and until_idle and not self._incoming:
                 return
@@ -109,18 +109,18 @@ class LocalQueue:
                 if pipe is self._bell:
                     self._bell.recv_bytes()
                 else:
-                    self._take(busy[cast(Connection, pipe)], witness)
+                    self._take(busy[cast(Connection, pipe)], listener)
 
     def _ring(self) -> None:
         with self._lock:  # a pipe takes one writer at a time; one ring unheard is as good as many
             if not self._bell.poll():
                 self._ringer.send_bytes(b"!")
 
-    def _obey(self, witness: Witness) -> None:
+    def _obey(self, listener: StepListener) -> None:
         while self._cancelled:
             self._take_in()  # what was submitted before it was cancelled
             for step in self._stop(self._cancelled.popleft()):
-                witness.abandoned(step)
+                listener.on_abandon(step)
         self._take_in()
 
     def _take_in(self) -> None:
@@ -142,41 +142,41 @@ class LocalQueue:
                     stopped.append(worker.step)
         return stopped
 
-    def _hand_out(self, witness: Witness) -> None:
+    def _hand_out(self, listener: StepListener) -> None:
         for pool in self._pools.values():
-            while pool.waiting and (worker := pool.idle(self._site)):
+            while pool.waiting and (worker := pool.idle(self._config)):
                 step = worker.step = pool.waiting.popleft()
-                worker.tries = witness.began(step)
+                worker.tries = listener.on_start(step)
                 try:
                     worker.pipe.send((step, worker.tries > 1))
                 except BrokenPipeError:
-                    self._bury(pool, worker, witness)
+                    self._bury(pool, worker, listener)
 
-    def _take(self, worker: _Worker, witness: Witness) -> None:
+    def _take(self, worker: _Worker, listener: StepListener) -> None:
         step = cast(Step, worker.step)
         try:
             kind, value = worker.pipe.recv()
         except (EOFError, OSError):  # it died, maybe in the middle of a message
-            self._bury(self._pools[step.kind.lane], worker, witness)
+            self._bury(self._pools[step.kind.lane], worker, listener)
             return
         if kind == "progress":
-            witness.progressed(step, value)
+            listener.on_progress(step, value)
             return
         worker.step = None
         if kind == "failed":
-            witness.failed(step, from_dict(value))
+            listener.on_failure(step, from_dict(value))
         elif kind == "abandoned":
-            witness.abandoned(step)
+            listener.on_abandon(step)
         else:
-            witness.finished(step)
+            listener.on_finish(step)
 
-    def _bury(self, pool: _Pool, worker: _Worker, witness: Witness) -> None:
+    def _bury(self, pool: _Pool, worker: _Worker, listener: StepListener) -> None:
         step = cast(Step, worker.step)
         self._end(pool, worker)
         if worker.tries < TRIES:
             pool.waiting.appendleft(step)
         else:
-            witness.failed(step, lost(step, f"exit code {worker.process.exitcode}; -9 is often a lack of memory"))
+            listener.on_failure(step, lost(step, f"exit code {worker.process.exitcode}; -9 is often a lack of memory"))
 
     def _end(self, pool: _Pool, worker: _Worker) -> None:
         worker.process.kill()
@@ -185,10 +185,10 @@ class LocalQueue:
         pool.workers.remove(worker)
 
 
-def _start(site: Site) -> _Worker:
+def _start(config: RuntimeConfig) -> _Worker:
     context = mp.get_context("spawn")
     ours, theirs = context.Pipe()
-    process = context.Process(target=_work, args=(theirs, site), name="keepmore-worker", daemon=True)
+    process = context.Process(target=_work, args=(theirs, config), name="keepmore-worker", daemon=True)
     with _interrupts_held():
         process.start()
     theirs.close()
@@ -215,21 +215,21 @@ def _interrupts_held() -> Iterator[None]:
         signal.raise_signal(late)
 
 
-def _work(pipe: Connection, site: Site) -> None:
+def _work(pipe: Connection, config: RuntimeConfig) -> None:
     """A worker's life: steps come in, progress and outcomes go out, until the pipe or the parent is gone."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # libraries start threads that do not hold it back
     return_large_blocks()
-    store = site.store()
+    store = config.store()
     with IsolatedDecoder() as decoder, suppress(EOFError, BrokenPipeError, ConnectionResetError):
         while True:
             step, isolate = pipe.recv()
-            workshop = Workshop.at(site, decoder, lambda progress: pipe.send(("progress", progress)), isolate)
-            pipe.send(_outcome(step, store, workshop))
+            context = StepContext.at(config, decoder, lambda progress: pipe.send(("progress", progress)), isolate)
+            pipe.send(_outcome(step, store, context))
 
 
-def _outcome(step: Step, store: Store, workshop: Workshop) -> tuple[str, dict[str, Any] | None]:
+def _outcome(step: Step, store: Store, context: StepContext) -> tuple[str, dict[str, Any] | None]:
     try:
-        attempt(step, store, workshop)
+        attempt(step, store, context)
     except (BrokenPipeError, ConnectionResetError):
         raise
     except Cancelled:

@@ -1,6 +1,6 @@
 """Says what comes next, whoever does the steps: starts jobs, follows them to their end, stops and resumes them.
 
-Any number of foremen may look after one job at once, each with its own idea of what is done: the worst that comes of
+Any number of schedulers may look after one job at once, each with its own idea of what is done: the worst that comes of
 it is a step that is done twice, which writes the same bytes.
 """
 
@@ -15,16 +15,16 @@ from keepmore.compression.index import Summary
 from keepmore.errors import JobEnded, JobNotFound, KeepmoreError, NothingToRetry, QueueUnavailable
 from keepmore.jobs import webhooks
 from keepmore.jobs.graph import Kind, Step, error_key, is_asked, ready_steps
-from keepmore.jobs.job import Job, JobBook, State
-from keepmore.jobs.requests import asked_trainings, chunk_count
+from keepmore.jobs.job import Job, JobRepository, State
+from keepmore.jobs.snapshot import asked_trainings, chunk_count
 from keepmore.progress import Progress
 from keepmore.scheduling import metrics
 from keepmore.scheduling.metrics import Amounts
 from keepmore.scheduling.queue import Queue
 from keepmore.scheduling.status import parts_progress
-from keepmore.scheduling.tracker import Board
+from keepmore.scheduling.tracker import StepTracker
 from keepmore.storage import layout
-from keepmore.storage.folder import Store
+from keepmore.storage.base import Store
 
 log = logging.getLogger(__name__)
 
@@ -34,36 +34,36 @@ SILENT_S = 20.0
 FORGOTTEN_S = 3600.0
 
 
-class Foreman:
-    """Implements `keepmore.scheduling.queue.Witness`."""
+class Scheduler:
+    """Implements `keepmore.scheduling.queue.StepListener`."""
 
-    def __init__(self, store: Store, board: Board, queue: Queue) -> None:
+    def __init__(self, store: Store, tracker: StepTracker, queue: Queue) -> None:
         self._store = store
-        self._board = board
+        self._tracker = tracker
         self._queue = queue
-        self._book = JobBook(store)
+        self._repository = JobRepository(store)
         self._totals: dict[Step, Progress] = {}
         self._begun: dict[Step, float] = {}
 
     def start(self, job_id: str) -> None:
         """Have the job's steps done, from whatever there is of it; it is looked after until it ends."""
         self._store.put(layout.active(job_id), b"")
-        self.carry_on(job_id)
+        self.advance(job_id)
 
     def ask(self, step: Step) -> None:
         """Have one step done past all that waits: a caller waits for its answer."""
         self._store.put(layout.active(step.job), b"")
-        if self._board.push(step):
+        if self._tracker.push(step):
             self._queue.submit([step])
 
     def cancel(self, job_id: str) -> Job:
         """Stop a job; what is done is kept. Raises JobEnded if it has ended otherwise."""
         job = self._known(job_id)
         if job.state is State.ACCEPTED:
-            job = self._book.end(job, State.CANCELLED)
+            job = self._repository.end(job, State.CANCELLED)
         if job.state is not State.CANCELLED:
             raise JobEnded(f"job {job.id} is {job.state} already: there is nothing to cancel", state=job.state.value)
-        self._board.drop(job.id)
+        self._tracker.drop(job.id)
         self._queue.cancel(job.id)
         self._tell(job)
         return job
@@ -78,7 +78,7 @@ class Foreman:
                 "wrong in themselves: mend them and start a new job, which finds the encoded ones again",
                 state=job.state.value,
             )
-        job = self._book.retry(job)
+        job = self._repository.retry(job)
         self.start(job.id)
         return job
 
@@ -99,46 +99,46 @@ class Foreman:
     def _look_after(self, job_id: str) -> None:
         lost = self._lost(job_id)
         for step in lost:
-            self._board.push(step)
+            self._tracker.push(step)
         self._queue.submit(lost)
         self._restore(job_id)
-        self.carry_on(job_id)
+        self.advance(job_id)
 
     def _lost(self, job_id: str) -> list[Step]:
         """Steps whose worker has fallen silent, and steps whose message must be gone because none is waiting."""
-        silent = self._board.lost(job_id, SILENT_S)
-        forgotten = set(self._board.lost(job_id, FORGOTTEN_S))
+        silent = self._tracker.lost(job_id, SILENT_S)
+        forgotten = set(self._tracker.lost(job_id, FORGOTTEN_S))
         depths = self._queue.depths() if silent else {}
         return [
             step
             for step in silent
-            if step in forgotten or self._board.tries(step) or not depths.get(step.kind.lane.value)
+            if step in forgotten or self._tracker.tries(step) or not depths.get(step.kind.lane.value)
         ]
 
-    def began(self, step: Step) -> int:
+    def on_start(self, step: Step) -> int:
         self._totals.pop(step, None)
         self._begun[step] = time.monotonic()
-        return self._board.begin(step)
+        return self._tracker.begin(step)
 
-    def progressed(self, step: Step, progress: Progress) -> None:
+    def on_progress(self, step: Step, progress: Progress) -> None:
         total = self._totals.get(step, Progress()) + progress
         self._totals[step] = total
-        self._board.note(step, total)
+        self._tracker.note(step, total)
 
-    def finished(self, step: Step) -> None:
+    def on_finish(self, step: Step) -> None:
         more = {}
         if step.kind is Kind.INDEX and self._store.exists(step.output):
             more = metrics.of_index(Summary.from_json(json.loads(self._store.get(step.output))))
         self._count(step, "done", more)
-        self.carry_on(step.job)
+        self.advance(step.job)
 
-    def failed(self, step: Step, error: KeepmoreError) -> None:
+    def on_failure(self, step: Step, error: KeepmoreError) -> None:
         """Write down what cannot be done, as the failure of the job or of the question that it belongs to."""
         if not (step.kind is Kind.NOTIFY or self._store.exists(step.output)):  # else another worker has done it
             self._write_down(step, error)
         self._count(step, "failed", metrics.of_failure(step, error.code))
         if step.kind is not Kind.NOTIFY:  # that is tried again in its own time
-            self.carry_on(step.job)
+            self.advance(step.job)
 
     def _write_down(self, step: Step, error: KeepmoreError) -> None:
         if step.kind is Kind.ESTIMATE:
@@ -146,36 +146,36 @@ class Foreman:
             return
         job = self._job(step.job)
         if job and job.state is State.ACCEPTED and not is_asked(job, step):
-            self._book.end(job, State.FAILED, error)
+            self._repository.end(job, State.FAILED, error)
         elif job and (key := error_key(step)):
             self._store.put(key, json.dumps(error.as_dict()).encode())
-        self._board.drop(step.job)
+        self._tracker.drop(step.job)
 
-    def abandoned(self, step: Step) -> None:
+    def on_abandon(self, step: Step) -> None:
         self._count(step, "cancelled", {})
-        self._board.drop(step.job)  # what is still wanted of it is offered again
-        self.carry_on(step.job)
+        self._tracker.drop(step.job)  # what is still wanted of it is offered again
+        self.advance(step.job)
 
     def _count(self, step: Step, outcome: str, more: Amounts) -> None:
         done, begun = self._totals.pop(step, Progress()), self._begun.pop(step, None)
-        self._board.finish(step)
+        self._tracker.finish(step)
         seconds = None if begun is None else time.monotonic() - begun
-        self._board.count({**metrics.of_step(step, outcome, done, seconds), **more})
+        self._tracker.count({**metrics.of_step(step, outcome, done, seconds), **more})
 
-    def carry_on(self, job_id: str) -> None:
+    def advance(self, job_id: str) -> None:
         """Hand out the job's share of what waits; if nothing does and nothing is under way, see what is missing."""
-        steps = self._board.take(job_id)
-        while not steps and self._board.idle(job_id):
+        steps = self._tracker.take(job_id)
+        while not steps and self._tracker.idle(job_id):
             job = self._job(job_id)
             missing = self._missing(job_id, job)
             if not missing:
                 self._end(job_id, job)
                 return
-            self._board.offer(missing)
+            self._tracker.offer(missing)
             if self._job(job_id) != job:  # it ended while we looked, and whoever ended it dropped what waited then
-                self._board.drop(job_id)
+                self._tracker.drop(job_id)
             else:
-                steps = self._board.take(job_id)
+                steps = self._tracker.take(job_id)
         self._queue.submit(steps)
 
     def _missing(self, job_id: str, job: Job | None) -> list[Step]:
@@ -197,11 +197,11 @@ class Foreman:
         return done.union(*(self._store.keys(prefix) for prefix in asked + parts))
 
     def _restore(self, job_id: str) -> None:
-        """Tell the board what was done before it began, or before it was lost, while anybody asks for it."""
-        if self._board.restored(job_id, Kind.COMPRESS) or self._store.exists(layout.index_summary(job_id)):
+        """Tell the tracker what was done before it began, or before it was lost, while anybody asks for it."""
+        if self._tracker.restored(job_id, Kind.COMPRESS) or self._store.exists(layout.index_summary(job_id)):
             return
         if chunk_count(self._store, job_id) is not None:
-            self._board.restore(job_id, Kind.COMPRESS, parts_progress(self._store, job_id))
+            self._tracker.restore(job_id, Kind.COMPRESS, parts_progress(self._store, job_id))
 
     def _missing_estimate(self, estimate_id: str) -> Iterator[Step]:
         answers = (layout.estimate(estimate_id), layout.estimate_error(estimate_id))
@@ -215,7 +215,7 @@ class Foreman:
             return None
 
     def _known(self, job_id: str) -> Job:
-        return self._book.settled(self._book.get(job_id))
+        return self._repository.settled(self._repository.get(job_id))
 
     def _end(self, job_id: str, job: Job | None) -> None:
         """Nothing is left to do: write down that the job succeeded, tell its caller, and look after it no more.
@@ -224,15 +224,15 @@ class Foreman:
         say) was not part of that look, and another one will follow.
         """
         if job and job.state is State.ACCEPTED:
-            job = self._book.end(job, State.SUCCEEDED)
+            job = self._repository.end(job, State.SUCCEEDED)
         if job and self._tell(job):
             return
         self._store.delete(layout.active(job_id))
         job = self._job(job_id)
         if left := self._missing(job_id, job):  # asked for since we looked
             self._store.put(layout.active(job_id), b"")
-            self._board.offer(left)
-            self._queue.submit(self._board.take(job_id))
+            self._tracker.offer(left)
+            self._queue.submit(self._tracker.take(job_id))
 
     def _tell(self, job: Job) -> bool:
         """Have the webhook called if it is time to; says whether it still has to be, now or later."""

@@ -1,4 +1,4 @@
-"""How a job stands, read from what its store holds and, while it runs, from the board."""
+"""How a job stands, read from what its store holds and, while it runs, from the tracker."""
 
 from __future__ import annotations
 
@@ -15,17 +15,17 @@ from keepmore.jobs.job import Job, State
 from keepmore.jobs.requests import advice_request, stage, training_request
 from keepmore.prefetch import ahead
 from keepmore.progress import METADATA, Progress
-from keepmore.scheduling.tracker import Board, Pace
+from keepmore.scheduling.tracker import Pace, StepTracker
 from keepmore.spec.distance import ORIGINAL
-from keepmore.spec.job import NO_WEIGHTS, PROBE, Training, Tuning
+from keepmore.spec.training import NO_WEIGHTS, PROBE, Training, Tuning
 from keepmore.storage import layout
-from keepmore.storage.folder import Store
+from keepmore.storage.base import Store
 
 # Parts that are asked for while one is looked at: over a network, each takes two answers.
 PARTS_AHEAD = 8
 
 
-def status(job: Job, store: Store, board: Board | None = None) -> dict[str, Any]:
+def status(job: Job, store: Store, tracker: StepTracker | None = None) -> dict[str, Any]:
     """State, the stage that is next or under way, counts, and what there is to fetch."""
     now = stage(job, store)
     found: dict[str, Any] = {
@@ -45,7 +45,7 @@ def status(job: Job, store: Store, board: Board | None = None) -> dict[str, Any]
         "report": store.uri(layout.report_page(job.id)) if now is None else None,
     }
     if now == "compress":
-        pace = _pace(job, store, board)
+        pace = _pace(job, store, tracker)
         listed = int(json.loads(store.get(layout.listing(job.id)))["images"])
         found["images"] = {"listed": listed, "done": pace.done.images, "failed": pace.done.failed}
         found["bytes"] = {"in": pace.done.bytes_in, "out": pace.done.bytes_out}
@@ -75,7 +75,7 @@ def subsets(job: Job, store: Store) -> list[dict[str, Any]]:
 def training(job: Job, name: str, store: Store) -> dict[str, Any]:
     """A training on a job's subsets: its results by distance, as far as it is. Raises TrainingNotFound."""
     subset, asked = training_request(job, name, store)
-    found = {arm: read_json(store, layout.training(job.id, name, arm)) for arm in job.request.arms}
+    found = {variant: read_json(store, layout.training(job.id, name, variant)) for variant in job.request.variants}
     results = {distance: result for distance, result in found.items() if result}
     own = job.request.training is not None and name == job.request.training_id
     asked_anew = store.exists(layout.training_request(job.id, name))
@@ -110,7 +110,7 @@ def training_images(job: Job, name: str, store: Store) -> dict[Step, int]:
     """How many images each step of a training has to pass through a model, once there is the subset it is on."""
     subset, training = training_request(job, name, store)
     made = json.loads(store.get(layout.subset(job.id, subset)))["distances"]
-    labelled = {arm: sum(found["classes"].values()) for arm, found in made.items()}
+    labelled = {variant: sum(found["classes"].values()) for variant, found in made.items()}
     tested = json.loads(store.get(layout.index_summary(job.id)))["evaluation"]
     if training.method == PROBE:
         steps = training_steps(job, Kind.FEATURES, name, training)
@@ -137,9 +137,9 @@ def read_json(store: Store, key: str) -> dict[str, Any] | None:
     return found
 
 
-def _pace(job: Job, store: Store, board: Board | None) -> Pace:
+def _pace(job: Job, store: Store, tracker: StepTracker | None) -> Pace:
     try:
-        known = board.pace(job.id, Kind.COMPRESS) if board else None
+        known = tracker.pace(job.id, Kind.COMPRESS) if tracker else None
     except QueueUnavailable:
         known = None  # the store says the same, only slower and without a rate
     return known or Pace(sum(parts_progress(store, job.id).values(), Progress()), 0, 0.0)

@@ -7,47 +7,70 @@ another job, finds it there.
 
 from __future__ import annotations
 
+import io
+import json
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
+import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
 from keepmore.compression import index
-from keepmore.compression.batch import COLUMNS, Bench, encoded, rows_at
-from keepmore.errors import BudgetTooSmall, InvalidRequest
-from keepmore.selection import fit_search, fitted
+from keepmore.compression.batch import COLUMNS, BatchEncoder, encoded
+from keepmore.errors import BudgetTooSmall, InvalidRequest, StoreError
+from keepmore.selection import fit_search
 from keepmore.selection.fit_search import Curve, Trial
-from keepmore.selection.fitted import Found
-from keepmore.selection.select import in_order, read_originals
+from keepmore.selection.pool import in_order, read_originals, rows_at
 from keepmore.spec.distance import LARGEST, ORIGINAL, SMALLEST
 from keepmore.spec.job import Selection
-from keepmore.spec.variants import Fit
-from keepmore.storage.folder import Store
+from keepmore.spec.variants import FitCount
+from keepmore.storage.base import Store
 
 SAMPLE_IMAGES = 24
 # Where the sample is encoded: closely where photographs cease to be smallest as transcodes, whose sizes are the same at
 # any distance; and from distance 10 on the encoder works in another way, whose sizes are a curve of its own.
 SAMPLE_DISTANCES = (SMALLEST, 0.35, 0.6, 1.0, 1.6, 2.0, 2.5, 5.0, 10.0, 10.5, 16.0, LARGEST)
+METADATA = b"keepmore"
+# `row`: the image's place in the index; rows ascend.
+SCHEMA = pa.schema(
+    [
+        ("row", pa.int64()),
+        ("path", pa.string()),
+        ("bytes", pa.int64()),
+        ("encoding", pa.string()),
+        ("sha256", pa.string()),
+        ("encoder_distance", pa.float32()),
+    ]
+)
 
 
-def find(bench: Bench, index_key: str, fit: Fit, budget: int, selection: Selection) -> bytes:
-    """What `fitted.read` reads. `budget` in bytes; the images are the first of the order that `selection` says.
+@dataclass(frozen=True, slots=True)
+class FitResult:
+    """The distance; whether one image more would not fit at it; how many distances were tried on all images."""
+
+    distance: float
+    exact: bool
+    trials: int
+
+
+def find(encoder: BatchEncoder, index_key: str, fit: FitCount, budget: int, selection: Selection) -> bytes:
+    """What `read` reads. `budget` in bytes; the images are the first of the order that `selection` says.
 
     Raises InvalidRequest where the pool has too few images, BudgetTooSmall where they fit at no distance, and
     DatasetChanged.
     """
-    images = _Images.first(bench.store, index_key, fit, selection)
+    images = _Images.first(encoder.store, index_key, fit, selection)
     if (originals := images.originals()).fits(budget):
-        return fitted.to_parquet(Found(ORIGINAL, originals.hits(budget), 0), images.as_they_are())
+        return to_parquet(FitResult(ORIGINAL, originals.hits(budget), 0), images.as_they_are())
     digits = fit_search.digits(fit.images)
-    curve = _curve(bench, images)
+    curve = _curve(encoder, images)
     tried: list[Trial] = []
     best: tuple[Trial, pa.Table] | None = None
     while (distance := fit_search.next_trial(curve, tried, budget, digits)) is not None:
-        trial, rows = images.tried(bench, distance)
+        trial, rows = images.tried(encoder, distance)
         tried.append(trial)
         if trial.fits(budget) and (best is None or trial.hits(budget) or trial.bytes > best[0].bytes):
             best = trial, rows  # a hit is the last one
@@ -58,7 +81,7 @@ def find(bench: Bench, index_key: str, fit: Fit, budget: int, selection: Selecti
             f"{least:,} bytes at least: raise the budget, or fit fewer"
         )
     trial, rows = best
-    return fitted.to_parquet(Found(trial.distance, trial.hits(budget), len(tried)), rows)
+    return to_parquet(FitResult(trial.distance, trial.hits(budget), len(tried)), rows)
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,7 +95,7 @@ class _Images:
     kept: NDArray[np.bool_]
 
     @staticmethod
-    def first(store: Store, index_key: str, fit: Fit, selection: Selection) -> _Images:
+    def first(store: Store, index_key: str, fit: FitCount, selection: Selection) -> _Images:
         pool = read_originals(store, index_key)
         if fit.images > len(pool.rows):
             raise InvalidRequest(
@@ -86,27 +109,27 @@ class _Images:
         return self._trial(ORIGINAL, self.table["source_bytes"].to_numpy())
 
     def as_they_are(self) -> pa.Table:
-        """The kept images as their sources, with the schema of `fitted`."""
+        """The kept images as their sources, with the SCHEMA."""
         kept = self.table.filter(pa.array(self.kept))
         columns = [kept["row"], kept["path"], kept["source_bytes"], pa.repeat(pa.scalar("original"), len(kept))]
         columns += [kept["source_sha256"], pa.nulls(len(kept), pa.float32())]
-        return pa.table(columns, schema=fitted.SCHEMA)
+        return pa.table(columns, schema=SCHEMA)
 
-    def tried(self, bench: Bench, distance: float) -> tuple[Trial, pa.Table]:
-        """What the images take at `distance`, and the kept ones with the schema of `fitted`."""
-        made = encoded(bench, self.table, (distance,))
-        names = [index.column(name, distance) for name in fitted.SCHEMA.names[2:]]
+    def tried(self, encoder: BatchEncoder, distance: float) -> tuple[Trial, pa.Table]:
+        """What the images take at `distance`, and the kept ones with the SCHEMA."""
+        made = encoded(encoder, self.table, (distance,))
+        names = [index.column(name, distance) for name in SCHEMA.names[2:]]
         columns = [self.table["row"], self.table["path"], *(made[name] for name in names)]
-        rows = pa.table(columns, schema=fitted.SCHEMA)
+        rows = pa.table(columns, schema=SCHEMA)
         trial = self._trial(distance, rows["bytes"].to_numpy())
         return trial, rows.filter(pa.array(self.kept)).combine_chunks()
 
-    def sample(self, bench: Bench, distances: Sequence[float]) -> tuple[float, pa.Table]:
+    def sample(self, encoder: BatchEncoder, distances: Sequence[float]) -> tuple[float, pa.Table]:
         """Some images at `distances`, and how many times the bytes of their sources all images have."""
         few = np.unique(np.linspace(0, len(self.kept) - 1, min(SAMPLE_IMAGES, len(self.kept))).astype(np.int64))
         table = self.table.take(pa.array(few))
         share = self.originals().point[1] / max(1, pc.sum(table["source_bytes"]).as_py())
-        return share, encoded(bench, table, distances)
+        return share, encoded(encoder, table, distances)
 
     def _trial(self, distance: float, sizes: NDArray[np.int64]) -> Trial:
         """Where no image is behind, one of mean size stands for it: a budget for two more is not filled."""
@@ -115,6 +138,24 @@ class _Images:
         return Trial(distance, total, float(behind[0]) if len(behind) else total / len(self.kept))
 
 
-def _curve(bench: Bench, images: _Images) -> Curve:
-    share, made = images.sample(bench, SAMPLE_DISTANCES)
+def _curve(encoder: BatchEncoder, images: _Images) -> Curve:
+    share, made = images.sample(encoder, SAMPLE_DISTANCES)
     return Curve([(d, share * pc.sum(made[index.column("bytes", d)]).as_py()) for d in SAMPLE_DISTANCES])
+
+
+def to_parquet(result: FitResult, rows: pa.Table) -> bytes:
+    """`rows` have SCHEMA."""
+    buffer = io.BytesIO()
+    table = rows.replace_schema_metadata({METADATA: json.dumps(asdict(result)).encode()})
+    pq.write_table(table, buffer, compression="zstd", write_page_checksum=True)
+    return buffer.getvalue()
+
+
+def read(store: Store, key: str) -> tuple[FitResult, pa.Table]:
+    """What `to_parquet` wrote; raises StoreError for what is damaged."""
+    data = store.get(key)
+    try:
+        table = pq.read_table(io.BytesIO(data), page_checksum_verification=True).combine_chunks()
+        return FitResult(**json.loads(table.schema.metadata[METADATA])), table.cast(SCHEMA)
+    except (pa.ArrowException, OSError, ValueError, KeyError, TypeError) as error:
+        raise StoreError(f"{key} is damaged ({error}); delete it and resume the job, which makes it again") from error

@@ -1,4 +1,4 @@
-"""The select step: an index and a budget become one manifest an arm."""
+"""The select step: an index and a budget become one manifest a variant."""
 
 from __future__ import annotations
 
@@ -14,110 +14,29 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from numpy.typing import NDArray
 
+from keepmore import sampling
 from keepmore.codec import version as codec_version
 from keepmore.codec.malloc import freed_memory_kept
 from keepmore.compression import index
 from keepmore.compression.index import Summary
 from keepmore.errors import BudgetTooSmall
-from keepmore.selection import fitted, manifest
+from keepmore.selection import fit, manifest
 from keepmore.selection import spread as ladders
-from keepmore.selection.fitted import Found
+from keepmore.selection.fit import FitResult
+from keepmore.selection.pool import Pool, in_order, read_pool
 from keepmore.spec import budget as budgets
 from keepmore.spec.budget import Budget
 from keepmore.spec.distance import ORIGINAL, text
 from keepmore.spec.job import Selection
-from keepmore.spec.variants import Fit, Level, Spread
+from keepmore.spec.variants import FitCount, Spread, VariantSpec
 from keepmore.storage import layout
-from keepmore.storage.folder import Store
+from keepmore.storage.base import Store
 
 SHARED = ("path", "source_uri", "label", "width", "height", "source_sha256")
 OWN = ("bytes", "encoding", "sha256", "encoder_distance")
 
 # Stands for a checksum where only `keys` knows how an object's key is spelt.
 ANY_SHA256 = "".join(chr(ord("g") + place % 20) for place in range(64))
-
-
-@dataclass(frozen=True, slots=True)
-class Pool:
-    """The pool as selection sees it, in the index's order. `rows` are the places of its good images there, ascending.
-
-    `rows`, `path_hashes`, `classes` (−1: no label) and each of `bytes` have the shape (images,). As `read_pool` makes
-    it, a pool holds 16 bytes an image and 4 for each distance.
-    """
-
-    rows: NDArray[np.integer[Any]]
-    path_hashes: NDArray[np.uint64]
-    classes: NDArray[np.int32]
-    class_names: list[str]
-    bytes: dict[float, NDArray[np.integer[Any]]]
-
-    @property
-    def labelled(self) -> bool:
-        return len(self.class_names) > 0
-
-
-def read_pool(store: Store, index_key: str, distances: Sequence[float]) -> Pool:
-    return _read_pool(store, index_key, {d: index.column("bytes", d) for d in distances})
-
-
-def read_originals(store: Store, index_key: str) -> Pool:
-    """The pool with the sizes of its sources, whether or not they are among the distances."""
-    return _read_pool(store, index_key, {ORIGINAL: "source_bytes"})
-
-
-def _read_pool(store: Store, index_key: str, sizes: dict[float, str]) -> Pool:
-    """The pool with the columns `sizes` of the index."""
-    good, hashes, classes = _Column(np.bool_), _Column(np.uint64), _Column(np.int32)
-    bytes_ = {d: _Column(np.uint32) for d in sizes}
-    numbers: dict[str, int] = {}
-    for batch in index.rows(store, index_key, ["error_code", "path_hash", "label", *sizes.values()]):
-        sound = pc.is_null(batch["error_code"])
-        good.add(sound)
-        rows = batch.filter(sound)
-        hashes.add(rows["path_hash"])
-        classes.add(_numbered(rows["label"], numbers))
-        for d, name in sizes.items():
-            bytes_[d].add(rows[name])
-    names = sorted(numbers)
-    place = {name: number for number, name in enumerate(names)}
-    places = np.array([*(place[name] for name in numbers), -1], np.int32)
-    return Pool(
-        rows=_narrow(np.flatnonzero(good.whole())),
-        path_hashes=hashes.whole(),
-        classes=np.take(places, classes.whole()),
-        class_names=names,
-        bytes={d: column.whole() for d, column in bytes_.items()},
-    )
-
-
-class _Column:
-    """A column of the pool while it is read, in batches of its own: what pyarrow decoded is not held by them."""
-
-    def __init__(self, kind: type[np.generic]) -> None:
-        self._kind = kind
-        self._batches: list[NDArray[Any]] = []
-
-    def add(self, values: pa.Array | NDArray[Any]) -> None:
-        found = np.asarray(values)
-        self._batches.append(_narrow(found) if self._kind is np.uint32 else found.astype(self._kind))
-
-    def whole(self) -> NDArray[Any]:
-        batches, self._batches = self._batches, []
-        return np.concatenate([np.array([], self._kind), *batches])
-
-
-def _narrow(numbers: NDArray[np.integer[Any]]) -> NDArray[np.integer[Any]]:
-    """Numbers from 0 on in four bytes each, if none is too large."""
-    fit = len(numbers) == 0 or numbers.max() <= np.iinfo(np.uint32).max
-    return numbers.astype(np.uint32 if fit else np.int64)
-
-
-def _numbered(labels: pa.Array, numbers: dict[str, int]) -> NDArray[np.int32]:
-    """The number of every label, −1 where there is none; a label that `numbers` lacks gets the next."""
-    encoded = labels.dictionary_encode()
-    found = [numbers.setdefault(name, len(numbers)) if name else -1 for name in encoded.dictionary.to_pylist()]
-    places: NDArray[np.int32] = np.asarray(encoded.indices.fill_null(-1))
-    return np.take(np.array([*found, -1], np.int32), places)
 
 
 def choose(
@@ -139,28 +58,19 @@ def _choose(pool: Pool, distances: Sequence[float], selection: Selection, budget
     for distance in distances:
         found = in_order(pool, selection, pool.bytes[distance]) if order is None else order
         with _named(f"distance {text(distance)}"):
-            yield budgets.select(pool.bytes[distance], found, budget)
-
-
-def in_order(pool: Pool, selection: Selection, bytes_: NDArray[np.integer[Any]] | None) -> NDArray[np.int64]:
-    """Places in the pool as they are to be kept, the first one first; `bytes_` are what `smallest` goes by."""
-    balance = pool.labelled if selection.balance is None else selection.balance
-    classes = pool.classes if balance else None
-    if selection.order == "random" or bytes_ is None:
-        return budgets.in_order(budgets.ranks(pool.path_hashes, selection.seed), classes)
-    return budgets.in_order(bytes_, classes)
+            yield sampling.select(pool.bytes[distance], found, budget)
 
 
 @contextmanager
-def _named(arm: str) -> Iterator[None]:
+def _named(variant: str) -> Iterator[None]:
     """A budget that is too small says at what."""
     try:
         yield
     except BudgetTooSmall as error:
-        raise BudgetTooSmall(f"{arm}: {error}") from error
+        raise BudgetTooSmall(f"{variant}: {error}") from error
 
 
-def choose_levels(pool: Pool, spread: Spread, selection: Selection, budget: int | None) -> ladders.Choice:
+def choose_rungs(pool: Pool, spread: Spread, selection: Selection, budget: int | None) -> ladders.Choice:
     """What each image of the pool is kept at; `pool` has the sizes at all levels of the spread's ladder."""
     with freed_memory_kept(), _named(spread.name):
         sizes = _ladder_sizes(pool, spread.ladder)
@@ -169,31 +79,31 @@ def choose_levels(pool: Pool, spread: Spread, selection: Selection, budget: int 
 
 
 def _ladder_sizes(pool: Pool, distances: Sequence[float]) -> NDArray[np.integer[Any]]:
-    """Bytes at these distances, shape (levels, images). The pool's own become its rows, so that they are held once."""
+    """Bytes at these distances, shape (rungs, images). The pool's own become its rows, so that they are held once."""
     sizes = np.empty((len(distances), len(pool.rows)), np.result_type(*(pool.bytes[d] for d in distances)))
-    for level, distance in enumerate(distances):
-        sizes[level] = pool.bytes[distance]
-        pool.bytes[distance] = sizes[level]
+    for rung, distance in enumerate(distances):
+        sizes[rung] = pool.bytes[distance]
+        pool.bytes[distance] = sizes[rung]
     return sizes
 
 
 @dataclass(frozen=True, slots=True)
 class Asked:
-    """What a subset is asked to be: the arms of a job, and the budget and order of the question."""
+    """What a subset is asked to be: the variants of a job, and the budget and order of the question."""
 
     distances: Sequence[float]
     effort: int
     budget: Budget | None
     selection: Selection
-    levels: Sequence[Level] = ()
+    rules: Sequence[VariantSpec] = ()
 
     @property
     def spreads(self) -> list[Spread]:
-        return [level for level in self.levels if isinstance(level, Spread)]
+        return [rule for rule in self.rules if isinstance(rule, Spread)]
 
 
 def write_subsets(store: Store, job_id: str, subset_id: str, asked: Asked, summary: Summary) -> dict[str, Any]:
-    """Write a manifest for every arm; gives the subset's record, by the arms' names.
+    """Write a manifest for every variant; gives the subset's record, by the variants' names.
 
     What the fit steps of the subset found is read from the store.
     """
@@ -206,29 +116,29 @@ def write_subsets(store: Store, job_id: str, subset_id: str, asked: Asked, summa
         "selection": asdict(asked.selection),
         "effort": asked.effort,
     }
-    images, arms = _arms(store, job_id, subset_id, asked, budget_bytes)
+    images, variants = _variants(store, job_id, subset_id, asked, budget_bytes)
     with ExitStack() as stack:
         manifests = []
-        for arm in arms:
-            file = stack.enter_context(store.writer(layout.manifest(job_id, subset_id, arm.name)))
-            manifests.append(_Manifest(store, arm, asked.effort, manifest.Writer(file, {**about, **arm.about})))
-        written = _write(manifests, index.rows(store, index_key, _columns(arms)))
+        for variant in variants:
+            file = stack.enter_context(store.writer(layout.manifest(job_id, subset_id, variant.name)))
+            manifests.append(_Manifest(store, variant, asked.effort, manifest.Writer(file, {**about, **variant.about})))
+        written = _write(manifests, index.rows(store, index_key, _columns(variants)))
     made = {
-        arm.name: {
+        variant.name: {
             "images": totals["images"],
             "bytes": totals["bytes"],
             "digest": totals["digest"],
-            "manifest": store.uri(layout.manifest(job_id, subset_id, arm.name)),
-            "classes": arm.classes,
-            **arm.record,
+            "manifest": store.uri(layout.manifest(job_id, subset_id, variant.name)),
+            "classes": variant.classes,
+            **variant.record,
         }
-        for arm, totals in zip(arms, written, strict=True)
+        for variant, totals in zip(variants, written, strict=True)
     }
     return {**about, "subset": subset_id, "pool_images": images, "distances": made}
 
 
 @dataclass(frozen=True, slots=True)
-class _Arm:
+class _Variant:
     """What is kept in one manifest. `marks`: for every row of the index up to the last good one 0, or 1 and the place
     among `distances` at which it is kept; `fitted`: the rows themselves, where the index does not have their sizes.
 
@@ -244,42 +154,44 @@ class _Arm:
     fitted: pa.Table | None = None
 
 
-def _arms(store: Store, job_id: str, subset_id: str, asked: Asked, budget: int | None) -> tuple[int, list[_Arm]]:
-    """How many images there are to choose from, and what is kept in every arm.
+def _variants(
+    store: Store, job_id: str, subset_id: str, asked: Asked, budget: int | None
+) -> tuple[int, list[_Variant]]:
+    """How many images there are to choose from, and what is kept in every variant.
 
-    Holds the pool, which nobody needs any more on return, and a byte an image for each arm.
+    Holds the pool, which nobody needs any more on return, and a byte an image for each variant.
     """
     compressed = {*asked.distances, *(d for spread in asked.spreads for d in spread.ladder)}
     pool = read_pool(store, layout.index(job_id), sorted(compressed))
-    arms = []
+    variants = []
     for d, places in zip(asked.distances, choose(pool, asked.distances, asked.selection, budget), strict=True):
         marks = _marks(pool, places, np.uint8(1))
-        arms.append(_Arm(text(d), (d,), marks, _class_counts(pool, places), {"distance": d}))
-    for level in asked.levels:
-        if isinstance(level, Spread):
-            arms.append(_spread(pool, level, asked.selection, budget))
+        variants.append(_Variant(text(d), (d,), marks, _class_counts(pool, places), {"distance": d}))
+    for rule in asked.rules:
+        if isinstance(rule, Spread):
+            variants.append(_spread(pool, rule, asked.selection, budget))
         else:
-            arms.append(_fit(pool, level, *fitted.read(store, layout.fitted(job_id, subset_id, level.name))))
-    return len(pool.rows), arms
+            variants.append(_fit(pool, rule, *fit.read(store, layout.fitted(job_id, subset_id, rule.name))))
+    return len(pool.rows), variants
 
 
-def _spread(pool: Pool, spread: Spread, selection: Selection, budget: int | None) -> _Arm:
-    chosen = choose_levels(pool, spread, selection, budget)
-    counts = np.bincount(chosen.levels, minlength=len(spread.ladder)).tolist()
+def _spread(pool: Pool, spread: Spread, selection: Selection, budget: int | None) -> _Variant:
+    chosen = choose_rungs(pool, spread, selection, budget)
+    counts = np.bincount(chosen.rungs, minlength=len(spread.ladder)).tolist()
     used = {text(d): count for d, count in zip(spread.ladder, counts, strict=True) if count}
-    return _Arm(
+    return _Variant(
         spread.name,
         spread.ladder,
-        _marks(pool, chosen.places, chosen.levels + np.uint8(1)),
+        _marks(pool, chosen.places, chosen.rungs + np.uint8(1)),
         _class_counts(pool, chosen.places),
         {"distance": None, "level": spread.as_json(), "scale": chosen.scale},
         {"levels": {"scale": chosen.scale, "distances": used}},
     )
 
 
-def _fit(pool: Pool, fit: Fit, found: Found, rows: pa.Table) -> _Arm:
+def _fit(pool: Pool, fit: FitCount, found: FitResult, rows: pa.Table) -> _Variant:
     places = np.searchsorted(pool.rows, rows["row"].to_numpy())
-    return _Arm(
+    return _Variant(
         fit.name,
         (found.distance,),
         _marks(pool, places, np.uint8(1)),
@@ -304,17 +216,17 @@ def _class_counts(pool: Pool, places: NDArray[np.int64]) -> dict[str, int]:
 
 @dataclass(frozen=True, slots=True)
 class _Manifest:
-    """The manifest of one arm while it is written."""
+    """The manifest of one variant while it is written."""
 
     store: Store
-    arm: _Arm
+    variant: _Variant
     effort: int
     writer: manifest.Writer
 
     def add(self, batch: pa.RecordBatch, start: int) -> None:
         """Write the rows among `batch`, which begins at row `start` of the index."""
-        marks = self.arm.marks[start : start + len(batch)]
-        kept = [(d, np.flatnonzero(marks == place)) for place, d in enumerate(self.arm.distances, start=1)]
+        marks = self.variant.marks[start : start + len(batch)]
+        kept = [(d, np.flatnonzero(marks == place)) for place, d in enumerate(self.variant.distances, start=1)]
         pieces = [(places, self._rows(batch, start, d, places)) for d, places in kept if len(places)]
         if len(pieces) == 1:
             self.writer.add(pieces[0][1])
@@ -336,12 +248,12 @@ class _Manifest:
         self, batch: pa.RecordBatch, start: int, distance: float, places: NDArray[np.int64]
     ) -> dict[str, pa.Array]:
         """What depends on the distance: from the index, or from what the fit step found."""
-        if self.arm.fitted is None:
+        if self.variant.fitted is None:
             names = {name: index.column(name, distance) for name in OWN}
             own = batch.select(list(names.values())).take(pa.array(places))
             return {name: own[column] for name, column in names.items()}
-        first = int(np.searchsorted(self.arm.fitted["row"].to_numpy(), start + places[0]))
-        rows = self.arm.fitted.slice(first, len(places)).combine_chunks()
+        first = int(np.searchsorted(self.variant.fitted["row"].to_numpy(), start + places[0]))
+        rows = self.variant.fitted.slice(first, len(places)).combine_chunks()
         return {name: rows[name].chunk(0) for name in OWN}
 
 
@@ -353,8 +265,8 @@ def _by_place(pieces: Sequence[tuple[NDArray[np.int64], pa.RecordBatch]]) -> pa.
     return rows
 
 
-def _columns(arms: Sequence[_Arm]) -> list[str]:
-    indexed = sorted({d for arm in arms if arm.fitted is None for d in arm.distances})
+def _columns(variants: Sequence[_Variant]) -> list[str]:
+    indexed = sorted({d for variant in variants if variant.fitted is None for d in variant.distances})
     return [*SHARED, *(index.column(name, d) for d in indexed for name in OWN)]
 
 

@@ -13,14 +13,14 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from keepmore.spec import budget as budgets
+from keepmore import sampling
 from keepmore.spec.variants import Spread
 
 HALVINGS = 200  # of the logarithm of the scale: far beyond what a float can tell apart
 
 
 @dataclass(frozen=True, slots=True)
-class Steps:
+class Ladder:
     """A ladder as images see it: none goes to a level at which a truer one takes as few bytes.
 
     `sizes` (levels, images) are bytes as they were measured; `levels` (levels, images) says whose encoding an image
@@ -28,29 +28,29 @@ class Steps:
     """
 
     sizes: NDArray[np.integer[Any]]
-    levels: NDArray[np.uint8]
+    rungs: NDArray[np.uint8]
 
     @staticmethod
-    def of(sizes: NDArray[np.integer[Any]]) -> Steps:
-        levels = np.zeros(sizes.shape, np.uint8)
+    def of(sizes: NDArray[np.integer[Any]]) -> Ladder:
+        rungs = np.zeros(sizes.shape, np.uint8)
         least = sizes[0].copy()
-        for level in range(1, len(sizes)):
-            levels[level] = np.where(sizes[level] < least, np.uint8(level), levels[level - 1])
-            np.minimum(least, sizes[level], out=least)
-        return Steps(sizes, levels)
+        for rung in range(1, len(sizes)):
+            rungs[rung] = np.where(sizes[rung] < least, np.uint8(rung), rungs[rung - 1])
+            np.minimum(least, sizes[rung], out=least)
+        return Ladder(sizes, rungs)
 
     def bytes_at(self, steps: NDArray[np.intp]) -> NDArray[np.int64]:
         """Bytes of every image on its step, shape (images,)."""
-        levels = self.levels_at(steps)
-        found: NDArray[np.integer[Any]] = np.take_along_axis(self.sizes, levels[np.newaxis].astype(np.intp), 0)[0]
+        rungs = self.rungs_at(steps)
+        found: NDArray[np.integer[Any]] = np.take_along_axis(self.sizes, rungs[np.newaxis].astype(np.intp), 0)[0]
         return found.astype(np.int64)
 
     def least(self) -> NDArray[np.int64]:
         """Bytes of every image at the end of the ladder: its fewest."""
         return self.bytes_at(np.full(self.sizes.shape[1], len(self.sizes) - 1))
 
-    def levels_at(self, steps: NDArray[np.intp]) -> NDArray[np.uint8]:
-        found: NDArray[np.uint8] = np.take_along_axis(self.levels, steps[np.newaxis], 0)[0]
+    def rungs_at(self, steps: NDArray[np.intp]) -> NDArray[np.uint8]:
+        found: NDArray[np.uint8] = np.take_along_axis(self.rungs, steps[np.newaxis], 0)[0]
         return found
 
 
@@ -59,7 +59,7 @@ class Choice:
     """Places in the pool, shape (k,), and the ladder's level of each."""
 
     places: NDArray[np.int64]
-    levels: NDArray[np.uint8]
+    rungs: NDArray[np.uint8]
     scale: float
 
 
@@ -76,20 +76,20 @@ def choose(
     `sizes` (levels, images) are bytes at the levels of the spread's ladder. If not even the largest distance makes room
     for all, the longest prefix of `order` that fits is kept at it. Raises BudgetTooSmall.
     """
-    steps = Steps.of(sizes)
+    steps = Ladder.of(sizes)
     images = np.arange(sizes.shape[1])
-    ranks = budgets.ranks(path_hashes, _seed(seed))
+    ranks = sampling.ranks(path_hashes, _seed(seed))
     wish = _Wish(spread, ranks / 2.0**64)
     if budget is None:
-        return Choice(images, steps.levels_at(wish.steps(1.0)), 1.0)
+        return Choice(images, steps.rungs_at(wish.steps(1.0)), 1.0)
     least = steps.least()
     if int(least.sum()) > budget or len(images) == 0:
-        kept = budgets.select(least, order, budget)
-        return Choice(kept, steps.levels[-1][kept], spread.high / spread.low)
+        kept = sampling.select(least, order, budget)
+        return Choice(kept, steps.rungs[-1][kept], spread.high / spread.low)
     scale = _scale(spread, steps, wish, budget)
     found = wish.steps(scale)
-    _fill(steps, found, budgets.in_order(ranks), budget)
-    return Choice(images, steps.levels_at(found), scale)
+    _fill(steps, found, sampling.in_order(ranks), budget)
+    return Choice(images, steps.rungs_at(found), scale)
 
 
 def _seed(seed: int) -> int:
@@ -112,7 +112,7 @@ class _Wish:
         return np.searchsorted(np.sqrt(ladder[1:] * ladder[:-1]), wished, side="right")
 
 
-def _scale(spread: Spread, steps: Steps, wish: _Wish, budget: int) -> float:
+def _scale(spread: Spread, steps: Ladder, wish: _Wish, budget: int) -> float:
     """The smallest scale at which all images fit; they do at the largest. Bisection, on the scale's logarithm."""
     ratio = spread.high / spread.low
     over, fits = math.log(1 / ratio), math.log(ratio)
@@ -133,7 +133,7 @@ def _scale(spread: Spread, steps: Steps, wish: _Wish, budget: int) -> float:
     return math.exp(fits)
 
 
-def _fill(steps: Steps, found: NDArray[np.intp], order: NDArray[np.int64], budget: int) -> None:
+def _fill(steps: Ladder, found: NDArray[np.intp], order: NDArray[np.int64], budget: int) -> None:
     """Move images, in `order`, to their next truer level as long as that fits: changes `found`."""
     slack = budget - int(steps.bytes_at(found).sum())
     truer = _truer(steps, found)
@@ -147,7 +147,7 @@ def _fill(steps: Steps, found: NDArray[np.intp], order: NDArray[np.int64], budge
         rest = rest[moved:]
 
 
-def _truer(steps: Steps, found: NDArray[np.intp]) -> NDArray[np.intp]:
+def _truer(steps: Ladder, found: NDArray[np.intp]) -> NDArray[np.intp]:
     """For each image the nearest lower step that takes more bytes; its own where there is none."""
-    now = steps.levels_at(found).astype(np.intp)  # the truest step of these bytes
+    now = steps.rungs_at(found).astype(np.intp)  # the truest step of these bytes
     return np.maximum(now - 1, 0)

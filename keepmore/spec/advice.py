@@ -13,8 +13,9 @@ from keepmore.spec import budget as budgets
 from keepmore.spec import distance as distances
 from keepmore.spec.budget import Budget, MoneyBudget
 from keepmore.spec.distance import ORIGINAL
-from keepmore.spec.job import ID_DIGITS, PROBE, Training
+from keepmore.spec.job import ID_DIGITS
 from keepmore.spec.pilot_grid import FEWEST_DISTANCES, FEWEST_IMAGES
+from keepmore.spec.training import PROBE, Training
 
 DISTANCES = (0.0, 2.0, 4.0, 6.0, 8.0, 10.0, 15.0, 20.0, 25.0)
 MOST_BUDGETS = 100

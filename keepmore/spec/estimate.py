@@ -2,28 +2,22 @@
 
 from __future__ import annotations
 
-import json
 from dataclasses import asdict, dataclass, field
-from datetime import UTC, datetime
 from typing import Any
 
 from keepmore.errors import InvalidRequest
-from keepmore.estimation.estimate import SAMPLE_IMAGES
-from keepmore.jobs.graph import Kind, Step
-from keepmore.jobs.job import new_id
 from keepmore.spec import budget as budgets
 from keepmore.spec import distance as distances
 from keepmore.spec.budget import Budget, DistanceBudget
 from keepmore.spec.job import EFFORTS, Limits, Selection
-from keepmore.storage import layout
-from keepmore.storage.folder import Store
 
 MOST_IMAGES = 10_000
 FEWEST_IMAGES = 2
+SAMPLE_IMAGES = 128
 
 
 @dataclass(frozen=True, slots=True)
-class Question:
+class EstimateRequest:
     """What `dataset` would take at `distances`, judged by so many of its images."""
 
     dataset: str
@@ -48,7 +42,7 @@ class Question:
         return asdict(self) | {"budget": budgets.as_json(self.budget), "distances": list(self.distances)}
 
     @staticmethod
-    def from_json(written: dict[str, Any]) -> Question:
+    def from_json(written: dict[str, Any]) -> EstimateRequest:
         """The question that `as_json` wrote."""
         parts = {
             "distances": tuple(written["distances"]),
@@ -56,15 +50,7 @@ class Question:
             "selection": Selection(**written["selection"]),
             "limits": Limits(**written["limits"]),
         }
-        return Question(**{**written, **parts})
+        return EstimateRequest(**{**written, **parts})
 
 
-def new_name() -> str:
-    return f"estimate-{new_id(datetime.now(UTC))}"
-
-
-def ask(store: Store, question: Question, name: str | None = None) -> Step:
-    """Write a question down, as `name` if it has one already; gives the step that answers it."""
-    name = name or new_name()
-    store.put(layout.estimate_request(name), json.dumps(question.as_json()).encode())
-    return Step(name, Kind.ESTIMATE)
+SAMPLE_IMAGES = 128

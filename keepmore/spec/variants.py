@@ -1,6 +1,6 @@
 """Levels: members of a job's distances that are no numbers, how they are written, and what they are called.
 
-`Spread` gives each image of the pool a distance of its own (`keepmore.selection.spread`), `Fit` is the distance at
+`Spread` gives each image of the pool a distance of its own (`keepmore.selection.spread`), `FitCount` is the distance at
 which so many images fill the budget (`keepmore.selection.fit_search`). Together with the fixed distances they are the
 *variants* of a job: each has a name, a manifest and a training.
 """
@@ -70,7 +70,7 @@ class Spread:
 
 
 @dataclass(frozen=True, slots=True)
-class Fit:
+class FitCount:
     """The distance at which the budget holds exactly so many images."""
 
     images: int
@@ -91,38 +91,38 @@ class Fit:
         return {"fit": self.images}
 
 
-Level = Spread | Fit
+VariantSpec = Spread | FitCount
 
 
-def check(levels: Sequence[Level]) -> tuple[Level, ...]:
+def check(rules: Sequence[VariantSpec]) -> tuple[VariantSpec, ...]:
     """The levels in one order, however they were asked for; raises DuplicateDistance for a repeat."""
-    for level in levels:
-        if levels.count(level) > 1:
-            raise DuplicateDistance(f"distances: {level.written} is named more than once; name it once")
-    spreads = sorted((level for level in levels if isinstance(level, Spread)), key=lambda one: (one.low, one.high))
-    return (*spreads, *sorted((level for level in levels if isinstance(level, Fit)), key=lambda one: one.images))
+    for rule in rules:
+        if rules.count(rule) > 1:
+            raise DuplicateDistance(f"distances: {rule.written} is named more than once; name it once")
+    spreads = sorted((rule for rule in rules if isinstance(rule, Spread)), key=lambda one: (one.low, one.high))
+    return (*spreads, *sorted((rule for rule in rules if isinstance(rule, FitCount)), key=lambda one: one.images))
 
 
-def from_json(value: Any) -> tuple[tuple[float, ...], tuple[Level, ...]]:
+def from_json(value: Any) -> tuple[tuple[float, ...], tuple[VariantSpec, ...]]:
     """Fixed distances and levels of a job's `distances`: a list of them, or one level alone."""
     members = [value] if isinstance(value, dict) else value
     if not isinstance(members, list | tuple):
         raise WrongType(f"distances: {str(value)[:40]!r} is no list; give a list whose members are {JSON_FORMS}")
     fixed: list[float] = []
-    levels: list[Level] = []
+    rules: list[VariantSpec] = []
     for place, member in enumerate(members):
         if isinstance(member, dict):
-            levels.append(_level(member))
+            rules.append(_rule(member))
         elif _is_number(member):
             fixed.append(_float(member))
         else:
             raise WrongType(f"distances[{place}]: {str(member)[:40]!r} is no distance; give {JSON_FORMS}")
-    return checked(fixed, levels)
+    return checked(fixed, rules)
 
 
-def checked(fixed: Sequence[float], levels: Sequence[Level]) -> tuple[tuple[float, ...], tuple[Level, ...]]:
+def checked(fixed: Sequence[float], rules: Sequence[VariantSpec]) -> tuple[tuple[float, ...], tuple[VariantSpec, ...]]:
     """Both in order; raises InvalidRequest where there is neither, and for what is out of range or named twice."""
-    return (distances.check(fixed) if fixed or not levels else ()), check(levels)
+    return (distances.check(fixed) if fixed or not rules else ()), check(rules)
 
 
 def _is_number(value: Any) -> bool:
@@ -137,7 +137,7 @@ def _float(value: float) -> float:
         return math.inf
 
 
-def _level(value: dict[str, Any]) -> Level:
+def _rule(value: dict[str, Any]) -> VariantSpec:
     if set(value) == {"spread"}:
         ends = value["spread"]
         if not isinstance(ends, list | tuple) or len(ends) != 2 or not all(map(_is_number, ends)):
@@ -147,73 +147,73 @@ def _level(value: dict[str, Any]) -> Level:
         images = value["fit"]
         if isinstance(images, bool) or not isinstance(images, int):
             raise WrongType(f"distances: fit {str(images)[:40]!r} is no number of images; give a whole number")
-        return Fit(images)
+        return FitCount(images)
     unknown = sorted(str(name)[:20] for name in set(value) - {"spread", "fit"})
     if unknown:
         raise UnknownField(f"distances.{unknown[0]}: there is no such field; give {JSON_FORMS}")
     raise InvalidRequest(f"distances: {str(value)[:40]} is no level; give {JSON_FORMS}")
 
 
-def fixed_only(fixed: tuple[float, ...], levels: tuple[Level, ...]) -> tuple[float, ...]:
+def fixed_only(fixed: tuple[float, ...], rules: tuple[VariantSpec, ...]) -> tuple[float, ...]:
     """The fixed distances, where there is nothing else; raises InvalidRequest."""
-    if levels:
+    if rules:
         raise InvalidRequest(
-            f"distances: {levels[0].written} cannot be estimated from a sample; estimates take numbers alone"
+            f"distances: {rules[0].written} cannot be estimated from a sample; estimates take numbers alone"
         )
     return fixed
 
 
-def as_json(fixed: Sequence[float], levels: Sequence[Level]) -> list[Any]:
-    return [*fixed, *(level.as_json() for level in levels)]
+def as_json(fixed: Sequence[float], rules: Sequence[VariantSpec]) -> list[Any]:
+    return [*fixed, *(rule.as_json() for rule in rules)]
 
 
-def parse(written: str) -> tuple[tuple[float, ...], tuple[Level, ...]]:
+def parse(written: str) -> tuple[tuple[float, ...], tuple[VariantSpec, ...]]:
     """Fixed distances and levels from the command line's form, such as "0,8,spread:0.5-15,fit:2000"."""
     fixed: list[float] = []
-    levels: list[Level] = []
+    rules: list[VariantSpec] = []
     for part in filter(None, (part.strip() for part in written.split(","))):
-        level = _parsed(part) if ":" in part else None
-        if level:
-            levels.append(level)
+        rule = _parsed(part) if ":" in part else None
+        if rule:
+            rules.append(rule)
             continue
         try:
             fixed.append(float(part))
         except ValueError:
             raise InvalidRequest(f"distances: {part!r} is no distance; give {FORMS}") from None
-    return checked(fixed, levels)
+    return checked(fixed, rules)
 
 
-def _parsed(written: str) -> Level | None:
+def _parsed(written: str) -> VariantSpec | None:
     if found := _SPREAD.fullmatch(written):
         return Spread(float(found[1]), float(found[2]))
     if found := _FIT.fullmatch(written):
-        return Fit(int(found[1]))
+        return FitCount(int(found[1]))
     return None
 
 
-def written(fixed: Sequence[float], levels: Sequence[Level]) -> str:
+def written(fixed: Sequence[float], rules: Sequence[VariantSpec]) -> str:
     """What `parse` reads."""
-    return ",".join([*map(text, fixed), *(level.written for level in levels)])
+    return ",".join([*map(text, fixed), *(rule.written for rule in rules)])
 
 
-def arm(written: str) -> str | None:
-    """The name of the arm that somebody wrote as a number, a name or a command line's form; None for anything else."""
+def variant(written: str) -> str | None:
+    """The name of a variant that is written as a number, a name or on the command line; None for anything else."""
     try:
-        level = _parsed(written)
-        return level.name if level else text(float(written))
+        rule = _parsed(written)
+        return rule.name if rule else text(float(written))
     except (ValueError, InvalidRequest):
         return None
 
 
 def told(found: Mapping[str, Any]) -> str:
     """What a level came to, in words, from its record in the subset."""
-    levels = found["levels"]
-    if "scale" in levels:
-        used = sorted(map(float, levels["distances"])) or [ORIGINAL]
-        return f"distances {text(used[0])} to {text(used[-1])}, scaled by {levels['scale']:.4g}"
-    at = f"distance {text(levels['distance'])}"
-    if levels["exact"]:
+    rules = found["levels"]
+    if "scale" in rules:
+        used = sorted(map(float, rules["distances"])) or [ORIGINAL]
+        return f"distances {text(used[0])} to {text(used[-1])}, scaled by {rules['scale']:.4g}"
+    at = f"distance {text(rules['distance'])}"
+    if rules["exact"]:
         return at
-    if levels["distance"] == ORIGINAL:
+    if rules["distance"] == ORIGINAL:
         return f"{at}: the budget holds more originals than that"
     return f"{at}, the nearest that was found: the budget holds another image"

@@ -100,55 +100,55 @@ def asked_id(key: str, prefix: str) -> str | None:
     return name if key == f"{prefix}{name}/request.json" and "/" not in name else None
 
 
-def manifest(job_id: str, subset_id: str, arm: str) -> str:
-    return f"work/{job_id}/subsets/{subset_id}/{arm}.parquet"
+def manifest(job_id: str, subset_id: str, variant: str) -> str:
+    return f"work/{job_id}/subsets/{subset_id}/{variant}.parquet"
 
 
-def fitted(job_id: str, subset_id: str, arm: str) -> str:
+def fitted(job_id: str, subset_id: str, variant: str) -> str:
     """The distance at which so many images fit, and what they are there."""
-    return f"work/{job_id}/subsets/{subset_id}/levels/{arm}.parquet"
+    return f"work/{job_id}/subsets/{subset_id}/levels/{variant}.parquet"
 
 
 def features(job_id: str, training_id: str, part: str) -> str:
-    """Where features lie, and how many. `part` is an arm, "evaluation", or "evaluation@" and a distance."""
+    """Where features lie, and how many. `part` is a variant, "evaluation", or "evaluation@" and a distance."""
     return f"work/{job_id}/trainings/{training_id}/features/{part}.json"
 
 
-def shelf(backbone: str, group: str) -> str:
-    """Features that one backbone gave of objects, by checksum: every job and training shares them. `group`, an arm or
-    "evaluation", keeps those apart that are seldom looked for together."""
+def feature_cache(backbone: str, group: str) -> str:
+    """Features that one backbone gave of objects, by checksum: every job and training shares them. `group`, a variant
+    or "evaluation", keeps those apart that are seldom looked for together."""
     return f"features/{backbone}/{group}/"
 
 
-def run(job_id: str, training_id: str, arm: str, seed: int) -> str:
+def run(job_id: str, training_id: str, variant: str, seed: int) -> str:
     """What one seed of a fine-tuning came to."""
-    return f"work/{job_id}/trainings/{training_id}/runs/{arm}-{seed}.npz"
+    return f"work/{job_id}/trainings/{training_id}/runs/{variant}-{seed}.npz"
 
 
-def checkpoint(job_id: str, training_id: str, arm: str, seed: int) -> str:
+def checkpoint(job_id: str, training_id: str, variant: str, seed: int) -> str:
     """Where a fine-tuning is, until it is over."""
-    return f"work/{job_id}/trainings/{training_id}/checkpoints/{arm}-{seed}.pt"
+    return f"work/{job_id}/trainings/{training_id}/checkpoints/{variant}-{seed}.pt"
 
 
-def weights(job_id: str, training_id: str, arm: str, seed: int) -> str:
-    return f"work/{job_id}/trainings/{training_id}/weights/{arm}-{seed}.safetensors"
+def weights(job_id: str, training_id: str, variant: str, seed: int) -> str:
+    return f"work/{job_id}/trainings/{training_id}/weights/{variant}-{seed}.safetensors"
 
 
-def events(job_id: str, training_id: str, arm: str, seed: int) -> str:
+def events(job_id: str, training_id: str, variant: str, seed: int) -> str:
     """For TensorBoard, one folder a run."""
-    return f"work/{job_id}/trainings/{training_id}/events/{arm}-{seed}/events.out.tfevents.0"
+    return f"work/{job_id}/trainings/{training_id}/events/{variant}-{seed}/events.out.tfevents.0"
 
 
-def predictions(job_id: str, training_id: str, arm: str) -> str:
-    return f"work/{job_id}/trainings/{training_id}/predictions/{arm}.npz"
+def predictions(job_id: str, training_id: str, variant: str) -> str:
+    return f"work/{job_id}/trainings/{training_id}/predictions/{variant}.npz"
 
 
-def training(job_id: str, training_id: str, arm: str) -> str:
-    return f"work/{job_id}/trainings/{training_id}/{arm}.json"
+def training(job_id: str, training_id: str, variant: str) -> str:
+    return f"work/{job_id}/trainings/{training_id}/{variant}.json"
 
 
 def comparison(job_id: str, training_id: str) -> str:
-    """Written last of a training: every arm against the others."""
+    """Written last of a training: every variant against the others."""
     return f"work/{job_id}/trainings/{training_id}/comparison.json"
 
 

@@ -6,7 +6,8 @@ from pathlib import Path
 
 from keepmore.net import uri as uris
 from keepmore.net.access import Access
-from keepmore.storage.folder import FolderStore, Store
+from keepmore.storage.base import Store
+from keepmore.storage.folder import FolderStore
 
 
 def open_store(place: str, access: Access) -> Store:

@@ -13,9 +13,10 @@ from typing import Any, BinaryIO, cast
 
 from keepmore.errors import NotFound, StoreError, StoreFull, StoreUnavailable, StoreUnwritable
 from keepmore.net.access import RETRIES, S3Endpoint
-from keepmore.net.ranged import RangedFile, RemoteFailure, Why
+from keepmore.net.failure import FailureReason, RemoteFailure
+from keepmore.net.ranged import RangedFile
 from keepmore.net.s3 import Bucket
-from keepmore.storage.folder import check_key, is_key
+from keepmore.storage.base import check_key, is_key
 
 WHOLE_BYTES = 8 << 20  # up to here an object is fetched and verified at once
 BUFFER_BYTES = 1 << 16
@@ -161,24 +162,24 @@ class S3Store:
     def _error(self, key: str, failure: RemoteFailure) -> StoreError:
         where = f"the store {self._place} at {self._endpoint}"
         match failure.why:
-            case Why.ABSENT:
+            case FailureReason.ABSENT:
                 return NotFound(f"nothing is stored under {key} in {self._place} at {self._endpoint}")
-            case Why.NO_BUCKET:
+            case FailureReason.NO_BUCKET:
                 return StoreUnwritable(f"{where}: there is no such bucket; make it, then resume the job")
-            case Why.DENIED:
+            case FailureReason.DENIED:
                 return StoreUnwritable(
                     f"{where} refuses access ({failure.detail}); check KEEPMORE_S3_ACCESS_KEY and "
                     "KEEPMORE_S3_SECRET_KEY, and that they may read, write and list there, then resume the job"
                 )
-            case Why.FULL:
+            case FailureReason.FULL:
                 return StoreFull(
                     f"{where} is full ({failure.detail}); free some space or raise the quota, then resume the job"
                 )
-            case Why.UNAVAILABLE:
+            case FailureReason.UNAVAILABLE:
                 return StoreUnavailable(
                     f"{where} cannot be reached ({failure.detail}); see that it runs, then resume the job"
                 )
-            case Why.CHANGED:
+            case FailureReason.CHANGED:
                 return StoreError(f"{where}: {key} was written anew while it was read ({failure.detail}); try again")
             case _:
                 return StoreError(f"{where} failed at {key}: {failure.detail}")

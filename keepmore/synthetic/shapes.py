@@ -184,17 +184,17 @@ def flower(rng: Rng) -> list[Part]:
 
 
 def starfish(rng: Rng) -> list[Part]:
-    """Five arms or so, tapering from a body, with rows of spots."""
+    """Five variants or so, tapering from a body, with rows of spots."""
     skin = colour_near(rng, (0.8, 0.4, 0.15), (0.7, 0.25, 0.25), (0.55, 0.4, 0.6), (0.8, 0.7, 0.5))
-    arms, slim = rng.choice((5, 5, 5, 6, 7)), rng.uniform(0.7, 2.5)
+    variants, slim = rng.choice((5, 5, 5, 6, 7)), rng.uniform(0.7, 2.5)
     angle = arc(0, 1, 90)
-    radius = 0.3 + 0.68 * ((1 + np.cos(arms * angle)) / 2) ** slim
+    radius = 0.3 + 0.68 * ((1 + np.cos(variants * angle)) / 2) ** slim
     spot = toned(skin, rng.uniform(0.6, 1.5))
     parts = [Part(polar(radius, angle), skin)]
-    for n in range(arms):
+    for n in range(variants):
         for out in (0.2, 0.4, 0.6)[: rng.integers(4)]:
             dot = ellipse(out, 0, 0.05, 0.05)
-            parts.append(Part(rotated(dot, 2 * np.pi * n / arms), spot, 240))
+            parts.append(Part(rotated(dot, 2 * np.pi * n / variants), spot, 240))
     return parts
 
 

@@ -12,13 +12,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from keepmore.errors import StoreError
-from keepmore.storage.folder import Store
+from keepmore.storage.base import Store
 
 # The names in a file and, if any was asked for, the features in it.
 _Read = tuple[NDArray[np.bytes_], NDArray[np.float16] | None]
 
 
-class Shelf:
+class FeatureCache:
     """The features below `prefix`, in files of many images each. A file's name is its content's, so that any number of
     processes may add at once.
     """

@@ -1,4 +1,4 @@
-"""The runs of an arm -> its accuracy, and arms against each other. Pure: arrays in, plain data out."""
+"""The runs of a variant -> its accuracy, and variants against each other. Pure: arrays in, plain data out."""
 
 from __future__ import annotations
 
@@ -9,9 +9,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from keepmore.spec.job import Training
+from keepmore.spec.training import Training
 from keepmore.training import statistics
-from keepmore.training.runs import TOP, Run
+from keepmore.training.trainer import TOP, Run
 
 FORMAT = 2
 # A confusion matrix of more classes is no longer something to look at; the predictions hold it all the same.
@@ -26,7 +26,7 @@ def all_classes(pool: Sequence[str], tested: Sequence[str]) -> list[str]:
 def of_arm(
     runs: Sequence[Run], train: Sequence[str], tested: Sequence[str], classes: Sequence[str], training: Training
 ) -> dict[str, Any]:
-    """What the results say of an arm: `runs` of it, one a seed, and the labels of its training and test images."""
+    """What the results say of a variant: `runs` of it, one a seed, and the labels of its training and test images."""
     truth = numbers(tested, classes)
     predicted = np.stack([run.named[""][:, 0] for run in runs])
     seen = set(train)
@@ -88,6 +88,6 @@ def read_correct(data: bytes) -> NDArray[np.bool_]:
         return right
 
 
-def compared(arms: Mapping[str, NDArray[np.bool_]]) -> dict[str, Any]:
-    """Every arm against the first one and against the best: who is better by more than noise."""
-    return {"format": 1, "comparisons": [found.as_json() for found in statistics.comparisons(arms)]}
+def compared(variants: Mapping[str, NDArray[np.bool_]]) -> dict[str, Any]:
+    """Every variant against the first one and against the best: who is better by more than noise."""
+    return {"format": 1, "comparisons": [found.as_json() for found in statistics.comparisons(variants)]}

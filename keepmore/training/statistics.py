@@ -1,9 +1,9 @@
-"""Accuracy from right and wrong answers: intervals, and which of two arms is better. Pure: arrays in, numbers out.
+"""Accuracy from right and wrong answers: intervals, and which of two variants is better. Pure: arrays in, numbers out.
 
-An arm is one way to train. `correct` says of every seed (a training of its own) and every test image whether the model
-named the image right; shape (seeds, test images). All arms share their test images, and no two share a training.
-Seeds and images are crossed, so an accuracy varies with both: the two-way random effects model (Owen 2007, "The
-pigeonhole bootstrap", section 2, has the variances).
+A variant is one way to train. `correct` says of every seed (a training of its own) and every test image whether the
+model named the image right; shape (seeds, test images). All variants share their test images, and no two share a
+training. Seeds and images are crossed, so an accuracy varies with both: the two-way random effects model (Owen 2007,
+"The pigeonhole bootstrap", section 2, has the variances).
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ Verdict = Literal["better", "worse", "cannot tell"]
 
 @dataclass(frozen=True, slots=True)
 class Summary:
-    """Top-1 of one arm, a share of 0..1, with its 95 % interval; `seed_std` is None for one seed."""
+    """Top-1 of one variant, a share of 0..1, with its 95 % interval; `seed_std` is None for one seed."""
 
     test_images: int
     top1: float
@@ -43,7 +43,7 @@ class Summary:
 
 @dataclass(frozen=True, slots=True)
 class Difference:
-    """Top-1 of one arm less that of another, -1..1, its 95 % interval, and a two-sided p value."""
+    """Top-1 of one variant less that of another, -1..1, its 95 % interval, and a two-sided p value."""
 
     difference: float
     interval: tuple[float, float]
@@ -57,13 +57,14 @@ class Difference:
 
 @dataclass(frozen=True, slots=True)
 class Comparison:
-    """`arm` less `against`, one of the family of all arms against the `reference`, or against the `best` arm.
+    """`variant` less `against`, one of the family of all variants against the `reference`, or against the `best`
+    variant.
 
     `adjusted_p` allows for the size of the family, and the verdict is drawn from it; the interval is that of this pair
     alone.
     """
 
-    arm: str
+    variant: str
     against: str
     family: Literal["reference", "best"]
     found: Difference
@@ -71,7 +72,7 @@ class Comparison:
     verdict: Verdict
 
     def as_json(self) -> dict[str, Any]:
-        named = {"arm": self.arm, "against": self.against, "family": self.family}
+        named = {"arm": self.variant, "against": self.against, "family": self.family}
         return named | self.found.as_json() | {"adjusted_p": self.adjusted_p, "verdict": self.verdict}
 
 
@@ -91,7 +92,7 @@ def wilson(share: float, images: float, z: float = Z_95) -> tuple[float, float]:
 
 
 def summary(correct: Correct) -> Summary:
-    """Top-1 of an arm from `correct`, shape (seeds, test images), with an interval for new images and new seeds.
+    """Top-1 of a variant from `correct`, shape (seeds, test images), with an interval for new images and new seeds.
 
     Var(mean) = Var(images)/n + Var(seeds)/S - MS(interaction)/(n S), where the last two count only when they are above
     0 together. The interval is Wilson's score interval (1927) of the effective sample size p (1 - p) / Var(mean), with
@@ -120,7 +121,7 @@ def _shape(correct: Correct) -> tuple[int, int]:
 
 
 def _seed_parts(correct: Correct) -> list[_Part]:
-    """What seeds add to the variance of an arm's mean; nothing where they differ by no more than chance."""
+    """What seeds add to the variance of a variant's mean; nothing where they differ by no more than chance."""
     seeds, images = correct.shape
     if seeds < 2:
         return []
@@ -153,11 +154,11 @@ def _quantile(freedom: float) -> float:
 def compare(ours: Correct, theirs: Correct) -> Difference:
     """Top-1 of `ours` less that of `theirs`, shapes (seeds, test images) with the same images in both.
 
-    The interval is paired over images and counts the seeds of both arms, as `summary` does; an arm of one seed borrows
-    the other's variance between seeds. Half an answer is added to each cell of the table of pairs (Agresti and Min
-    2005), so that arms that agree on everything still get an interval. Where both arms have one seed, p is that of
-    McNemar's exact test (1947), and it is about these two models, not about other seeds. Raises ValueError where the
-    shapes do not match, or for fewer than two test images.
+    The interval is paired over images and counts the seeds of both variants, as `summary` does; a variant of one seed
+    borrows the other's variance between seeds. Half an answer is added to each cell of the table of pairs (Agresti and
+    Min 2005), so that variants that agree on everything still get an interval. Where both variants have one seed, p is
+    that of McNemar's exact test (1947), and it is about these two models, not about other seeds. Raises ValueError
+    where the shapes do not match, or for fewer than two test images.
     """
     images = _shape(ours)[1]
     if _shape(theirs)[1] != images or images < 2:
@@ -199,10 +200,10 @@ def _verdict(difference: float, p_value: float) -> Verdict:
 
 
 def comparisons(correct: Mapping[str, Correct]) -> list[Comparison]:
-    """Every arm against the first one (the reference), then every arm against the one with the highest top-1.
+    """Every variant against the first one (the reference), then every variant against the one with the highest top-1.
 
-    `correct`: arrays of shape (seeds, test images) by the arm's name. Within each of the two families p values are
-    adjusted as Holm (1979) does, and verdicts follow them. The best arm is picked by the same test images, which
+    `correct`: arrays of shape (seeds, test images) by the variant's name. Within each of the two families p values are
+    adjusted as Holm (1979) does, and verdicts follow them. The best variant is picked by the same test images, which
     flatters it a little. Nothing is compared on one test image. Raises ValueError as `compare` does.
     """
     if not correct or any(found.shape[-1] < 2 for found in correct.values()):

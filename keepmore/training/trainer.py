@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import hashlib
+import io
+import json
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cache
 from importlib.metadata import entry_points
 from pathlib import Path
@@ -17,12 +19,11 @@ from numpy.typing import NDArray
 
 from keepmore.errors import TrainerMissing
 from keepmore.progress import Report
-from keepmore.spec.job import Training
+from keepmore.spec.training import Training
 from keepmore.storage.scratch import Scratch
-from keepmore.training.feature_cache import Shelf
-from keepmore.training.runs import Run
+from keepmore.training.feature_cache import FeatureCache
 
-WEIGHTS, EVENTS = "weights", "events"  # the kinds of files that `Room.keep` keeps
+WEIGHTS, EVENTS = "weights", "events"  # the kinds of files that `TrainerContext.keep` keeps
 
 
 def unchanged(data: bytes) -> bytes:
@@ -63,7 +64,7 @@ class Images:
 
 
 @dataclass(frozen=True, slots=True)
-class Room:
+class TrainerContext:
     """What a trainer may use beside its images.
 
     `scratch`: local disk. `report` takes the progress of every batch; it may raise, and what a trainer keeps of a run
@@ -75,16 +76,16 @@ class Room:
     scratch: Scratch
     report: Report
     file: Callable[[str], AbstractContextManager[Path]]
-    shelf: Callable[[str, str], Shelf]
-    keep: Callable[[str, int, Path], dict[str, Any]]
+    feature_cache: Callable[[str, str], FeatureCache]
+    save_artifact: Callable[[str, int, Path], dict[str, Any]]
     checkpoint: Callable[[Path], None]
-    resumed: Callable[[Path], bool]
+    load_checkpoint: Callable[[Path], bool]
 
 
 class Trainer(Protocol):
     """What the trainer service gives the steps."""
 
-    def features(self, images: Images, training: Training, room: Room) -> dict[str, Any]:
+    def features(self, images: Images, training: Training, context: TrainerContext) -> dict[str, Any]:
         """Put the features of `images` on their shelf; gives the shelf's prefix and what made them."""
         ...
 
@@ -95,7 +96,7 @@ class Trainer(Protocol):
         classes: list[str],
         training: Training,
         seeds: Sequence[int],
-        room: Room,
+        context: TrainerContext,
     ) -> Iterator[Run]:
         """Train with each of `seeds`, and name the images of each of `tests` with the result."""
         ...
@@ -113,3 +114,37 @@ def load_trainer(method: str) -> Trainer:
             ) from error
         return trainer
     raise TrainerMissing(f"no trainer for method {method!r} is installed; pip install 'keepmore[trainer]'")
+
+
+TOP = 5
+
+
+@dataclass(frozen=True, slots=True)
+class Run:
+    """One seed of a training.
+
+    `named`: for each set of test images, by what `Images.at` calls it, the numbers of the most likely classes, best
+    first, shape (images, min(5, classes)). `about` says what ran, `curve` has lists step, loss and learning_rate,
+    `kept` the files that were kept by kind, `notes` where the trainer fell back to something else than was asked.
+    """
+
+    seed: int
+    named: dict[str, NDArray[np.int32]]
+    about: dict[str, Any]
+    curve: dict[str, list[float]] = field(default_factory=dict)
+    kept: dict[str, dict[str, Any]] = field(default_factory=dict)
+    notes: list[str] = field(default_factory=list)
+
+    def as_bytes(self) -> bytes:
+        buffer = io.BytesIO()
+        said = {"seed": self.seed, "about": self.about, "curve": self.curve, "kept": self.kept, "notes": self.notes}
+        arrays = {f"named@{at}": numbers for at, numbers in self.named.items()}
+        np.savez_compressed(buffer, said=np.array(json.dumps(said)), **arrays)  # type: ignore[arg-type]
+        return buffer.getvalue()
+
+    @staticmethod
+    def from_bytes(data: bytes) -> Run:
+        with np.load(io.BytesIO(data), allow_pickle=False) as arrays:
+            said = json.loads(str(arrays["said"]))
+            named = {name.removeprefix("named@"): arrays[name] for name in arrays if name != "said"}
+        return Run(named=named, **said)

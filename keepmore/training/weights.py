@@ -15,7 +15,7 @@ from keepmore.datasets.filesystem import Sources
 from keepmore.datasets.listing import absolute_uri
 from keepmore.errors import DatasetError, ImageError, KeepmoreError, SourceTooLarge, UnreadableImage, WeightsUnavailable
 from keepmore.net.access import Access
-from keepmore.net.ranged import RemoteFailure
+from keepmore.net.failure import RemoteFailure
 from keepmore.storage.scratch import Scratch
 
 LARGEST_BYTES = 20_000_000_000

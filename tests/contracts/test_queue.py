@@ -11,10 +11,10 @@ from pathlib import Path
 
 import pytest
 
-from keepmore.config import Site
+from keepmore.config import RuntimeConfig
 from keepmore.errors import DatasetNotFound, KeepmoreError
 from keepmore.jobs.graph import Kind, Step
-from keepmore.jobs.job import Job, JobBook, State
+from keepmore.jobs.job import Job, JobRepository, State
 from keepmore.progress import Progress
 from keepmore.scheduling.process_pool import LocalQueue
 from keepmore.scheduling.queue import Queue
@@ -28,7 +28,7 @@ from tests.service import Service
 
 @dataclass
 class Told:
-    """A witness that keeps what it hears; `follow` is submitted once a step of its kind is done."""
+    """A listener that keeps what it hears; `follow` is submitted once a step of its kind is done."""
 
     queue: LocalQueue
     follow: dict[Kind, list[Step]] = field(default_factory=dict)
@@ -38,32 +38,32 @@ class Told:
     wrong: list[KeepmoreError] = field(default_factory=list)
     left: list[Step] = field(default_factory=list)
 
-    def began(self, step: Step) -> int:
+    def on_start(self, step: Step) -> int:
         self.begun.append(step)
         return self.begun.count(step)
 
-    def progressed(self, step: Step, progress: Progress) -> None:
+    def on_progress(self, step: Step, progress: Progress) -> None:
         self.progress.append(progress)
 
-    def finished(self, step: Step) -> None:
+    def on_finish(self, step: Step) -> None:
         self.done.append(step)
         self.queue.submit(self.follow.get(step.kind, []))
 
-    def failed(self, step: Step, error: KeepmoreError) -> None:
+    def on_failure(self, step: Step, error: KeepmoreError) -> None:
         self.wrong.append(error)
 
-    def abandoned(self, step: Step) -> None:
+    def on_abandon(self, step: Step) -> None:
         self.left.append(step)
 
 
 @pytest.fixture
 def queue(store: FolderStore) -> Iterator[LocalQueue]:
-    with LocalQueue(Site(str(store.root)), processes=2) as found:
+    with LocalQueue(RuntimeConfig(str(store.root)), processes=2) as found:
         yield found
 
 
 def _job(store: FolderStore, dataset: Path, distances: tuple[float, ...] = (4,)) -> Job:
-    return JobBook(store).create(Request(dataset.as_uri(), distances))
+    return JobRepository(store).create(Request(dataset.as_uri(), distances))
 
 
 @dataclass
@@ -79,7 +79,7 @@ class Carried:
 def carried(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Carried]:
     if request.param == "local":
         store = FolderStore(tmp_path / "store")
-        with LocalQueue(Site(str(store.root)), processes=2) as local:
+        with LocalQueue(RuntimeConfig(str(store.root)), processes=2) as local:
             yield Carried(local, store, lambda: local.run(Told(local), until_idle=True))
         return
     redis_url, store = request.getfixturevalue("worker")
@@ -134,7 +134,7 @@ def test_any_queue_has_a_failure_written_down(carried: Carried, tmp_path: Path) 
     step = Step(job.id, Kind.LIST)
     carried.queue.submit([step])
     if isinstance(carried.queue, CeleryQueue):
-        _until(lambda: JobBook(carried.store).get(job.id).state is State.FAILED)
+        _until(lambda: JobRepository(carried.store).get(job.id).state is State.FAILED)
     else:
         carried.settle()
     assert not carried.store.exists(step.output)

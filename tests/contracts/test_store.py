@@ -16,7 +16,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from keepmore.errors import NotFound, StoreError
-from keepmore.storage.folder import FolderStore, Store
+from keepmore.storage.base import Store
+from keepmore.storage.folder import FolderStore
 from keepmore.storage.s3 import S3Store
 
 Maker = Callable[[], Store]

@@ -1,4 +1,4 @@
-"""What every board must do: in memory, and in Redis."""
+"""What every tracker must do: in memory, and in Redis."""
 
 from __future__ import annotations
 
@@ -14,28 +14,29 @@ import redis
 from keepmore.errors import QueueUnavailable
 from keepmore.jobs.graph import Kind, Lane, Step
 from keepmore.progress import Progress
+from keepmore.scheduling.memory_tracker import InMemoryStepTracker
 from keepmore.scheduling.metrics import total
-from keepmore.scheduling.tracker import GRACE_S, Board, Load, MemoryBoard, window
-from keepmore_services.broker.redis_tracker import RedisBoard
+from keepmore.scheduling.tracker import GRACE_S, Load, StepTracker, window
+from keepmore_services.broker.redis_tracker import RedisStepTracker
 from tests.proxy import proxied
 
 _NUMBERS = count()
 
 
 @pytest.fixture(params=["memory", "redis"])
-def board(request: pytest.FixtureRequest) -> Iterator[Board]:
+def tracker(request: pytest.FixtureRequest) -> Iterator[StepTracker]:
     if request.param == "memory":
-        yield MemoryBoard(slots=2)
+        yield InMemoryStepTracker(slots=2)
         return
     made = _empty(request.getfixturevalue("redis_url"))
     made.beat("worker", 2)
     yield made
 
 
-def _empty(url: str) -> RedisBoard:
+def _empty(url: str) -> RedisStepTracker:
     with redis.Redis.from_url(url) as server:
         server.flushall()
-    return RedisBoard(url)
+    return RedisStepTracker(url)
 
 
 @pytest.fixture
@@ -47,128 +48,128 @@ def _steps(job: str, number: int) -> list[Step]:
     return [Step(job, Kind.COMPRESS, str(n)) for n in range(number)]
 
 
-def test_a_job_gets_its_share_and_no_more(board: Board, job: str) -> None:
+def test_a_job_gets_its_share_and_no_more(tracker: StepTracker, job: str) -> None:
     """Else a huge job fills the queue, and a small one behind it waits for days."""
-    board.offer(_steps(job, 100))
-    assert board.take(job) == _steps(job, 4)
-    assert board.take(job) == []
-    board.finish(Step(job, Kind.COMPRESS, "2"))
-    assert board.take(job) == [Step(job, Kind.COMPRESS, "4")]
+    tracker.offer(_steps(job, 100))
+    assert tracker.take(job) == _steps(job, 4)
+    assert tracker.take(job) == []
+    tracker.finish(Step(job, Kind.COMPRESS, "2"))
+    assert tracker.take(job) == [Step(job, Kind.COMPRESS, "4")]
 
 
-def test_more_jobs_mean_a_smaller_share_each(board: Board, job: str) -> None:
+def test_more_jobs_mean_a_smaller_share_each(tracker: StepTracker, job: str) -> None:
     """Else two jobs together hold twice as much in the queue, and a third waits twice as long."""
     other = job + "-other"
-    board.offer(_steps(job, 100))
-    board.offer(_steps(other, 100))
-    assert len(board.take(job)) == len(board.take(other)) == 2
+    tracker.offer(_steps(job, 100))
+    tracker.offer(_steps(other, 100))
+    assert len(tracker.take(job)) == len(tracker.take(other)) == 2
     assert window(slots=8, jobs=4) == 4
     assert window(slots=1, jobs=100) == 2
 
 
-def test_what_is_offered_twice_is_taken_once(board: Board, job: str) -> None:
+def test_what_is_offered_twice_is_taken_once(tracker: StepTracker, job: str) -> None:
     """Else every look of the reconciler doubles the work."""
-    board.offer(_steps(job, 3))
-    taken = board.take(job)
-    board.offer(_steps(job, 3))
+    tracker.offer(_steps(job, 3))
+    taken = tracker.take(job)
+    tracker.offer(_steps(job, 3))
     assert taken == _steps(job, 3)
-    assert board.take(job) == []
+    assert tracker.take(job) == []
 
 
-def test_a_job_is_idle_when_nothing_waits_or_is_under_way(board: Board, job: str) -> None:
+def test_a_job_is_idle_when_nothing_waits_or_is_under_way(tracker: StepTracker, job: str) -> None:
     """Else its next stage begins before the last part, or never."""
-    assert board.idle(job)
-    board.offer(_steps(job, 1))
-    assert not board.idle(job)
-    (step,) = board.take(job)
-    assert not board.idle(job)
-    board.begin(step)
-    board.finish(step)
-    assert board.idle(job)
-    board.finish(step)
-    assert board.idle(job)
+    assert tracker.idle(job)
+    tracker.offer(_steps(job, 1))
+    assert not tracker.idle(job)
+    (step,) = tracker.take(job)
+    assert not tracker.idle(job)
+    tracker.begin(step)
+    tracker.finish(step)
+    assert tracker.idle(job)
+    tracker.finish(step)
+    assert tracker.idle(job)
 
 
-def test_a_pushed_step_is_under_way_at_once(board: Board, job: str) -> None:
+def test_a_pushed_step_is_under_way_at_once(tracker: StepTracker, job: str) -> None:
     """Else a caller's question waits behind a thousand chunks."""
-    board.offer(_steps(job, 100))
+    tracker.offer(_steps(job, 100))
     step = Step(job, Kind.SELECT, "abc")
-    assert board.push(step)
-    assert not board.push(step)
+    assert tracker.push(step)
+    assert not tracker.push(step)
 
 
-def test_tries_count_until_the_step_is_finished(board: Board, job: str) -> None:
+def test_tries_count_until_the_step_is_finished(tracker: StepTracker, job: str) -> None:
     """Else an image that kills its worker is tried for ever, or a step that was retried once counts as deadly."""
     (step,) = _steps(job, 1)
-    assert [board.begin(step) for _ in range(3)] == [1, 2, 3]
-    board.finish(step)
-    assert board.begin(step) == 1
+    assert [tracker.begin(step) for _ in range(3)] == [1, 2, 3]
+    tracker.finish(step)
+    assert tracker.begin(step) == 1
 
 
-def test_a_step_that_somebody_works_on_is_busy(board: Board, job: str) -> None:
+def test_a_step_that_somebody_works_on_is_busy(tracker: StepTracker, job: str) -> None:
     """Else a message that comes twice has two workers do the same, and counts as a death."""
-    board.offer(_steps(job, 1))
-    (step,) = board.take(job)
-    assert (board.busy(step), board.tries(step)) == (False, 0)
-    board.begin(step)
-    assert (board.busy(step), board.tries(step)) == (True, 1)
-    board.push(step)
-    assert (board.busy(step), board.tries(step)) == (False, 1)
-    board.finish(step)
-    assert (board.busy(step), board.tries(step)) == (False, 0)
+    tracker.offer(_steps(job, 1))
+    (step,) = tracker.take(job)
+    assert (tracker.busy(step), tracker.tries(step)) == (False, 0)
+    tracker.begin(step)
+    assert (tracker.busy(step), tracker.tries(step)) == (True, 1)
+    tracker.push(step)
+    assert (tracker.busy(step), tracker.tries(step)) == (False, 1)
+    tracker.finish(step)
+    assert (tracker.busy(step), tracker.tries(step)) == (False, 0)
 
 
-def test_silent_steps_are_found_and_live_ones_are_not(board: Board, job: str) -> None:
+def test_silent_steps_are_found_and_live_ones_are_not(tracker: StepTracker, job: str) -> None:
     """Else a lost message hangs its job, or a long step is done twice."""
-    board.offer(_steps(job, 2))
-    lost, live = board.take(job)
-    board.begin(lost)
+    tracker.offer(_steps(job, 2))
+    lost, live = tracker.take(job)
+    tracker.begin(lost)
     time.sleep(0.3)
-    board.seen(live)
-    assert board.lost(job, 0.2) == [lost]
-    assert board.lost(job, 60) == []
+    tracker.seen(live)
+    assert tracker.lost(job, 0.2) == [lost]
+    assert tracker.lost(job, 60) == []
 
 
-def test_a_step_may_wait_for_a_worker_for_a_while(board: Board, job: str) -> None:
+def test_a_step_may_wait_for_a_worker_for_a_while(tracker: StepTracker, job: str) -> None:
     """Else a busy cluster does every step twice, once for each time that it waited."""
-    board.offer(_steps(job, 2))
-    (step, _) = board.take(job)
-    board.push(Step(job, Kind.SELECT, "abc"))
+    tracker.offer(_steps(job, 2))
+    (step, _) = tracker.take(job)
+    tracker.push(Step(job, Kind.SELECT, "abc"))
     time.sleep(0.3)
-    assert board.lost(job, 0.2) == []
-    assert board.lost(job, -GRACE_S - 1) != []
-    board.begin(step)
+    assert tracker.lost(job, 0.2) == []
+    assert tracker.lost(job, -GRACE_S - 1) != []
+    tracker.begin(step)
     time.sleep(0.3)
-    assert board.lost(job, 0.2) == [step]
+    assert tracker.lost(job, 0.2) == [step]
 
 
-def test_dropping_forgets_what_waits(board: Board, job: str) -> None:
+def test_dropping_forgets_what_waits(tracker: StepTracker, job: str) -> None:
     """Else a cancelled job goes on for as long as it has steps."""
-    board.offer(_steps(job, 100))
-    taken = board.take(job)
-    board.drop(job)
+    tracker.offer(_steps(job, 100))
+    taken = tracker.take(job)
+    tracker.drop(job)
     for step in taken:
-        board.finish(step)
-    assert board.take(job) == []
-    assert board.idle(job)
+        tracker.finish(step)
+    assert tracker.take(job) == []
+    assert tracker.idle(job)
 
 
-def test_progress_said_twice_counts_once(board: Board, job: str) -> None:
+def test_progress_said_twice_counts_once(tracker: StepTracker, job: str) -> None:
     """Else a redelivered step shows more images done than there are."""
     first, second = _steps(job, 2)
-    assert board.pace(job, Kind.COMPRESS) is None
+    assert tracker.pace(job, Kind.COMPRESS) is None
     for _ in range(2):
-        board.note(first, Progress(images=16, failed=1, bytes_in=100, bytes_out=40, encode_s=0.5))
-    board.note(second, Progress(images=3))
+        tracker.note(first, Progress(images=16, failed=1, bytes_in=100, bytes_out=40, encode_s=0.5))
+    tracker.note(second, Progress(images=3))
     time.sleep(0.05)
-    pace = board.pace(job, Kind.COMPRESS)
+    pace = tracker.pace(job, Kind.COMPRESS)
     assert pace is not None
     assert (pace.done.images, pace.done.failed, pace.done.bytes_in) == (19, 1, 100)
     assert pace.rate is not None
     assert 0 < pace.rate < 19 / 0.05
 
 
-def test_a_poll_is_told_the_sum_of_what_was_said_last(board: Board, job: str) -> None:
+def test_a_poll_is_told_the_sum_of_what_was_said_last(tracker: StepTracker, job: str) -> None:
     """Else a total that is kept, so that polls of a large job cost no more, drifts from what the parts add up to."""
     draw = random.Random(0)
     parts: dict[str, Progress] = {}
@@ -176,10 +177,10 @@ def test_a_poll_is_told_the_sum_of_what_was_said_last(board: Board, job: str) ->
         step = Step(job, Kind.COMPRESS, str(draw.randrange(40)))
         images, failed, bytes_in, bytes_out = (draw.randrange(10**13) for _ in range(4))
         parts[step.part] = Progress(images, failed, bytes_in, bytes_out, draw.random())
-        board.note(step, parts[step.part])
+        tracker.note(step, parts[step.part])
     restored = {str(n): Progress(images=1000 + n, bytes_in=n) for n in range(30, 50)}
-    board.restore(job, Kind.COMPRESS, restored)
-    pace = board.pace(job, Kind.COMPRESS)
+    tracker.restore(job, Kind.COMPRESS, restored)
+    pace = tracker.pace(job, Kind.COMPRESS)
     assert pace is not None
     whole, seen = sum((restored | parts).values(), Progress()), sum(parts.values(), Progress())
     assert (pace.done.images, pace.done.failed) == (whole.images, whole.failed)
@@ -190,60 +191,60 @@ def test_a_poll_is_told_the_sum_of_what_was_said_last(board: Board, job: str) ->
 
 def test_a_job_of_many_chunks_is_handed_out_in_their_number(job: str) -> None:
     """Else handing out one more step passes over all of a job, and ten million images take days of nothing else."""
-    board = MemoryBoard(slots=2)
-    board.offer(_steps(job, 60_000))
+    tracker = InMemoryStepTracker(slots=2)
+    tracker.offer(_steps(job, 60_000))
     begun = time.process_time()
-    while steps := board.take(job):
+    while steps := tracker.take(job):
         for step in steps:
-            board.finish(step)
+            tracker.finish(step)
     assert time.process_time() - begun < 10
-    assert board.idle(job)
+    assert tracker.idle(job)
 
 
-def test_restored_progress_is_no_speed(board: Board, job: str) -> None:
+def test_restored_progress_is_no_speed(tracker: StepTracker, job: str) -> None:
     """Else after a restart the time that is left is a fantasy."""
-    assert not board.restored(job, Kind.COMPRESS)
-    board.restore(job, Kind.COMPRESS, {"0": Progress(images=1000)})
-    board.restore(job, Kind.COMPRESS, {"0": Progress(images=5)})
-    assert board.restored(job, Kind.COMPRESS)
-    pace = board.pace(job, Kind.COMPRESS)
+    assert not tracker.restored(job, Kind.COMPRESS)
+    tracker.restore(job, Kind.COMPRESS, {"0": Progress(images=1000)})
+    tracker.restore(job, Kind.COMPRESS, {"0": Progress(images=5)})
+    assert tracker.restored(job, Kind.COMPRESS)
+    pace = tracker.pace(job, Kind.COMPRESS)
     assert pace is not None
     assert pace.done.images == 1000
     assert pace.rate is None
 
 
-def test_progress_can_be_restored_when_work_has_begun_again(board: Board, job: str) -> None:
-    """Else a job whose board was lost shows too few bytes for good, because a worker was quicker than who restores."""
+def test_progress_can_be_restored_when_work_has_begun_again(tracker: StepTracker, job: str) -> None:
+    """Else a job whose tracker was lost shows too few bytes for good, because a worker was faster than the restore."""
     first, second = _steps(job, 2)
-    board.note(second, Progress(images=3, bytes_in=30))
-    assert not board.restored(job, Kind.COMPRESS)
-    board.restore(job, Kind.COMPRESS, {first.part: Progress(images=16, bytes_in=160), second.part: Progress()})
-    pace = board.pace(job, Kind.COMPRESS)
+    tracker.note(second, Progress(images=3, bytes_in=30))
+    assert not tracker.restored(job, Kind.COMPRESS)
+    tracker.restore(job, Kind.COMPRESS, {first.part: Progress(images=16, bytes_in=160), second.part: Progress()})
+    pace = tracker.pace(job, Kind.COMPRESS)
     assert pace is not None
     assert (pace.done.images, pace.done.bytes_in, pace.seen_images) == (19, 190, 3)
 
 
 def test_a_step_is_busy_again_after_the_board_was_lost(redis_url: str, job: str) -> None:
     """Else every step under way is done twice after a flush."""
-    board = _empty(redis_url)
+    tracker = _empty(redis_url)
     (step,) = _steps(job, 1)
-    board.begin(step)
-    board = _empty(redis_url)
-    assert not board.busy(step)
-    board.seen(step)
-    assert (board.busy(step), board.tries(step)) == (True, 1)
+    tracker.begin(step)
+    tracker = _empty(redis_url)
+    assert not tracker.busy(step)
+    tracker.seen(step)
+    assert (tracker.busy(step), tracker.tries(step)) == (True, 1)
 
 
-def test_many_workers_take_each_step_once(board: Board, job: str) -> None:
+def test_many_workers_take_each_step_once(tracker: StepTracker, job: str) -> None:
     """Else two workers compress the same chunk at once, all the time."""
-    board.offer(_steps(job, 60))
+    tracker.offer(_steps(job, 60))
 
     def work(number: int) -> list[Step]:
         mine = []
-        while steps := board.take(job):
+        while steps := tracker.take(job):
             for step in steps:
                 mine.append(step)
-                board.finish(step)
+                tracker.finish(step)
         return mine
 
     with ThreadPoolExecutor(4) as pool:
@@ -253,11 +254,11 @@ def test_many_workers_take_each_step_once(board: Board, job: str) -> None:
     assert set(taken) | set(work(0)) == set(_steps(job, 60))
 
 
-def test_counts_add_up_by_label(board: Board, job: str) -> None:
+def test_counts_add_up_by_label(tracker: StepTracker, job: str) -> None:
     """Else an operator's graphs are wrong."""
-    board.count({total("steps", kind="list", outcome="done"): 1})
-    board.count({total("steps", outcome="done", kind="list"): 1, total("bytes_in", kind="compress"): 2.5})
-    assert board.counts() == {
+    tracker.count({total("steps", kind="list", outcome="done"): 1})
+    tracker.count({total("steps", outcome="done", kind="list"): 1, total("bytes_in", kind="compress"): 2.5})
+    assert tracker.counts() == {
         ("steps", (("kind", "list"), ("outcome", "done"))): 2,
         ("bytes_in", (("kind", "compress"),)): 2.5,
     }
@@ -267,42 +268,42 @@ def test_calls_to_redis_that_failed_are_counted_once_it_is_back(redis_url: str) 
     """Else an operator never learns of a Redis that is away for seconds, again and again."""
     _empty(redis_url)
     with proxied(redis_url) as proxy:
-        board = RedisBoard(proxy.url.replace("http://", "redis://"))
-        board.count({total("steps", kind="list", outcome="done"): 1})
+        tracker = RedisStepTracker(proxy.url.replace("http://", "redis://"))
+        tracker.count({total("steps", kind="list", outcome="done"): 1})
         proxy.drop()
         for _ in range(2):
             with pytest.raises(QueueUnavailable):
-                board.ping()
+                tracker.ping()
         proxy.restore()
-        board.count({})
-        board.count({})
-        assert board.counts()[total("redis_errors")] == 2
+        tracker.count({})
+        tracker.count({})
+        assert tracker.counts()[total("redis_errors")] == 2
 
 
-def test_the_load_counts_what_waits_and_what_is_under_way_by_lane(board: Board, job: str) -> None:
-    """Else an autoscaler starts no workers for a full board, or stops the trainer in the middle of a training."""
-    assert board.loads() == dict.fromkeys(Lane, Load())
-    board.offer(_steps(job, 60))
-    taken = board.take(job)
-    board.begin(taken[0])
+def test_the_load_counts_what_waits_and_what_is_under_way_by_lane(tracker: StepTracker, job: str) -> None:
+    """Else an autoscaler starts no workers for a full tracker, or stops the trainer in the middle of a training."""
+    assert tracker.loads() == dict.fromkeys(Lane, Load())
+    tracker.offer(_steps(job, 60))
+    taken = tracker.take(job)
+    tracker.begin(taken[0])
     training = Step(job, Kind.TRAIN, "a/10")
-    board.push(training)
-    board.begin(training)
-    found = board.loads()
+    tracker.push(training)
+    tracker.begin(training)
+    found = tracker.loads()
     compress = found[Lane.COMPRESS]
     assert (compress.waiting, compress.under_way) == (59, 1)
     assert 0 <= compress.oldest_s < 30
     assert found[Lane.TRAINING] == Load(0, 1)
     assert found[Lane.CONTROL] == Load()
     for step in [*taken, training]:
-        board.finish(step)
-    assert board.loads()[Lane.TRAINING] == Load()
+        tracker.finish(step)
+    assert tracker.loads()[Lane.TRAINING] == Load()
 
 
 def test_slots_are_those_of_living_workers(redis_url: str) -> None:
     """Else a fleet that grew is kept half idle, or one that shrank is flooded."""
-    board = _empty(redis_url)
-    assert (board.slots(), board.processes()) == (1, 0)
+    tracker = _empty(redis_url)
+    assert (tracker.slots(), tracker.processes()) == (1, 0)
     for name, processes in (("a", 4), ("b", 8)):
-        board.beat(name, processes)
-    assert RedisBoard(redis_url).slots() == 12
+        tracker.beat(name, processes)
+    assert RedisStepTracker(redis_url).slots() == 12

@@ -32,7 +32,7 @@ from keepmore.scheduling.metrics import total
 from keepmore_api.app import create_app
 from keepmore_api.auth import Gate
 from keepmore_api.backend.embedded import Embedded
-from keepmore_api.routes.health import Meter
+from keepmore_api.metrics import Meter
 from keepmore_services.settings import load
 
 ROOT = Path(__file__).parents[2]
@@ -58,11 +58,11 @@ def api(tmp_path_factory: pytest.TempPathFactory) -> FastAPI:
     """An API process that has counted one of everything."""
     backend = Embedded(load(store=str(tmp_path_factory.mktemp("store")), processes=1))
     step = Step("job", Kind.COMPRESS, "0")
-    backend.board.count(metrics.of_step(step, "done", Progress(1, 1, 1, 1, 1.0), 2.0))
-    backend.board.count(metrics.of_failure(step, "worker_lost"))
-    backend.board.count(metrics.of_delay(step, "store_unavailable"))
-    backend.board.count(metrics.of_index(Summary(pool_bytes={0.0: 2, 4.0: 1}, errors={"unreadable_image": 1})))
-    backend.board.count({total("redis_errors"): 1.0})
+    backend.tracker.count(metrics.of_step(step, "done", Progress(1, 1, 1, 1, 1.0), 2.0))
+    backend.tracker.count(metrics.of_failure(step, "worker_lost"))
+    backend.tracker.count(metrics.of_delay(step, "store_unavailable"))
+    backend.tracker.count(metrics.of_index(Summary(pool_bytes={0.0: 2, 4.0: 1}, errors={"unreadable_image": 1})))
+    backend.tracker.count({total("redis_errors"): 1.0})
     app = create_app(backend, Gate(()), 1000, local_only=True)
     meter: Meter = app.state.meter
     meter.requests.labels("GET", "/v1/jobs", "200").inc()

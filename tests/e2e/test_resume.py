@@ -17,7 +17,7 @@ from typing import Any
 
 import pytest
 
-from keepmore.jobs.job import JobBook, State
+from keepmore.jobs.job import JobRepository, State
 from keepmore.storage import layout
 from keepmore.storage.folder import FolderStore
 from tests.conftest import Command, digests
@@ -217,7 +217,7 @@ def test_a_dataset_that_changes_under_a_job_stops_it_and_put_back_it_goes_on(
         assert victim.name in done.stderr
         assert "when it was listed" in done.stderr or "was listed and is gone" in done.stderr
         assert "Traceback" not in done.stderr
-        found = JobBook(FolderStore(store)).get(job)
+        found = JobRepository(FolderStore(store)).get(job)
         assert found.state is State.FAILED
         assert found.error is not None
         assert found.error["code"] == "dataset_changed"

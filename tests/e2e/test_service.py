@@ -318,9 +318,9 @@ def test_levels_are_the_same_by_way_of_the_service(
     assert digests(selected[0]) == digests(selected[1])
     exported = []
     for made, where in ((here_run, ()), (there_run, there)):
-        for arm in ("spread-0.5-15", "fit-12"):
-            out = tmp_path / f"{made['job']}-{arm}.csv"
-            assert command("export", f"{made['job']}/{arm}", str(out), *where).returncode == 0
+        for variant in ("spread-0.5-15", "fit-12"):
+            out = tmp_path / f"{made['job']}-{variant}.csv"
+            assert command("export", f"{made['job']}/{variant}", str(out), *where).returncode == 0
             exported.append([line.split(",")[0] for line in out.read_text().splitlines()])
     assert exported[:2] == exported[2:]
 
@@ -421,9 +421,9 @@ def test_while_redis_is_away_jobs_are_written_down_and_done_later(
     assert service.redis is not None
     os.kill(service.redis.pid, signal.SIGSTOP)
     try:
-        patient = Client(service.url, service.api_key, retries=urllib3.Retry(0))
-        job = patient.start({"dataset": dataset, **ASKED})["job"]
-        assert patient.job(job)["state"] == "accepted"
+        retry_policy = Client(service.url, service.api_key, retries=urllib3.Retry(0))
+        job = retry_policy.start({"dataset": dataset, **ASKED})["job"]
+        assert retry_policy.job(job)["state"] == "accepted"
     finally:
         os.kill(service.redis.pid, signal.SIGCONT)
     service.client.wait(job, timeout_s=180)

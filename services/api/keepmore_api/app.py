@@ -3,27 +3,25 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager, suppress
-from http import HTTPStatus
+from contextlib import asynccontextmanager
 from typing import Any
 
 from fastapi import FastAPI
 from opentelemetry.sdk.trace import TracerProvider
-from starlette.datastructures import Headers
-from starlette.types import ASGIApp, Message, Receive, Scope, Send
+from starlette.types import Scope
 
 from keepmore import __version__
-from keepmore_api import problems
+from keepmore_api import metrics, middleware, problems
 from keepmore_api.auth import Gate
 from keepmore_api.backend.base import Backend
 from keepmore_api.job_views import Views
+from keepmore_api.middleware import BodyLimit, LocalOnly
 from keepmore_api.routes import advice, estimates, health, jobs, subsets, trainings
 from keepmore_api.schemas import Problem
 
 DESCRIPTION = """Keeps more training images in the same storage: compresses datasets as JPEG XL at chosen Butteraugli
 distances, works out which images fit a budget at each, trains a classifier on each subset, and reports."""
 
-LOCAL_NAMES = ("localhost", "127.0.0.1", "[::1]")
 
 REFUSALS = {
     400: "The body is not JSON, or the host is not one of this service.",
@@ -77,14 +75,14 @@ def create_app(
         redirect_slashes=False,  # behind a proxy a redirect would lead past its TLS
     )
     app.state.backend, app.state.gate = backend, gate
-    app.state.views, app.state.meter = Views(backend), health.Meter(backend)
+    app.state.views, app.state.meter = Views(backend), metrics.Meter(backend)
     problems.install(app)
     for part in (jobs, subsets, trainings, advice, estimates, health):
         app.include_router(part.router)
-    app.add_middleware(_BodyLimit, max_body_bytes=max_body_bytes)
+    app.add_middleware(BodyLimit, max_body_bytes=max_body_bytes)
     if local_only:
-        app.add_middleware(_LocalOnly)
-    app.add_middleware(health.Measured, meter=app.state.meter)
+        app.add_middleware(LocalOnly)
+    app.add_middleware(middleware.Measured, meter=app.state.meter)
     _describe_problems(app)
     return app
 
@@ -107,69 +105,3 @@ def _describe_problems(app: FastAPI) -> None:
         return app.openapi_schema or {}
 
     app.openapi = openapi  # type: ignore[method-assign]
-
-
-class _BodyLimit:
-    """Refuses a body that is longer than a request can be, before it is in memory."""
-
-    def __init__(self, app: ASGIApp, max_body_bytes: int) -> None:
-        self._app = app
-        self._limit = max_body_bytes
-
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        if scope["type"] != "http" or scope["method"] in ("GET", "HEAD"):  # nobody reads a body that comes with these
-            await self._app(scope, receive, send)
-            return
-        stated = next((value for name, value in scope["headers"] if name == b"content-length"), b"0")
-        if stated.isdigit() and int(stated) > self._limit:
-            await self._refusal()(scope, receive, send)
-            return
-        received, answered, too_large = 0, False, False
-
-        async def counted() -> Message:
-            nonlocal received, too_large
-            message = await receive()
-            received += len(message.get("body", b""))
-            if received > self._limit:
-                too_large = True
-                raise _TooLarge
-            return message
-
-        async def noted(message: Message) -> None:
-            nonlocal answered
-            if too_large and not answered:
-                return  # what the application makes of a body that ends in an error: ours is the better answer
-            answered = True
-            await send(message)
-
-        with suppress(_TooLarge):
-            await self._app(scope, counted, noted)
-        if too_large and not answered:
-            await self._refusal()(scope, receive, send)
-
-    def _refusal(self) -> ASGIApp:
-        detail = f"the body is over {self._limit:,} bytes; no request needs more. Name images by a table's URI instead"
-        return problems.problem(HTTPStatus.REQUEST_ENTITY_TOO_LARGE, "body_too_large", detail, {"Connection": "close"})
-
-
-class _LocalOnly:
-    """Answers only to names of this machine: else a page in a browser reaches an open service by a name of its own
-    that resolves to 127.0.0.1."""
-
-    def __init__(self, app: ASGIApp) -> None:
-        self._app = app
-
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        if scope["type"] == "http":
-            host = Headers(scope=scope).get("host", "")
-            name = host.rpartition(":")[0] if host.rpartition(":")[2].isdigit() else host
-            if name.lower() not in LOCAL_NAMES:
-                detail = f"this service is open, so it answers to {', '.join(LOCAL_NAMES)} only, not to {host[:100]!r}"
-                answer = problems.problem(HTTPStatus.BAD_REQUEST, "unknown_host", detail)
-                await answer(scope, receive, send)
-                return
-        await self._app(scope, receive, send)
-
-
-class _TooLarge(Exception):
-    pass

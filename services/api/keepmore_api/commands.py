@@ -11,7 +11,7 @@ from keepmore.errors import InvalidRequest
 from keepmore_api import auth
 from keepmore_api.app import create_app
 from keepmore_api.auth import Gate
-from keepmore_api.backend.base import backend
+from keepmore_api.backend.open import backend
 from keepmore_services import logs, tracing
 from keepmore_services.settings import Settings, load
 

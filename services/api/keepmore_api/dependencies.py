@@ -7,8 +7,8 @@ from typing import Annotated
 from fastapi import Depends, Header, Query, Request, Security
 from fastapi.security import HTTPBearer
 
-from keepmore.jobs.job import JobBook
-from keepmore.storage.folder import Store
+from keepmore.jobs.job import JobRepository
+from keepmore.storage.base import Store
 from keepmore_api.auth import READ, WRITE, ApiKey, Gate
 from keepmore_api.backend.base import Backend
 from keepmore_api.job_views import Views
@@ -48,9 +48,9 @@ async def _store(request: Request) -> Store:
     return found.store
 
 
-async def _book(request: Request) -> JobBook:
+async def _repository(request: Request) -> JobRepository:
     found: Backend = request.app.state.backend
-    return JobBook(found.store)
+    return JobRepository(found.store)
 
 
 async def _views(request: Request) -> Views:
@@ -62,7 +62,7 @@ Reader = Annotated[ApiKey, Security(_Scope(READ))]
 Writer = Annotated[ApiKey, Security(_Scope(WRITE))]
 Parts = Annotated[Backend, Depends(_backend)]
 Objects = Annotated[Store, Depends(_store)]
-Book = Annotated[JobBook, Depends(_book)]
+Book = Annotated[JobRepository, Depends(_repository)]
 JobViews = Annotated[Views, Depends(_views)]
 Wait = Annotated[float, Query(ge=0, le=MOST_WAIT_S, description="Seconds to wait for the answer.")]
 IdempotencyKey = Annotated[

@@ -9,9 +9,9 @@ from typing import Any
 
 from keepmore.errors import IdempotencyConflict
 from keepmore.jobs.job import new_id
-from keepmore.spec.estimate import new_name
+from keepmore.jobs.requests import new_name
 from keepmore.storage import layout
-from keepmore.storage.folder import Store
+from keepmore.storage.base import Store
 
 KEPT = timedelta(hours=24)
 

@@ -12,7 +12,7 @@ from typing import Any
 
 from fastapi.concurrency import run_in_threadpool
 
-from keepmore.jobs.job import JobBook, State
+from keepmore.jobs.job import JobRepository, State
 from keepmore.scheduling.status import status
 from keepmore_api.backend.base import Backend
 
@@ -62,8 +62,8 @@ class Views:
 
     def _make(self, job_id: str) -> View:
         begun = time.monotonic()
-        job = JobBook(self._backend.store).get(job_id)
-        found = status(job, self._backend.store, self._backend.board)
+        job = JobRepository(self._backend.store).get(job_id)
+        found = status(job, self._backend.store, self._backend.tracker)
         found["links"] = links(found)
         if found["report"]:
             found["report"] = found["links"]["report"]

@@ -10,7 +10,7 @@ from fastapi.concurrency import run_in_threadpool
 
 from keepmore.errors import from_dict
 from keepmore.scheduling.status import read_json
-from keepmore.storage.folder import Store
+from keepmore.storage.base import Store
 
 # Most answers take less than a second. Whoever waits longer looks less often: every look is two requests to the store.
 FIRST_PAUSE_S = 0.05

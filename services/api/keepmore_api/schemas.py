@@ -13,11 +13,13 @@ from keepmore.spec import advice as advice_spec
 from keepmore.spec import budget as budgets
 from keepmore.spec import distance as distances
 from keepmore.spec import job as requests
-from keepmore.spec import variants
+from keepmore.spec import training
+from keepmore.spec import variants as variant_specs
 from keepmore.spec.advice import AdviceRequest
-from keepmore.spec.job import Evaluation, Limits, Request, Selection, Training, Tuning
+from keepmore.spec.job import Evaluation, Limits, Request, Selection
 from keepmore.spec.pilot_grid import FEWEST_IMAGES
-from keepmore.spec.variants import Level
+from keepmore.spec.training import Training, Tuning
+from keepmore.spec.variants import VariantSpec
 
 LARGEST = budgets.LARGEST_BYTES
 MOST_DISTANCES = 100
@@ -60,25 +62,25 @@ class SpreadIn(Strict):
 class FitIn(Strict):
     """The distance at which the budget holds exactly so many images."""
 
-    fit: Annotated[int, Field(ge=1, le=variants.MOST_IMAGES, examples=[2000])]
+    fit: Annotated[int, Field(ge=1, le=variant_specs.MOST_IMAGES, examples=[2000])]
 
 
-def _arms(value: Any) -> tuple[tuple[float, ...], tuple[Level, ...]]:
+def _variants(value: Any) -> tuple[tuple[float, ...], tuple[VariantSpec, ...]]:
     if isinstance(value, list) and len(value) > MOST_DISTANCES:
         raise InvalidRequest(f"distances: {len(value)} are too many; name {MOST_DISTANCES} at most")
-    return variants.from_json(value)
+    return variant_specs.from_json(value)
 
 
 def _fixed(value: Any) -> list[float]:
-    return list(variants.fixed_only(*_arms(value)))
+    return list(variant_specs.fixed_only(*_variants(value)))
 
 
 _LIST = {"minItems": 1, "maxItems": MOST_DISTANCES, "uniqueItems": True}
 # Read by the library, whose messages name what is wrong; these types alone would name all that it might have been.
-Arms = Annotated[
+Variants = Annotated[
     Any,
     PlainValidator(
-        _arms,
+        _variants,
         json_schema_input_type=Annotated[list[Distance | SpreadIn | FitIn], Field(json_schema_extra=_LIST)]
         | SpreadIn
         | FitIn,
@@ -144,7 +146,7 @@ def _range(least: float, most: float) -> dict[str, Any]:
 class TuningIn(Strict):
     """How a classifier is fine-tuned; docs/training.md says what each field does."""
 
-    batch: int = Field(64, json_schema_extra=_range(1, requests.MOST_BATCH), description="Images of a step.")
+    batch: int = Field(64, json_schema_extra=_range(1, training.MOST_BATCH), description="Images of a step.")
     micro_batch: int | None = Field(None, description="Images that go through the model at once; null: all of a step.")
     learning_rate: float = Field(1e-4, json_schema_extra={"exclusiveMinimum": 0, "maximum": 10})
     weight_decay: float = Field(0.05, json_schema_extra=_range(0, 10))
@@ -179,9 +181,9 @@ class TrainingIn(Strict):
         description="default, none, a name of torchvision's, or the s3:// URI of a .pth, .pt or .safetensors file.",
     )
     method: Literal["probe", "finetune"] = "probe"
-    steps: int = Field(300, json_schema_extra=_range(1, requests.MOST_STEPS))
+    steps: int = Field(300, json_schema_extra=_range(1, training.MOST_STEPS))
     epochs: int | None = Field(None, description="Passes over the images of each subset, instead of equal steps.")
-    seeds: int = Field(3, json_schema_extra=_range(1, requests.MOST_SEEDS))
+    seeds: int = Field(3, json_schema_extra=_range(1, training.MOST_SEEDS))
     test_distances: list[Distance] = Field(
         [],
         max_length=MOST_DISTANCES,
@@ -243,7 +245,7 @@ class JobIn(Strict):
     )
 
     dataset: Uri
-    distances: Arms
+    distances: Variants
     effort: int = Field(3, json_schema_extra={"minimum": 1, "maximum": 10})
     budget: BudgetIn = None
     selection: SelectionIn = SelectionIn()
@@ -256,7 +258,7 @@ class JobIn(Strict):
         return Request(
             dataset=remote_uri("dataset", self.dataset),
             distances=self.distances[0],
-            levels=self.distances[1],
+            rules=self.distances[1],
             effort=self.effort,
             budget=self.budget,
             selection=self.selection.record(),

@@ -12,9 +12,9 @@ from urllib.parse import urlsplit
 
 from keepmore.errors import InvalidRequest, KeepmoreError, StoreError, StoreUnavailable
 from keepmore.net import uri as uris
-from keepmore.net.ranged import RemoteFailure, Why
+from keepmore.net.failure import FailureReason, RemoteFailure
 from keepmore_services import logs
-from keepmore_services.broker.redis_tracker import RedisBoard
+from keepmore_services.broker.redis_tracker import RedisStepTracker
 from keepmore_services.settings import Settings, load
 
 WAIT_S = 120.0
@@ -27,7 +27,7 @@ log = logging.getLogger(__name__)
 
 def check_secrets(settings: Settings) -> None:
     """Raises InvalidRequest for a secret that is known or short: whoever reaches the port could delete everything."""
-    found = {f"KEEPMORE_S3_SECRET_KEY for {end.url}": end.secret_key for end in settings.site.access.endpoints}
+    found = {f"KEEPMORE_S3_SECRET_KEY for {end.url}": end.secret_key for end in settings.config.access.endpoints}
     if (password := urlsplit(settings.redis).password) is not None:
         found["the password in KEEPMORE_REDIS_URL"] = password
     for name, secret in found.items():
@@ -43,11 +43,11 @@ def make_bucket(settings: Settings) -> bool:
     from keepmore.net.s3 import Bucket
 
     place = uris.parse(settings.store)
-    bucket = Bucket(settings.site.access.endpoint(place.bucket), place.bucket, retries=0)
+    bucket = Bucket(settings.config.access.endpoint(place.bucket), place.bucket, retries=0)
     try:
         return bucket.make()
     except RemoteFailure as failure:
-        kind = StoreUnavailable if failure.why is Why.UNAVAILABLE else StoreError
+        kind = StoreUnavailable if failure.why is FailureReason.UNAVAILABLE else StoreError
         raise kind(f"the store's bucket {place.bucket}: {failure}") from failure
     finally:
         bucket.close()
@@ -60,7 +60,7 @@ def prepare(settings: Settings, wait_s: float = WAIT_S) -> None:
     while True:
         try:
             if settings.distributed:
-                RedisBoard(settings.redis).ping()
+                RedisStepTracker(settings.redis).ping()
             if settings.store.startswith("s3://"):
                 made = make_bucket(settings)
                 log.info("the bucket was made" if made else "the bucket is there")

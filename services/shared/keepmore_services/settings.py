@@ -9,7 +9,7 @@ from typing import Any, Literal
 from pydantic import Field, SecretStr, ValidationError
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
-from keepmore.config import Site
+from keepmore.config import RuntimeConfig
 from keepmore.errors import InvalidRequest
 from keepmore.jobs import webhooks
 from keepmore.net.access import Access
@@ -34,8 +34,8 @@ def load(**given: Any) -> Settings:
         raise InvalidRequest(
             "KEEPMORE_STORE: the distributed service needs one that all of it reaches: s3://bucket/prefix"
         )
-    if settings.site.webhook_secret:
-        webhooks.secret_bytes(settings.site.webhook_secret)
+    if settings.config.webhook_secret:
+        webhooks.secret_bytes(settings.config.webhook_secret)
     return settings
 
 
@@ -67,9 +67,11 @@ class Settings(BaseSettings):
         return self.redis_url.get_secret_value() if self.redis_url else ""
 
     @cached_property
-    def site(self) -> Site:
+    def config(self) -> RuntimeConfig:
         environment = {"KEEPMORE_PRIVATE_ADDRESSES": "0", **os.environ}
         if self.distributed:
             environment.setdefault("KEEPMORE_ALLOWED_SOURCES", REMOTE_SOURCES)
         secret = self.webhook_secret.get_secret_value() if self.webhook_secret else None
-        return Site(self.store, Access.from_environment(environment), secret, Scratch.from_environment(environment))
+        return RuntimeConfig(
+            self.store, Access.from_environment(environment), secret, Scratch.from_environment(environment)
+        )

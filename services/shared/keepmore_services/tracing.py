@@ -19,8 +19,8 @@ from opentelemetry.trace import Span, SpanKind, Status, StatusCode
 from keepmore import __version__
 from keepmore.errors import KeepmoreError
 from keepmore.jobs.graph import Kind, Step
-from keepmore.jobs.job import JobBook
-from keepmore.storage.folder import Store
+from keepmore.jobs.job import JobRepository
+from keepmore.storage.base import Store
 
 PATH = "/v1/traces"
 HEADER = "traceparent"
@@ -47,37 +47,37 @@ class Tracer:
 
     def __init__(self, provider: TracerProvider | None, store: Store) -> None:
         self._tracer = provider.get_tracer(__name__) if provider else None
-        self._book = JobBook(store)
+        self._repository = JobRepository(store)
         self._spans: dict[Step, Span] = {}
 
-    def began(self, step: Step, tries: int) -> None:
+    def start(self, step: Step, tries: int) -> None:
         if self._tracer:
             context = propagate.extract({HEADER: parent} if (parent := self._parent(step)) else {})
             span = self._tracer.start_span(f"step {step.kind}", context, SpanKind.CONSUMER)
             span.set_attributes({"keepmore.job": step.job, "keepmore.step": str(step), "keepmore.try": tries})
             self._spans[step] = span
 
-    def ended(self, step: Step, error: KeepmoreError | None = None) -> None:
+    def end(self, step: Step, error: KeepmoreError | None = None) -> None:
         if span := self._spans.pop(step, None):
             if error:
                 span.set_status(Status(StatusCode.ERROR, f"{error.code}: {error.message}"))
             span.end()
 
     @contextmanager
-    def of(self, step: Step, tries: int) -> Iterator[None]:
+    def span(self, step: Step, tries: int) -> Iterator[None]:
         """What is done within is a span, and fails with the error that is raised."""
-        self.began(step, tries)
+        self.start(step, tries)
         try:
             yield
         except KeepmoreError as error:
-            self.ended(step, error)
+            self.end(step, error)
             raise
         finally:
-            self.ended(step)
+            self.end(step)
 
     def _parent(self, step: Step) -> str | None:
         """The trace of the job; estimates have none, and a store that does not answer loses no more than that."""
         try:
-            return None if step.kind is Kind.ESTIMATE else self._book.get(step.job).trace
+            return None if step.kind is Kind.ESTIMATE else self._repository.get(step.job).trace
         except KeepmoreError:
             return None

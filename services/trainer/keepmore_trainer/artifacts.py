@@ -11,7 +11,7 @@ from typing import Any
 from safetensors.torch import save_file
 from torch import Tensor
 
-from keepmore.training.trainer import EVENTS, WEIGHTS, Room
+from keepmore.training.trainer import EVENTS, WEIGHTS, TrainerContext
 
 POINTS = 200  # of a curve in the results; the events have every step
 
@@ -33,16 +33,18 @@ def save_weights(state: Mapping[str, Tensor], about: Mapping[str, Any], file: Pa
     save_file(dict(state), file, {"keepmore": json.dumps(about)})
 
 
-def keep_weights(state: Mapping[str, Tensor], about: Mapping[str, Any], seed: int, room: Room) -> dict[str, Any]:
+def keep_weights(
+    state: Mapping[str, Tensor], about: Mapping[str, Any], seed: int, context: TrainerContext
+) -> dict[str, Any]:
     """Keep a state dict as safetensors; what the results say of it."""
     with tempfile.TemporaryDirectory() as folder:
         file = Path(folder) / "weights.safetensors"
         tensors = {name: value.detach().cpu().contiguous().clone() for name, value in state.items()}
         save_weights(tensors, about, file)
-        return room.keep(WEIGHTS, seed, file)
+        return context.save_artifact(WEIGHTS, seed, file)
 
 
-def keep_events(losses: Sequence[float], rates: Sequence[float], seed: int, room: Room) -> dict[str, Any]:
+def keep_events(losses: Sequence[float], rates: Sequence[float], seed: int, context: TrainerContext) -> dict[str, Any]:
     """Keep every step of a run as TensorBoard reads it; its time is the step's number."""
     from torch.utils.tensorboard.writer import SummaryWriter
 
@@ -52,6 +54,6 @@ def keep_events(losses: Sequence[float], rates: Sequence[float], seed: int, room
                 writer.add_scalar("loss/train", loss, step, walltime=step)
                 writer.add_scalar("learning_rate", rate, step, walltime=step)
         (file,) = Path(folder).glob("events.out.tfevents.*")
-        kept = room.keep(EVENTS, seed, file)
+        kept = context.save_artifact(EVENTS, seed, file)
     # Its first record holds the time: the only bytes that differ when a run is done again.
     return {name: value for name, value in kept.items() if name != "sha256"}

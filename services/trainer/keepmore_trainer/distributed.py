@@ -14,13 +14,13 @@ from keepmore_trainer import device
 
 
 @dataclass(frozen=True, slots=True)
-class Team:
+class ProcessGroup:
     rank: int
     size: int
     place: torch.device
 
     @property
-    def leads(self) -> bool:
+    def is_main(self) -> bool:
         return self.rank == 0
 
     def share(self, count: int) -> slice:
@@ -36,7 +36,7 @@ class Team:
         found: list[float] = added.tolist()
         return found
 
-    def gathered(self, own: object) -> list[object]:
+    def all_gather(self, own: object) -> list[object]:
         """What every process gives, by rank."""
         if self.size == 1:
             return [own]
@@ -46,17 +46,17 @@ class Team:
 
 
 @contextmanager
-def assembled() -> Iterator[Team]:
+def assembled() -> Iterator[ProcessGroup]:
     """The team that torchrun's variables describe; alone without them."""
     size = int(os.environ.get("WORLD_SIZE", "1"))
     if size == 1:
-        yield Team(0, 1, device.device())
+        yield ProcessGroup(0, 1, device.device())
         return
     on_gpus = torch.cuda.is_available()
     if on_gpus:
         torch.cuda.set_device(int(os.environ["LOCAL_RANK"]))
     dist.init_process_group("nccl" if on_gpus else "gloo")
     try:
-        yield Team(dist.get_rank(), size, device.device())
+        yield ProcessGroup(dist.get_rank(), size, device.device())
     finally:
         dist.destroy_process_group()

@@ -13,13 +13,12 @@ import torch
 
 from keepmore.errors import KeepmoreError
 from keepmore.progress import Progress
-from keepmore.spec.job import PROBE, Training, Tuning
+from keepmore.spec.training import PROBE, Training, Tuning
 from keepmore.training.results import numbers
-from keepmore.training.runs import Run
-from keepmore.training.trainer import EVENTS, WEIGHTS, Images, Room
+from keepmore.training.trainer import EVENTS, WEIGHTS, Images, Run, TrainerContext
 from keepmore_trainer import artifacts, distributed, image_cache, models, run_plan, torchrun
 from keepmore_trainer.linear_probe import fit_probe
-from keepmore_trainer.probe_trainer import ProbeTrainer, shelved
+from keepmore_trainer.probe_trainer import ProbeTrainer, load_features
 from keepmore_trainer.run_plan import Plan
 from keepmore_trainer.train_loop import Interrupted, fit
 
@@ -35,8 +34,8 @@ class FineTuner:
         self._checkpoint_every_s = checkpoint_every_s
         self._probe = ProbeTrainer()
 
-    def features(self, images: Images, training: Training, room: Room) -> dict[str, Any]:
-        return self._probe.features(images, training, room)
+    def features(self, images: Images, training: Training, context: TrainerContext) -> dict[str, Any]:
+        return self._probe.features(images, training, context)
 
     def train(
         self,
@@ -45,57 +44,57 @@ class FineTuner:
         classes: list[str],
         training: Training,
         seeds: Sequence[int],
-        room: Room,
+        context: TrainerContext,
     ) -> Iterator[Run]:
         with ExitStack() as held:
             weights = training.weights
             if models.is_file(weights):
-                weights = str(held.enter_context(room.file(weights)))
+                weights = str(held.enter_context(context.file(weights)))
             classifier = models.load(training.model, training.weights, lambda uri: nullcontext(Path(weights)))
-            preparation = classifier.at(_tuning(training).image_size).preparation
+            transform = classifier.at(_tuning(training).image_size).transform
 
             def local(given: Images) -> tuple[Path, image_cache.Decoded]:
-                return held.enter_context(image_cache.decode_all(given, preparation, room.scratch, room.report))
+                return held.enter_context(image_cache.decode_all(given, transform, context.scratch, context.report))
 
             (folder, pixels), *others = map(local, [images, *tests])
             tested = {test.at: str(place) for test, (place, _) in zip(tests, others, strict=True)}
             notes = _fallbacks([pixels, *(of_test for _, of_test in others)])
             targets: list[int] = numbers(images.labels, classes).tolist()
             for seed in seeds:
-                with room.scratch.temporary("run-") as work:
+                with context.scratch.temporary("run-") as work:
                     made = Plan(
                         str(work), training, seed, classes, targets, str(folder), tested, weights,
                         self._checkpoint_every_s,
                     )  # fmt: skip
-                    if not room.resumed(made.file(run_plan.CHECKPOINT)):
-                        self._start_head(made, images, room)
-                    self._run(made, room)
-                    yield _run_of(made, room, notes)
+                    if not context.load_checkpoint(made.file(run_plan.CHECKPOINT)):
+                        self._start_head(made, images, context)
+                    self._run(made, context)
+                    yield _run_of(made, context, notes)
 
-    def _start_head(self, made: Plan, images: Images, room: Room) -> None:
+    def _start_head(self, made: Plan, images: Images, context: TrainerContext) -> None:
         """Leave a head that fits the untouched features: from a random one, few steps would go into finding it (Kumar
         et al. 2022)."""
         if made.tuning.head != PROBE or made.weights == models.NO_WEIGHTS:
             return
-        vectors = shelved(images, self._probe.features(images, made.training, room), room)
+        vectors = load_features(images, self._probe.features(images, made.training, context), context)
         head, _ = fit_probe(vectors, torch.tensor(made.targets), len(made.classes), PROBE_STEPS, made.seed)
         torch.save(head.state_dict(), made.file(run_plan.HEAD))
 
-    def _run(self, made: Plan, room: Room) -> None:
+    def _run(self, made: Plan, context: TrainerContext) -> None:
         trouble: list[KeepmoreError] = []
         saved = made.file(run_plan.CHECKPOINT)
         uploaded = saved.stat().st_mtime_ns if saved.exists() else 0
 
-        def keep() -> None:
+        def save() -> None:
             nonlocal uploaded
             if saved.exists() and saved.stat().st_mtime_ns != uploaded:
                 uploaded = saved.stat().st_mtime_ns
-                room.checkpoint(saved)
+                context.checkpoint(saved)
 
         def tell(images: int) -> bool:
-            keep()
+            save()
             try:
-                room.report(Progress(images=images))
+                context.report(Progress(images=images))
             except KeepmoreError as error:
                 trouble.append(error)
             return bool(trouble)
@@ -107,7 +106,7 @@ class FineTuner:
                 with distributed.assembled() as alone:
                     fit(made, alone, tell)
         except Interrupted:
-            keep()
+            save()
             raise trouble[0] from None
 
 
@@ -125,13 +124,13 @@ def _tuning(training: Training) -> Tuning:
     return training.tuning or Tuning()
 
 
-def _run_of(made: Plan, room: Room, notes: list[str]) -> Run:
+def _run_of(made: Plan, context: TrainerContext, notes: list[str]) -> Run:
     said = json.loads(made.file(run_plan.DONE).read_text())
     with np.load(made.file(run_plan.NAMED)) as arrays:
         named = {name.removeprefix("@"): arrays[name] for name in arrays}
     losses, rates = said["losses"], said["rates"]
-    kept = {WEIGHTS: room.keep(WEIGHTS, made.seed, made.file(run_plan.WEIGHTS))}
-    kept[EVENTS] = artifacts.keep_events(losses, rates, made.seed, room)
+    kept = {WEIGHTS: context.save_artifact(WEIGHTS, made.seed, made.file(run_plan.WEIGHTS))}
+    kept[EVENTS] = artifacts.keep_events(losses, rates, made.seed, context)
     about = {**said["about"], "weights": made.training.weights, "steps": made.steps}
     about |= {"batch": made.batch, "tuning": made.training.as_json()["tuning"]}
     return Run(made.seed, named, about, artifacts.curve(losses, rates), kept, [*notes, *said["notes"]])

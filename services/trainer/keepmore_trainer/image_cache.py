@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 from keepmore.progress import Progress, Report
 from keepmore.storage.scratch import Scratch
 from keepmore.training.trainer import Images
-from keepmore_trainer.transforms import Preparation
+from keepmore_trainer.transforms import Transform
 
 PIXELS, ENCODED, TABLE = "pixels.u8", "encoded.bin", "table.npy"
 AHEAD = 64
@@ -34,7 +34,7 @@ class Decoded:
     """Images in a folder. `table` (images, 4): where each begins, and its bytes; then its height and width, or 0 and 0
     for one that is there as a file, to be decoded again by whoever looks at it."""
 
-    preparation: Preparation
+    transform: Transform
     pixels: NDArray[np.uint8]
     encoded: NDArray[np.uint8]
     table: NDArray[np.int64]
@@ -47,7 +47,7 @@ class Decoded:
         start, size, height, width = self.table[row].tolist()
         if height:
             return self.pixels[start : start + size].reshape(height, width, 3)
-        return self.preparation.decoded(self.encoded[start : start + size].tobytes())
+        return self.transform.decoded(self.encoded[start : start + size].tobytes())
 
     @property
     def undecoded(self) -> int:
@@ -63,22 +63,22 @@ def batches(count: int, get: Callable[[int], Pixels], size: int, threads: Thread
         yield [waiting.popleft().result() for _ in range(min(size, count - start))]
 
 
-def folder_of(images: Images, preparation: Preparation) -> str:
+def folder_of(images: Images, transform: Transform) -> str:
     """The scratch entry that holds `images` as `preparation` wants them."""
-    said = json.dumps([preparation.resize, preparation.interpolation])
+    said = json.dumps([transform.resize, transform.interpolation])
     return f"decoded-{hashlib.sha256(images.names().tobytes() + said.encode()).hexdigest()[:24]}"
 
 
-def found(images: Images, preparation: Preparation, scratch: Scratch) -> Decoded | None:
+def found(images: Images, transform: Transform, scratch: Scratch) -> Decoded | None:
     """The images, if somebody decoded them before."""
-    with scratch.found(folder_of(images, preparation)) as folder:
-        return opened(folder, preparation) if folder else None
+    with scratch.found(folder_of(images, transform)) as folder:
+        return opened(folder, transform) if folder else None
 
 
-def opened(folder: Path, preparation: Preparation) -> Decoded:
+def opened(folder: Path, transform: Transform) -> Decoded:
     """The images in a folder, which may go as soon as they are open."""
     table = np.load(folder / TABLE)
-    return Decoded(preparation, _mapped(folder / PIXELS), _mapped(folder / ENCODED), table)
+    return Decoded(transform, _mapped(folder / PIXELS), _mapped(folder / ENCODED), table)
 
 
 def _mapped(file: Path) -> NDArray[np.uint8]:
@@ -87,40 +87,40 @@ def _mapped(file: Path) -> NDArray[np.uint8]:
 
 @contextmanager
 def decode_all(
-    images: Images, preparation: Preparation, scratch: Scratch, report: Report
+    images: Images, transform: Transform, scratch: Scratch, report: Report
 ) -> Iterator[tuple[Path, Decoded]]:
     """The images' folder, which is made if it is not there yet and stays for as long as this lasts, and the images.
 
     What does not fit the scratch disk decoded is kept there as it is, until there is more room.
     """
-    name = folder_of(images, preparation)
-    known = found(images, preparation, scratch)
-    if known and known.undecoded and scratch.has_room(_bytes(images, len(images), preparation)):
+    name = folder_of(images, transform)
+    known = found(images, transform, scratch)
+    if known and known.undecoded and scratch.has_room(_bytes(images, len(images), transform)):
         scratch.remove(name)
-    with scratch.entry(name, lambda folder: _write(folder, images, preparation, scratch, report)) as folder:
-        yield folder, opened(folder, preparation)
+    with scratch.entry(name, lambda folder: _write(folder, images, transform, scratch, report)) as folder:
+        yield folder, opened(folder, transform)
 
 
-def _bytes(images: Images, count: int, preparation: Preparation) -> int:
+def _bytes(images: Images, count: int, transform: Transform) -> int:
     """About what `images` take, with `count` of them decoded."""
     files: int = sum(images.table["bytes"].to_pylist())
-    return count * int(preparation.resize**2 * USUAL_ASPECT * 3) + files
+    return count * int(transform.resize**2 * USUAL_ASPECT * 3) + files
 
 
-def _write(folder: Path, images: Images, preparation: Preparation, scratch: Scratch, report: Report) -> None:
+def _write(folder: Path, images: Images, transform: Transform, scratch: Scratch, report: Report) -> None:
     count = len(images)
-    while count and not scratch.make_room(_bytes(images, count, preparation), folder):
+    while count and not scratch.make_room(_bytes(images, count, transform), folder):
         count //= 2
     with (folder / PIXELS).open("wb") as pixels, (folder / ENCODED).open("wb") as encoded:
-        rows = [*_decode(images, count, preparation, pixels, report), *_copy(images, count, encoded, report)]
+        rows = [*_decode(images, count, transform, pixels, report), *_copy(images, count, encoded, report)]
     np.save(folder / TABLE, np.array(rows, np.int64).reshape(len(images), 4))
 
 
 def _decode(
-    images: Images, count: int, preparation: Preparation, file: BinaryIO, report: Report
+    images: Images, count: int, transform: Transform, file: BinaryIO, report: Report
 ) -> Iterator[Sequence[int]]:
     """The first `count` images into `file`."""
-    for data, decoded in decoding(images, range(count), preparation):
+    for data, decoded in decoding(images, range(count), transform):
         yield (file.tell(), decoded.nbytes, *decoded.shape[:2])
         file.write(np.ascontiguousarray(decoded).data)
         report(Progress(bytes_in=len(data)))
@@ -135,13 +135,13 @@ def _copy(images: Images, start: int, file: BinaryIO, report: Report) -> Iterato
         report(Progress(bytes_in=len(data)))
 
 
-def decoding(images: Images, rows: Sequence[int], preparation: Preparation) -> Iterator[tuple[bytes, Pixels]]:
+def decoding(images: Images, rows: Sequence[int], transform: Transform) -> Iterator[tuple[bytes, Pixels]]:
     """The bytes of the images in `rows` and their pixels, read in this thread and decoded ahead in others."""
     with ThreadPoolExecutor(os.cpu_count() or 1) as threads:
         waiting: deque[tuple[bytes, Future[Pixels]]] = deque()
         for row in rows:
             data = images.read(row)
-            waiting.append((data, threads.submit(lambda data: preparation.decoded(images.changed(data)), data)))
+            waiting.append((data, threads.submit(lambda data: transform.decoded(images.changed(data)), data)))
             if len(waiting) > AHEAD:
                 first, future = waiting.popleft()
                 yield first, future.result()

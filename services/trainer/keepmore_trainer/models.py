@@ -20,7 +20,7 @@ from torchvision.transforms._presets import ImageClassification
 
 from keepmore.errors import TrainerMissing, UnknownModel, WeightsUnavailable
 from keepmore_trainer.checkpoints import load_trunk, read_state, sha256
-from keepmore_trainer.transforms import Preparation
+from keepmore_trainer.transforms import Transform
 
 # Of torchvision's own weights these exist for every classifier, and their features serve a linear head better than
 # those of the later training recipe (IMAGENET1K_V2).
@@ -41,12 +41,12 @@ class Classifier:
 
     module: nn.Module
     head: str
-    preparation: Preparation
+    transform: Transform
     about: dict[str, Any]
 
     def at(self, image_size: int | None) -> Classifier:
         """The same for images of another size; None: as it is."""
-        return replace(self, preparation=self.preparation.at(image_size))
+        return replace(self, transform=self.transform.at(image_size))
 
     def set_head(self, layer: nn.Module) -> None:
         parent, _, child = self.head.rpartition(".")
@@ -87,18 +87,18 @@ def _from_torchvision(name: str, weights: str, fetch: Fetch) -> Classifier:
         raise UnknownModel(f"training.model: torchvision has no classifier {name!r}; use {SUCH_AS}")
     module = models.get_model(name, weights=None)
     head = _last_linear(name, module)
-    preparation, file, said = Preparation(), None, weights
+    transform, file, said = Transform(), None, weights
     with ExitStack() as held:
         if is_file(weights):
             file = held.enter_context(fetch(weights))
         elif weights != NO_WEIGHTS:
             member = _member(name, weights)
-            file, said, preparation = _downloaded(member), member.name, _preparation(member.transforms())
+            file, said, transform = _downloaded(member), member.name, _transform(member.transforms())
         if file:
             where = weights if is_file(weights) else str(file)
             load_trunk(module, head, read_state(file, where), where)
         about = _about(name, said, file, {"torchvision": torchvision.__version__})
-    return Classifier(module, head, preparation, about)
+    return Classifier(module, head, transform, about)
 
 
 def _last_linear(name: str, module: nn.Module) -> str:
@@ -132,8 +132,8 @@ def _downloaded(member: Any) -> Path:
     return file
 
 
-def _preparation(preset: ImageClassification) -> Preparation:
-    return Preparation(
+def _transform(preset: ImageClassification) -> Transform:
+    return Transform(
         preset.resize_size[0], preset.crop_size[0], preset.interpolation.value, tuple(preset.mean), tuple(preset.std)
     )
 
@@ -174,9 +174,9 @@ def _from_timm(name: str, weights: str, fetch: Fetch) -> Classifier:
     return Classifier(module, head, _timm_preparation(expected), about)
 
 
-def _timm_preparation(config: dict[str, Any]) -> Preparation:
+def _timm_preparation(config: dict[str, Any]) -> Transform:
     crop = config["input_size"][-1]
-    return Preparation(
+    return Transform(
         int(crop / config["crop_pct"]), crop, config["interpolation"], tuple(config["mean"]), tuple(config["std"])
     )
 
@@ -196,12 +196,12 @@ class Backbone:
     features."""
 
     module: nn.Module
-    preparation: Preparation
+    transform: Transform
     about: dict[str, Any]
 
     @property
     def id(self) -> str:
-        said = json.dumps([self.about, self.preparation.as_json()], sort_keys=True)
+        said = json.dumps([self.about, self.transform.as_json()], sort_keys=True)
         return f"{re.sub('[^A-Za-z0-9_.]', '-', self.about['model'])}-{hashlib.sha256(said.encode()).hexdigest()[:16]}"
 
 
@@ -210,7 +210,7 @@ def backbone(classifier: Classifier, place: torch.device, precision: str) -> Bac
     classifier.set_head(nn.Identity())
     module = classifier.module.eval().requires_grad_(False)
     module.to(place, memory_format=torch.channels_last)  # type: ignore[call-overload]
-    return Backbone(module, classifier.preparation, {**classifier.about, "device": place.type, "precision": precision})
+    return Backbone(module, classifier.transform, {**classifier.about, "device": place.type, "precision": precision})
 
 
 def new_head(width: int, classes: int, seed: int) -> nn.Linear:

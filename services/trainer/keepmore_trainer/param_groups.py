@@ -10,8 +10,8 @@ from torch import nn
 from torch.nn.modules.batchnorm import _BatchNorm
 from torch.nn.parallel import DistributedDataParallel
 
-from keepmore.spec.job import Tuning
-from keepmore_trainer.distributed import Team
+from keepmore.spec.training import Tuning
+from keepmore_trainer.distributed import ProcessGroup
 from keepmore_trainer.models import Classifier
 
 TRANSFORMER_DECAY = 0.75
@@ -54,13 +54,13 @@ def _block(name: str) -> str | None:
     return name[: numbered[-1].end()] if numbered else None  # the innermost: swin has blocks within layers
 
 
-def trainable(classifier: Classifier, pretrained: bool, team: Team) -> nn.Module:
+def trainable(classifier: Classifier, pretrained: bool, process_group: ProcessGroup) -> nn.Module:
     """The model on its device, ready to train, over all processes.
 
     Without dropout and, where it comes with weights, with the batch statistics of these: what a step does then depends
     neither on chance nor on how its batch is parted.
     """
-    module = classifier.module.to(team.place, memory_format=torch.channels_last)  # type: ignore[call-overload]
+    module = classifier.module.to(process_group.place, memory_format=torch.channels_last)  # type: ignore[call-overload]
     module.train()
     for part in module.modules():
         for name in OF_CHANCE:
@@ -68,9 +68,9 @@ def trainable(classifier: Classifier, pretrained: bool, team: Team) -> nn.Module
                 setattr(part, name, 0.0)
         if pretrained and isinstance(part, _BatchNorm):
             part.eval()
-    if team.size == 1:
+    if process_group.size == 1:
         return module  # type: ignore[no-any-return]
-    if not pretrained and team.place.type == "cuda":
+    if not pretrained and process_group.place.type == "cuda":
         module = nn.SyncBatchNorm.convert_sync_batchnorm(module)  # type: ignore[no-untyped-call]
     return DistributedDataParallel(module)
 

@@ -15,11 +15,10 @@ from torch import Tensor
 from keepmore.codec.malloc import keep_freed_memory
 from keepmore.errors import StoreError
 from keepmore.progress import Progress, Report
-from keepmore.spec.job import Training
-from keepmore.training.feature_cache import Shelf
+from keepmore.spec.training import Training
+from keepmore.training.feature_cache import FeatureCache
 from keepmore.training.results import numbers
-from keepmore.training.runs import TOP, Run
-from keepmore.training.trainer import WEIGHTS, Images, Room
+from keepmore.training.trainer import TOP, WEIGHTS, Images, Run, TrainerContext
 from keepmore_trainer import artifacts, device, image_cache, models
 from keepmore_trainer.linear_probe import BATCH_IMAGES as PROBE_BATCH
 from keepmore_trainer.linear_probe import fit_probe
@@ -38,19 +37,19 @@ class ProbeTrainer:
         keep_freed_memory()
         self._loaded: tuple[tuple[Any, ...], Backbone] | None = None
 
-    def features(self, images: Images, training: Training, room: Room) -> dict[str, Any]:
-        found = self._backbone(training, room)
-        shelf = room.shelf(found.id, images.group)
+    def features(self, images: Images, training: Training, context: TrainerContext) -> dict[str, Any]:
+        found = self._backbone(training, context)
+        feature_cache = context.feature_cache(found.id, images.group)
         names = images.names()
-        there, _ = shelf.find(names)
-        room.report(Progress(images=int(there.sum())))
+        there, _ = feature_cache.find(names)
+        context.report(Progress(images=int(there.sum())))
         missing = np.flatnonzero(~there)
-        pixels = image_cache.found(images, found.preparation, room.scratch)
+        pixels = image_cache.found(images, found.transform, context.scratch)
         for start in range(0, len(missing), SHELVED_IMAGES):
             rows = missing[start : start + SHELVED_IMAGES].tolist()
-            source = middles(images, rows, found, room.report, pixels)
-            shelf.add(names[rows], extract(found, source).astype(np.float16), found.about)
-        return {"shelf": shelf.prefix, "backbone": found.id, **found.about}
+            source = middles(images, rows, found, context.report, pixels)
+            feature_cache.add(names[rows], extract(found, source).astype(np.float16), found.about)
+        return {"shelf": feature_cache.prefix, "backbone": found.id, **found.about}
 
     def train(
         self,
@@ -59,11 +58,14 @@ class ProbeTrainer:
         classes: list[str],
         training: Training,
         seeds: Sequence[int],
-        room: Room,
+        context: TrainerContext,
     ) -> Iterator[Run]:
         made = images.made or {}
-        vectors, targets = shelved(images, made, room), torch.from_numpy(numbers(images.labels, classes)).long()
-        tested = {test.at: shelved(test, test.made or {}, room) for test in tests}
+        vectors, targets = (
+            load_features(images, made, context),
+            torch.from_numpy(numbers(images.labels, classes)).long(),
+        )
+        tested = {test.at: load_features(test, test.made or {}, context) for test in tests}
         steps = training.steps if training.epochs is None else math.ceil(training.epochs * len(images) / PROBE_BATCH)
         about = {name: value for name, value in made.items() if name not in ("shelf", "backbone", "images")}
         for seed in seeds:
@@ -71,15 +73,15 @@ class ProbeTrainer:
             with torch.inference_mode():
                 named = {at: models.named(head(found), TOP).numpy() for at, found in tested.items()}
             curve = artifacts.curve(losses.tolist(), [])
-            kept = {WEIGHTS: artifacts.keep_weights(head.state_dict(), {"classes": classes}, seed, room)}
+            kept = {WEIGHTS: artifacts.keep_weights(head.state_dict(), {"classes": classes}, seed, context)}
             yield Run(seed, named, {**about, "steps": steps}, curve, kept)
 
-    def _backbone(self, training: Training, room: Room) -> Backbone:
+    def _backbone(self, training: Training, context: TrainerContext) -> Backbone:
         size, asked = (tuning.image_size, tuning.precision) if (tuning := training.tuning) else (None, None)
         wanted = (training.model, training.weights, size, asked)
         if self._loaded is None or self._loaded[0] != wanted:
             place = device.device()
-            classifier = models.load(training.model, training.weights, room.file).at(size)
+            classifier = models.load(training.model, training.weights, context.file).at(size)
             self._loaded = (wanted, models.backbone(classifier, place, device.precision(place, asked)))
         return self._loaded[1]
 
@@ -91,14 +93,14 @@ def middles(
     if pixels is not None:
         with ThreadPoolExecutor(THREADS) as threads:
             for batch in image_cache.batches(
-                len(rows), lambda row: found.preparation.middle(pixels[rows[row]]), BATCH_IMAGES, threads
+                len(rows), lambda row: found.transform.center_crop(pixels[rows[row]]), BATCH_IMAGES, threads
             ):
                 yield batch
                 report(Progress(images=len(batch)))
         return
     batch, size = [], 0
-    for data, image in image_cache.decoding(images, rows, found.preparation):
-        batch.append(found.preparation.middle(image))
+    for data, image in image_cache.decoding(images, rows, found.transform):
+        batch.append(found.transform.center_crop(image))
         size += len(data)
         if len(batch) == BATCH_IMAGES:
             yield batch
@@ -113,14 +115,16 @@ def extract(found: Backbone, source: Iterator[list[image_cache.Pixels]]) -> NDAr
     """Features (images, width) of the images in the batches of `source`."""
     place = torch.device(found.about["device"])
     with torch.inference_mode(), device.autocast(place, found.about["precision"]):
-        made = (found.module(found.preparation.tensor(batch, place)) for batch in source)
+        made = (found.module(found.transform.tensor(batch, place)) for batch in source)
         return np.concatenate([vectors.float().cpu().numpy() for vectors in made])
 
 
-def shelved(images: Images, made: dict[str, Any], room: Room) -> Tensor:
+def load_features(images: Images, made: dict[str, Any], context: TrainerContext) -> Tensor:
     """The features of `images`, (images, width), of which `ProbeTrainer.features` said that it `made` them."""
-    shelf: Shelf = room.shelf(made["backbone"], images.group)
-    there, vectors = shelf.find(images.names())
+    feature_cache: FeatureCache = context.feature_cache(made["backbone"], images.group)
+    there, vectors = feature_cache.find(images.names())
     if not there.all():
-        raise StoreError(f"{shelf.prefix}: features of {int((~there).sum()):,} images are gone; train under a new job")
+        raise StoreError(
+            f"{feature_cache.prefix}: features of {int((~there).sum()):,} images are gone; train under a new job"
+        )
     return torch.from_numpy(vectors.astype(np.float32))

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from keepmore.spec.job import Training, Tuning
+from keepmore.spec.training import Training, Tuning
 
 PLAN, CHECKPOINT, HEAD = "plan.json", "checkpoint.pt", "head.pt"
 WEIGHTS, NAMED, DONE, STOP, COMPLAINTS = "weights.safetensors", "named.npz", "done.json", "stop", "stderr"

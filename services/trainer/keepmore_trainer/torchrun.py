@@ -28,23 +28,23 @@ def run(plan: Plan, processes: int, tell: Tell) -> None:
     complaints = plan.file(COMPLAINTS)
     with (
         complaints.open("w") as heard,
-        subprocess.Popen(command, stdout=subprocess.PIPE, stderr=heard, text=True, env=environment) as team,
+        subprocess.Popen(command, stdout=subprocess.PIPE, stderr=heard, text=True, env=environment) as process_group,
     ):
         try:
-            error = _follow(team, plan, tell)
+            error = _follow(process_group, plan, tell)
         finally:
-            team.terminate()
+            process_group.terminate()
     if error:
         raise error
     if plan.file(STOP).exists():
         raise Interrupted
     if not plan.file(DONE).exists():
-        raise InternalError(f"torchrun ended with {team.returncode}: {complaints.read_text()[-2000:]}")
+        raise InternalError(f"torchrun ended with {process_group.returncode}: {complaints.read_text()[-2000:]}")
 
 
-def _follow(team: subprocess.Popen[str], plan: Plan, tell: Tell) -> KeepmoreError | None:
+def _follow(process_group: subprocess.Popen[str], plan: Plan, tell: Tell) -> KeepmoreError | None:
     error = None
-    for line in team.stdout or ():
+    for line in process_group.stdout or ():
         if not line.startswith("{"):
             continue
         said: dict[str, Any] = json.loads(line)
@@ -62,9 +62,9 @@ def main(folder: str) -> None:
         print(json.dumps({"images": images}), flush=True)
         return plan.file(STOP).exists()
 
-    with assembled() as team:
+    with assembled() as process_group:
         try:
-            fit(plan, team, tell)
+            fit(plan, process_group, tell)
         except KeepmoreError as error:  # any of them may be the one that lacks memory
             print(json.dumps({"error": error.as_dict()}), flush=True)
             sys.exit(1)

@@ -6,12 +6,10 @@ from __future__ import annotations
 import json
 import math
 import time
-from collections import deque
 from collections.abc import Iterator
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
-from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -22,15 +20,14 @@ from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
 from keepmore.errors import NotTrainable
-from keepmore.training.runs import TOP
+from keepmore.training.trainer import TOP
 from keepmore_trainer import artifacts, device, image_cache, models, param_groups
-from keepmore_trainer.distributed import Team
+from keepmore_trainer.data_loader import LOADERS_CPU, DataLoader
+from keepmore_trainer.distributed import ProcessGroup
 from keepmore_trainer.image_cache import Decoded, Pixels
 from keepmore_trainer.run_plan import CHECKPOINT, DONE, HEAD, NAMED, WEIGHTS, Plan, Tell
-from keepmore_trainer.transforms import Preparation, random_crop
+from keepmore_trainer.transforms import Transform
 
-# Threads that cut images: on a processor two are enough for it to be never without, a GPU is fast.
-LOADERS_CPU, LOADERS_GPU = 2, 8
 TEST_BATCH = 64
 
 
@@ -38,27 +35,31 @@ class Interrupted(Exception):
     """The run was asked to stop, and wrote down where it is."""
 
 
-def fit(plan: Plan, team: Team, tell: Tell) -> None:
+def fit(plan: Plan, process_group: ProcessGroup, tell: Tell) -> None:
     """Train as `plan` says, from its checkpoint if there is one, and leave weights and predictions in its folder.
 
     Raises Interrupted when `tell` asks for a stop, and NotTrainable when the loss is no number any more.
     """
     classifier = models.load(plan.training.model, plan.weights).at(plan.tuning.image_size)
-    preparation = classifier.preparation
+    transform = classifier.transform
     _set_head(classifier, plan)
     rates = param_groups.groups(classifier, plan.tuning)
-    module = param_groups.trainable(classifier, plan.weights != models.NO_WEIGHTS, team)
-    loop = _Loop(plan, team, module, preparation, torch.optim.AdamW(rates, lr=plan.tuning.learning_rate))
+    module = param_groups.trainable(classifier, plan.weights != models.NO_WEIGHTS, process_group)
+    loop = _Loop(plan, process_group, module, transform, torch.optim.AdamW(rates, lr=plan.tuning.learning_rate))
     loop.run(tell)
-    named = {at: loop.named(image_cache.opened(Path(folder), preparation)) for at, folder in plan.tests.items()}
-    if team.leads:
+    named = {at: loop.named(image_cache.opened(Path(folder), transform)) for at, folder in plan.tests.items()}
+    if process_group.is_main:
         state = {name: value.detach().cpu().contiguous() for name, value in classifier.module.state_dict().items()}
         about = {"classes": plan.classes, "model": plan.training.model}
         artifacts.save_weights(state, about, plan.file(WEIGHTS))
         with plan.file(NAMED).open("wb") as file:
             np.savez(file, **{f"@{at}": numbers for at, numbers in named.items()})  # type: ignore[arg-type]
-        ran = {**classifier.about, "device": team.place.type, "precision": loop.precision}
-        ran |= {"processes": team.size, "preparation": preparation.as_json(), "skipped_steps": loop.state.skipped}
+        ran = {**classifier.about, "device": process_group.place.type, "precision": loop.precision}
+        ran |= {
+            "processes": process_group.size,
+            "preparation": transform.as_json(),
+            "skipped_steps": loop.state.skipped,
+        }
         said = {"about": ran, "losses": loop.state.losses, "notes": loop.state.notes, "rates": loop.rates()}
         plan.file(DONE).write_text(json.dumps(said))
 
@@ -90,24 +91,29 @@ class _State:
 
 class _Loop:
     def __init__(
-        self, plan: Plan, team: Team, module: nn.Module, preparation: Preparation, optimizer: torch.optim.Optimizer
+        self,
+        plan: Plan,
+        process_group: ProcessGroup,
+        module: nn.Module,
+        transform: Transform,
+        optimizer: torch.optim.Optimizer,
     ) -> None:
         self._plan = plan
-        self._team = team
+        self._process_group = process_group
         self._module = module
-        self._preparation = preparation
+        self._transform = transform
         self._optimizer = optimizer
-        self.precision = device.precision(team.place, plan.tuning.precision)
+        self.precision = device.precision(process_group.place, plan.tuning.precision)
         # Small gradients are no zeros in float16 if they are scaled up (Micikevicius et al. 2018).
-        self._scaler = torch.amp.GradScaler(team.place.type, enabled=self.precision == "float16")
+        self._scaler = torch.amp.GradScaler(process_group.place.type, enabled=self.precision == "float16")
         self.state = _State(micro=plan.tuning.micro_batch or plan.batch)
         self._load()
 
     def run(self, tell: Tell) -> None:
         plan, state = self._plan, self.state
         saved_at = time.monotonic()
-        images = image_cache.opened(Path(plan.images), self._preparation)
-        for batch, targets in Feed(plan, images, self._preparation, self._team).steps(state.step):
+        images = image_cache.opened(Path(plan.images), self._transform)
+        for batch, targets in DataLoader(plan, images, self._transform, self._process_group).steps(state.step):
             loss, stop = self._step(batch, targets, tell)
             state.losses.append(loss)
             state.step += 1
@@ -129,8 +135,8 @@ class _Loop:
         for group in self._optimizer.param_groups:
             group["lr"] = self._plan.tuning.learning_rate * group["scale"] * part
         own = self._gradients(batch, targets)
-        stop = self._team.leads and tell(self._plan.batch)
-        loss, stops = self._team.total(own, float(stop))
+        stop = self._process_group.is_main and tell(self._plan.batch)
+        loss, stops = self._process_group.total(own, float(stop))
         if not math.isfinite(loss):
             raise self._no_number(f"the loss is {loss} at step {self.state.step + 1} of {self._plan.steps}")
         scale = self._scaler.get_scale()
@@ -161,17 +167,17 @@ class _Loop:
         size = self.state.micro
         for start in range(0, len(batch), size):
             last = start + size >= len(batch)
-            wanted = torch.tensor(targets[start : start + size], device=self._team.place)
-            images = self._preparation.tensor(batch[start : start + size], self._team.place)
+            wanted = torch.tensor(targets[start : start + size], device=self._process_group.place)
+            images = self._transform.tensor(batch[start : start + size], self._process_group.place)
             with self._unsynced(last):
-                with device.autocast(self._team.place, self.precision):
+                with device.autocast(self._process_group.place, self.precision):
                     scores = self._module(images)
                 smoothing = self._plan.tuning.label_smoothing
                 losses = nn.functional.cross_entropy(
                     _logits(scores).float(), wanted, label_smoothing=smoothing, reduction="sum"
                 )
                 mean = losses / self._plan.batch
-                self._scaler.scale(mean * self._team.size).backward()  # type: ignore[no-untyped-call] # averaged
+                self._scaler.scale(mean * self._process_group.size).backward()  # type: ignore[no-untyped-call] # averaged
             yield mean.item()
 
     def _unsynced(self, last: bool) -> AbstractContextManager[None]:
@@ -181,12 +187,12 @@ class _Loop:
 
     def _halve(self, error: RuntimeError) -> None:
         size = self.state.micro
-        if size == 1 or self._team.size > 1:
+        if size == 1 or self._process_group.size > 1:
             raise NotTrainable(
                 f"out of memory with {size} images at once; set tuning.micro_batch or tuning.image_size lower, or "
                 "train on a machine with more"
             ) from error
-        if self._team.place.type == "cuda":
+        if self._process_group.place.type == "cuda":
             torch.cuda.empty_cache()
         self.state.micro = size // 2
         self.state.notes.append(
@@ -197,20 +203,20 @@ class _Loop:
     def named(self, images: Decoded) -> NDArray[np.int32]:
         """The most likely classes of test images, best first, (images, 5)."""
         self._module.eval()
-        share = self._team.share(len(images))
+        share = self._process_group.share(len(images))
         own = range(len(images))[share]
         found: list[NDArray[np.int32]] = []
         size = min(TEST_BATCH, 2 * self.state.micro)  # takes less memory than training did
-        computing = device.autocast(self._team.place, self.precision)
+        computing = device.autocast(self._process_group.place, self.precision)
         with torch.inference_mode(), computing, ThreadPoolExecutor(LOADERS_CPU) as threads:
             middles = image_cache.batches(
-                len(own), lambda row: self._preparation.middle(images[own[row]]), size, threads
+                len(own), lambda row: self._transform.center_crop(images[own[row]]), size, threads
             )
             for batch in middles:
-                scores = self._module(self._preparation.tensor(batch, self._team.place))
+                scores = self._module(self._transform.tensor(batch, self._process_group.place))
                 found.append(models.named(_logits(scores).float(), TOP).numpy())
-        gathered: list[Any] = self._team.gathered(found)
-        return np.concatenate([part for parts in gathered for part in parts])
+        all_gather: list[Any] = self._process_group.all_gather(found)
+        return np.concatenate([part for parts in all_gather for part in parts])
 
     def _load(self) -> None:
         file = self._plan.file(CHECKPOINT)
@@ -223,7 +229,7 @@ class _Loop:
             self.state = _State(**said["state"])
 
     def _save(self) -> None:
-        if not self._team.leads:
+        if not self._process_group.is_main:
             return
         state = {name: getattr(self.state, name) for name in _State.__slots__}
         said = {"model": param_groups.bare(self._module).state_dict(), "optimizer": self._optimizer.state_dict()}
@@ -241,51 +247,3 @@ def _logits(scores: Any) -> Tensor:
 
 def _lacks_memory(error: RuntimeError) -> bool:
     return isinstance(error, torch.OutOfMemoryError) or "can't allocate memory" in str(error)
-
-
-@dataclass(frozen=True, slots=True)
-class Feed:
-    """The images of every step, this process's part: cut in threads; for a GPU a step ahead. On a processor that would
-    only take turns with the threads that compute, which wait for each other many times a step."""
-
-    plan: Plan
-    images: Decoded
-    preparation: Preparation
-    team: Team
-
-    def steps(self, first: int) -> Iterator[tuple[list[Pixels], list[int]]]:
-        """Images (crop, crop, 3) and their classes, for every step from `first` on."""
-        on_processor = self.team.place.type == "cpu"
-        with ThreadPoolExecutor(LOADERS_CPU if on_processor else LOADERS_GPU) as threads:
-            waiting: deque[tuple[list[Future[Pixels]], list[int]]] = deque()
-            for step in range(first, self.plan.steps):
-                if not waiting:
-                    waiting.append(self._begun(step, threads))
-                if not on_processor and step + 1 < self.plan.steps:
-                    waiting.append(self._begun(step + 1, threads))
-                images, targets = waiting.popleft()
-                yield [image.result() for image in images], targets
-
-    def _begun(self, step: int, threads: ThreadPoolExecutor) -> tuple[list[Future[Pixels]], list[int]]:
-        batch = self.plan.batch
-        places = range(step * batch, (step + 1) * batch)[self.team.share(batch)]
-        rows = [self._row(place) for place in places]
-        cut = [threads.submit(self._cut, row, place) for row, place in zip(rows, places, strict=True)]
-        return cut, [self.plan.targets[row] for row in rows]
-
-    def _row(self, place: int) -> int:
-        """Which image is the `place`-th that the run sees: one shuffled pass over all of them after another."""
-        count = len(self.plan.targets)
-        return int(_order(count, self.plan.seed, place // count)[place % count])
-
-    def _cut(self, row: int, place: int) -> Pixels:
-        pixels = self.images[row]
-        draws = np.random.Generator(np.random.Philox(key=np.array([self.plan.seed, place], np.uint64)))
-        height, width, _ = pixels.shape
-        crop = random_crop(height, width, self.plan.tuning.crop, draws)
-        return self.preparation.cut(pixels, crop)
-
-
-@lru_cache(maxsize=2)
-def _order(count: int, seed: int, epoch: int) -> NDArray[np.int64]:
-    return np.random.Generator(np.random.Philox(key=np.array([seed, epoch], np.uint64))).permutation(count)

@@ -24,7 +24,7 @@ CROP_TRIES = 10
 
 
 @dataclass(frozen=True, slots=True)
-class Preparation:
+class Transform:
     """`resize`: pixels of the shorter side before the middle `crop` x `crop` is cut out; `mean` and `std` by channel,
     for values from 0 to 1."""
 
@@ -34,7 +34,7 @@ class Preparation:
     mean: tuple[float, float, float] = (0.485, 0.456, 0.406)
     std: tuple[float, float, float] = (0.229, 0.224, 0.225)
 
-    def at(self, crop: int | None) -> Preparation:
+    def at(self, crop: int | None) -> Transform:
         """The same for images of another size; None: as it is."""
         return self if crop is None else replace(self, crop=crop, resize=round(crop * self.resize / self.crop))
 
@@ -53,7 +53,7 @@ class Preparation:
         size = [max(1, math.floor(side * self.resize / short)) if side != short else self.resize for side in image.size]
         return np.asarray(image.resize((size[0], size[1]), self.resample))
 
-    def middle(self, pixels: NDArray[np.uint8]) -> NDArray[np.uint8]:
+    def center_crop(self, pixels: NDArray[np.uint8]) -> NDArray[np.uint8]:
         """The middle of `decoded` pixels, (crop, crop, 3)."""
         height, width, _ = pixels.shape
         top, left = round((height - self.crop) / 2), round((width - self.crop) / 2)

@@ -12,15 +12,17 @@ from typing import Any
 from celery import Task
 from celery.signals import setup_logging, worker_ready, worker_shutting_down
 
+from keepmore.codec.sandbox import IsolatedDecoder
 from keepmore.errors import KeepmoreError
 from keepmore.jobs.graph import Kind, Lane, Step
-from keepmore_services import logs
-from keepmore_services.broker.celery_queue import RECONCILE, RUN_STEP, celery_app
-from keepmore_services.broker.redis_tracker import ALIVE_S, RedisBoard
+from keepmore_services import logs, tracing
+from keepmore_services.broker.celery_queue import RECONCILE, RUN_STEP, CeleryQueue, celery_app
+from keepmore_services.broker.redis_tracker import ALIVE_S, RedisStepTracker
 from keepmore_services.settings import load
-from keepmore_worker import wiring
+from keepmore_services.tracing import Tracer
 from keepmore_worker.bootsteps import Marking, Stop
-from keepmore_worker.executor import Crew, log
+from keepmore_worker.executor import ChainingQueue, StepExecutor
+from keepmore_worker.heartbeat import log
 
 # Two minutes in all, beside what the store's own client tries again.
 MOST_RETRIES = 8
@@ -33,29 +35,33 @@ stop = Stop()  # before any fork
 
 
 @cache
-def crew() -> Crew:
-    """One a process, made after the fork."""
-    return wiring.crew(settings, app, stop.asked)
+def executor() -> StepExecutor:
+    """What a worker process works with: one a process, made after the fork."""
+    config = settings.config
+    store = config.store()
+    tracer = Tracer(tracing.provider(settings.otlp_endpoint, "keepmore-worker"), store)
+    tracker, chaining_queue = RedisStepTracker(settings.redis), ChainingQueue(CeleryQueue(app))
+    return StepExecutor(config, store, tracker, chaining_queue, IsolatedDecoder(), stop.asked, tracer)
 
 
 @app.task(name=RUN_STEP, bind=True, max_retries=MOST_RETRIES)  # type: ignore[untyped-decorator]
 def run_step(self: Task[Any, Any], job: str, kind: str, part: str) -> None:
     step = Step(job, Kind(kind), part)
     try:
-        crew().do(step)
+        executor().do(step)
     except KeepmoreError as error:
         if not error.transient:
             raise
         if self.request.retries == MOST_RETRIES:
-            crew().fail(step, error)
+            executor().fail(step, error)
             return
-        crew().put_off(step)
+        executor().put_off(step)
         raise self.retry(exc=error, countdown=min(2**self.request.retries, LONGEST_WAIT_S)) from error
 
 
 @app.task(name=RECONCILE)  # type: ignore[untyped-decorator]
 def reconcile() -> None:
-    crew().foreman.reconcile()
+    executor().scheduler.reconcile()
 
 
 @setup_logging.connect  # type: ignore[untyped-decorator]
@@ -70,7 +76,7 @@ def _stop(**_: Any) -> None:
 
 @worker_ready.connect  # type: ignore[untyped-decorator]
 def _sign_on(sender: Any, **_: Any) -> None:
-    """Tell the board how many processes compress here: each job's share of them depends on it."""
+    """Tell the tracker how many processes compress here: each job's share of them depends on it."""
     queues = {queue.name for queue in sender.task_consumer.queues}
     if Lane.COMPRESS in queues:
         name, slots = sender.hostname, sender.controller.concurrency
@@ -78,10 +84,10 @@ def _sign_on(sender: Any, **_: Any) -> None:
 
 
 def _beat(name: str, slots: int) -> None:
-    board, never = RedisBoard(settings.redis), threading.Event()
+    tracker, never = RedisStepTracker(settings.redis), threading.Event()
     while True:
         try:
-            board.beat(name, slots)
+            tracker.beat(name, slots)
         except KeepmoreError as error:
             log.warning("could not sign on", extra={"reason": error.message})
         never.wait(ALIVE_S / 4)

@@ -14,12 +14,12 @@ import pyarrow.parquet as pq
 import pytest
 
 from keepmore.codec import version as codec_version
-from keepmore.compression import chunking, index
+from keepmore.compression import chunking, index, merge
 from keepmore.compression.index import EVALUATION, POOL, Listed, Summary
 from keepmore.datasets.entry import Entry
 from keepmore.errors import CountMismatch, DatasetNotFound, DuplicateImage, StoreError
 from keepmore.net.access import EVERYTHING
-from keepmore.spec.budget import path_hash, ranks
+from keepmore.sampling import path_hash, ranks
 from keepmore.spec.job import Evaluation, Request
 from keepmore.storage import layout
 from keepmore.storage.folder import FolderStore
@@ -45,7 +45,7 @@ def _row(path: str, split: str = POOL, size: int = 100, label: str | None = "a",
 
 def _merge(store: FolderStore, parts: list[str], pool: int, evaluation: int = 0) -> Summary:
     listed = {POOL: pool, EVALUATION: evaluation}
-    return index.merge(store, parts, listed, DISTANCES, layout.index("job"), layout.evaluation("job"))
+    return merge.merge(store, parts, listed, DISTANCES, layout.index("job"), layout.evaluation("job"))
 
 
 def test_merging_counts_every_image_once(store: FolderStore) -> None:
@@ -82,7 +82,7 @@ def test_a_merge_of_many_parts_is_what_looking_at_one_row_after_another_gives(st
     draw = random.Random(0)
     rows = [
         _row(f"{n:06d}", draw.choice((POOL, POOL, EVALUATION)), n, sha=f"{draw.randrange(10**5):064x}")
-        for n in range(2 * index.GROUP_ROWS + 999)
+        for n in range(2 * merge.GROUP_ROWS + 999)
     ]
     cuts = [0, *sorted(draw.sample(range(len(rows)), 30)), len(rows)]
     parts = [_part(store, n, *rows[start:end]) for n, (start, end) in enumerate(pairwise(cuts))]

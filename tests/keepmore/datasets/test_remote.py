@@ -54,7 +54,7 @@ Upload = Callable[[Path], str]
 
 
 @pytest.fixture
-def site(tmp_path: Path) -> Iterator[WebServer]:
+def web_server(tmp_path: Path) -> Iterator[WebServer]:
     """A web server over tmp_path."""
     with web(tmp_path) as found:
         yield found
@@ -156,12 +156,12 @@ def test_folder_markers_are_no_images(s3: S3Server, access: Access) -> None:
 
 
 @pytest.mark.parametrize("where", ["s3", "http"])
-def test_a_tar_elsewhere(tmp_path: Path, where: str, site: WebServer, upload: Upload, access: Access) -> None:
+def test_a_tar_elsewhere(tmp_path: Path, where: str, web_server: WebServer, upload: Upload, access: Access) -> None:
     """Else a packed dataset has to be copied to a disk first."""
     members = {f"{n % 3}/{n}.jpg": random.Random(n).randbytes(n * 1000) for n in range(40)}
     members |= {"odd/a#b&path=%20.jpg": b"odd", "notes.txt": b""}
     local = tar_file(tmp_path / "d.tar", members)
-    uri = upload(local) if where == "s3" else f"{site.url}/d.tar"
+    uri = upload(local) if where == "s3" else f"{web_server.url}/d.tar"
     entries, skipped = _listed(uri, access)
     expected, _ = _listed(local.as_uri(), access)
     assert [(e.path, e.label, e.size) for e in entries] == [(e.path, e.label, e.size) for e in expected]
@@ -171,10 +171,12 @@ def test_a_tar_elsewhere(tmp_path: Path, where: str, site: WebServer, upload: Up
 
 
 @pytest.mark.parametrize("where", ["s3", "http"])
-def test_embedded_images_elsewhere(tmp_path: Path, where: str, site: WebServer, upload: Upload, access: Access) -> None:
+def test_embedded_images_elsewhere(
+    tmp_path: Path, where: str, web_server: WebServer, upload: Upload, access: Access
+) -> None:
     """Else a dataset from the hub has to be copied to a disk first."""
     data = _embedded(tmp_path / "d.parquet", 40)
-    uri = upload(tmp_path / "d.parquet") if where == "s3" else f"{site.url}/d.parquet"
+    uri = upload(tmp_path / "d.parquet") if where == "s3" else f"{web_server.url}/d.parquet"
     entries, _ = _listed(uri, access)
     assert [e.path for e in entries[:2]] == ["000000000-0.jpg", "000000001-1.jpg"]
     assert _read(entries, access) == data
@@ -191,8 +193,8 @@ def test_tables_elsewhere(tmp_path: Path, kind: str, where: str, upload: Upload,
     absolute = (tmp_path / "here.jpg").as_uri()
     names = ["1.jpg", "./a#b?c%20d.jpg", "../up.jpg", absolute]
     _table(folder / f"images/t.{kind}", [(name, "x") for name in names])
-    with web(folder, ranges=where == "http") as site:
-        uri = f"{upload(folder)}/images/t.{kind}" if where == "s3" else f"{site.url}/images/t.{kind}"
+    with web(folder, ranges=where == "http") as web_server:
+        uri = f"{upload(folder)}/images/t.{kind}" if where == "s3" else f"{web_server.url}/images/t.{kind}"
         if kind == "parquet" and where == "http without ranges":
             with pytest.raises(UnsupportedDataset, match=r"HTTP ranges\); copy it to a disk or to S3"):
                 _listed(uri, access)
@@ -207,16 +209,18 @@ def test_tables_elsewhere(tmp_path: Path, kind: str, where: str, upload: Upload,
 def test_a_tar_needs_a_server_with_ranges(tmp_path: Path) -> None:
     """Else reading one image of a tar means fetching all of it, every time."""
     tar_file(tmp_path / "d.tar", {"a/1.jpg": b"1"})
-    with web(tmp_path, ranges=False) as site, pytest.raises(UnsupportedDataset, match="HTTP ranges"):
-        _listed(f"{site.url}/d.tar", Access())
+    with web(tmp_path, ranges=False) as web_server, pytest.raises(UnsupportedDataset, match="HTTP ranges"):
+        _listed(f"{web_server.url}/d.tar", Access())
 
 
-def test_a_table_on_the_web_reads_no_files_of_this_machine(tmp_path: Path, site: WebServer, access: Access) -> None:
+def test_a_table_on_the_web_reads_no_files_of_this_machine(
+    tmp_path: Path, web_server: WebServer, access: Access
+) -> None:
     """Else whoever writes a table reads /etc/passwd, or the bucket of another team."""
     (tmp_path / "1.jpg").write_bytes(b"picture")
     _table(tmp_path / "t.csv", [("file:///etc/passwd", "a"), ("s3://keepmore/x.jpg", "a"), ("1.jpg", "a")])
-    narrow = replace(access, allowed=(site.url,))
-    entries, _ = _listed(f"{site.url}/t.csv", narrow)
+    narrow = replace(access, allowed=(web_server.url,))
+    entries, _ = _listed(f"{web_server.url}/t.csv", narrow)
     with SourceReader(1000, narrow) as reader:
         assert [reader.read(entry.uri) for entry in entries if entry.path == "1.jpg"] == [b"picture"]
         for entry in entries:
@@ -228,7 +232,7 @@ def test_a_table_on_the_web_reads_no_files_of_this_machine(tmp_path: Path, site:
 
 
 def test_a_remote_dataset_that_changed_is_noticed(
-    tmp_path: Path, s3: S3Server, site: WebServer, upload: Upload, access: Access
+    tmp_path: Path, s3: S3Server, web_server: WebServer, upload: Upload, access: Access
 ) -> None:
     """Else offsets point at other bytes, and rows describe images that were never listed."""
     folder = upload(_tree(tmp_path / "d", ["a/1.jpg", "a/2.jpg"]))
@@ -241,7 +245,7 @@ def test_a_remote_dataset_that_changed_is_noticed(
             _read([entry], access)
 
     tar_file(tmp_path / "d.tar", {"a/1.jpg": b"1", "a/2.jpg": bytes(300_000)})
-    in_s3, on_web = upload(tmp_path / "d.tar"), f"{site.url}/d.tar"
+    in_s3, on_web = upload(tmp_path / "d.tar"), f"{web_server.url}/d.tar"
     for uri in (in_s3, on_web):
         first, second = _listed(uri, access)[0]
         with SourceReader(1_000_000, access) as reader:
@@ -258,21 +262,23 @@ def test_a_remote_dataset_that_changed_is_noticed(
         _read([first], access)
 
 
-def test_what_is_wrong_with_one_image_elsewhere(site: WebServer, s3: S3Server, tmp_path: Path, access: Access) -> None:
+def test_what_is_wrong_with_one_image_elsewhere(
+    web_server: WebServer, s3: S3Server, tmp_path: Path, access: Access
+) -> None:
     """Else one row of a table that points at nothing ends the job."""
     (tmp_path / "big.jpg").write_bytes(bytes(2_000_000))
     with SourceReader(1000, access) as reader:
-        for uri in (f"{site.url}/none.jpg", f"{site.url}/status/410", f"s3://{s3.bucket}/none.jpg"):
+        for uri in (f"{web_server.url}/none.jpg", f"{web_server.url}/status/410", f"s3://{s3.bucket}/none.jpg"):
             with pytest.raises(SourceNotFound, match="no such file"):
                 reader.read(uri)
         with pytest.raises(SourceForbidden, match="403"):
-            reader.read(f"{site.url}/status/403")
+            reader.read(f"{web_server.url}/status/403")
         with pytest.raises(UnreadableImage, match="418"):
-            reader.read(f"{site.url}/status/418")
+            reader.read(f"{web_server.url}/status/418")
         with pytest.raises(UnreadableImage, match="more than 5 redirects"):
-            reader.read(f"{site.url}/loop")
+            reader.read(f"{web_server.url}/loop")
         with pytest.raises(SourceTooLarge, match="2,000,000 bytes is over the limit of 1,000"):
-            reader.read(f"{site.url}/big.jpg")
+            reader.read(f"{web_server.url}/big.jpg")
         with pytest.raises(UnreadableImage, match="ftp:// cannot be read"):
             reader.read("ftp://host/x.jpg")
         with pytest.raises(UnreadableImage, match="credentials") as raised:
@@ -286,13 +292,13 @@ def test_what_is_wrong_with_one_image_elsewhere(site: WebServer, s3: S3Server, t
     assert denied.value.retryable
 
 
-def test_an_address_that_names_nothing(s3: S3Server, site: WebServer, access: Access) -> None:
+def test_an_address_that_names_nothing(s3: S3Server, web_server: WebServer, access: Access) -> None:
     """Else a typing error ends as an empty job that passes for a success."""
     for uri in (
         f"s3://{s3.bucket}/none",
         f"s3://{s3.bucket}/none.tar",
         "s3://no-such-bucket/x",
-        f"{site.url}/none.csv",
+        f"{web_server.url}/none.csv",
     ):
         with pytest.raises(DatasetNotFound, match="there is nothing at this address"):
             _listed(uri, access)
@@ -303,24 +309,24 @@ def test_an_address_that_names_nothing(s3: S3Server, site: WebServer, access: Ac
     check_dataset("https://never.connected.to/x.tar?signature=1", Access())
 
 
-def test_a_passing_fault_of_a_server_is_waited_for(tmp_path: Path, site: WebServer) -> None:
+def test_a_passing_fault_of_a_server_is_waited_for(tmp_path: Path, web_server: WebServer) -> None:
     """Else one overloaded minute of a server fails a thousand images."""
     (tmp_path / "1.jpg").write_bytes(b"picture")
-    site.failures = [503, 500]
+    web_server.failures = [503, 500]
     with SourceReader(1000) as reader:
-        assert reader.read(f"{site.url}/1.jpg") == b"picture"
+        assert reader.read(f"{web_server.url}/1.jpg") == b"picture"
 
 
 @pytest.mark.parametrize("where", ["s3", "http"])
 def test_a_lost_connection_fails_the_step_and_no_image(
-    tmp_path: Path, where: str, s3: S3Server, site: WebServer
+    tmp_path: Path, where: str, s3: S3Server, web_server: WebServer
 ) -> None:
     """Else an outage writes a thousand sound images into the errors list, and they are never kept."""
     tar_file(tmp_path / "d.tar", {f"{n}.jpg": random.Random(n).randbytes(200_000) for n in range(10)})
     _embedded(tmp_path / "d.parquet", 40, 40_000)
     Bucket(s3.endpoint, s3.bucket).put("lost/d.tar", (tmp_path / "d.tar").read_bytes())
     Bucket(s3.endpoint, s3.bucket).put("lost/d.parquet", (tmp_path / "d.parquet").read_bytes())
-    with proxied(s3.url if where == "s3" else site.url) as proxy:
+    with proxied(s3.url if where == "s3" else web_server.url) as proxy:
         access = Access((replace(s3.endpoint, url=proxy.url),), retries=2)
         root = f"s3://{s3.bucket}/lost" if where == "s3" else proxy.url
         for name in ("d.tar", "d.parquet"):
@@ -342,27 +348,27 @@ def test_a_lost_connection_fails_the_step_and_no_image(
             proxy.restore()
 
 
-def test_reading_in_order_takes_few_requests(tmp_path: Path, site: WebServer) -> None:
+def test_reading_in_order_takes_few_requests(tmp_path: Path, web_server: WebServer) -> None:
     """Else every image of a tar costs a round trip, and a job over the web takes days."""
     tar_file(tmp_path / "d.tar", {f"{n:03d}.jpg": random.Random(n).randbytes(50_000) for n in range(200)})
-    entries, _ = _listed(f"{site.url}/d.tar", Access())
-    assert len(site.asked) < 20
-    site.asked.clear()
-    site.sent = 0
+    entries, _ = _listed(f"{web_server.url}/d.tar", Access())
+    assert len(web_server.asked) < 20
+    web_server.asked.clear()
+    web_server.sent = 0
     assert len(_read(entries, Access())) == 200
-    assert len(site.asked) < 20
-    assert site.sent < 12_000_000
-    _let_finish(site)
-    site.sent = 0
+    assert len(web_server.asked) < 20
+    assert web_server.sent < 12_000_000
+    _let_finish(web_server)
+    web_server.sent = 0
     _read(entries[150:151], Access())
-    assert site.sent < 400_000
+    assert web_server.sent < 400_000
 
 
-def _let_finish(site: WebServer) -> None:
+def _let_finish(web_server: WebServer) -> None:
     """Wait until the server has noticed that nobody reads on."""
     sent = -1
-    while sent != site.sent:
-        sent = site.sent
+    while sent != web_server.sent:
+        sent = web_server.sent
         time.sleep(0.3)
 
 

@@ -18,6 +18,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
+from keepmore import sampling
 from keepmore.codec import jpegxl
 from keepmore.codec.jpegxl import Pixels
 from keepmore.codec.sandbox import IsolatedDecoder
@@ -29,7 +30,6 @@ from keepmore.datasets.listing import absolute_uri, list_images
 from keepmore.errors import BudgetTooSmall, InvalidRequest
 from keepmore.estimation.estimate import estimate
 from keepmore.estimation.imputation import SLOTS, Deck, Images, Sample, drawn, strata
-from keepmore.spec import budget as budgets
 from keepmore.spec.budget import Budget, BytesBudget, DistanceBudget, MoneyBudget
 from keepmore.spec.distance import text
 from keepmore.spec.job import Limits, Selection
@@ -87,10 +87,10 @@ def _kept(entries: list[Entry], sizes: NDArray[np.int64], limit: int, selection:
     labels = [entry.label or "" for entry in entries]
     balance = any(labels) if selection.balance is None else selection.balance
     classes = np.unique(labels, return_inverse=True)[1].astype(np.int32) if balance and labels else None
-    hashes = np.array([budgets.path_hash(entry.path) for entry in entries], np.uint64)
-    keys = budgets.ranks(hashes, selection.seed) if selection.order == "random" else sizes
+    hashes = np.array([sampling.path_hash(entry.path) for entry in entries], np.uint64)
+    keys = sampling.ranks(hashes, selection.seed) if selection.order == "random" else sizes
     try:
-        return len(budgets.select(sizes, budgets.in_order(keys, classes), limit))
+        return len(sampling.select(sizes, sampling.in_order(keys, classes), limit))
     except BudgetTooSmall:
         return 0
 
@@ -181,7 +181,7 @@ def test_the_seed_decides_which_images_are_sampled() -> None:
     entries = [Entry(f"{number:04d}.jpg", "file:///", None, 1000 + number) for number in range(1000)]
     images = Images.of(entries)
     drawings = [
-        drawn(strata(images, 128, balanced=False), budgets.ranks(images.path_hashes, seed), 128) for seed in (0, 1)
+        drawn(strata(images, 128, balanced=False), sampling.ranks(images.path_hashes, seed), 128) for seed in (0, 1)
     ]
     assert [len(places) for places in drawings] == [128, 128]
     assert len(set(drawings[0].tolist()) & set(drawings[1].tolist())) < 40
@@ -296,7 +296,7 @@ def _sizes(file: Path) -> tuple[int, ...]:
 @pytest.fixture(scope="module")
 def photographs(clothing: Path) -> Known:
     """What 500 photographs of clothes in ten classes take."""
-    files = sorted(clothing.rglob("*.jpg"), key=lambda file: budgets.path_hash(file.name))[:PHOTOGRAPHS]
+    files = sorted(clothing.rglob("*.jpg"), key=lambda file: sampling.path_hash(file.name))[:PHOTOGRAPHS]
     files.sort(key=lambda file: file.name)
     with ProcessPoolExecutor(os.cpu_count()) as processes:
         sizes = list(processes.map(_sizes, files, chunksize=8))
@@ -312,7 +312,7 @@ def _unsized(known: Known) -> Known:
 
 def _failing(known: Known) -> Known:
     """Every twentieth image fails."""
-    lost = {entry.path for entry in known.entries if budgets.path_hash(entry.path) % 20 == 0}
+    lost = {entry.path for entry in known.entries if sampling.path_hash(entry.path) % 20 == 0}
     return replace(known, bytes={path: None if path in lost else sizes for path, sizes in known.bytes.items()})
 
 

@@ -13,12 +13,12 @@ import pytest
 from keepmore.codec import version as codec_version
 from keepmore.codec.sandbox import IsolatedDecoder
 from keepmore.compression import index
-from keepmore.config import Site
+from keepmore.config import RuntimeConfig
 from keepmore.errors import InvalidRequest, RecordUnreadable, StoreError
 from keepmore.jobs.graph import Kind, Step
-from keepmore.jobs.job import Job, JobBook, State
-from keepmore.jobs.requests import ask_for_subset
-from keepmore.pipeline.runner import Workshop, run_step
+from keepmore.jobs.job import Job, JobRepository, State
+from keepmore.jobs.requests import request_subset
+from keepmore.pipeline.runner import StepContext, run_step
 from keepmore.reporting import report
 from keepmore.scheduling import status
 from keepmore.selection import manifest
@@ -44,19 +44,19 @@ def written(tmp_path: Path) -> FolderStore:
 
 @pytest.fixture
 def job(written: FolderStore) -> Job:
-    (name,) = JobBook(written).ids()
-    return JobBook(written).get(name)
+    (name,) = JobRepository(written).ids()
+    return JobRepository(written).get(name)
 
 
 def _digests(store: FolderStore, job: Job, subset: str) -> dict[str, str]:
     found = {}
-    for arm in job.request.arms:
+    for variant in job.request.variants:
         digest = manifest.Digest()
-        with manifest.opened(store.get(layout.manifest(job.id, subset, arm))) as parquet:
+        with manifest.opened(store.get(layout.manifest(job.id, subset, variant))) as parquet:
             for batch in manifest.batches(parquet):
                 digest.add(batch)
             assert manifest.metadata(parquet)["digest"] == digest.hexdigest()
-        found[arm] = digest.hexdigest()
+        found[variant] = digest.hexdigest()
     return found
 
 
@@ -101,9 +101,9 @@ def test_another_budget_over_its_index_gives_what_it_gave(
     before = _digests(written, job, other)
     for key in list(written.keys(f"work/{job.id}/subsets/{other}/")):
         written.delete(key)
-    step = ask_for_subset(job, written, BytesBudget(60_000), Selection())
+    step = request_subset(job, written, BytesBudget(60_000), Selection())
     assert step.part == other
-    run_step(step, written, Workshop.at(Site(str(written.root)), decoder, lambda progress: None))
+    run_step(step, written, StepContext.at(RuntimeConfig(str(written.root)), decoder, lambda progress: None))
     assert _digests(written, job, other) == before
 
 
@@ -112,10 +112,10 @@ def test_a_job_that_it_left_unfinished_is_finished(written: FolderStore, job: Jo
     for key in list(written.keys(f"work/{job.id}/")):
         if "/chunks/" not in key and "/parts/" not in key and not key.endswith("listing.json"):
             written.delete(key)
-    JobBook(written).retry(job)
-    workshop = Workshop.at(Site(str(written.root)), decoder, lambda progress: None)
+    JobRepository(written).retry(job)
+    context = StepContext.at(RuntimeConfig(str(written.root)), decoder, lambda progress: None)
     for step in (Step(job.id, Kind.INDEX), Step(job.id, Kind.SELECT, job.request.subset_id)):
-        run_step(step, written, workshop)
+        run_step(step, written, context)
     assert _digests(written, job, job.request.subset_id) == DIGESTS
 
 
@@ -124,8 +124,8 @@ def test_what_a_later_release_wrote_is_refused_by_name(written: FolderStore, job
     record = json.loads(written.get(layout.job(job.id)))
     written.put(layout.job(job.id), json.dumps(record | {"format": 2}).encode())
     with pytest.raises(RecordUnreadable, match="format 2"):
-        JobBook(written).get(job.id)
-    shown = JobBook(written).shown(job.id)
+        JobRepository(written).get(job.id)
+    shown = JobRepository(written).shown(job.id)
     assert (shown["id"], shown["state"], shown["error"]["code"]) == (job.id, "unreadable", "record_unreadable")
     key = layout.index(job.id)
     table = pq.read_table(pa.BufferReader(written.get(key)))

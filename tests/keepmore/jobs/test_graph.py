@@ -16,10 +16,12 @@ from keepmore.compression.index import Summary
 from keepmore.errors import JobNotReady, NotTrainable, SubsetNotFound, TrainerMissing, TrainingNotFound
 from keepmore.jobs.graph import ADVICE_KINDS, Kind, Lane, Step, error_key, is_asked, ready_steps, request_key
 from keepmore.jobs.job import Job, State
-from keepmore.jobs.requests import ask_for_subset, ask_for_training, chunk_count, subset_request, training_request
+from keepmore.jobs.requests import request_subset, request_training, subset_request, training_request
+from keepmore.jobs.snapshot import chunk_count
 from keepmore.spec.budget import BytesBudget
-from keepmore.spec.job import Evaluation, Request, Selection, Training
-from keepmore.spec.variants import Fit, Spread
+from keepmore.spec.job import Evaluation, Request, Selection
+from keepmore.spec.training import Training
+from keepmore.spec.variants import FitCount, Spread
 from keepmore.storage import layout
 from keepmore.storage.folder import FolderStore
 from keepmore.training.trainer import load_trainer
@@ -32,7 +34,7 @@ TRAINED = Request(
     training=Training(),
 )
 PLAIN = Request("file:///d", (4,))
-LEVELLED = replace(TRAINED, distances=(0.0,), levels=(Spread(0.5, 15), Fit(7), Fit(9)))
+LEVELLED = replace(TRAINED, distances=(0.0,), rules=(Spread(0.5, 15), FitCount(7), FitCount(9)))
 FINETUNED = Training(method="finetune", seeds=2, test_distances=(4, 8))
 TUNED = replace(LEVELLED, training=FINETUNED)
 TESTED = replace(TRAINED, training=Training(test_distances=(4, 8)))
@@ -66,11 +68,11 @@ def test_any_order_of_finishing_ends_with_every_step_done_once(request: Request,
     assert kinds.count(Kind.FIT) == len(request.fits)
     training = request.training
     tuned = training is not None and training.method == "finetune"
-    assert kinds.count(Kind.TRAIN) == (len(request.arms) if training else 0)
+    assert kinds.count(Kind.TRAIN) == (len(request.variants) if training else 0)
     assert kinds.count(Kind.COMPARE) == (1 if training else 0)
-    assert kinds.count(Kind.TUNE) == (len(request.arms) * training.seeds if training and tuned else 0)
+    assert kinds.count(Kind.TUNE) == (len(request.variants) * training.seeds if training and tuned else 0)
     tested = 1 + len(training.test_distances) if training else 0
-    assert kinds.count(Kind.FEATURES) == (len(request.arms) + tested if training and not tuned else 0)
+    assert kinds.count(Kind.FEATURES) == (len(request.variants) + tested if training and not tuned else 0)
     assert kinds[0] is Kind.LIST
     assert kinds[-1] is Kind.REPORT
 
@@ -115,7 +117,7 @@ def test_steps_of_one_job_have_outputs_of_their_own() -> None:
 def test_a_question_before_there_is_an_index_says_so(store: FolderStore) -> None:
     """Else asking too early looks like a job that does not exist."""
     with pytest.raises(JobNotReady, match="keepmore resume job"):
-        ask_for_subset(_job(PLAIN), store, BytesBudget(1), Selection())
+        request_subset(_job(PLAIN), store, BytesBudget(1), Selection())
     assert chunk_count(store, "job") is None
 
 
@@ -124,7 +126,7 @@ def _done(request: Request) -> set[str]:
 
 
 def test_steps_survive_being_written_down() -> None:
-    """Else a message, or the board, names another step than was meant."""
+    """Else a message, or the tracker, names another step than was meant."""
     advice = [Step("job", kind, "abc") for kind in ADVICE_KINDS]
     for step in [*_run(LEVELLED, 5, 1), *_run(TUNED, 2, 1), *_run(TESTED, 2, 1), *advice]:
         assert Step.parse(step.job, str(step)) == step
@@ -149,10 +151,12 @@ def test_another_subset_and_training_are_ready_once_they_are_asked_for() -> None
 
 
 def test_a_fine_tuning_that_is_asked_for_begins_with_its_runs() -> None:
-    """Else it waits for features that a fine-tuning never makes, or reports an arm before its last seed."""
+    """Else it waits for features that a fine-tuning never makes, or reports a variant before its last seed."""
     job, done = _job(TRAINED).ended(State.SUCCEEDED), _done(TRAINED)
     runs = list(ready_steps(job, done, 2, {"def": FINETUNED}))
-    assert [str(step) for step in runs] == [f"tune:def/{arm}/{seed}" for seed in (0, 1) for arm in ("0", "2", "10")]
+    assert [str(step) for step in runs] == [
+        f"tune:def/{variant}/{seed}" for seed in (0, 1) for variant in ("0", "2", "10")
+    ]
     done |= {step.output for step in runs[:-1]}
     assert list(ready_steps(job, done, 2, {"def": FINETUNED})) == runs[-1:]
     assert {step.kind for step in ready_steps(job, done | {runs[-1].output}, 2, {"def": FINETUNED})} == {Kind.TRAIN}
@@ -161,7 +165,7 @@ def test_a_fine_tuning_that_is_asked_for_begins_with_its_runs() -> None:
 def test_a_training_that_has_its_results_makes_nothing_they_came_from_again() -> None:
     """Else a training of an earlier release, which kept its features elsewhere, costs its hours again."""
     job, done = _job(TRAINED).ended(State.SUCCEEDED), _done(TRAINED)
-    done |= {layout.training(job.id, "def", arm) for arm in TRAINED.arms}
+    done |= {layout.training(job.id, "def", variant) for variant in TRAINED.variants}
     for training in (Training(), FINETUNED):
         assert [str(step) for step in ready_steps(job, done, 2, {"def": training})] == ["compare:def"]
 
@@ -229,7 +233,7 @@ def test_a_training_without_labels_or_test_images_is_refused(
     store.put(layout.index_summary(job.id), json.dumps(summary.as_json()).encode())
     store.put(layout.subset(job.id, PLAIN.subset_id), b"{}")
     with pytest.raises(NotTrainable, match=why):
-        ask_for_training(job, store, PLAIN.subset_id, Training())
+        request_training(job, store, PLAIN.subset_id, Training())
 
 
 def test_an_unknown_trainer_says_how_to_get_one() -> None:

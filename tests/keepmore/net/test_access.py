@@ -296,23 +296,23 @@ def test_an_answer_that_comes_byte_by_byte_is_given_up() -> None:
 def test_private_addresses_are_read_where_they_may_be(tmp_path: Path) -> None:
     """Else a team cannot read its own server."""
     (tmp_path / "1.jpg").write_bytes(b"picture")
-    with web(tmp_path) as site, SourceReader(100) as reader:
-        assert reader.read(f"{site.url}/1.jpg") == b"picture"
-    with web(tmp_path) as site, SourceReader(100, Access(private_addresses=False)) as reader:
+    with web(tmp_path) as config, SourceReader(100) as reader:
+        assert reader.read(f"{config.url}/1.jpg") == b"picture"
+    with web(tmp_path) as config, SourceReader(100, Access(private_addresses=False)) as reader:
         with pytest.raises(AddressRefused):
-            reader.read(f"{site.url}/1.jpg")
-        assert site.asked == []
+            reader.read(f"{config.url}/1.jpg")
+        assert config.asked == []
 
 
 def test_every_hop_of_a_redirect_is_checked(tmp_path: Path) -> None:
     """Else an allowed server sends the reader on to one that is not."""
     (tmp_path / "1.jpg").write_bytes(b"picture")
-    with web(tmp_path) as site, web(tmp_path) as other:
+    with web(tmp_path) as config, web(tmp_path) as other:
 
         def away(to: str) -> str:
-            return f"{site.url}/redirect?to={quote(to)}"
+            return f"{config.url}/redirect?to={quote(to)}"
 
-        with SourceReader(100, Access(allowed=(site.url,))) as reader:
+        with SourceReader(100, Access(allowed=(config.url,))) as reader:
             assert reader.read(away("/1.jpg")) == b"picture"
             assert reader.read(away(away("1.jpg"))) == b"picture"
             for target in (f"{other.url}/1.jpg", f"file://{tmp_path}/1.jpg", "ftp://h/x", "s3://bucket/x"):

@@ -17,7 +17,7 @@ from hypothesis import strategies as st
 
 from keepmore.net.access import S3Endpoint
 from keepmore.net.s3 import Bucket
-from keepmore.net.s3_fast_path import SMALL_BYTES, Shortcut
+from keepmore.net.s3_fast_path import SMALL_BYTES, ObstoreFastPath
 from tests.proxy import Proxy
 from tests.servers import S3Server, serving
 
@@ -32,25 +32,25 @@ def _key() -> str:
 def test_an_object_is_the_one_that_the_long_way_writes(s3: S3Server) -> None:
     """Else what was written the short way has another name, or no checksum to be verified with."""
     bucket, key = Bucket(s3.endpoint, s3.bucket), _key()
-    assert Shortcut(s3.endpoint, s3.bucket).put(key, b"bytes", SHA256)
+    assert ObstoreFastPath(s3.endpoint, s3.bucket).put(key, b"bytes", SHA256)
     data, found = bucket.read(key)
     assert (data, found.sha256, found.size) == (b"bytes", SHA256, 5)
     assert [one.key for one in bucket.list(key)] == [key]
-    assert Shortcut(s3.endpoint, s3.bucket).keys(key.rpartition("/")[0] + "/") == frozenset({key})
+    assert ObstoreFastPath(s3.endpoint, s3.bucket).keys(key.rpartition("/")[0] + "/") == frozenset({key})
 
 
 def test_any_name_is_kept(s3: S3Server) -> None:
     """Else an object with an unusual letter in its name lies where no manifest looks for it."""
-    bucket, shortcut = Bucket(s3.endpoint, s3.bucket), Shortcut(s3.endpoint, s3.bucket)
+    bucket, fast_path = Bucket(s3.endpoint, s3.bucket), ObstoreFastPath(s3.endpoint, s3.bucket)
 
     @given(st.lists(st.text(ODD, min_size=1, max_size=5).filter(lambda part: part.strip(".")), min_size=1, max_size=3))
     @settings(max_examples=40)
     def check(parts: list[str]) -> None:
         folder = f"shortcut/{secrets.token_hex(8)}/"
         key = folder + "/".join(parts)
-        assert shortcut.put(key, key.encode(), SHA256)
+        assert fast_path.put(key, key.encode(), SHA256)
         assert bucket.read(key)[0] == key.encode()
-        assert shortcut.keys(folder) == frozenset({key})
+        assert fast_path.keys(folder) == frozenset({key})
 
     check()
 
@@ -116,18 +116,18 @@ def test_variables_for_other_programs_do_not_lead_astray(s3: S3Server, monkeypat
     wrong |= {"AWS_BUCKET": "another", "AWS_REGION": "eu-nowhere-1"}
     for name, value in wrong.items():
         monkeypatch.setenv(name, value)
-    assert Shortcut(s3.endpoint, s3.bucket).put(_key(), b"bytes", SHA256)
+    assert ObstoreFastPath(s3.endpoint, s3.bucket).put(_key(), b"bytes", SHA256)
 
 
 def test_where_it_does_not_lead_it_declines(s3: S3Server, proxy: Proxy) -> None:
     """Else an address that it cannot sign for, a name that it would change or a large object goes astray or is dear."""
     endpoint = replace(s3.endpoint, url=proxy.url)
     for key in ("a//b", "a/../b", "a/", "/a"):
-        assert not Shortcut(endpoint, s3.bucket).put(key, b"", SHA256)
-    assert not Shortcut(endpoint, s3.bucket).put(_key(), bytes(SMALL_BYTES + 1), SHA256)
-    assert not Shortcut(replace(endpoint, access_key=""), s3.bucket).put(_key(), b"", SHA256)
+        assert not ObstoreFastPath(endpoint, s3.bucket).put(key, b"", SHA256)
+    assert not ObstoreFastPath(endpoint, s3.bucket).put(_key(), bytes(SMALL_BYTES + 1), SHA256)
+    assert not ObstoreFastPath(replace(endpoint, access_key=""), s3.bucket).put(_key(), b"", SHA256)
     assert proxy.connections == 0
-    assert Shortcut(endpoint, s3.bucket).put(_key(), bytes(SMALL_BYTES), SHA256)
+    assert ObstoreFastPath(endpoint, s3.bucket).put(_key(), bytes(SMALL_BYTES), SHA256)
     assert proxy.connections == 1
 
 
@@ -135,7 +135,7 @@ def test_amazon_is_left_to_minio(caplog: pytest.LogCaptureFixture) -> None:
     """Else each of its regions is asked in a way that was never tried, and refuses."""
     caplog.set_level(logging.INFO, "keepmore.net.s3_fast_path")
     amazon = S3Endpoint("https://s3.eu-west-1.amazonaws.com", "k", "secretsecret", "eu-west-1")
-    assert not Shortcut(amazon, "bucket").put("a", b"", SHA256)
+    assert not ObstoreFastPath(amazon, "bucket").put("a", b"", SHA256)
     assert not caplog.records
 
 
@@ -143,26 +143,26 @@ def test_a_server_that_is_down_or_refuses_is_no_error_yet(s3: S3Server) -> None:
     """Else the other client never gets to try again, or to say what is wrong."""
     wrong = (replace(s3.endpoint, url="http://127.0.0.1:9"), replace(s3.endpoint, secret_key="not-the-secret"))
     for endpoint in wrong:
-        assert not Shortcut(endpoint, s3.bucket).put(_key(), b"", SHA256)
-        assert Shortcut(endpoint, s3.bucket).keys("a/") is None
+        assert not ObstoreFastPath(endpoint, s3.bucket).put(_key(), b"", SHA256)
+        assert ObstoreFastPath(endpoint, s3.bucket).keys("a/") is None
 
 
 def test_after_a_failure_it_is_left_alone_for_a_while(s3: S3Server, proxy: Proxy) -> None:
     """Else every object of an outage waits for two clients, one after the other."""
-    shortcut = Shortcut(replace(s3.endpoint, url=proxy.url), s3.bucket)
-    assert shortcut.put(_key(), b"", SHA256)
+    fast_path = ObstoreFastPath(replace(s3.endpoint, url=proxy.url), s3.bucket)
+    assert fast_path.put(_key(), b"", SHA256)
     proxy.drop()
-    assert not shortcut.put(_key(), b"", SHA256)
+    assert not fast_path.put(_key(), b"", SHA256)
     proxy.restore()
     before = proxy.connections
-    assert not shortcut.put(_key(), b"", SHA256)
+    assert not fast_path.put(_key(), b"", SHA256)
     assert proxy.connections == before
 
 
 def test_a_forked_process_does_without(s3: S3Server) -> None:
     """Else a worker that its parent forked after a first write hangs in the next one for ever."""
     key = _key()
-    assert Shortcut(s3.endpoint, s3.bucket).put(key, b"parent", SHA256)
+    assert ObstoreFastPath(s3.endpoint, s3.bucket).put(key, b"parent", SHA256)
     pid = os.fork()
     if pid == 0:
         signal.alarm(20)

@@ -15,10 +15,11 @@ from keepmore.jobs.graph import EVALUATION, Kind
 from keepmore.jobs.job import Job
 from keepmore.net.access import EVERYTHING, Access
 from keepmore.pipeline import training as training_steps
-from keepmore.pipeline.training import Lesson
+from keepmore.pipeline.training import TrainingSteps
 from keepmore.selection import manifest
 from keepmore.spec.budget import BytesBudget
-from keepmore.spec.job import Evaluation, Request, Selection, Training
+from keepmore.spec.job import Evaluation, Request, Selection
+from keepmore.spec.training import Training
 from keepmore.storage import layout
 from keepmore.storage.folder import FolderStore
 from keepmore.storage.scratch import Scratch
@@ -63,21 +64,21 @@ def request_for(sample: Path, tmp_path: Path) -> Callable[..., Request]:
     return made
 
 
-def _lesson(job: Job, store: FolderStore, scratch: Scratch, access: Access = EVERYTHING) -> Lesson:
-    return Lesson.of(job, job.request.training_id, store, access, scratch, unseen)
+def _lesson(job: Job, store: FolderStore, scratch: Scratch, access: Access = EVERYTHING) -> TrainingSteps:
+    return TrainingSteps.of(job, job.request.training_id, store, access, scratch, unseen)
 
 
 def _trained(job: Job, store: FolderStore, scratch: Scratch) -> dict[str, dict[str, Any]]:
-    """The results of each arm."""
+    """The results of each variant."""
     done_by(Kind.FEATURES, job, store, scratch)
     done_by(Kind.TRAIN, job, store, scratch)
-    keys_ = {arm: layout.training(job.id, job.request.training_id, arm) for arm in job.request.arms}
-    return {arm: json.loads(store.get(key)) for arm, key in keys_.items()}
+    keys_ = {variant: layout.training(job.id, job.request.training_id, variant) for variant in job.request.variants}
+    return {variant: json.loads(store.get(key)) for variant, key in keys_.items()}
 
 
-def _objects(job: Job, store: FolderStore, arm: str) -> dict[str, Path]:
+def _objects(job: Job, store: FolderStore, variant: str) -> dict[str, Path]:
     """The files of a manifest, by path within the dataset."""
-    file = store.root / layout.manifest(job.id, job.request.subset_id, arm)
+    file = store.root / layout.manifest(job.id, job.request.subset_id, variant)
     return {row["path"]: Path(row["object_uri"].removeprefix("file://")) for row in manifest.rows(file)}
 
 
@@ -128,7 +129,7 @@ def test_one_image_to_test_on_is_enough_to_end_a_training(
     job = selected(store, request_for([(one, 3), (other, 3)], [(one, 1)]))
     for found in _trained(job, store, scratch).values():
         assert (found["test_images"], found["untested_classes"]) == (1, [other])
-    assert _lesson(job, store, scratch).comparison(job.request.arms)["comparisons"] == []
+    assert _lesson(job, store, scratch).comparison(job.request.variants)["comparisons"] == []
 
 
 def test_a_class_with_one_image_and_a_class_that_training_never_saw(
@@ -217,11 +218,11 @@ def test_arms_without_predictions_are_left_out_of_the_comparison(
     job = selected(store, request_for([(n, 4) for n in names], [(n, 3) for n in names], distances=(0, 4, 8)))
     _trained(job, store, scratch)
     lesson = _lesson(job, store, scratch)
-    whole = {(row["arm"], row["against"]) for row in lesson.comparison(job.request.arms)["comparisons"]}
-    assert {arm for pair in whole for arm in pair} == {"0", "4", "8"}
+    whole = {(row["arm"], row["against"]) for row in lesson.comparison(job.request.variants)["comparisons"]}
+    assert {variant for pair in whole for variant in pair} == {"0", "4", "8"}
     store.delete(layout.predictions(job.id, lesson.name, "4"))
-    part = {(row["arm"], row["against"]) for row in lesson.comparison(job.request.arms)["comparisons"]}
-    assert {arm for pair in part for arm in pair} == {"0", "8"}
-    for arm in ("0", "8"):
-        store.delete(layout.predictions(job.id, lesson.name, arm))
-    assert lesson.comparison(job.request.arms)["comparisons"] == []
+    part = {(row["arm"], row["against"]) for row in lesson.comparison(job.request.variants)["comparisons"]}
+    assert {variant for pair in part for variant in pair} == {"0", "8"}
+    for variant in ("0", "8"):
+        store.delete(layout.predictions(job.id, lesson.name, variant))
+    assert lesson.comparison(job.request.variants)["comparisons"] == []

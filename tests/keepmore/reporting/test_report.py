@@ -10,7 +10,8 @@ import pytest
 
 from keepmore.cli.main import _training, cli
 from keepmore.reporting import plots, report
-from keepmore.spec.job import Evaluation, Request, Training, Tuning
+from keepmore.spec.job import Evaluation, Request
+from keepmore.spec.training import Training, Tuning
 
 
 @pytest.mark.parametrize(

@@ -37,7 +37,7 @@ def test_the_best_is_compared_with_all_unless_it_is_the_first() -> None:
 
 
 @pytest.mark.parametrize(
-    ("arm", "comparison", "said"),
+    ("variant", "comparison", "said"),
     [
         (2, COMPARED, "the classifier is better: its top-1 is 24.5 points higher (95 % interval +"),
         (
@@ -49,9 +49,9 @@ def test_the_best_is_compared_with_all_unless_it_is_the_first() -> None:
         (2, {"comparisons": []}, "whether by chance was not tested"),
     ],
 )
-def test_the_sentence_follows_the_verdict(arm: int, comparison: Any, said: str) -> None:
+def test_the_sentence_follows_the_verdict(variant: int, comparison: Any, said: str) -> None:
     """Else whoever reads only the headline deletes originals for a difference that is none."""
-    assert said in verdicts.clause(ROWS[arm], ROWS[0], comparison)
+    assert said in verdicts.clause(ROWS[variant], ROWS[0], comparison)
 
 
 def test_what_was_kept_is_found() -> None:

@@ -15,19 +15,21 @@ from keepmore.codec import version as codec_version
 from keepmore.codec.sandbox import IsolatedDecoder
 from keepmore.compression import chunking, index
 from keepmore.compression.index import Summary
-from keepmore.config import Site
+from keepmore.config import RuntimeConfig
 from keepmore.errors import Cancelled, DatasetChanged, NotTrainable, StoreError
 from keepmore.jobs.graph import Kind, Step, ready_steps
-from keepmore.jobs.job import Job, JobBook, State
-from keepmore.jobs.requests import ask_for_training, asked_trainings, is_wanted
+from keepmore.jobs.job import Job, JobRepository, State
+from keepmore.jobs.requests import is_wanted, request_training
+from keepmore.jobs.snapshot import asked_trainings
 from keepmore.net.access import EVERYTHING
-from keepmore.pipeline.runner import Workshop, run_step
+from keepmore.pipeline.runner import StepContext, run_step
 from keepmore.progress import METADATA
+from keepmore.scheduling.memory_tracker import InMemoryStepTracker
 from keepmore.scheduling.process_pool import LocalQueue
-from keepmore.scheduling.scheduler import Foreman
-from keepmore.scheduling.tracker import MemoryBoard
+from keepmore.scheduling.scheduler import Scheduler
 from keepmore.spec.budget import BytesBudget
-from keepmore.spec.job import Evaluation, Request, Training
+from keepmore.spec.job import Evaluation, Request
+from keepmore.spec.training import Training
 from keepmore.storage import layout
 from keepmore.storage.folder import FolderStore
 from tests.conftest import Command
@@ -41,16 +43,16 @@ SECRET = "whsec_" + "c2VjcmV0IHRoYXQgaXMgb25seSBmb3IgdGVzdHM="
 def test_the_own_training_of_a_cancelled_job_can_be_asked_for_again(store: FolderStore) -> None:
     """Else it is said to run, and nobody runs it; or it fails, and is tried for ever."""
     request = Request("file:///d", (4,), evaluation=Evaluation(holdout=0.2), training=Training())
-    book = JobBook(store)
-    job = book.create(request).ended(State.CANCELLED)
-    book.save(job)
+    repository = JobRepository(store)
+    job = repository.create(request).ended(State.CANCELLED)
+    repository.save(job)
     for key, found in (
         (layout.index_summary(job.id), Summary(pool=3, evaluation=1, classes={"a": 2, "b": 1}).as_json()),
         (layout.subset(job.id, request.subset_id), {}),
         (layout.listing(job.id), {"chunks": 1, "images": 4, "codec": "any"}),
     ):
         store.put(key, json.dumps(found).encode())
-    name = ask_for_training(job, store, request.subset_id, Training())
+    name = request_training(job, store, request.subset_id, Training())
     assert name == request.training_id
 
     def missing() -> list[Step]:
@@ -59,25 +61,25 @@ def test_the_own_training_of_a_cancelled_job_can_be_asked_for_again(store: Folde
 
     ready = missing()
     assert {step.kind for step in ready} == {Kind.FEATURES}
-    with LocalQueue(Site(str(store.root)), 1) as queue:
-        Foreman(store, MemoryBoard(1), queue).failed(ready[0], NotTrainable("no"))
-    assert book.get(job.id).state is State.CANCELLED
+    with LocalQueue(RuntimeConfig(str(store.root)), 1) as queue:
+        Scheduler(store, InMemoryStepTracker(1), queue).on_failure(ready[0], NotTrainable("no"))
+    assert repository.get(job.id).state is State.CANCELLED
     assert json.loads(store.get(layout.training_error(job.id, name)))["code"] == "not_trainable"
     assert not missing()
 
 
 def test_a_silent_worker_loses_its_step_and_a_waiting_message_does_not(store: FolderStore) -> None:
     """Else a lost message hangs its job; or a lane without a worker collects copies of its steps."""
-    board = MemoryBoard(1)
-    job = JobBook(store).create(Request("file:///d", (4,)))
-    with LocalQueue(Site(str(store.root)), 1) as queue:
-        foreman = Foreman(store, board, queue)
-        foreman.start(job.id)
-        (step,) = board.lost(job.id, -1000)
-        assert foreman._lost(job.id) == []
-        board.begin(step)
-        board._desks[job.id].under_way[step] -= 30
-        assert foreman._lost(job.id) == [step]
+    tracker = InMemoryStepTracker(1)
+    job = JobRepository(store).create(Request("file:///d", (4,)))
+    with LocalQueue(RuntimeConfig(str(store.root)), 1) as queue:
+        scheduler = Scheduler(store, tracker, queue)
+        scheduler.start(job.id)
+        (step,) = tracker.lost(job.id, -1000)
+        assert scheduler._lost(job.id) == []
+        tracker.begin(step)
+        tracker._desks[job.id].under_way[step] -= 30
+        assert scheduler._lost(job.id) == [step]
 
 
 def test_another_codec_selects_nothing_from_an_index(ran: Ran, keepmore: Command, sample: Path, tmp_path: Path) -> None:
@@ -93,15 +95,15 @@ def test_another_codec_selects_nothing_from_an_index(ran: Ran, keepmore: Command
 
 def test_subset_steps_are_told_apart(store: FolderStore) -> None:
     """Else the failure of a second budget is taken for that of the job."""
-    book = JobBook(store)
-    job = book.create(Request("file:///d", (4,), budget=BytesBudget(5)))
-    with LocalQueue(Site(str(store.root)), 1) as queue:
-        foreman = Foreman(store, MemoryBoard(1), queue)
-        foreman.failed(Step(job.id, Kind.SELECT, "another"), NotTrainable("no"))
-        assert book.get(job.id).state is State.ACCEPTED
+    repository = JobRepository(store)
+    job = repository.create(Request("file:///d", (4,), budget=BytesBudget(5)))
+    with LocalQueue(RuntimeConfig(str(store.root)), 1) as queue:
+        scheduler = Scheduler(store, InMemoryStepTracker(1), queue)
+        scheduler.on_failure(Step(job.id, Kind.SELECT, "another"), NotTrainable("no"))
+        assert repository.get(job.id).state is State.ACCEPTED
         assert store.exists(layout.subset_error(job.id, "another"))
-        foreman.failed(Step(job.id, Kind.SELECT, job.request.subset_id), NotTrainable("no"))
-        assert book.get(job.id).state is State.FAILED
+        scheduler.on_failure(Step(job.id, Kind.SELECT, job.request.subset_id), NotTrainable("no"))
+        assert repository.get(job.id).state is State.FAILED
 
 
 class _Interrupted(FolderStore):
@@ -121,7 +123,7 @@ class _Interrupted(FolderStore):
 
 @pytest.fixture
 def queue(store: FolderStore) -> Iterator[LocalQueue]:
-    with LocalQueue(Site(str(store.root)), 1) as found:
+    with LocalQueue(RuntimeConfig(str(store.root)), 1) as found:
         yield found
 
 
@@ -133,31 +135,31 @@ def _listed(store: FolderStore, job: Job, chunks: int) -> None:
 
 def test_a_job_that_was_cancelled_stays_cancelled(store: FolderStore, queue: LocalQueue) -> None:
     """Else its caller was told "cancelled", and later finds it succeeded: whoever looked first wins."""
-    job = JobBook(store).create(REQUEST)
+    job = JobRepository(store).create(REQUEST)
     _listed(store, job, 1)
     for step in (Step(job.id, Kind.CHECK), Step(job.id, Kind.COMPRESS, "0"), Step(job.id, Kind.INDEX)):
         store.put(step.output, b"{}")
     for key in (layout.subset(job.id, job.request.subset_id), layout.report(job.id)):
         store.put(key, b"{}")
-    canceller = Foreman(store, MemoryBoard(1), queue)
+    canceller = Scheduler(store, InMemoryStepTracker(1), queue)
     slow = _Interrupted(store.root, lambda: canceller.cancel(job.id))
-    board = MemoryBoard(1)
-    board.restore(job.id, Kind.COMPRESS, {})
-    Foreman(slow, board, queue).carry_on(job.id)
-    assert JobBook(store).get(job.id).state is State.CANCELLED
+    tracker = InMemoryStepTracker(1)
+    tracker.restore(job.id, Kind.COMPRESS, {})
+    Scheduler(slow, tracker, queue).advance(job.id)
+    assert JobRepository(store).get(job.id).state is State.CANCELLED
 
 
 def test_a_job_that_is_cancelled_while_its_steps_are_looked_up_hands_out_none(
     store: FolderStore, queue: LocalQueue
 ) -> None:
     """Else a service runs all of a job that its caller stopped."""
-    job = JobBook(store).create(REQUEST)
+    job = JobRepository(store).create(REQUEST)
     _listed(store, job, 100)
-    board = MemoryBoard(1)
-    board.restore(job.id, Kind.COMPRESS, {})
-    slow = _Interrupted(store.root, lambda: Foreman(store, board, queue).cancel(job.id))
-    Foreman(slow, board, queue).carry_on(job.id)
-    assert board.idle(job.id)
+    tracker = InMemoryStepTracker(1)
+    tracker.restore(job.id, Kind.COMPRESS, {})
+    slow = _Interrupted(store.root, lambda: Scheduler(store, tracker, queue).cancel(job.id))
+    Scheduler(slow, tracker, queue).advance(job.id)
+    assert tracker.idle(job.id)
 
 
 class _Watched(FolderStore):
@@ -175,83 +177,83 @@ class _Watched(FolderStore):
 
 def test_the_steps_behind_the_index_pass_over_no_chunk_and_no_part(store: FolderStore, queue: LocalQueue) -> None:
     """Else each of them takes as long as the job is large, and so does every question to a job that ended."""
-    job = JobBook(store).create(REQUEST)
+    job = JobRepository(store).create(REQUEST)
     _listed(store, job, 50)
     for number in range(50):
         store.put(layout.chunk(job.id, "a", number), b"")
         store.put(layout.part(job.id, number), b"no part at all")
     for key in (layout.codec_check(job.id), layout.index_summary(job.id), layout.subset_request(job.id, "abc")):
         store.put(key, b"{}")
-    watched, board = _Watched(store.root), MemoryBoard(1)
-    Foreman(watched, board, queue).carry_on(job.id)
-    assert {step.part for step in board.lost(job.id, -1000)} == {job.request.subset_id, "abc"}
+    watched, tracker = _Watched(store.root), InMemoryStepTracker(1)
+    Scheduler(watched, tracker, queue).advance(job.id)
+    assert {step.part for step in tracker.lost(job.id, -1000)} == {job.request.subset_id, "abc"}
     assert watched.listed == [layout.subset_request(job.id, "abc")]
 
 
 def test_an_end_that_was_not_written_into_the_record_is_made_up_for(store: FolderStore, queue: LocalQueue) -> None:
     """Else a process that dies in the middle of a cancel leaves a job that never ends, nor can be retried."""
-    book = JobBook(store)
-    job = book.create(REQUEST)
-    book.end(job, State.CANCELLED)
-    book.save(job)
-    foreman = Foreman(store, MemoryBoard(1), queue)
+    repository = JobRepository(store)
+    job = repository.create(REQUEST)
+    repository.end(job, State.CANCELLED)
+    repository.save(job)
+    scheduler = Scheduler(store, InMemoryStepTracker(1), queue)
     store.put(layout.active(job.id), b"")
-    foreman.reconcile()
-    assert book.get(job.id).state is State.CANCELLED
-    assert foreman.retry(job.id).attempt == 1
-    assert book.get(job.id).state is State.ACCEPTED
+    scheduler.reconcile()
+    assert repository.get(job.id).state is State.CANCELLED
+    assert scheduler.retry(job.id).attempt == 1
+    assert repository.get(job.id).state is State.ACCEPTED
 
 
 def test_a_late_failure_of_a_step_that_is_done_fails_nothing(store: FolderStore, queue: LocalQueue) -> None:
     """Else a worker that came second, and found its source gone, fails a job that has all that it needs."""
-    job = JobBook(store).create(REQUEST)
+    job = JobRepository(store).create(REQUEST)
     _listed(store, job, 2)
     step = Step(job.id, Kind.COMPRESS, "0")
     store.put(step.output, index.to_parquet(pa.table({"a": [1]}).replace_schema_metadata({METADATA: b"{}"})))
-    Foreman(store, MemoryBoard(1), queue).failed(step, DatasetChanged("gone"))
-    assert JobBook(store).get(job.id).state is State.ACCEPTED
+    Scheduler(store, InMemoryStepTracker(1), queue).on_failure(step, DatasetChanged("gone"))
+    assert JobRepository(store).get(job.id).state is State.ACCEPTED
 
 
 def test_a_job_whose_record_is_gone_is_let_go_of(store: FolderStore, queue: LocalQueue) -> None:
     """Else its last step fails for ever, or ends the thread that hands out everybody's steps."""
-    board = MemoryBoard(1)
-    foreman = Foreman(store, board, queue)
+    tracker = InMemoryStepTracker(1)
+    scheduler = Scheduler(store, tracker, queue)
     step = Step("20200101-000000-000000aaaa", Kind.COMPRESS, "0")
     store.put(layout.active(step.job), b"")
-    board.push(step)
-    foreman.failed(step, DatasetChanged("gone"))
-    assert board.idle(step.job)
+    tracker.push(step)
+    scheduler.on_failure(step, DatasetChanged("gone"))
+    assert tracker.idle(step.job)
     assert not store.exists(layout.active(step.job))
 
 
 def test_a_damaged_record_holds_up_no_other_job(store: FolderStore, queue: LocalQueue) -> None:
     """Else one bad file stops every job behind it."""
-    book = JobBook(store)
-    first, second = book.create(REQUEST), book.create(REQUEST)
+    repository = JobRepository(store)
+    first, second = repository.create(REQUEST), repository.create(REQUEST)
     for job in (first, second):
         store.put(layout.active(job.id), b"")
     store.put(layout.listing(first.id), b"{")
-    board = MemoryBoard(1)
-    Foreman(store, board, queue).reconcile()
-    assert not board.idle(second.id)
+    tracker = InMemoryStepTracker(1)
+    Scheduler(store, tracker, queue).reconcile()
+    assert not tracker.idle(second.id)
     store.put(layout.job(first.id), b"{}")
     with pytest.raises(StoreError, match="is no job record"):
-        book.get(first.id)
-    board = MemoryBoard(1)
-    Foreman(store, board, queue).reconcile()
-    assert not board.idle(second.id)
+        repository.get(first.id)
+    tracker = InMemoryStepTracker(1)
+    Scheduler(store, tracker, queue).reconcile()
+    assert not tracker.idle(second.id)
 
 
 def test_steps_that_nobody_waits_for_are_not_done(store: FolderStore, sample: Path, decoder: IsolatedDecoder) -> None:
     """Else a cancelled job goes on for as many steps as were handed out; or it answers no question any more."""
-    book = JobBook(store)
-    job = book.create(Request((sample / "test").as_uri(), (4,)))
-    workshop = Workshop.at(Site(str(store.root)), decoder, lambda progress: None)
+    repository = JobRepository(store)
+    job = repository.create(Request((sample / "test").as_uri(), (4,)))
+    context = StepContext.at(RuntimeConfig(str(store.root)), decoder, lambda progress: None)
     for step in (Step(job.id, Kind.LIST), Step(job.id, Kind.COMPRESS, "0")):
-        run_step(step, store, workshop)
-    ended = book.end(job, State.CANCELLED)
+        run_step(step, store, context)
+    ended = repository.end(job, State.CANCELLED)
     with pytest.raises(Cancelled, match="nobody waits"):
-        run_step(Step(job.id, Kind.COMPRESS, "1"), store, workshop)
+        run_step(Step(job.id, Kind.COMPRESS, "1"), store, context)
     own = Step(job.id, Kind.SELECT, job.request.subset_id)
     assert not is_wanted(own, ended, store)
     store.put(layout.subset_request(job.id, own.part), b"{}")
@@ -263,8 +265,8 @@ def test_of_two_listings_the_first_counts(store: FolderStore, sample: Path, deco
     """Else a job mixes two states of a dataset that changed meanwhile, and an image is in neither: lost, uncounted."""
     changing = store.root.parent / "d"
     shutil.copytree(sample / "test", changing)
-    job = JobBook(store).create(Request(changing.as_uri(), (4,)))
-    workshop = Workshop.at(Site(str(store.root)), decoder, lambda progress: None)
+    job = JobRepository(store).create(Request(changing.as_uri(), (4,)))
+    context = StepContext.at(RuntimeConfig(str(store.root)), decoder, lambda progress: None)
     first = chunking.write_listing(store, job.id, job.request, EVERYTHING)
     store.put(layout.listing(job.id), json.dumps(first | {"codec": codec_version.codec()}).encode())
     min(changing.rglob("*.jpg")).unlink()
@@ -272,19 +274,19 @@ def test_of_two_listings_the_first_counts(store: FolderStore, sample: Path, deco
     assert second["images"] == first["images"] - 1
     assert not store.create(layout.listing(job.id), json.dumps(second).encode())
     with pytest.raises(DatasetChanged, match="gone"):
-        run_step(Step(job.id, Kind.COMPRESS, "0"), store, workshop)
+        run_step(Step(job.id, Kind.COMPRESS, "0"), store, context)
 
 
 def test_a_retried_job_is_not_told_of(store: FolderStore, decoder: IsolatedDecoder) -> None:
     """Else a receiver hears of an end that is none, and the real one is taken for told."""
-    book = JobBook(store)
-    job = book.create(Request("file:///d", (4,), webhook="http://127.0.0.1:1/"))
-    workshop = Workshop.at(Site(str(store.root), webhook_secret=SECRET), decoder, lambda progress: None)
-    book.retry(book.end(job, State.FAILED))
-    run_step(Step(job.id, Kind.NOTIFY), store, workshop)
+    repository = JobRepository(store)
+    job = repository.create(Request("file:///d", (4,), webhook="http://127.0.0.1:1/"))
+    context = StepContext.at(RuntimeConfig(str(store.root), webhook_secret=SECRET), decoder, lambda progress: None)
+    repository.retry(repository.end(job, State.FAILED))
+    run_step(Step(job.id, Kind.NOTIFY), store, context)
     assert not store.exists(layout.webhook(job.id))
-    book.end(book.get(job.id), State.CANCELLED)
-    run_step(Step(job.id, Kind.NOTIFY), store, workshop)
+    repository.end(repository.get(job.id), State.CANCELLED)
+    run_step(Step(job.id, Kind.NOTIFY), store, context)
     assert len(json.loads(store.get(layout.webhook(job.id)))["tries"]) == 1
-    run_step(Step(job.id, Kind.NOTIFY), store, workshop)
+    run_step(Step(job.id, Kind.NOTIFY), store, context)
     assert len(json.loads(store.get(layout.webhook(job.id)))["tries"]) == 1

@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from keepmore.codec import version as codec_version
 from keepmore.codec.sandbox import IsolatedDecoder
 from keepmore.compression import index
-from keepmore.compression.batch import Bench
+from keepmore.compression.batch import BatchEncoder
 from keepmore.compression.compressor import Compressor
 from keepmore.compression.index import POOL, Listed
 from keepmore.datasets.entry import Entry, Skipped
@@ -22,13 +22,13 @@ from keepmore.datasets.listing import list_images
 from keepmore.errors import BudgetTooSmall, Cancelled, DatasetChanged, InvalidRequest, StoreError
 from keepmore.net.access import Access
 from keepmore.progress import Progress
-from keepmore.selection import fit, fitted
-from keepmore.selection.fitted import Found
-from keepmore.selection.select import in_order, read_originals
-from keepmore.spec.budget import path_hash
+from keepmore.sampling import path_hash
+from keepmore.selection import fit
+from keepmore.selection.fit import FitResult
+from keepmore.selection.pool import in_order, read_originals
 from keepmore.spec.distance import SMALLEST
 from keepmore.spec.job import Limits, Selection
-from keepmore.spec.variants import Fit
+from keepmore.spec.variants import FitCount
 from keepmore.storage import layout
 from keepmore.storage.folder import FolderStore
 
@@ -49,15 +49,17 @@ def _indexed(store: FolderStore, dataset: Path) -> FolderStore:
     return store
 
 
-def _bench(store: FolderStore, seen: list[Progress] | None = None, threads: int = 2) -> Bench:
+def _encoder(store: FolderStore, seen: list[Progress] | None = None, threads: int = 2) -> BatchEncoder:
     told = seen if seen is not None else []
-    return Bench(store, 3, Limits(), Access(), False, told.append, threads)
+    return BatchEncoder(store, 3, Limits(), Access(), False, told.append, threads)
 
 
-def _found(store: FolderStore, images: int, budget: int, selection: Selection | None = None) -> tuple[Found, pa.Table]:
+def _found(
+    store: FolderStore, images: int, budget: int, selection: Selection | None = None
+) -> tuple[FitResult, pa.Table]:
     key = f"work/job/{images}-{budget}.parquet"
-    store.put(key, fit.find(_bench(store), INDEX, Fit(images), budget, selection or Selection()))
-    return fitted.read(store, key)
+    store.put(key, fit.find(_encoder(store), INDEX, FitCount(images), budget, selection or Selection()))
+    return fit.read(store, key)
 
 
 def _order(store: FolderStore, selection: Selection) -> list[int]:
@@ -71,7 +73,7 @@ def _order(store: FolderStore, selection: Selection) -> list[int]:
 def test_exactly_so_many_images_fit_and_no_more(
     indexed: FolderStore, images: int, share: float, smallest: bool
 ) -> None:
-    """Else an arm has another number of images than it is compared for, or is over the budget."""
+    """Else a variant has another number of images than it is compared for, or is over the budget."""
     selection = Selection("smallest" if smallest else "random")
     pool = read_originals(indexed, INDEX)
     order = _order(indexed, selection)
@@ -127,10 +129,10 @@ def test_every_row_names_an_object_that_is_there(indexed: FolderStore) -> None:
 def test_a_repeated_step_finds_the_same_and_encodes_nothing_again(sample: Path, tmp_path: Path) -> None:
     """Else a worker that is lost at the end costs the whole search, or a retry makes another subset."""
     store = _indexed(FolderStore(tmp_path / "own"), sample / "test")
-    first = fit.find(_bench(store, threads=3), INDEX, Fit(12), 150_000, Selection())
+    first = fit.find(_encoder(store, threads=3), INDEX, FitCount(12), 150_000, Selection())
     before = {path: path.stat().st_mtime_ns for path in (store.root / "objects").rglob("*.jxl")}
     told: list[Progress] = []
-    assert fit.find(_bench(store, told, threads=1), INDEX, Fit(12), 150_000, Selection()) == first
+    assert fit.find(_encoder(store, told, threads=1), INDEX, FitCount(12), 150_000, Selection()) == first
     assert {path: path.stat().st_mtime_ns for path in (store.root / "objects").rglob("*.jxl")} == before
     assert sum(progress.encode_s for progress in told) < 0.05 * len(told)
 
@@ -138,11 +140,11 @@ def test_a_repeated_step_finds_the_same_and_encodes_nothing_again(sample: Path, 
 def test_originals_that_fit_stay_as_they_are(indexed: FolderStore) -> None:
     """Else images lose quality where nothing is gained by it."""
     found, rows = _found(indexed, 5, 10**9)
-    assert found == Found(0.0, False, 0)
+    assert found == FitResult(0.0, False, 0)
     assert set(rows["encoding"].to_pylist()) == {"original"}
     sizes = rows["bytes"].to_pylist()
     exact, _ = _found(indexed, 5, sum(sizes))
-    assert exact == Found(0.0, True, 0)
+    assert exact == FitResult(0.0, True, 0)
 
 
 def test_all_images_of_the_pool_can_be_fitted(indexed: FolderStore) -> None:
@@ -174,11 +176,11 @@ def test_a_source_that_changed_is_told(sample: Path, tmp_path: Path) -> None:
     for changed in (files[1].read_bytes(), kept[: len(kept) // 2]):
         files[0].write_bytes(changed)
         with pytest.raises(DatasetChanged, match=r"put .* back"):
-            fit.find(_bench(store), INDEX, Fit(24), 150_000, Selection())
+            fit.find(_encoder(store), INDEX, FitCount(24), 150_000, Selection())
     files[0].write_bytes(kept)
     files[0].unlink()
     with pytest.raises(DatasetChanged, match=r"put .* back"):
-        fit.find(_bench(store), INDEX, Fit(24), 150_000, Selection())
+        fit.find(_encoder(store), INDEX, FitCount(24), 150_000, Selection())
 
 
 def test_a_cancelled_step_stops_within_an_image(indexed: FolderStore) -> None:
@@ -191,7 +193,9 @@ def test_a_cancelled_step_stops_within_an_image(indexed: FolderStore) -> None:
             raise Cancelled("nobody waits for it")
 
     with pytest.raises(Cancelled):
-        fit.find(Bench(indexed, 3, Limits(), Access(), False, report, 2), INDEX, Fit(40), 300_000, Selection())
+        fit.find(
+            BatchEncoder(indexed, 3, Limits(), Access(), False, report, 2), INDEX, FitCount(40), 300_000, Selection()
+        )
     assert len(told) <= 5
 
 
@@ -199,7 +203,7 @@ def test_a_damaged_result_is_told(store: FolderStore) -> None:
     """Else a select step fails with a traceback of another library."""
     store.put("work/job/x.parquet", b"PAR1 and no more")
     with pytest.raises(StoreError, match="resume the job"):
-        fitted.read(store, "work/job/x.parquet")
+        fit.read(store, "work/job/x.parquet")
 
 
 def test_the_order_is_that_of_the_other_arms(indexed: FolderStore) -> None:

@@ -15,12 +15,14 @@ from hypothesis import strategies as st
 from keepmore.codec import version as codec_version
 from keepmore.compression import index
 from keepmore.compression.index import Summary
-from keepmore.selection import fitted, manifest, select
-from keepmore.selection.fitted import Found
-from keepmore.spec.budget import BytesBudget, path_hash
+from keepmore.sampling import path_hash
+from keepmore.selection import fit, manifest, select
+from keepmore.selection.fit import FitResult
+from keepmore.selection.pool import read_pool
+from keepmore.spec.budget import BytesBudget
 from keepmore.spec.distance import text
 from keepmore.spec.job import Selection
-from keepmore.spec.variants import Fit, Spread
+from keepmore.spec.variants import FitCount, Spread
 from keepmore.storage import layout
 from keepmore.storage.folder import FolderStore
 
@@ -59,7 +61,7 @@ def test_a_manifest_holds_what_the_index_says_of_the_images_that_were_chosen(sto
     """Else a manifest names the object of another image, and the wrong original is deleted."""
     made = _written(store, 900, 7, 200_000)
     by_path = {row["path"]: row for row in map(_row, range(900))}
-    pool = select.read_pool(store, layout.index("job"), DISTANCES)
+    pool = read_pool(store, layout.index("job"), DISTANCES)
     chosen = select.choose(pool, DISTANCES, Selection(), 200_000)
     for d, places in zip(DISTANCES, chosen, strict=True):
         rows = list(manifest.rows(store.get(layout.manifest("job", "subset", text(d)))))
@@ -104,7 +106,7 @@ def test_the_pool_is_what_the_index_says(
     ]
     with store.writer(layout.index("job")) as file:
         pq.write_table(pa.Table.from_pylist(written, index.schema((0, 2))), file, row_group_size=row_group)
-    pool = select.read_pool(store, layout.index("job"), (0, 2))
+    pool = read_pool(store, layout.index("job"), (0, 2))
     good = [number for number, row in enumerate(rows) if row[0]]
     assert pool.rows.tolist() == pool.path_hashes.tolist() == good
     assert [pool.class_names[c] if c >= 0 else None for c in pool.classes] == [rows[number][1] for number in good]
@@ -132,8 +134,8 @@ def test_object_uris_are_those_of_the_keys(folders: pytest.TempPathFactory, imag
     ]
 
 
-SPREAD, FIT = Spread(0.5, 10), Fit(300)
-FOUND = Found(3.217, True, 3)
+SPREAD, FIT = Spread(0.5, 10), FitCount(300)
+FOUND = FitResult(3.217, True, 3)
 
 
 def _row_with_levels(number: int) -> dict[str, Any]:
@@ -164,7 +166,7 @@ def _levels_written(store: FolderStore, images: int, row_group: int) -> tuple[di
         for number in kept
     ]
     key = layout.fitted("job", "subset", FIT.name)
-    store.put(key, fitted.to_parquet(FOUND, pa.Table.from_pylist(fits, fitted.SCHEMA)))
+    store.put(key, fit.to_parquet(FOUND, pa.Table.from_pylist(fits, fit.SCHEMA)))
     asked = select.Asked((), 3, BytesBudget(250_000), Selection(), (SPREAD, FIT))
     return select.write_subsets(store, "job", "subset", asked, Summary()), rows
 
@@ -197,9 +199,9 @@ def test_manifests_of_levels_do_not_depend_on_how_an_index_is_laid_out(store: Fo
     for row_group in (3, 64, 5000):
         made, _ = _levels_written(store, 700, row_group)
         digests.append([about["digest"] for about in made["distances"].values()])
-        for arm, about in made["distances"].items():
+        for variant, about in made["distances"].items():
             digest = manifest.Digest()
-            with manifest.opened(store.get(layout.manifest("job", "subset", arm))) as parquet:
+            with manifest.opened(store.get(layout.manifest("job", "subset", variant))) as parquet:
                 for batch in manifest.batches(parquet, 50):
                     digest.add(batch)
             assert digest.hexdigest() == about["digest"]

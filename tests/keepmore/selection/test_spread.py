@@ -9,8 +9,8 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 
 from keepmore.errors import BudgetTooSmall
+from keepmore.sampling import in_order, ranks
 from keepmore.selection import spread as ladders
-from keepmore.spec.budget import in_order, ranks
 from keepmore.spec.variants import STEPS, Spread
 
 SPREAD = Spread(0.5, 15)
@@ -46,7 +46,7 @@ def test_a_spread_keeps_the_whole_pool_and_fills_the_budget(images: int, seed: i
     least, most = int(sizes.min(axis=0).sum()), int(sizes[0].sum())
     budget = round(least + share * (most - least))
     found = _chosen(sizes, hashes, budget)
-    total = int(sizes[found.levels, found.places].sum())
+    total = int(sizes[found.rungs, found.places].sum())
     assert sorted(found.places.tolist()) == list(range(images))
     assert budget * 0.999 < total <= budget
 
@@ -68,10 +68,10 @@ def test_a_spread_is_never_over_the_budget_whatever_the_sizes(table: list[list[i
     except BudgetTooSmall:
         assert sizes.min(axis=0)[in_order(hashes)[0]] > budget
         return
-    assert len(found.places) == len(set(found.places.tolist())) == len(found.levels)
-    assert int(sizes[found.levels, found.places].sum()) <= budget
-    for level, place in zip(found.levels.tolist(), found.places.tolist(), strict=True):
-        assert sizes[level, place] < sizes[:level, place].min(initial=2**40), "a truer level takes as few bytes"
+    assert len(found.places) == len(set(found.places.tolist())) == len(found.rungs)
+    assert int(sizes[found.rungs, found.places].sum()) <= budget
+    for rung, place in zip(found.rungs.tolist(), found.places.tolist(), strict=True):
+        assert sizes[rung, place] < sizes[:rung, place].min(initial=2**40), "a truer level takes as few bytes"
 
 
 def test_a_spread_depends_on_the_seed_and_on_nothing_else() -> None:
@@ -79,11 +79,11 @@ def test_a_spread_depends_on_the_seed_and_on_nothing_else() -> None:
     sizes, hashes = _sizes(400, 1), _hashes(400, 1)
     budget = int(sizes[8].sum())
     first, again, other = (_chosen(sizes, hashes, budget, seed) for seed in (0, 0, 1))
-    assert first.levels.tolist() == again.levels.tolist()
-    assert first.levels.tolist() != other.levels.tolist()
+    assert first.rungs.tolist() == again.rungs.tolist()
+    assert first.rungs.tolist() != other.rungs.tolist()
     assert first.scale == again.scale
     backwards = _chosen(sizes[:, ::-1], hashes[::-1], budget)
-    assert backwards.levels[::-1].tolist() == first.levels.tolist(), "the order of the index shows"
+    assert backwards.rungs[::-1].tolist() == first.rungs.tolist(), "the order of the index shows"
 
 
 def test_levels_have_nothing_to_do_with_the_order_of_selection() -> None:
@@ -91,33 +91,33 @@ def test_levels_have_nothing_to_do_with_the_order_of_selection() -> None:
     sizes, hashes = _sizes(2000, 2), _hashes(2000, 2)
     found = _chosen(sizes, hashes, int(sizes[8].sum()))
     order = in_order(ranks(hashes, 0))
-    by_order = found.levels[np.argsort(found.places)][order].astype(float)
+    by_order = found.rungs[np.argsort(found.places)][order].astype(float)
     assert abs(np.corrcoef(np.arange(2000), by_order)[0, 1]) < 0.1
-    assert len(np.unique(found.levels)) > 8
+    assert len(np.unique(found.rungs)) > 8
 
 
 def test_too_small_a_budget_keeps_the_first_of_the_order_at_the_far_end() -> None:
-    """Else the arm has no images at all, or others than the fixed distances keep."""
+    """Else the variant has no images at all, or others than the fixed distances keep."""
     sizes, hashes = _sizes(300, 3), _hashes(300, 3)
     least = sizes.min(axis=0)
     found = _chosen(sizes, hashes, int(least.sum()) // 2)
     assert found.places.tolist() == in_order(hashes)[: len(found.places)].tolist()
     assert 0 < len(found.places) < 300
-    assert sizes[found.levels, found.places].tolist() == least[found.places].tolist()
+    assert sizes[found.rungs, found.places].tolist() == least[found.places].tolist()
 
 
 def test_too_large_a_budget_keeps_everything_at_the_near_end() -> None:
     """Else images lose quality though there is room."""
     sizes, hashes = _sizes(300, 4), _hashes(300, 4)
     found = _chosen(sizes, hashes, int(sizes[0].sum()))
-    assert set(found.levels.tolist()) == {0}
+    assert set(found.rungs.tolist()) == {0}
     assert len(found.places) == 300
 
 
 def test_without_a_budget_the_spread_is_as_it_was_asked_for() -> None:
-    """Else a job without a budget has no such arm."""
+    """Else a job without a budget has no such variant."""
     falling = np.arange(16, 0, -1)[:, np.newaxis] * np.ones(3000, np.int64)
     found = _chosen(falling, _hashes(3000, 5), None)
     assert found.scale == 1.0
-    wished = np.array(SPREAD.ladder)[found.levels]
+    wished = np.array(SPREAD.ladder)[found.rungs]
     assert wished.mean() == pytest.approx((0.5 + 15) / 2, rel=0.05)

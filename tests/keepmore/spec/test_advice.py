@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 from keepmore.errors import DistanceOutOfRange, DuplicateDistance, InvalidRequest
 from keepmore.spec.advice import AdviceRequest, price
 from keepmore.spec.budget import BytesBudget, DistanceBudget, MoneyBudget
-from keepmore.spec.job import Training
+from keepmore.spec.training import Training
 
 ONE = AdviceRequest((BytesBudget(5_000_000),))
 CHEAP, DEAR = (MoneyBudget(Decimal(1), Decimal(one)) for one in ("0.02", "0.04"))

@@ -10,6 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from keepmore import sampling
 from keepmore.errors import BudgetTooSmall, InvalidRequest
 from keepmore.spec import budget as budgets
 from keepmore.spec.budget import BytesBudget, DistanceBudget, MoneyBudget
@@ -82,9 +83,9 @@ def test_a_subset_is_the_longest_prefix_that_fits(bytes_: list[int], budget: int
     array = np.array(bytes_, np.int64)
     if array[order[0]] > budget:
         with pytest.raises(BudgetTooSmall, match=f"{bytes_[order[0]]:,} bytes"):
-            budgets.select(array, np.array(order), budget)
+            sampling.select(array, np.array(order), budget)
         return
-    kept = budgets.select(array, np.array(order), budget).tolist()
+    kept = sampling.select(array, np.array(order), budget).tolist()
     assert kept == order[: len(kept)]
     assert sum(bytes_[place] for place in kept) <= budget
     assert len(kept) == len(order) or sum(bytes_[place] for place in order[: len(kept) + 1]) > budget
@@ -97,15 +98,15 @@ def test_subsets_of_growing_budgets_nest(bytes_: list[int], budget: int, more: i
     order = np.argsort(array, kind="stable")
     if array.min() > budget:
         return
-    small = budgets.select(array, order, budget)
-    assert set(small.tolist()) <= set(budgets.select(array, order, budget + more).tolist())
+    small = sampling.select(array, order, budget)
+    assert set(small.tolist()) <= set(sampling.select(array, order, budget + more).tolist())
 
 
 def test_sizes_of_four_bytes_add_up_to_more() -> None:
     """Else a subset of more than 4 GB overruns its budget unseen."""
     sizes_ = np.full(5, 3 * 10**9, np.uint32)
-    assert len(budgets.select(sizes_, np.arange(5), 9 * 10**9)) == 3
-    assert len(budgets.select(sizes_, np.arange(5), 2**63 - 1)) == 5
+    assert len(sampling.select(sizes_, np.arange(5), 9 * 10**9)) == 3
+    assert len(sampling.select(sizes_, np.arange(5), 2**63 - 1)) == 5
 
 
 @given(sizes, st.integers(1, 10**13))
@@ -114,7 +115,7 @@ def test_smallest_first_keeps_the_most_images(bytes_: list[int], budget: int) ->
     array = np.array(bytes_, np.int64)
     if array.min() > budget:
         return
-    kept = budgets.select(array, budgets.in_order(array), budget)
+    kept = sampling.select(array, sampling.in_order(array), budget)
     best, total = 0, 0
     for size in sorted(bytes_):
         total += size
@@ -132,14 +133,14 @@ def test_the_random_order_holds_as_the_dataset_grows(names: list[str], seed: int
 
 def _ranked(names: list[str], seed: int) -> list[str]:
     names = sorted(names)
-    hashes = np.array([budgets.path_hash(name) for name in names], np.uint64)
-    return [names[place] for place in budgets.in_order(budgets.ranks(hashes, seed))]
+    hashes = np.array([sampling.path_hash(name) for name in names], np.uint64)
+    return [names[place] for place in sampling.in_order(sampling.ranks(hashes, seed))]
 
 
 def test_seeds_give_different_orders_and_no_bias() -> None:
     """Else several seeds repeat one draw, or images by their place in the alphabet are preferred."""
-    hashes = np.array([budgets.path_hash(f"{n:05d}.jpg") for n in range(4000)], np.uint64)
-    first, second = (budgets.in_order(budgets.ranks(hashes, seed)) for seed in (0, 1))
+    hashes = np.array([sampling.path_hash(f"{n:05d}.jpg") for n in range(4000)], np.uint64)
+    first, second = (sampling.in_order(sampling.ranks(hashes, seed)) for seed in (0, 1))
     assert (first != second).mean() > 0.99
     assert abs(first[:1000].mean() - 1999.5) < 4 * 4000 / np.sqrt(12 * 1000)
 
@@ -147,8 +148,8 @@ def test_seeds_give_different_orders_and_no_bias() -> None:
 @given(classes, st.integers(0, 9))
 def test_balanced_orders_fill_the_classes_in_turn(numbers: list[int], seed: int) -> None:
     """Else a balanced subset starves a class, or drops images of a large one for nothing."""
-    keys = budgets.ranks(np.arange(len(numbers), dtype=np.uint64), seed)
-    order = budgets.in_order(keys, np.array(numbers, np.int32))
+    keys = sampling.ranks(np.arange(len(numbers), dtype=np.uint64), seed)
+    order = sampling.in_order(keys, np.array(numbers, np.int32))
     assert sorted(order.tolist()) == list(range(len(numbers)))
     totals = Counter(numbers)
     seen: Counter[int] = Counter()
@@ -162,8 +163,8 @@ def test_balanced_orders_fill_the_classes_in_turn(numbers: list[int], seed: int)
 def test_the_hold_out_is_stratified(numbers: list[int], fraction: float, seed: int) -> None:
     """Else a class has no test images, or none left to train on."""
     held = np.array(numbers, np.int32)
-    ranks = budgets.ranks(np.arange(len(numbers), dtype=np.uint64), seed)
-    cutoffs = budgets.held_out(ranks, held, fraction)
+    ranks = sampling.ranks(np.arange(len(numbers), dtype=np.uint64), seed)
+    cutoffs = sampling.held_out(ranks, held, fraction)
     out = [n for n, rank in zip(numbers, ranks, strict=True) if n in cutoffs and rank <= cutoffs[n]]
     for number, size in Counter(numbers).items():
         expected = 0 if size == 1 else min(max(round(size * fraction), 1), size - 1)
@@ -174,14 +175,14 @@ def test_the_hold_out_is_stratified(numbers: list[int], fraction: float, seed: i
 def test_orders_are_stable_sorts(values: list[int], modulus: int) -> None:
     """Else images of one size change places between runs, and the digest with them."""
     array = np.array(values, np.int64) % modulus
-    assert budgets.in_order(array).tolist() == np.argsort(array, kind="stable").tolist()
+    assert sampling.in_order(array).tolist() == np.argsort(array, kind="stable").tolist()
     signed = np.array(values, np.int64)
-    assert budgets.in_order(signed).tolist() == np.argsort(signed, kind="stable").tolist()
+    assert sampling.in_order(signed).tolist() == np.argsort(signed, kind="stable").tolist()
 
 
 def test_a_pool_without_images_says_so() -> None:
     """Else a dataset of broken files ends in a traceback."""
     empty = np.array([], np.int64)
-    order = budgets.in_order(empty, np.array([], np.int32))
+    order = sampling.in_order(empty, np.array([], np.int32))
     with pytest.raises(BudgetTooSmall, match="every image of the pool failed"):
-        budgets.select(empty, order, 10)
+        sampling.select(empty, order, 10)

@@ -13,9 +13,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from keepmore.errors import InvalidRequest, JobNotFound, StoreFull
-from keepmore.jobs.job import JobBook, State
+from keepmore.jobs.job import JobRepository, State
 from keepmore.spec.budget import BytesBudget, DistanceBudget, MoneyBudget
-from keepmore.spec.job import Evaluation, Limits, Request, Selection, Training, Tuning, training_id
+from keepmore.spec.job import Evaluation, Limits, Request, Selection, training_id
+from keepmore.spec.training import Training, Tuning
 from keepmore.storage.folder import FolderStore
 
 found_requests = st.builds(
@@ -123,13 +124,13 @@ def test_a_fine_tuning_says_all_that_it_is_tuned_by() -> None:
 
 def test_the_book_keeps_jobs_in_order(store: FolderStore) -> None:
     """Else `keepmore show` loses jobs, or mixes up which came first."""
-    book = JobBook(store)
-    jobs = [book.create(Request("file:///d", (n,))) for n in (1, 2, 3)]
-    assert list(book.ids()) == [job.id for job in jobs]
-    assert [book.get(job.id) for job in jobs] == jobs
+    repository = JobRepository(store)
+    jobs = [repository.create(Request("file:///d", (n,))) for n in (1, 2, 3)]
+    assert list(repository.ids()) == [job.id for job in jobs]
+    assert [repository.get(job.id) for job in jobs] == jobs
     failed = jobs[0].ended(State.FAILED, StoreFull("no room"))
-    book.save(failed)
-    assert book.get(jobs[0].id) == failed
+    repository.save(failed)
+    assert repository.get(jobs[0].id) == failed
     assert failed.error == {"code": "store_full", "message": "no room", "retryable": True}
     with pytest.raises(JobNotFound, match="no such job"):
-        book.get("20200101-000000")
+        repository.get("20200101-000000")

@@ -10,10 +10,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from keepmore.errors import DistanceOutOfRange, DuplicateDistance, InvalidRequest, UnknownField, WrongType
-from keepmore.spec import variants
+from keepmore.spec import variants as variant_specs
 from keepmore.spec.budget import BytesBudget, DistanceBudget
 from keepmore.spec.job import Request
-from keepmore.spec.variants import Fit, Spread
+from keepmore.spec.variants import FitCount, Spread
 
 SPREAD = Spread(0.5, 15)
 FIXED = (0.0, 2.0)
@@ -26,7 +26,7 @@ def test_a_ladder_stays_within_its_ends(low: float, width: float) -> None:
     ladder = Spread(low, high).ladder
     assert (ladder[0], ladder[-1]) == (low, high)
     assert sorted(set(ladder)) == list(ladder)
-    assert 2 <= len(ladder) <= variants.STEPS
+    assert 2 <= len(ladder) <= variant_specs.STEPS
 
 
 @pytest.mark.parametrize(
@@ -44,17 +44,17 @@ def test_a_ladder_stays_within_its_ends(low: float, width: float) -> None:
 )
 def test_an_arm_has_one_name(written: str, name: str | None) -> None:
     """Else a manifest is not found under the name that its user knows, or a file is taken for one."""
-    assert variants.arm(written) == name
+    assert variant_specs.variant(written) == name
 
 
 def test_levels_are_written_and_read_again() -> None:
     """Else the command in a report, or a job's record, asks for something else."""
-    fixed, asked = variants.parse("8, 0,fit:2000,spread:0.5-15,fit:20")
+    fixed, asked = variant_specs.parse("8, 0,fit:2000,spread:0.5-15,fit:20")
     assert list(fixed) == [0, 8]
-    assert list(asked) == [Spread(0.5, 15), Fit(20), Fit(2000)]
-    assert variants.parse(variants.written(fixed, asked)) == (fixed, asked)
-    assert variants.from_json(json.loads(json.dumps(variants.as_json(fixed, asked)))) == (fixed, asked)
-    assert variants.from_json({"fit": 3}) == ((), (Fit(3),))
+    assert list(asked) == [Spread(0.5, 15), FitCount(20), FitCount(2000)]
+    assert variant_specs.parse(variant_specs.written(fixed, asked)) == (fixed, asked)
+    assert variant_specs.from_json(json.loads(json.dumps(variant_specs.as_json(fixed, asked)))) == (fixed, asked)
+    assert variant_specs.from_json({"fit": 3}) == ((), (FitCount(3),))
 
 
 @pytest.mark.parametrize(
@@ -83,14 +83,14 @@ def test_levels_are_written_and_read_again() -> None:
 def test_wrong_levels_say_what_is_wrong(value: Any, error: type[InvalidRequest], why: str) -> None:
     """Else a typing error costs a job, or is told as something else."""
     with pytest.raises(error, match=why):
-        variants.from_json(value)
+        variant_specs.from_json(value)
 
 
 @pytest.mark.parametrize("written", ["spread:0.5", "spread:a-b", "fit:", "fit:2.5", "fit:-3", "fill:3"])
 def test_wrong_words_say_which_are_right(written: str) -> None:
     """Else the command's user has to guess."""
     with pytest.raises(InvalidRequest, match="fit:IMAGES"):
-        variants.parse(f"0,{written}")
+        variant_specs.parse(f"0,{written}")
 
 
 def test_a_request_without_levels_is_written_as_ever() -> None:
@@ -98,25 +98,25 @@ def test_a_request_without_levels_is_written_as_ever() -> None:
     plain = Request("file:///d", (10, 0, 2), budget=BytesBudget(1000))
     assert plain.as_json()["distances"] == [0, 2, 10]
     assert "levels" not in plain.as_json()
-    assert (plain.arms, plain.compressed) == (("0", "2", "10"), (0, 2, 10))
+    assert (plain.variants, plain.compressed) == (("0", "2", "10"), (0, 2, 10))
     assert plain.subset_id == "2df9c67cdadc"
 
 
 def test_a_request_with_levels_names_arms_and_what_to_compress() -> None:
     """Else a worker compresses at other distances than a select step looks for."""
-    asked = Request("file:///d", (8,), budget=DistanceBudget(15), levels=(Fit(20), SPREAD))
-    assert asked.arms == ("8", "spread-0.5-15", "fit-20")
+    asked = Request("file:///d", (8,), budget=DistanceBudget(15), rules=(FitCount(20), SPREAD))
+    assert asked.variants == ("8", "spread-0.5-15", "fit-20")
     assert asked.compressed == tuple(sorted({8.0, *SPREAD.ladder}))
     assert Request.from_json(asked.as_json()) == asked
-    assert Request("file:///d", (), budget=BytesBudget(9), levels=(Fit(20),)).compressed == (0,)
+    assert Request("file:///d", (), budget=BytesBudget(9), rules=(FitCount(20),)).compressed == (0,)
 
 
 def test_a_fit_without_a_budget_is_refused() -> None:
     """Else it is found out after hours of compressing."""
     with pytest.raises(InvalidRequest, match="fit:20 needs a budget"):
-        Request("file:///d", FIXED, levels=(Fit(20),))
+        Request("file:///d", FIXED, rules=(FitCount(20),))
 
 
 def test_a_spread_alone_needs_no_fixed_distance() -> None:
     """Else a user compresses at distances that nobody asked for."""
-    assert Request("file:///d", (), levels=(SPREAD,)).compressed == SPREAD.ladder
+    assert Request("file:///d", (), rules=(SPREAD,)).compressed == SPREAD.ladder

@@ -16,7 +16,8 @@ from minio import Minio
 from keepmore.errors import EndpointMissing, InvalidUri, StoreError, StoreFull, StoreUnavailable, StoreUnwritable
 from keepmore.net.access import Access, S3Endpoint
 from keepmore.net.s3 import Bucket
-from keepmore.storage.folder import FolderStore, Store
+from keepmore.storage.base import Store
+from keepmore.storage.folder import FolderStore
 from keepmore.storage.open import open_store
 from keepmore.storage.s3 import WHOLE_BYTES, S3Store
 from tests.proxy import Proxy

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from keepmore.errors import StoreError
 from keepmore.storage.folder import FolderStore
-from keepmore.training.feature_cache import Shelf
+from keepmore.training.feature_cache import FeatureCache
 
 PREFIX = "features/backbone/0/"
 ABOUT = {"model": "drawn"}
@@ -40,12 +40,12 @@ def test_what_was_put_there_is_found_and_nothing_else(
 ) -> None:
     """Else an image is trained on with the features of another one, or its features are made again for ever."""
     store = FolderStore(tmp_path_factory.mktemp("shelf"))
-    shelf = Shelf(store, PREFIX, held)
+    feature_cache = FeatureCache(store, PREFIX, held)
     for numbers in added:
-        shelf.add(_names(numbers), _vectors(numbers), ABOUT)
+        feature_cache.add(_names(numbers), _vectors(numbers), ABOUT)
     known = {number for numbers in added for number in numbers}
     for _ in range(2):
-        there, vectors = shelf.find(_names(asked))
+        there, vectors = feature_cache.find(_names(asked))
         assert there.tolist() == [number in known for number in asked]
         expected = [number for number in asked if number in known]
         assert np.array_equal(vectors.reshape(-1, 3), _vectors(expected))
@@ -54,9 +54,9 @@ def test_what_was_put_there_is_found_and_nothing_else(
 def test_names_that_end_in_zeros_are_names_like_others(store: FolderStore) -> None:
     """Else one image in 256 is lost, because arrays of bytes are written without zeros at their end."""
     names = np.array([b"a" * 31 + b"\0", b"a" * 30 + b"\0\0", b"a" * 32], "S32")
-    shelf = Shelf(store, PREFIX)
-    shelf.add(names[:2], _vectors([1, 2]), ABOUT)
-    there, vectors = shelf.find(names)
+    feature_cache = FeatureCache(store, PREFIX)
+    feature_cache.add(names[:2], _vectors([1, 2]), ABOUT)
+    there, vectors = feature_cache.find(names)
     assert there.tolist() == [True, True, False]
     assert np.array_equal(vectors, _vectors([1, 2]))
 
@@ -64,7 +64,7 @@ def test_names_that_end_in_zeros_are_names_like_others(store: FolderStore) -> No
 def test_the_same_features_are_kept_once(store: FolderStore) -> None:
     """Else every redelivered step fills the disk with another copy."""
     for _ in range(2):
-        Shelf(store, PREFIX).add(_names([3, 1, 2, 3]), _vectors([3, 1, 2, 3]), ABOUT)
+        FeatureCache(store, PREFIX).add(_names([3, 1, 2, 3]), _vectors([3, 1, 2, 3]), ABOUT)
     assert len(list(store.keys(PREFIX))) == 1
 
 
@@ -86,7 +86,7 @@ def test_two_processes_add_at_once_and_nothing_is_lost(store: FolderStore, tmp_p
         _, said = process.communicate(timeout=60)
         assert process.returncode == 0, said
     numbers = list(range(405))
-    there, vectors = Shelf(store, PREFIX).find(_names(numbers))
+    there, vectors = FeatureCache(store, PREFIX).find(_names(numbers))
     assert there.all()
     assert np.array_equal(vectors, _vectors(numbers))
 
@@ -98,7 +98,7 @@ def test_a_damaged_file_is_named_or_does_no_harm(
     """Else a flipped bit on the disk ends a training with a traceback, or trains on other features in silence."""
     store = FolderStore(tmp_path_factory.mktemp("damaged"))
     numbers = list(range(8))
-    Shelf(store, PREFIX).add(_names(numbers), _vectors(numbers), ABOUT)
+    FeatureCache(store, PREFIX).add(_names(numbers), _vectors(numbers), ABOUT)
     (key,) = store.keys(PREFIX)
     data = bytearray(store.get(key))
     place %= len(data)
@@ -109,7 +109,7 @@ def test_a_damaged_file_is_named_or_does_no_harm(
     store.put(key, bytes(data))
     said = ""
     try:
-        there, vectors = Shelf(store, PREFIX).find(_names(numbers))
+        there, vectors = FeatureCache(store, PREFIX).find(_names(numbers))
     except StoreError as error:
         said = error.message
     whole = not said and bool(there.all()) and np.array_equal(vectors, _vectors(numbers))
@@ -118,25 +118,25 @@ def test_a_damaged_file_is_named_or_does_no_harm(
 
 def test_a_held_shelf_reads_each_file_once_and_sees_new_ones(store: FolderStore) -> None:
     """Else a hundred pilots read the same features a hundred times, or miss what was made since the first."""
-    Shelf(store, PREFIX).add(_names([1, 2]), _vectors([1, 2]), ABOUT)
-    held = Shelf(store, PREFIX, held=True)
+    FeatureCache(store, PREFIX).add(_names([1, 2]), _vectors([1, 2]), ABOUT)
+    held = FeatureCache(store, PREFIX, held=True)
     assert held.find(_names([1, 2]))[0].all()
     (key,) = store.keys(PREFIX)
     store.put(key, b"damaged, but in memory")
     assert held.find(_names([2]))[1].tolist() == _vectors([2]).tolist()
     with pytest.raises(StoreError, match="is damaged"):
-        Shelf(store, PREFIX).find(_names([2]))
+        FeatureCache(store, PREFIX).find(_names([2]))
     store.delete(key)
-    Shelf(store, PREFIX).add(_names([5]), _vectors([5]), ABOUT)
+    FeatureCache(store, PREFIX).add(_names([5]), _vectors([5]), ABOUT)
     assert held.find(_names([5]))[0].all()
 
 
 def test_a_held_shelf_opens_no_file_again_that_has_nothing_for_it(store: FolderStore) -> None:
     """Else a hundred pilots open what all other jobs left, each time: minutes, in a store that many share."""
-    Shelf(store, PREFIX).add(_names([1]), _vectors([1]), ABOUT)
+    FeatureCache(store, PREFIX).add(_names([1]), _vectors([1]), ABOUT)
     (other,) = store.keys(PREFIX)
-    Shelf(store, PREFIX).add(_names([2]), _vectors([2]), ABOUT)
-    held = Shelf(store, PREFIX, held=True)
+    FeatureCache(store, PREFIX).add(_names([2]), _vectors([2]), ABOUT)
+    held = FeatureCache(store, PREFIX, held=True)
     assert held.find(_names([2]))[0].all()
     kept = store.get(other)
     store.put(other, b"damaged, but known to hold nothing")

@@ -1,4 +1,4 @@
-"""Accuracy, its intervals, and which arm is better."""
+"""Accuracy, its intervals, and which variant is better."""
 
 from __future__ import annotations
 
@@ -71,7 +71,7 @@ def test_arms_that_are_alike_are_not_told_apart(seeds: int) -> None:
 
 
 def test_pairs_tell_what_two_intervals_do_not() -> None:
-    """Else a true difference drowns in how hard the images are, which both arms share."""
+    """Else a true difference drowns in how hard the images are, which both variants share."""
     rng = np.random.default_rng(0)
     images = 3 * rng.normal(size=2000)
     better, worse = _drawn(rng, 5, images, 0.02, 1.05), _drawn(rng, 5, images, 0.02, 0.8)
@@ -119,9 +119,9 @@ def test_summaries_stay_in_range(correct: NDArray[np.bool_]) -> None:
 
 
 @given(pairs)
-def test_differences_stay_in_range(arms: tuple[NDArray[np.bool_], NDArray[np.bool_]]) -> None:
+def test_differences_stay_in_range(variants: tuple[NDArray[np.bool_], NDArray[np.bool_]]) -> None:
     """Else a difference of more than 100 points, or a p value over 1, is reported."""
-    ours, theirs = arms
+    ours, theirs = variants
     found = compare(ours, theirs)
     low, high = found.interval
     assert -1 <= low < high <= 1
@@ -138,16 +138,16 @@ def test_a_perfect_arm_is_not_certain() -> None:
 
 
 def test_families_of_comparisons() -> None:
-    """Else five chances to be lucky count as one, or an arm is compared with another one than it says."""
+    """Else five chances to be lucky count as one, or a variant is compared with another one than it says."""
     rng = np.random.default_rng(2)
     images = rng.normal(size=1000)
     eases = {"0": 0.4, "4": 0.8, "8": 0.82, "10": 0.4}
     found = comparisons({name: _drawn(rng, 3, images, 0.01, ease) for name, ease in eases.items()})
     reference, best = found[:3], found[3:]
-    assert [(one.arm, one.against) for one in reference] == [("4", "0"), ("8", "0"), ("10", "0")]
+    assert [(one.variant, one.against) for one in reference] == [("4", "0"), ("8", "0"), ("10", "0")]
     assert [one.verdict for one in reference] == ["better", "better", "cannot tell"]
     assert {one.against for one in best} <= {"4", "8"}
-    assert {one.arm: one.verdict for one in best}["0"] == "worse"
+    assert {one.variant: one.verdict for one in best}["0"] == "worse"
     assert all(one.adjusted_p >= one.found.p_value for one in found)
     assert json.loads(json.dumps([one.as_json() for one in found]))[0]["family"] == "reference"
     assert comparisons({}) == comparisons({"0": np.ones((1, 9), np.bool_)}) == []
@@ -155,7 +155,7 @@ def test_families_of_comparisons() -> None:
 
 
 def test_holm_of_a_known_case() -> None:
-    """Else verdicts of several arms are drawn from wrong p values: by hand, 4 x 0.01, 3 x 0.02, and never falling."""
+    """Else verdicts of several variants rest on wrong p values: by hand, 4 x 0.01, 3 x 0.02, and never falling."""
     assert holm([0.04, 0.01, 0.02, 0.03]) == pytest.approx([0.06, 0.04, 0.06, 0.06])
 
 
@@ -179,7 +179,7 @@ def test_confusion_has_the_truth_in_its_rows() -> None:
 
 
 def test_shapes_that_do_not_match_are_refused() -> None:
-    """Else arms with other test images are compared as if they were pairs."""
+    """Else variants with other test images are compared as if they were pairs."""
     with pytest.raises(ValueError, match="is not"):
         summary(np.ones(5, np.bool_))
     with pytest.raises(ValueError, match="share"):

@@ -78,21 +78,21 @@ def test_weights_are_fetched_once(scratch: Scratch, tmp_path: Path) -> None:
     """Else every run of a training, and every try of a step, fetches gigabytes again."""
     (tmp_path / "web").mkdir()
     (tmp_path / "web" / "model.pt").write_bytes(b"weights" * 100_000)
-    with web(tmp_path / "web") as site:
+    with web(tmp_path / "web") as config:
         for _ in range(3):
-            with weights_file(f"{site.url}/model.pt", EVERYTHING, scratch) as file:
+            with weights_file(f"{config.url}/model.pt", EVERYTHING, scratch) as file:
                 assert file.read_bytes() == b"weights" * 100_000
-        assert site.sent < 700_100
+        assert config.sent < 700_100
     assert _files(scratch) == ["model.pt"]
 
 
 def test_weights_without_a_version_are_fetched_each_time(scratch: Scratch, tmp_path: Path) -> None:
     """Else a server that does not say whether they changed has the old ones used for ever."""
     (tmp_path / "web").mkdir()
-    with web(tmp_path / "web", ranges=False) as site:
+    with web(tmp_path / "web", ranges=False) as config:
         for data in (b"old", b"new"):
             (tmp_path / "web" / "model.pt").write_bytes(data)
-            with weights_file(f"{site.url}/model.pt", EVERYTHING, scratch) as file:
+            with weights_file(f"{config.url}/model.pt", EVERYTHING, scratch) as file:
                 assert file.read_bytes() == data
     assert _files(scratch) == []
 

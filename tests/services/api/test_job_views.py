@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 from pathlib import Path
 
-from keepmore.jobs.job import JobBook
+from keepmore.jobs.job import JobRepository
 from keepmore.spec.job import Request
 from keepmore_api.backend.embedded import Embedded
 from keepmore_api.job_views import Views
@@ -15,7 +15,7 @@ from keepmore_services.settings import load
 def test_a_job_that_many_poll_at_once_is_looked_up_once(tmp_path: Path) -> None:
     """Else twenty pollers of a job of many parts read all of them twenty times, and the service stands still."""
     parts = Embedded(load(store=str(tmp_path)))  # not entered: nothing runs
-    job = JobBook(parts.store).create(Request("file:///d", (4,))).id
+    job = JobRepository(parts.store).create(Request("file:///d", (4,))).id
 
     async def poll() -> None:
         views = Views(parts)

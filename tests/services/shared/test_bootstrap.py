@@ -30,9 +30,9 @@ def test_the_bucket_is_made_once(settings: Settings, s3: S3Server) -> None:
     bootstrap.prepare(settings)
     client = Minio(s3.url.removeprefix("http://"), s3.access_key, s3.secret_key, secure=False)
     assert client.bucket_exists(settings.store.split("/")[2])
-    settings.site.store().put("jobs/a.json", b"{}")
+    settings.config.store().put("jobs/a.json", b"{}")
     bootstrap.prepare(settings)
-    assert settings.site.store().get("jobs/a.json") == b"{}"
+    assert settings.config.store().get("jobs/a.json") == b"{}"
 
 
 @pytest.mark.parametrize("secret", ["minioadmin", "MinioAdmin", "change-me", "short"])

@@ -17,8 +17,8 @@ from keepmore.progress import Progress
 from keepmore.storage import layout
 from keepmore.storage.folder import FolderStore
 from keepmore.storage.scratch import Scratch
-from keepmore.training.feature_cache import Shelf
-from keepmore.training.trainer import Images, Room
+from keepmore.training.feature_cache import FeatureCache
+from keepmore.training.trainer import Images, TrainerContext
 
 Pictures = Callable[..., Images]
 
@@ -51,16 +51,16 @@ class Workplace:
     told: list[Progress] = field(default_factory=list)
     interrupt: Callable[[list[Progress]], None] = lambda told: None
 
-    def room(self, name: str = "run") -> Room:
+    def context(self, name: str = "run") -> TrainerContext:
         def report(progress: Progress) -> None:
             self.told.append(progress)
             self.interrupt(self.told)
 
-        return Room(
+        return TrainerContext(
             self.scratch,
             report,
             lambda path: nullcontext(Path(path)),
-            lambda backbone, group: Shelf(self.store, layout.shelf(backbone, group)),
+            lambda backbone, group: FeatureCache(self.store, layout.feature_cache(backbone, group)),
             lambda kind, seed, file: training_steps.kept(self.store, f"{kind}/{name}-{seed}", file),
             lambda file: training_steps.copy_in(self.store, f"checkpoints/{name}", file),
             lambda file: training_steps.copy_out(self.store, f"checkpoints/{name}", file),

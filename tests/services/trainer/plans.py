@@ -10,23 +10,22 @@ import numpy as np
 import torch
 from safetensors.torch import load_file
 
-from keepmore.spec.job import Training, Tuning
-from keepmore.training.runs import Run
-from keepmore.training.trainer import Images
+from keepmore.spec.training import Training, Tuning
+from keepmore.training.trainer import Images, Run
 from keepmore_trainer import image_cache, models
-from keepmore_trainer.distributed import Team
+from keepmore_trainer.distributed import ProcessGroup
 from keepmore_trainer.finetune_trainer import FineTuner
 from keepmore_trainer.run_plan import DONE, NAMED, WEIGHTS, Plan
-from keepmore_trainer.transforms import Preparation
+from keepmore_trainer.transforms import Transform
 from tests.services.trainer.conftest import Pictures, Workplace
 
-ALONE = Team(0, 1, torch.device("cpu"))
+ALONE = ProcessGroup(0, 1, torch.device("cpu"))
 QUICK = Tuning(batch=16, image_size=64)
 
 
 def tuned(training: Training, train: Images, test: Images, place: Workplace, trainer: FineTuner | None = None) -> Run:
     classes = sorted(set(train.labels))
-    (run,) = (trainer or FineTuner()).train(train, [test], classes, training, [0], place.room())
+    (run,) = (trainer or FineTuner()).train(train, [test], classes, training, [0], place.context())
     return run
 
 
@@ -34,9 +33,9 @@ def plan_of(
     folder: Path, pictures: Pictures, sample: Path, place: Workplace, training: Training, **fields: Any
 ) -> Plan:
     """A plan over the drawn images, which are decoded, and stay: nobody makes room."""
-    preparation = models.load(training.model, training.weights).at((training.tuning or Tuning()).image_size).preparation
+    transform = models.load(training.model, training.weights).at((training.tuning or Tuning()).image_size).transform
     train, test = pictures(sample / "train"), pictures(sample / "test", "evaluation")
-    folders = [decode(given, preparation, place)[0] for given in (train, test)]
+    folders = [decode(given, transform, place)[0] for given in (train, test)]
     classes = sorted(set(train.labels))
     targets = [classes.index(label) for label in train.labels]
     folder.mkdir()
@@ -44,8 +43,8 @@ def plan_of(
     return Plan(str(folder), training, 0, classes, targets, str(folders[0]), tests, training.weights, **fields)
 
 
-def decode(images: Images, preparation: Preparation, place: Workplace) -> tuple[Path, image_cache.Decoded]:
-    with image_cache.decode_all(images, preparation, place.scratch, lambda progress: None) as made:
+def decode(images: Images, transform: Transform, place: Workplace) -> tuple[Path, image_cache.Decoded]:
+    with image_cache.decode_all(images, transform, place.scratch, lambda progress: None) as made:
         return made
 
 

@@ -20,15 +20,15 @@ from torch.nn.functional import cross_entropy
 
 from keepmore.errors import Stopping
 from keepmore.progress import Progress
-from keepmore.spec.job import Training, Tuning
+from keepmore.spec.training import Training, Tuning
 from keepmore.storage.folder import FolderStore
-from keepmore.training.runs import Run
-from keepmore.training.trainer import Images, load_trainer
+from keepmore.training.trainer import Images, Run, load_trainer
 from keepmore_trainer import image_cache, models, param_groups
+from keepmore_trainer.data_loader import DataLoader
 from keepmore_trainer.finetune_trainer import FineTuner
 from keepmore_trainer.run_plan import CHECKPOINT, DONE
-from keepmore_trainer.train_loop import Feed, Interrupted, fit, rate
-from keepmore_trainer.transforms import Preparation, random_crop
+from keepmore_trainer.train_loop import Interrupted, fit, rate
+from keepmore_trainer.transforms import Transform, random_crop
 from tests.services.trainer.conftest import Pictures, Workplace
 from tests.services.trainer.plans import ALONE, QUICK, alike, decode, left, never, plan_of, tuned
 
@@ -216,9 +216,9 @@ def test_the_loss_is_that_of_pytorch_with_smoothed_labels(
     classifier = models.load("mobilenet_v2", "default").at(64)
     classifier.set_head(models.new_head(classifier.width, 8, plan.seed))
     module = param_groups.trainable(classifier, True, ALONE)
-    images = image_cache.opened(Path(plan.images), classifier.preparation)
-    batch, targets = next(Feed(plan, images, classifier.preparation, ALONE).steps(0))
-    scores, wanted = module(classifier.preparation.tensor(batch, ALONE.place)), torch.tensor(targets)
+    images = image_cache.opened(Path(plan.images), classifier.transform)
+    batch, targets = next(DataLoader(plan, images, classifier.transform, ALONE).steps(0))
+    scores, wanted = module(classifier.transform.tensor(batch, ALONE.place)), torch.tensor(targets)
     expected, plain = (cross_entropy(scores, wanted, label_smoothing=part).item() for part in (0.5, 0.0))
     assert losses[0] == pytest.approx(expected, abs=1e-4)
     assert abs(expected - plain) > 1e-3
@@ -242,17 +242,17 @@ def test_small_parts_of_a_batch_give_the_same_step(
 
 def test_decoded_images_are_shared(sample: Path, pictures: Pictures, workplace: Workplace) -> None:
     """Else every seed decodes all images again."""
-    images, preparation = pictures(sample / "train"), Preparation(64, 56)
-    folder, first = decode(images, preparation, workplace)
+    images, transform = pictures(sample / "train"), Transform(64, 56)
+    folder, first = decode(images, transform, workplace)
 
     def unreadable(row: int) -> bytes:
         raise AssertionError(f"image {row} was read again")
 
     known = replace(images, read=unreadable)
-    again, second = decode(known, preparation, workplace)
+    again, second = decode(known, transform, workplace)
     assert again == folder
     assert all(np.array_equal(first[row], second[row]) for row in range(len(images)))
-    assert np.array_equal(first[5], preparation.decoded(images.read(5)))
+    assert np.array_equal(first[5], transform.decoded(images.read(5)))
 
 
 def test_random_crops_lie_in_the_image() -> None:

@@ -17,9 +17,9 @@ from torchvision.models import get_model
 from torchvision.transforms._presets import ImageClassification
 
 from keepmore.errors import UnknownModel, WeightsUnavailable
-from keepmore.spec.job import Tuning
+from keepmore.spec.training import Tuning
 from keepmore_trainer import models, param_groups
-from keepmore_trainer.transforms import Preparation
+from keepmore_trainer.transforms import Transform
 
 
 def test_weights_from_a_file(tmp_path: Path) -> None:
@@ -53,11 +53,11 @@ def test_models_of_timm(tmp_path: Path) -> None:
     save_file(vit.state_dict(), tmp_path / "vit.safetensors")
     found = models.load("timm:test_vit", str(tmp_path / "vit.safetensors"))
     assert (found.head, found.width, found.is_transformer) == ("head", 64, True)
-    assert (found.preparation.resize, found.preparation.crop, found.preparation.interpolation) == (168, 160, "bicubic")
+    assert (found.transform.resize, found.transform.crop, found.transform.interpolation) == (168, 160, "bicubic")
     image = torch.rand(1, 3, 160, 160)
     assert torch.equal(found.module.eval().forward_features(image), vit.forward_features(image))  # type: ignore[operator]
     published = models.load("timm:vit_base_patch16_224.augreg_in21k", "none")
-    assert (published.width, published.preparation.mean) == (768, (0.5, 0.5, 0.5))
+    assert (published.width, published.transform.mean) == (768, (0.5, 0.5, 0.5))
     with pytest.raises(UnknownModel, match="timm has no model 'vit_huge_fantasy'"):
         models.load("timm:vit_huge_fantasy", "none")
     with pytest.raises(WeightsUnavailable, match="timm has no weights 'BEST'; use default, none, or a file"):
@@ -111,8 +111,8 @@ def test_images_are_prepared_as_the_weights_expect(size: tuple[int, int], jpeg: 
         image = opened.convert("RGB").resize(size)
     buffer = io.BytesIO()
     image.save(buffer, "PNG")
-    ours = Preparation(64, 56)
-    tensor = ours.tensor([ours.middle(ours.decoded(buffer.getvalue()))], torch.device("cpu"))[0]
+    ours = Transform(64, 56)
+    tensor = ours.tensor([ours.center_crop(ours.decoded(buffer.getvalue()))], torch.device("cpu"))[0]
     theirs = ImageClassification(crop_size=56, resize_size=64)(image)
     assert torch.allclose(tensor, theirs, atol=1e-5)
 
@@ -120,7 +120,7 @@ def test_images_are_prepared_as_the_weights_expect(size: tuple[int, int], jpeg: 
 def test_a_thread_of_pixels_does_not_fill_the_memory(tmp_path: Path) -> None:
     """Else one image of 1 x 60,000 pixels takes eleven gigabytes and the trainer with it."""
     Image.fromarray(np.zeros((60_000, 1, 3), np.uint8)).save(tmp_path / "thread.png")
-    assert Preparation().decoded((tmp_path / "thread.png").read_bytes()).shape == (1024, 256, 3)
+    assert Transform().decoded((tmp_path / "thread.png").read_bytes()).shape == (1024, 256, 3)
 
 
 def test_lower_layers_of_a_transformer_learn_slower() -> None:

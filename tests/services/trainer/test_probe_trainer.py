@@ -10,10 +10,9 @@ import pytest
 import torch
 
 from keepmore.errors import StoreError
-from keepmore.spec.job import Training
+from keepmore.spec.training import Training
 from keepmore.training import results
-from keepmore.training.runs import Run
-from keepmore.training.trainer import Images, Trainer, load_trainer
+from keepmore.training.trainer import Images, Run, Trainer, load_trainer
 from keepmore_trainer import image_cache, models
 from keepmore_trainer.linear_probe import fit_probe
 from keepmore_trainer.probe_trainer import ProbeTrainer
@@ -27,11 +26,11 @@ def _trained(
 ) -> list[Run]:
     made = [_with_features(trainer, given, training, place) for given in (images, test)]
     classes = results.all_classes(sorted(set(images.labels)), test.labels)
-    return list(trainer.train(made[0], made[1:], classes, training, seeds, place.room()))
+    return list(trainer.train(made[0], made[1:], classes, training, seeds, place.context()))
 
 
 def _with_features(trainer: Trainer, images: Images, training: Training, place: Workplace) -> Images:
-    said = trainer.features(images, training, place.room())
+    said = trainer.features(images, training, place.context())
     return Images(images.table, images.read, images.group, made=said)
 
 
@@ -72,14 +71,14 @@ def test_a_second_training_over_the_same_images_makes_no_features(
 ) -> None:
     """Else every other number of steps or seeds costs the hours of the features again."""
     trainer = ProbeTrainer()
-    trainer.features(pictures(sample / "train", most=30), SMALL, workplace.room())
+    trainer.features(pictures(sample / "train", most=30), SMALL, workplace.context())
     shelves = set(workplace.store.keys("features/"))
 
     def unreadable(row: int) -> bytes:
         raise AssertionError(f"image {row} was read again")
 
     known = pictures(sample / "train", most=20)
-    trainer.features(Images(known.table, unreadable, known.group), SMALL, workplace.room())
+    trainer.features(Images(known.table, unreadable, known.group), SMALL, workplace.context())
     assert set(workplace.store.keys("features/")) == shelves
     more = pictures(sample / "train")
     read = []
@@ -88,7 +87,7 @@ def test_a_second_training_over_the_same_images_makes_no_features(
         read.append(row)
         return more.read(row)
 
-    trainer.features(Images(more.table, counted, more.group), SMALL, workplace.room())
+    trainer.features(Images(more.table, counted, more.group), SMALL, workplace.context())
     assert read == list(range(30, 48))
 
 
@@ -98,16 +97,16 @@ def test_features_do_not_depend_on_where_the_pixels_came_from(
     """Else a training after a fine-tuning, which left decoded images, gives another accuracy than before it."""
     images = pictures(sample / "test")
     backbone = models.backbone(models.load("mobilenet_v2", "none"), torch.device("cpu"), "float32")
-    streamed = ProbeTrainer().features(images, SMALL, workplace.room())
-    _, vectors = workplace.room().shelf(streamed["backbone"], "0").find(images.names())
+    streamed = ProbeTrainer().features(images, SMALL, workplace.context())
+    _, vectors = workplace.context().feature_cache(streamed["backbone"], "0").find(images.names())
     for key in list(workplace.store.keys("features/")):
         workplace.store.delete(key)
-    with image_cache.decode_all(images, backbone.preparation, workplace.scratch, lambda progress: None):
+    with image_cache.decode_all(images, backbone.transform, workplace.scratch, lambda progress: None):
         pass
-    assert image_cache.found(images, backbone.preparation, workplace.scratch) is not None
-    again = ProbeTrainer().features(images, SMALL, workplace.room())
+    assert image_cache.found(images, backbone.transform, workplace.scratch) is not None
+    again = ProbeTrainer().features(images, SMALL, workplace.context())
     assert again == streamed
-    _, from_pixels = workplace.room().shelf(streamed["backbone"], "0").find(images.names())
+    _, from_pixels = workplace.context().feature_cache(streamed["backbone"], "0").find(images.names())
     assert np.array_equal(vectors, from_pixels)
 
 
@@ -118,10 +117,10 @@ def test_features_that_are_gone_are_told(sample: Path, pictures: Pictures, workp
     (key,) = workplace.store.keys("features/")
     workplace.store.put(key, workplace.store.get(key)[:-30])
     with pytest.raises(StoreError, match=r"npz is damaged .* delete it"):
-        list(trainer.train(made, [made], sorted(set(images.labels)), SMALL, [0], workplace.room()))
+        list(trainer.train(made, [made], sorted(set(images.labels)), SMALL, [0], workplace.context()))
     workplace.store.delete(key)
     with pytest.raises(StoreError, match="features of 24 images are gone"):
-        list(trainer.train(made, [made], sorted(set(images.labels)), SMALL, [0], workplace.room()))
+        list(trainer.train(made, [made], sorted(set(images.labels)), SMALL, [0], workplace.context()))
 
 
 def test_epochs_instead_of_steps(sample: Path, pictures: Pictures, workplace: Workplace) -> None:

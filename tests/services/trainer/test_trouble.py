@@ -15,7 +15,7 @@ import torch
 from safetensors.torch import save_file
 
 from keepmore.errors import NotTrainable
-from keepmore.spec.job import Training, Tuning
+from keepmore.spec.training import Training, Tuning
 from keepmore_trainer import models
 from keepmore_trainer.train_loop import fit
 from tests.services.trainer.conftest import Pictures, Workplace

@@ -11,22 +11,23 @@ import numpy as np
 import pytest
 
 from keepmore.codec.sandbox import IsolatedDecoder
-from keepmore.config import Site
+from keepmore.config import RuntimeConfig
 from keepmore.jobs.graph import Kind, Step
-from keepmore.jobs.job import Job, JobBook, State
+from keepmore.jobs.job import Job, JobRepository, State
 from keepmore.net.access import Access
 from keepmore.scheduling import metrics
+from keepmore.scheduling.memory_tracker import InMemoryStepTracker
 from keepmore.scheduling.process_pool import LocalQueue
 from keepmore.scheduling.queue import TRIES
-from keepmore.scheduling.tracker import MemoryBoard
-from keepmore.spec.job import Evaluation, Request, Training, Tuning
+from keepmore.spec.job import Evaluation, Request
+from keepmore.spec.training import Training, Tuning
 from keepmore.storage import layout
 from keepmore.storage.folder import FolderStore
 from keepmore.storage.scratch import Scratch
-from keepmore.training.runs import Run
+from keepmore.training.trainer import Run
 from keepmore_services.tracing import Tracer
-from keepmore_worker import executor
-from keepmore_worker.executor import Crew, Relay
+from keepmore_worker import heartbeat
+from keepmore_worker.executor import ChainingQueue, StepExecutor
 from tests.steps import selected
 
 STEPS = 8
@@ -45,11 +46,11 @@ def job(store: FolderStore, sample: Path, tmp_path: Path) -> Job:
 
 
 @pytest.fixture
-def worker(store: FolderStore, tmp_path: Path, decoder: IsolatedDecoder) -> Iterator[Crew]:
-    site = Site(str(store.root), Access(), scratch=Scratch(str(tmp_path / "scratch")))
-    with LocalQueue(site, 1) as queue:
-        tracer, board = Tracer(None, store), MemoryBoard(1)
-        yield Crew(site, store, board, Relay(queue), decoder, lambda: False, tracer)
+def worker(store: FolderStore, tmp_path: Path, decoder: IsolatedDecoder) -> Iterator[StepExecutor]:
+    config = RuntimeConfig(str(store.root), Access(), scratch=Scratch(str(tmp_path / "scratch")))
+    with LocalQueue(config, 1) as queue:
+        tracer, tracker = Tracer(None, store), InMemoryStepTracker(1)
+        yield StepExecutor(config, store, tracker, ChainingQueue(queue), decoder, lambda: False, tracer)
 
 
 def _tune(job: Job) -> Step:
@@ -65,11 +66,11 @@ def _run(store: FolderStore, step: Step) -> Run:
 
 
 def test_a_long_fine_tuning_takes_turns_to_its_end(
-    worker: Crew, store: FolderStore, job: Job, monkeypatch: pytest.MonkeyPatch
+    worker: StepExecutor, store: FolderStore, job: Job, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Else it is killed at a worker's time limit, begins again each time, and then counts as one that kills workers."""
     step = _tune(job)
-    monkeypatch.setattr(executor, "LONGEST_TURN_S", 0.0)
+    monkeypatch.setattr(heartbeat, "LONGEST_TURN_S", 0.0)
     turns = 0
     while not store.exists(step.output):
         assert turns < STEPS, "a turn in which no step is made is none"
@@ -77,20 +78,20 @@ def test_a_long_fine_tuning_takes_turns_to_its_end(
         worker.do(step)
         turns += 1
     assert turns > TRIES
-    counts = worker.board.counts()
+    counts = worker.tracker.counts()
     assert counts[metrics.total("steps", kind="tune", outcome="handed_on")] == turns - 1, "else it counts as stuck"
     assert len(_run(store, step).curve["loss"]) == STEPS
 
 
-def test_a_worker_that_is_asked_to_stop_hands_its_run_on(worker: Crew, store: FolderStore, job: Job) -> None:
+def test_a_worker_that_is_asked_to_stop_hands_its_run_on(worker: StepExecutor, store: FolderStore, job: Job) -> None:
     """Else every release of the service throws away the hours of all fine-tunings under way."""
     step, asked = _tune(job), count()
     worker.stopping = lambda: next(asked) > 1 + 12 + 3  # as the step begins, as images are decoded, after some steps
     worker.do(step)
     assert not store.exists(step.output)
     assert store.exists(_checkpoint(job))
-    assert worker.board.lost(job.id, -1000) == [step], "another worker is to go on"
-    assert worker.board.tries(step) == 0, "nobody died"
+    assert worker.tracker.lost(job.id, -1000) == [step], "another worker is to go on"
+    assert worker.tracker.tries(step) == 0, "nobody died"
     worker.stopping = lambda: False
     worker.do(step)
     run = _run(store, step)
@@ -98,16 +99,16 @@ def test_a_worker_that_is_asked_to_stop_hands_its_run_on(worker: Crew, store: Fo
     assert np.isfinite(run.curve["loss"]).all()
 
 
-def test_a_fine_tuning_that_kills_its_workers_is_given_up(worker: Crew, store: FolderStore, job: Job) -> None:
+def test_a_fine_tuning_that_kills_its_workers_is_given_up(worker: StepExecutor, store: FolderStore, job: Job) -> None:
     """Else one model that is too large for the memory takes down one worker after the other, for ever."""
     step = _tune(job)
     for _ in range(TRIES):
-        worker.foreman.began(step)  # and died, without a word
-    assert isinstance(worker.board, MemoryBoard)
-    worker.board._desks[job.id].under_way[step] -= 30
+        worker.scheduler.on_start(step)  # and died, without a word
+    assert isinstance(worker.tracker, InMemoryStepTracker)
+    worker.tracker._desks[job.id].under_way[step] -= 30
     worker.do(step)
-    book = JobBook(store)
-    ended = book.settled(book.get(job.id))
+    repository = JobRepository(store)
+    ended = repository.settled(repository.get(job.id))
     assert ended.state is State.FAILED
     assert ended.error
     assert ended.error["code"] == "worker_lost"

@@ -15,9 +15,9 @@ from opentelemetry.sdk.trace import TracerProvider
 from keepmore.errors import KeepmoreError, QueueUnavailable
 from keepmore.jobs.graph import Step
 from keepmore.progress import Progress
+from keepmore.scheduling.memory_tracker import InMemoryStepTracker
 from keepmore.scheduling.process_pool import LocalQueue
-from keepmore.scheduling.scheduler import Foreman
-from keepmore.scheduling.tracker import MemoryBoard
+from keepmore.scheduling.scheduler import Scheduler
 from keepmore.storage import layout
 from keepmore_api.backend.base import Backend
 from keepmore_services.settings import Settings
@@ -33,11 +33,11 @@ class Embedded:
     """
 
     def __init__(self, settings: Settings, tracing: TracerProvider | None = None) -> None:
-        self.site = settings.site
-        self.store = settings.site.store()
-        self.board = MemoryBoard(settings.processes)
-        self._queue = LocalQueue(self.site, settings.processes)
-        self.foreman = Foreman(self.store, self.board, self._queue)
+        self.config = settings.config
+        self.store = settings.config.store()
+        self.tracker = InMemoryStepTracker(settings.processes)
+        self._queue = LocalQueue(self.config, settings.processes)
+        self.scheduler = Scheduler(self.store, self.tracker, self._queue)
         self._tracer = Tracer(tracing, self.store)
         self._every_s = settings.reconcile_s
         self._over = threading.Event()
@@ -67,13 +67,13 @@ class Embedded:
 
     def _run(self) -> None:
         with self._ending_too(), self._queue:
-            self._queue.run(_Careful(self.foreman, self._tracer), until_idle=False)
+            self._queue.run(ResilientListener(self.scheduler, self._tracer), until_idle=False)
 
     def _reconcile(self) -> None:
         with self._ending_too():
             while True:
                 try:
-                    self.foreman.reconcile()
+                    self.scheduler.reconcile()
                 except KeepmoreError as error:
                     log.error("could not look after the jobs", extra={"code": error.code, "reason": error.message})
                 if self._over.wait(self._every_s):
@@ -89,43 +89,43 @@ class Embedded:
                 os.kill(os.getpid(), signal.SIGTERM)
 
 
-class _Careful:
-    """A witness that outlives a store which fails: the reconciler makes up for what it could not do."""
+class ResilientListener:
+    """A listener that outlives a store which fails: the reconciler makes up for what it could not do."""
 
-    def __init__(self, foreman: Foreman, tracer: Tracer) -> None:
-        self._foreman = foreman
+    def __init__(self, scheduler: Scheduler, tracer: Tracer) -> None:
+        self._scheduler = scheduler
         self._tracer = tracer
 
-    def began(self, step: Step) -> int:
-        tries = self._foreman.began(step)
-        self._tracer.began(step, tries)
+    def on_start(self, step: Step) -> int:
+        tries = self._scheduler.on_start(step)
+        self._tracer.start(step, tries)
         return tries
 
-    def progressed(self, step: Step, progress: Progress) -> None:
-        self._foreman.progressed(step, progress)
+    def on_progress(self, step: Step, progress: Progress) -> None:
+        self._scheduler.on_progress(step, progress)
 
-    def finished(self, step: Step) -> None:
-        self._tracer.ended(step)
+    def on_finish(self, step: Step) -> None:
+        self._tracer.end(step)
         log.info("step done", extra={"job": step.job, "step": str(step)})
         try:
-            self._foreman.finished(step)
+            self._scheduler.on_finish(step)
         except KeepmoreError as error:
             self._put_off(step, error)
 
-    def failed(self, step: Step, error: KeepmoreError) -> None:
-        self._tracer.ended(step, error)
+    def on_failure(self, step: Step, error: KeepmoreError) -> None:
+        self._tracer.end(step, error)
         log.error(
             "step failed", extra={"job": step.job, "step": str(step), "code": error.code, "reason": error.message}
         )
         try:
-            self._foreman.failed(step, error)
+            self._scheduler.on_failure(step, error)
         except KeepmoreError as another:
             self._put_off(step, another)
 
-    def abandoned(self, step: Step) -> None:
-        self._tracer.ended(step)
+    def on_abandon(self, step: Step) -> None:
+        self._tracer.end(step)
         try:
-            self._foreman.abandoned(step)
+            self._scheduler.on_abandon(step)
         except KeepmoreError as error:
             self._put_off(step, error)
 

@@ -8,7 +8,7 @@ from fastapi import APIRouter, Header, Response
 from fastapi.concurrency import run_in_threadpool
 from fastapi.responses import JSONResponse
 
-from keepmore.jobs.requests import advice_request, ask_for_advice
+from keepmore.jobs.requests import advice_request, request_advice
 from keepmore.spec.advice import AdviceRequest
 from keepmore.storage import layout
 from keepmore_api.content_negotiation import preferred
@@ -23,16 +23,16 @@ JSON, HTML = "application/json", "text/html"
 
 @router.post("", status_code=202, response_model=AdviceOut, responses={200: {"model": AdviceOut}})
 async def post_advice(
-    job_id: str, body: AdviceIn, caller: Writer, book: Book, parts: Parts, wait: Wait = 0
+    job_id: str, body: AdviceIn, caller: Writer, repository: Book, parts: Parts, wait: Wait = 0
 ) -> Response:
     """The distance to store at for each budget, with predicted accuracy. It takes minutes: poll `Location`."""
     request = body.record()
-    parts.site.check_training(request.training)
+    parts.config.check_training(request.training)
 
     def ask() -> tuple[str, str]:
-        job = book.get(job_id)
-        name = ask_for_advice(job, parts.store, request)
-        parts.foreman.start(job.id)
+        job = repository.get(job_id)
+        name = request_advice(job, parts.store, request)
+        parts.scheduler.start(job.id)
         return job.id, name
 
     job, name = await run_in_threadpool(ask)
@@ -44,14 +44,14 @@ async def show_advice(
     job_id: str,
     advice: str,
     caller: Reader,
-    book: Book,
+    repository: Book,
     store: Objects,
     wait: Wait = 0,
     accept: Annotated[str | None, Header()] = None,
 ) -> Response:
     """Advice that was asked for, as JSON or, by `Accept`, as a page with its plots. The error, if there is none."""
     kind = preferred(accept, (JSON, HTML))
-    job = await run_in_threadpool(book.get, job_id)
+    job = await run_in_threadpool(repository.get, job_id)
     request = await run_in_threadpool(advice_request, job, advice, store)
     made = await _made(store, job.id, advice, wait)
     if made and kind == HTML:

@@ -7,7 +7,8 @@ from fastapi.concurrency import run_in_threadpool
 from fastapi.responses import JSONResponse
 
 from keepmore.errors import EstimateNotFound
-from keepmore.spec.estimate import Question, ask
+from keepmore.jobs.requests import ask
+from keepmore.spec.estimate import EstimateRequest
 from keepmore.storage import layout
 from keepmore_api import idempotency
 from keepmore_api.backend.base import Backend
@@ -23,7 +24,7 @@ async def post_estimate(
     body: EstimateIn, caller: Writer, parts: Parts, wait: Wait = 30, idempotency_key: IdempotencyKey = None
 ) -> Response:
     """Compress a sample: bytes and counts by distance, each with an interval. 202 if it takes longer than `wait`."""
-    question = Question(
+    question = EstimateRequest(
         dataset=remote_uri("dataset", body.dataset),
         distances=tuple(body.distances),
         effort=body.effort,
@@ -33,17 +34,17 @@ async def post_estimate(
         images=body.images,
         seed=body.seed,
     )
-    parts.site.check_dataset("dataset", question.dataset)
+    parts.config.check_dataset("dataset", question.dataset)
 
     name = await run_in_threadpool(_submit, parts, caller.name, idempotency_key, question)
     return await _answer(parts.store, name, wait)
 
 
-def _submit(parts: Backend, caller: str, key: str | None, question: Question) -> str:
+def _submit(parts: Backend, caller: str, key: str | None, question: EstimateRequest) -> str:
     name = None if key is None else idempotency.estimate_id(parts.store, caller, key, question.as_json())
     step = ask(parts.store, question, name)
     if not any(map(parts.store.exists, (layout.estimate(step.job), layout.estimate_error(step.job)))):
-        parts.foreman.ask(step)
+        parts.scheduler.ask(step)
     return step.job
 
 

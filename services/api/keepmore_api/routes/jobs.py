@@ -20,12 +20,12 @@ from fastapi.sse import EventSourceResponse, ServerSentEvent
 from keepmore.compression import index
 from keepmore.errors import InvalidRequest, InvalidUri, JobNotFound, QueueUnavailable
 from keepmore.jobs.graph import Kind
-from keepmore.jobs.job import ID, JobBook, State, new_id
+from keepmore.jobs.job import ID, JobRepository, State, new_id
 from keepmore.jobs.requests import require
 from keepmore.net import uri as uris
 from keepmore.net.http import public_addresses
 from keepmore.storage import layout
-from keepmore.storage.folder import Store
+from keepmore.storage.base import Store
 from keepmore_api import idempotency
 from keepmore_api.auth import READ
 from keepmore_api.backend.base import Backend
@@ -75,8 +75,8 @@ async def post_job(
     """Compress a dataset at every distance, fit the budget, train, report. Poll `Location` for how it goes."""
     request = body.record()
     for field, uri in request.datasets():
-        parts.site.check_dataset(field, uri)
-    parts.site.check_training(request.training)
+        parts.config.check_dataset(field, uri)
+    parts.config.check_training(request.training)
     if request.webhook is not None:
         await run_in_threadpool(_check_webhook, parts, request.webhook)
     job_id = await run_in_threadpool(_accept, parts, caller.name, idempotency_key, request)
@@ -85,7 +85,7 @@ async def post_job(
 
 
 def _check_webhook(parts: Backend, url: str) -> None:
-    if parts.site.webhook_secret is None:
+    if parts.config.webhook_secret is None:
         raise InvalidRequest("webhook: this service cannot sign calls; set KEEPMORE_WEBHOOK_SECRET, or poll instead")
     try:
         place = uris.parse(url)
@@ -93,22 +93,22 @@ def _check_webhook(parts: Backend, url: str) -> None:
         raise InvalidUri(f"webhook: {error}") from error
     if place.scheme not in uris.DEFAULT_PORTS:
         raise InvalidRequest(f"webhook: {url} is no web address; write https://...")
-    if not parts.site.access.private_addresses:
+    if not parts.config.access.private_addresses:
         with suppress(socket.gaierror):  # a name that does not resolve now is tried again when the job ends
             public_addresses(place.host, place.port or uris.DEFAULT_PORTS[place.scheme])
 
 
 def _accept(parts: Backend, caller: str, key: str | None, request: Any) -> str:
-    book = JobBook(parts.store)
+    repository = JobRepository(parts.store)
     if key is None:
         job_id = new_id(datetime.now(UTC))
     else:
         job_id = idempotency.job_id(parts.store, caller, key, request.as_json())
     # Before the job itself: one that nobody looks after would never end, should this process die now.
     parts.store.put(layout.active(job_id), b"")
-    job = book.create(request, job_id, tracing.current())
+    job = repository.create(request, job_id, tracing.current())
     if job.state is State.ACCEPTED:
-        _written_at_least(parts.foreman.start, job.id)
+        _written_at_least(parts.scheduler.start, job.id)
     return job.id
 
 
@@ -123,7 +123,7 @@ def _written_at_least(change: Callable[[str], object], job_id: str) -> None:
 @router.get("", response_model=JobsOut)
 def list_jobs(
     caller: Reader,
-    book: Book,
+    repository: Book,
     state: State | None = None,
     limit: Annotated[int, Query(ge=1, le=1000)] = 100,
     after: Annotated[str, Query(max_length=64, pattern=r"^[0-9a-z-]*$", description="A page's `next`.")] = "",
@@ -131,11 +131,11 @@ def list_jobs(
     """Jobs, oldest first. A page of a state may be short, or empty, and still have a next one."""
     found: list[dict[str, Any]] = []
     last = after
-    for scanned, job_id in enumerate(filter(ID.fullmatch, book.ids(after))):
+    for scanned, job_id in enumerate(filter(ID.fullmatch, repository.ids(after))):
         if len(found) == limit or scanned == SCANNED_A_PAGE:
             return {"jobs": found, "next": last}
         with suppress(JobNotFound):  # deleted since its key was listed, or never a job's record
-            record = book.shown(job_id)
+            record = repository.shown(job_id)
             if state in (None, record["state"]):
                 found.append(record)
         last = job_id
@@ -221,14 +221,14 @@ async def follow_job(
 @router.post("/{job_id}/cancel", response_model=JobOut)
 async def cancel_job(job_id: str, caller: Writer, parts: Parts, views: JobViews) -> Response:
     """Stop a job within seconds. What is done is kept; `retry` goes on with it."""
-    await run_in_threadpool(_written_at_least, parts.foreman.cancel, job_id)
+    await run_in_threadpool(_written_at_least, parts.scheduler.cancel, job_id)
     return await _changed(job_id, views)
 
 
 @router.post("/{job_id}/retry", status_code=202, response_model=JobOut)
 async def retry_job(job_id: str, caller: Writer, parts: Parts, views: JobViews) -> Response:
     """Go on with a job that failed or was cancelled: only what is missing is done."""
-    await run_in_threadpool(_written_at_least, parts.foreman.retry, job_id)
+    await run_in_threadpool(_written_at_least, parts.scheduler.retry, job_id)
     changed = await _changed(job_id, views)
     changed.status_code = 202
     return changed
@@ -244,9 +244,9 @@ async def _changed(job_id: str, views: Views) -> Response:
     response_class=StreamingResponse,
     responses={200: described("application/x-ndjson")},
 )
-def show_errors(job_id: str, caller: Reader, book: Book, store: Objects) -> StreamingResponse:
+def show_errors(job_id: str, caller: Reader, repository: Book, store: Objects) -> StreamingResponse:
     """Every image that failed and why: one JSON object a line."""
-    job = book.get(job_id)
+    job = repository.get(job_id)
     require(job, store, Kind.INDEX)
     return StreamingResponse(_error_lines(store, job.id), media_type="application/x-ndjson")
 
@@ -266,11 +266,11 @@ def _error_lines(store: Store, job_id: str) -> Iterator[str]:
     },
 )
 def show_report(
-    job_id: str, caller: Reader, book: Book, store: Objects, accept: Annotated[str | None, Header()] = None
+    job_id: str, caller: Reader, repository: Book, store: Objects, accept: Annotated[str | None, Header()] = None
 ) -> Response:
     """The report, as JSON or, by `Accept`, as the page with its plots."""
     kind: Literal["application/json", "text/html"] | str = preferred(accept, ("application/json", "text/html"))
-    job = book.get(job_id)
+    job = repository.get(job_id)
     require(job, store, Kind.REPORT)
     key = layout.report(job.id) if kind == "application/json" else layout.report_page(job.id)
     return Response(store.get(key), media_type=kind, headers={"Vary": "Accept"})

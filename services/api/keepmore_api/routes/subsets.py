@@ -11,13 +11,13 @@ from fastapi.responses import JSONResponse, StreamingResponse
 
 from keepmore.errors import JobNotReady, SubsetNotFound, from_dict
 from keepmore.jobs.graph import Kind, subset_steps
-from keepmore.jobs.job import Job, JobBook, State
-from keepmore.jobs.requests import ask_for_subset, require, stage, subset_request
+from keepmore.jobs.job import Job, JobRepository, State
+from keepmore.jobs.requests import request_subset, require, stage, subset_request
 from keepmore.scheduling.status import read_json, subsets
 from keepmore.selection import manifest
 from keepmore.spec.job import OWN
 from keepmore.storage import layout
-from keepmore.storage.folder import Store
+from keepmore.storage.base import Store
 from keepmore_api.content_negotiation import preferred
 from keepmore_api.dependencies import Book, Objects, Parts, Reader, Wait, Writer
 from keepmore_api.job_views import manifests
@@ -32,17 +32,17 @@ FORMS = {"application/vnd.apache.parquet": ".parquet", "application/x-ndjson": "
 
 @router.post("", status_code=201, response_model=SubsetOut, responses={202: {"model": SubsetOut}})
 async def post_subset(
-    job_id: str, body: SubsetIn, caller: Writer, book: Book, parts: Parts, wait: Wait = 10
+    job_id: str, body: SubsetIn, caller: Writer, repository: Book, parts: Parts, wait: Wait = 10
 ) -> Response:
     """Another budget or order over the same index; nothing is compressed again. 202 if it takes longer than `wait`."""
     budget, selection = body.budget, body.selection.record()
 
     def ask() -> tuple[Job, str]:
-        job = book.get(job_id)
-        step = ask_for_subset(job, parts.store, budget, selection)
+        job = repository.get(job_id)
+        step = request_subset(job, parts.store, budget, selection)
         if not parts.store.exists(step.output):
             for one in [*subset_steps(job, Kind.FIT, step.part)] or [step]:  # the step follows its fits by itself
-                parts.foreman.ask(one)
+                parts.scheduler.ask(one)
         return job, step.part
 
     job, subset = await run_in_threadpool(ask)
@@ -57,25 +57,27 @@ def _shown(job_id: str, subset: str, made: dict[str, Any] | None) -> dict[str, A
 
 
 @router.get("", response_model=SubsetsOut)
-def list_subsets(job_id: str, caller: Reader, book: Book, store: Objects) -> JSONResponse:
+def list_subsets(job_id: str, caller: Reader, repository: Book, store: Objects) -> JSONResponse:
     """All subsets that were made of a job, its own first."""
-    job = book.get(job_id)
+    job = repository.get(job_id)
     return JSONResponse({"subsets": [_shown(job.id, made["subset"], made) for made in subsets(job, store)]})
 
 
 @router.get("/{subset}", response_model=SubsetOut)
-async def show_subset(job_id: str, subset: str, caller: Reader, book: Book, store: Objects, wait: Wait = 0) -> Response:
+async def show_subset(
+    job_id: str, subset: str, caller: Reader, repository: Book, store: Objects, wait: Wait = 0
+) -> Response:
     """One subset: counts, bytes and digests by distance. The error, if it could not be made."""
-    job, subset = await run_in_threadpool(_known, book.get, job_id, subset, store)
+    job, subset = await run_in_threadpool(_known, repository.get, job_id, subset, store)
     made = await answer(store, layout.subset(job.id, subset), layout.subset_error(job.id, subset), wait)
     if made is None and subset == job.request.subset_id:
-        await run_in_threadpool(_require_own, book, job.id, store)
+        await run_in_threadpool(_require_own, repository, job.id, store)
     return JSONResponse(_shown(job.id, subset, made))
 
 
-def _require_own(book: JobBook, job_id: str, store: Store) -> None:
+def _require_own(repository: JobRepository, job_id: str, store: Store) -> None:
     """Raises JobNotReady for a job that ended before it made its own subset: nobody is making it."""
-    job = book.get(job_id)
+    job = repository.get(job_id)
     if job.state is not State.ACCEPTED and not store.exists(layout.subset_request(job.id, job.request.subset_id)):
         require(job, store, Kind.SELECT)
 
@@ -99,14 +101,14 @@ def show_manifest(
     subset: str,
     distance: str,
     caller: Reader,
-    book: Book,
+    repository: Book,
     store: Objects,
     accept: Annotated[str | None, Header()] = None,
 ) -> StreamingResponse:
     """The manifest: which images are kept at a distance or level. Parquet, or by `Accept` NDJSON or CSV, streamed."""
     kind = preferred(accept, tuple(FORMS))
-    job, subset = _known(book.get, job_id, subset, store)
-    key = layout.manifest(job.id, subset, _arm(job, distance))
+    job, subset = _known(repository.get, job_id, subset, store)
+    key = layout.manifest(job.id, subset, _variant(job, distance))
     if not store.exists(layout.subset(job.id, subset)):
         if subset == job.request.subset_id:
             require(job, store, Kind.SELECT)
@@ -119,8 +121,8 @@ def show_manifest(
     return StreamingResponse(streamed, media_type=kind, headers=headers)
 
 
-def _arm(job: Job, written: str) -> str:
-    if written in job.request.arms:
+def _variant(job: Job, written: str) -> str:
+    if written in job.request.variants:
         return written
-    known = ", ".join(job.request.arms)
+    known = ", ".join(job.request.variants)
     raise SubsetNotFound(f"job {job.id} has no distance {written[:20]!r}; it has {known}")

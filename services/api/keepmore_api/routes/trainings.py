@@ -7,7 +7,7 @@ from fastapi.concurrency import run_in_threadpool
 from fastapi.responses import JSONResponse
 
 from keepmore.jobs.job import Job
-from keepmore.jobs.requests import ask_for_training
+from keepmore.jobs.requests import request_training
 from keepmore.scheduling import status
 from keepmore.spec.job import OWN
 from keepmore_api.dependencies import Book, Objects, Parts, Reader, Writer
@@ -17,16 +17,16 @@ router = APIRouter(prefix="/v1/jobs/{job_id}/trainings", tags=["trainings"])
 
 
 @router.post("", status_code=202, response_model=TrainingOut)
-async def post_training(job_id: str, body: TrainingAskedIn, caller: Writer, book: Book, parts: Parts) -> Response:
+async def post_training(job_id: str, body: TrainingAskedIn, caller: Writer, repository: Book, parts: Parts) -> Response:
     """Train a model on the subsets of every distance. Poll `Location` for its results."""
     training = body.record()
-    parts.site.check_training(training)
+    parts.config.check_training(training)
 
     def ask() -> tuple[Job, str]:
-        job = book.get(job_id)
+        job = repository.get(job_id)
         subset = job.request.subset_id if body.subset in (None, OWN) else body.subset
-        name = ask_for_training(job, parts.store, subset, training)
-        parts.foreman.start(job.id)
+        name = request_training(job, parts.store, subset, training)
+        parts.scheduler.start(job.id)
         return job, name
 
     job, name = await run_in_threadpool(ask)
@@ -35,7 +35,7 @@ async def post_training(job_id: str, body: TrainingAskedIn, caller: Writer, book
 
 
 @router.get("/{training}", response_model=TrainingOut)
-def show_training(job_id: str, training: str, caller: Reader, book: Book, store: Objects) -> JSONResponse:
+def show_training(job_id: str, training: str, caller: Reader, repository: Book, store: Objects) -> JSONResponse:
     """A training: its accuracy by distance, as far as it is, and at its end which distances differ."""
-    job = book.get(job_id)
+    job = repository.get(job_id)
     return JSONResponse(status.training(job, training, store))

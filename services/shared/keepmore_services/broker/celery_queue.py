@@ -31,7 +31,7 @@ def celery_app(settings: Settings) -> Celery:
         accept_content=["json"],
         task_default_queue=Lane.CONTROL.value,
         task_acks_late=True,
-        # A step whose process died is delivered again; its tries are counted on the board, so it cannot loop.
+        # A step whose process died is delivered again; its tries are counted on the tracker, so it cannot loop.
         task_reject_on_worker_lost=True,
         task_time_limit=HARD_LIMIT_S,
         worker_prefetch_multiplier=1,

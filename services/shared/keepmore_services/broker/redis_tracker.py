@@ -1,8 +1,8 @@
-"""The board of the distributed service, in Redis. Flushing it at any moment costs time and nothing else.
+"""The tracker of the distributed service, in Redis. Flushing it at any moment costs time and nothing else.
 
 Per job: a sorted set of steps that wait (by number), one of steps under way (by when they were heard of last), a set of
-begun tries a step, and a hash of progress by part and in total. Besides: the jobs on the board, the workers that live,
-counts for monitoring.
+begun tries a step, and a hash of progress by part and in total. Besides: the jobs on the tracker, the workers that
+live, counts for monitoring.
 """
 
 from __future__ import annotations
@@ -73,8 +73,8 @@ redis.call('EXPIRE', KEYS[1], ARGV[3])
 TOTALS = ("images", "failed", "bytes_in", "bytes_out", "encode_s")
 
 
-class RedisBoard:
-    """Implements `keepmore.scheduling.tracker.Board`; raises QueueUnavailable while Redis cannot be reached."""
+class RedisStepTracker:
+    """Implements `keepmore.scheduling.tracker.StepTracker`; raises QueueUnavailable while Redis cannot be reached."""
 
     def __init__(self, url: str) -> None:
         self._redis = redis.Redis.from_url(
@@ -146,7 +146,7 @@ class RedisBoard:
         with self._explained(), self._redis.pipeline(transaction=False) as pipe:
             pipe.zadd(_under_way(step.job), {str(step): self._now()})
             pipe.exists(_tries(step))
-            if not pipe.execute()[-1]:  # the board was lost since the step began
+            if not pipe.execute()[-1]:  # the tracker was lost since the step began
                 self._begun(step, self._redis)
 
     def finish(self, step: Step) -> None:

@@ -18,7 +18,7 @@ import pytest
 import urllib3
 
 from keepmore.errors import IdempotencyConflict
-from keepmore.jobs.job import JobBook, State
+from keepmore.jobs.job import JobRepository, State
 from keepmore.selection import manifest
 from keepmore.storage import layout
 from keepmore.storage.folder import FolderStore
@@ -299,11 +299,11 @@ def test_levels_are_asked_for_and_served_like_distances(ask: Ask, sample: Path) 
     assert found["state"] == "succeeded"
     assert found["request"]["distances"] == [4, {"spread": [0.5, 15]}, {"fit": 10}]
     assert list(found["links"]["manifests"]) == ["4", "spread-0.5-15", "fit-10"]
-    for arm, path in found["links"]["manifests"].items():
+    for variant, path in found["links"]["manifests"].items():
         lines = ask("GET", path, accept="application/x-ndjson").body.splitlines()
         rows = [json.loads(line) for line in lines]
         assert sum(row["bytes"] for row in rows) <= 120_000
-        assert len(rows) == found["subset"]["distances"][arm]["images"]
+        assert len(rows) == found["subset"]["distances"][variant]["images"]
     assert found["subset"]["distances"]["fit-10"]["images"] == 10
     assert ask("GET", f"/v1/jobs/{job}/subsets/own/fit-11").status == 404
     report = ask("GET", f"/v1/jobs/{job}/report").json
@@ -374,8 +374,8 @@ def test_every_failed_image_is_told(ask: Ask, tmp_path: Path, jpeg: bytes) -> No
 def test_readiness_and_metrics(service: Service, ask: Ask, job: str) -> None:
     """Else an orchestrator sends work to a service that cannot do any."""
     assert ask("GET", "/readyz").json == {"status": "ok"}
-    book = JobBook(FolderStore(Path(service.environment["KEEPMORE_STORE"])))
-    assert {book.get(name).state for name in book.ids()} <= set(State)
+    repository = JobRepository(FolderStore(Path(service.environment["KEEPMORE_STORE"])))
+    assert {repository.get(name).state for name in repository.ids()} <= set(State)
     text = ask("GET", "/metrics").body.decode()
     assert 'keepmore_queue_depth{lane="compress"}' in text
     assert 'keepmore_requests_total{method="GET",route="/readyz",status="200"}' in text

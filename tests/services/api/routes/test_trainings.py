@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from keepmore.spec.job import Training, Tuning
+from keepmore.spec.training import Training, Tuning
 from tests.conftest import installed_command
 from tests.service import Service, embedded
 from tests.services.api.conftest import Ask, asking

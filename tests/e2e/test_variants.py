@@ -17,7 +17,7 @@ from typing import Any
 import pytest
 
 from keepmore.cli.main import cli
-from keepmore.jobs.job import JobBook
+from keepmore.jobs.job import JobRepository
 from keepmore.reporting.report import command
 from keepmore.selection import manifest
 from keepmore.spec.variants import Spread
@@ -45,8 +45,8 @@ def finished(sample: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[di
     return json.loads(done.stdout), root / "store"
 
 
-def _rows(report: dict[str, Any], store: Path, arm: str) -> list[dict[str, Any]]:
-    return list(manifest.rows(store / layout.manifest(report["job"], report["subset"], arm)))
+def _rows(report: dict[str, Any], store: Path, variant: str) -> list[dict[str, Any]]:
+    return list(manifest.rows(store / layout.manifest(report["job"], report["subset"], variant)))
 
 
 def test_the_report_compares_levels_with_fixed_distances(finished: tuple[dict[str, Any], Path]) -> None:
@@ -54,13 +54,13 @@ def test_the_report_compares_levels_with_fixed_distances(finished: tuple[dict[st
     report, store = finished
     rows = {row["distance"]: row for row in report["distances"]}
     assert list(rows) == ARMS
-    for arm, row in rows.items():
-        kept = _rows(report, store, arm)
+    for variant, row in rows.items():
+        kept = _rows(report, store, variant)
         assert (row["images"], row["bytes"]) == (len(kept), sum(one["bytes"] for one in kept))
         assert row["bytes"] <= BUDGET
         assert row["factor"] == row["images"] / rows["0"]["images"]
         assert row["interval"][0] <= row["top1"] <= row["interval"][1]
-        assert (row["pool_bytes"] is None) is ("levels" in row) is (arm in ARMS[2:])
+        assert (row["pool_bytes"] is None) is ("levels" in row) is (variant in ARMS[2:])
     assert rows["spread-0.5-15"]["images"] == 48
     assert rows["spread-0.5-15"]["bytes"] > 0.999 * BUDGET
     assert rows["fit-20"]["images"] == 20
@@ -95,18 +95,18 @@ def test_a_fit_keeps_the_first_images_of_the_order(finished: tuple[dict[str, Any
     assert distance == next(r["levels"]["distance"] for r in report["distances"] if r["distance"] == "fit-20")
 
 
-@pytest.mark.parametrize("arm", ["spread-0.5-15", "fit-20"])
+@pytest.mark.parametrize("variant", ["spread-0.5-15", "fit-20"])
 def test_levels_verify_and_export_by_name(
-    finished: tuple[dict[str, Any], Path], keepmore: Command, ran: Ran, tmp_path: Path, arm: str
+    finished: tuple[dict[str, Any], Path], keepmore: Command, ran: Ran, tmp_path: Path, variant: str
 ) -> None:
     """Else a retention system deletes originals whose copies are not there, or cannot read what is kept."""
     report, store = finished
-    for reference in (f"{report['job']}/{arm}", f"{report['job']}/{report['subset']}/{arm}"):
+    for reference in (f"{report['job']}/{variant}", f"{report['job']}/{report['subset']}/{variant}"):
         found = ran("verify", reference, store=store)
         assert not found["problems"]
-        assert found["digest"] == digests(report)[arm]
+        assert found["digest"] == digests(report)[variant]
     for name in ("m.csv", "m.ndjson", "m.parquet"):
-        assert keepmore("export", f"{report['job']}/{arm}", str(tmp_path / name), store=store).returncode == 0
+        assert keepmore("export", f"{report['job']}/{variant}", str(tmp_path / name), store=store).returncode == 0
     lines = (tmp_path / "m.ndjson").read_text().splitlines()
     assert [json.loads(line) for line in lines] == list(manifest.rows(tmp_path / "m.parquet"))
     assert len((tmp_path / "m.csv").read_text().splitlines()) == len(lines) + 1
@@ -130,14 +130,14 @@ def test_another_budget_fits_again(finished: tuple[dict[str, Any], Path], ran: R
 def test_the_report_names_a_command_that_asks_for_the_same(finished: tuple[dict[str, Any], Path]) -> None:
     """Else a run cannot be repeated from its report."""
     report, store = finished
-    request = JobBook(FolderStore(store)).get(report["job"]).request
+    request = JobRepository(FolderStore(store)).get(report["job"]).request
     words = shlex.split(command(request))
     assert words[words.index("--distances") + 1] == "0,8,spread:0.5-15,fit:20"
     cli.commands["run"].make_context("run", words[2:])
 
 
 def test_the_page_shows_levels(finished: tuple[dict[str, Any], Path], chromium: str) -> None:
-    """Else the page that decides what is deleted leaves an arm out, or breaks off."""
+    """Else the page that decides what is deleted leaves a variant out, or breaks off."""
     report, _ = finished
     with opened(report["report"], chromium) as page:
         for name in ("images", "accuracy", "bytes", "classes"):

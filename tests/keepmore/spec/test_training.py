@@ -7,8 +7,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from keepmore.errors import InvalidRequest
-from keepmore.spec import tuning
-from keepmore.spec.job import Tuning
+from keepmore.spec import training
+from keepmore.spec.training import Tuning
 
 tunings = st.builds(
     Tuning,
@@ -29,7 +29,7 @@ tunings = st.builds(
 @given(tunings)
 def test_words_say_a_tuning_again(wanted: Tuning) -> None:
     """Else the command in a report trains otherwise than the report says."""
-    assert (tuning.parse(tuning.words(wanted)) or Tuning()) == wanted
+    assert (training.parse_tuning(training.tuning_words(wanted)) or Tuning()) == wanted
 
 
 @pytest.mark.parametrize(
@@ -49,5 +49,5 @@ def test_words_say_a_tuning_again(wanted: Tuning) -> None:
 def test_wrong_words_name_field_value_and_what_is_possible(words: list[str], message: str) -> None:
     """Else a typing error trains for hours with another value than was meant."""
     with pytest.raises(InvalidRequest) as caught:
-        tuning.parse(words)
+        training.parse_tuning(words)
     assert message in str(caught.value)

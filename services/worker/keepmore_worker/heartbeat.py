@@ -1,0 +1,117 @@
+"""While a step runs: says that its worker is alive, reports progress, and watches whether the step is still wanted."""
+
+from __future__ import annotations
+
+import logging
+import threading
+import time
+from collections.abc import Callable
+from types import TracebackType
+
+from keepmore.errors import Cancelled, JobNotFound, QueueUnavailable, Stopping, StoreError
+from keepmore.jobs.graph import Kind, Step
+from keepmore.jobs.job import JobRepository
+from keepmore.jobs.requests import is_wanted
+from keepmore.progress import Progress, Report
+from keepmore.scheduling.scheduler import Scheduler
+from keepmore.scheduling.tracker import StepTracker
+from keepmore.storage.base import Store
+
+log = logging.getLogger(__name__)
+
+
+PULSE_S = 2.0
+
+
+TELL_EVERY_S = 0.5
+
+
+STOPPING = "this worker was asked to stop"
+
+
+RESUMED = (Kind.COMPRESS, Kind.FIT, Kind.PILOT, Kind.TUNE)  # what is written of them is found again
+
+
+# A fine-tuning may take longer than any worker may be at one step. Its turn begins when its images are decoded: those
+# are decoded again elsewhere, so that turns without a step would follow each other for ever.
+LONGEST_TURN_S = 3600.0
+
+
+class Heartbeat:
+    """While a step runs: tells the tracker every few seconds that it is alive, and watches whether anybody waits for
+    it.
+
+    Two threads, because the store may not answer for longer than a silent worker counts as alive.
+    """
+
+    def __init__(self, store: Store, tracker: StepTracker, step: Step, stopping: Callable[[], bool]) -> None:
+        self._store = store
+        self._tracker = tracker
+        self._step = step
+        self._stopping = stopping
+        self._over = threading.Event()
+        self._wanted = True
+        self._scheduler: Scheduler | None = None
+        self._untold = Progress()
+        self._told_at = 0.0
+        self._first_image_at: float | None = None
+        self._beating = threading.Thread(target=self._beat, name="pulse", daemon=True)
+        self._watching = threading.Thread(target=self._watch, name="watch", daemon=True)
+
+    def __enter__(self) -> Heartbeat:
+        self._beating.start()
+        self._watching.start()
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, tb: TracebackType | None) -> None:
+        self._over.set()
+        self._beating.join()  # a sign of life that came after the step is finished would bring it back
+        if self._scheduler and self._untold != Progress():
+            self._tell(self._scheduler)
+
+    def report(self, scheduler: Scheduler) -> Report:
+        """Takes the progress of every image, and passes it on now and then; the last of it when the step is over."""
+
+        def tell(progress: Progress) -> None:
+            if not self._wanted:
+                raise Cancelled(f"nobody waits for step {self._step} of job {self._step.job} any more")
+            if self._step.kind in RESUMED and self._stopping():  # others would begin from nothing again
+                raise Stopping(STOPPING)
+            if self._step.kind is Kind.TUNE and progress.images and self._turn_is_over():
+                raise Stopping("its turn is over, others wait; it goes on from its checkpoint")
+            self._untold += progress
+            if time.monotonic() - self._told_at > TELL_EVERY_S:
+                self._tell(scheduler)
+
+        self._scheduler = scheduler
+        return tell
+
+    def _turn_is_over(self) -> bool:
+        now = time.monotonic()
+        if self._first_image_at is None:
+            self._first_image_at = now
+        return now - self._first_image_at > LONGEST_TURN_S
+
+    def _tell(self, scheduler: Scheduler) -> None:
+        progress, self._untold, self._told_at = self._untold, Progress(), time.monotonic()
+        try:
+            scheduler.on_progress(self._step, progress)
+        except QueueUnavailable as error:  # progress is for looking at: the step goes on without it
+            log.warning("no progress noted", extra={"reason": error.message})
+
+    def _beat(self) -> None:
+        while not self._over.wait(PULSE_S):
+            try:
+                self._tracker.seen(self._step)
+            except QueueUnavailable as error:
+                log.warning("no sign of life given", extra={"reason": error.message})
+
+    def _watch(self) -> None:
+        repository = JobRepository(self._store)
+        while self._step.kind is not Kind.ESTIMATE and not self._over.wait(PULSE_S):
+            try:
+                self._wanted = is_wanted(self._step, repository.get(self._step.job), self._store)
+            except JobNotFound:
+                self._wanted = False
+            except StoreError as error:
+                log.warning("could not look at the job", extra={"reason": error.message})
