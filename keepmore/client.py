@@ -282,4 +282,6 @@ def _error(answer: BaseHTTPResponse, address: str) -> KeepmoreError:
         return ServiceError(f"{message} ({address}: {answer.status} {code})")
     shown = ("type", "title", "status", "code", "detail", "retryable", "errors")
     details = {name: value for name, value in found.items() if name not in shown}
-    return from_dict({"code": code, "message": message, "details": details})
+    fields = [str(item["field"]) for item in found.get("errors", [])]
+    field = fields[0] if len(fields) == 1 else None
+    return from_dict({"code": code, "message": message, "field": field, "details": details})

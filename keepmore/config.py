@@ -34,7 +34,7 @@ class RuntimeConfig:
         try:
             self.access.check(uri)
         except InvalidRequest as error:
-            raise type(error)(f"{field}: {error.message}", **error.details) from error
+            raise type(error)(error.reason, field=field, **error.details) from error
 
     def check_training(self, training: Training | None) -> None:
         """Whether the weights that `training` names may be read. Raises as `check_source` does."""
@@ -51,8 +51,9 @@ class RuntimeConfig:
         place, dataset = absolute_uri(self.place).rstrip("/"), uris.parse(uri)
         if uris.covers(uri, uris.parse(place)) or any(uris.covers(f"{place}/{part}", dataset) for part in layout.TOP):
             raise InvalidRequest(
-                f"{field}: the store {self.place} lies in the dataset {uri}, or the other way round, and its listing "
-                "would find encoded images; name places that are apart"
+                f"the store {self.place} lies in the dataset {uri}, or the other way round, and its listing "
+                "would find encoded images; name places that are apart",
+                field=field,
             )
 
 

@@ -30,11 +30,12 @@ KeepmoreError
 ├── ServiceError              a service refuses what the client asked (no key, not allowed)
 │   └── ServiceUnavailable    (retry helps once it is back)
 ├── WorkerLost                a worker process died more than once on one step (retry may help)
-└── InternalError             a defect of ours; the message holds the traceback (a mended release can go on)
+└── InternalError             a defect of ours; the message holds the traceback (a fixed release can go on)
 """
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any, ClassVar
 
 
@@ -42,21 +43,29 @@ class KeepmoreError(Exception):
     """Base of all errors that a user of Keepmore is meant to see."""
 
     code: ClassVar[str] = "error"
-    retryable: ClassVar[bool] = False  # trying again can help, once what the message names is mended
+    retryable: ClassVar[bool] = False  # trying again can help, once what the message names is fixed
     transient: ClassVar[bool] = False  # it may pass by itself: a service tries again before it gives up
 
-    def __init__(self, message: str, **details: Any) -> None:
-        """`details`: plain data for programs, such as the stage that a job is in."""
-        super().__init__(message)
+    def __init__(self, reason: str, *, field: str | None = None, **details: Any) -> None:
+        """`field`: the field of a request that is wrong, such as `training.steps`; `details`: plain data for programs,
+        such as the stage that a job is in."""
+        super().__init__(f"{field}: {reason}" if field else reason)
+        self.reason = reason
+        self.field = field
         self.details = details
 
     @property
     def message(self) -> str:
+        """The field, if there is one, and the reason."""
         return str(self)
 
     def as_dict(self) -> dict[str, Any]:
-        written = {"code": self.code, "message": self.message, "retryable": self.retryable}
-        return written | ({"details": self.details} if self.details else {})
+        record = {"code": self.code, "message": self.message, "retryable": self.retryable}
+        if self.field:
+            record["field"] = self.field
+        if self.details:
+            record["details"] = self.details
+        return record
 
 
 class InvalidRequest(KeepmoreError):
@@ -312,18 +321,19 @@ class InternalError(KeepmoreError):
     retryable = True
 
 
-def _tree(root: type[KeepmoreError]) -> dict[str, type[KeepmoreError]]:
-    found = {root.code: root}
+def _classes_by_code(root: type[KeepmoreError]) -> dict[str, type[KeepmoreError]]:
+    classes = {root.code: root}
     for child in root.__subclasses__():
-        found |= _tree(child)
-    return found
+        classes |= _classes_by_code(child)
+    return classes
 
 
 def known(code: str) -> bool:
-    return code in _tree(KeepmoreError)
+    return code in _classes_by_code(KeepmoreError)
 
 
-def from_dict(data: dict[str, Any]) -> KeepmoreError:
+def from_dict(record: Mapping[str, Any]) -> KeepmoreError:
     """The error that `as_dict` wrote down: how errors travel between processes."""
-    kind = _tree(KeepmoreError).get(data["code"], InternalError)
-    return kind(data["message"], **data.get("details", {}))
+    kind = _classes_by_code(KeepmoreError).get(record["code"], InternalError)
+    field = record.get("field")
+    return kind(record["message"].removeprefix(f"{field}: "), field=field, **record.get("details", {}))

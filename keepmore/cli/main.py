@@ -173,7 +173,7 @@ def _weights(written: str, here: bool) -> str:
     if not here or written.isidentifier() or "://" in written:
         return written
     if not Path(written).is_file():
-        raise InvalidRequest(f"training.weights: there is no file {written}; check the path")
+        raise InvalidRequest(f"there is no file {written}; check the path", field="training.weights")
     return str(Path(written).resolve())
 
 

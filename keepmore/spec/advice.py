@@ -31,7 +31,9 @@ def price(written: float | str | None) -> Decimal | None:
     try:
         return Decimal(str(written)[: budgets.MOST_CHARACTERS])
     except InvalidOperation:
-        raise InvalidRequest(f"price_per_gb_month: {str(written)[:20]!r} is no number; give such as 0.023") from None
+        raise InvalidRequest(
+            f"{str(written)[:20]!r} is no number; give such as 0.023", field="price_per_gb_month"
+        ) from None
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,31 +50,37 @@ class AdviceRequest:
 
     def __post_init__(self) -> None:
         if not 1 <= len(self.budgets) <= MOST_BUDGETS:
-            raise InvalidRequest(f"budgets: {len(self.budgets)} are not possible; name 1 to {MOST_BUDGETS}")
+            raise InvalidRequest(f"{len(self.budgets)} are not possible; name 1 to {MOST_BUDGETS}", field="budgets")
         if self.accuracy is not None and not 0 < self.accuracy < 1:
-            raise InvalidRequest(f"accuracy: {self.accuracy} is not possible; give a share such as 0.8")
+            raise InvalidRequest(f"{self.accuracy} is not possible; give a share such as 0.8", field="accuracy")
         prices = self._prices()
         if any(not (price.is_finite() and LEAST_PRICE <= price < MOST_PRICE) for price in prices):
             raise InvalidRequest(
-                f"price_per_gb_month: {prices[0]} is not possible; give a number above 0, for 10^9 bytes a month"
+                f"{prices[0]} is not possible; give a number above 0, for 10^9 bytes a month",
+                field="price_per_gb_month",
             )
         if len(prices) > 1:
             raise InvalidRequest(
-                f"price_per_gb_month: {', '.join(map(str, prices))} are asked for, with budgets in money; ask for "
-                "advice at each price by itself"
+                f"{', '.join(map(str, prices))} are asked for, with budgets in money; ask for "
+                "advice at each price by itself",
+                field="price_per_gb_month",
             )
         if self.images is not None and self.images < FEWEST_IMAGES:
-            raise InvalidRequest(f"images: {self.images} are too few for pilots; use {FEWEST_IMAGES} or more")
+            raise InvalidRequest(f"{self.images} are too few for pilots; use {FEWEST_IMAGES} or more", field="images")
         if self.training.method != PROBE:
-            raise InvalidRequest("training.method: pilots are probes, because there are so many; leave it out")
+            raise InvalidRequest("pilots are probes, because there are so many; leave it out", field="training.method")
         if self.training.seeds > MOST_SEEDS:
-            raise InvalidRequest(f"training.seeds: {self.training.seeds} are too many for pilots; use {MOST_SEEDS}")
+            raise InvalidRequest(
+                f"{self.training.seeds} are too many for pilots; use {MOST_SEEDS}", field="training.seeds"
+            )
         if self.training.test_distances:
-            raise InvalidRequest("training.test_distances: pilots are tested on the original images; leave it out")
+            raise InvalidRequest(
+                "pilots are tested on the original images; leave it out", field="training.test_distances"
+            )
         object.__setattr__(self, "distances", distances.check((ORIGINAL, *(d for d in self.distances if d))))
         if len(self.distances) < FEWEST_DISTANCES:
             raise InvalidRequest(
-                f"distances: {len(self.distances)} with 0 are too few; name {FEWEST_DISTANCES} or more"
+                f"{len(self.distances)} with 0 are too few; name {FEWEST_DISTANCES} or more", field="distances"
             )
 
     def _prices(self) -> list[Decimal]:

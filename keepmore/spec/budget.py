@@ -56,8 +56,9 @@ class DistanceBudget:
         if self.as_distance not in pool_bytes:
             known = ", ".join(text(d) for d in pool_bytes)
             raise InvalidRequest(
-                f"budget: the pool's size at distance {text(self.as_distance)} is not known; "
-                f"use one of the job's distances: {known}"
+                f"the pool's size at distance {text(self.as_distance)} is not known; "
+                f"use one of the job's distances: {known}",
+                field="budget",
             )
         return int(pool_bytes[self.as_distance] * self.fraction)
 
@@ -94,18 +95,20 @@ def from_json(value: Any) -> Budget | None:
     if value is None:
         return None
     if isinstance(value, bool) or not isinstance(value, int | str | dict):
-        raise WrongType(f"budget: {value!r} is not possible; give {FORMS}")
+        raise WrongType(f"{value!r} is not possible; give {FORMS}", field="budget")
     if isinstance(value, dict):
         return _from_object(value)
     size = value if isinstance(value, int) else parse_size(value)
     if not 0 < size <= LARGEST_BYTES:
-        raise BudgetOutOfRange(f"budget: {size} bytes is not possible; give at least 1 and at most {LARGEST_BYTES}")
+        raise BudgetOutOfRange(
+            f"{size} bytes is not possible; give at least 1 and at most {LARGEST_BYTES}", field="budget"
+        )
     return BytesBudget(size)
 
 
 def _from_object(value: dict[str, Any]) -> Budget:
     if unknown := sorted(set(value) - FIELDS):
-        raise UnknownField(f"budget.{unknown[0]}: there is no such field; give {FORMS}")
+        raise UnknownField(f"there is no such field; give {FORMS}", field=f"budget.{unknown[0]}")
     if set(value) == {"monthly_cost", "price_per_gb_month"}:
         cost = _positive(value["monthly_cost"], "monthly_cost")
         bought = MoneyBudget(cost, _positive(value["price_per_gb_month"], "price_per_gb_month"))
@@ -114,12 +117,14 @@ def _from_object(value: dict[str, Any]) -> Budget:
     if set(value) in ({"as_distance"}, {"as_distance", "fraction"}):
         fraction = _positive(value.get("fraction", 1), "fraction")
         if fraction > 1:
-            raise BudgetOutOfRange(f"budget.fraction: {fraction} is over 1; give a part of the pool, such as 0.5")
+            raise BudgetOutOfRange(
+                f"{fraction} is over 1; give a part of the pool, such as 0.5", field="budget.fraction"
+            )
         distance = value["as_distance"]
         if isinstance(distance, bool) or not isinstance(distance, int | float):
-            raise WrongType(f"budget.as_distance: {distance!r} is no number; give one of the job's distances")
+            raise WrongType(f"{distance!r} is no number; give one of the job's distances", field="budget.as_distance")
         return DistanceBudget(float(distance), fraction)
-    raise InvalidRequest(f"budget: the fields {sorted(value)} do not make one; give {FORMS}")
+    raise InvalidRequest(f"the fields {sorted(value)} do not make one; give {FORMS}", field="budget")
 
 
 def parse(written: str) -> Budget | None:
@@ -132,17 +137,17 @@ def parse(written: str) -> Budget | None:
             cost, _, price = written.removeprefix("cost:").partition("@")
             return from_json({"monthly_cost": cost, "price_per_gb_month": price})
     except ValueError as error:
-        raise InvalidRequest(f"budget: {written!r} is not possible; give {FORMS}") from error
+        raise InvalidRequest(f"{written!r} is not possible; give {FORMS}", field="budget") from error
     return from_json(written)
 
 
 def parse_size(written: str) -> int:
     """Bytes from a size such as "508MB" (10^6) or "485MiB" (2^20), rounded down."""
     if len(written) > MOST_CHARACTERS:
-        raise InvalidRequest(f"budget: {written[:20]!r}... is too long for a size; give {FORMS}")
+        raise InvalidRequest(f"{written[:20]!r}... is too long for a size; give {FORMS}", field="budget")
     match = _SIZE.fullmatch(written.strip())
     if not match or match[2] not in UNITS:
-        raise InvalidRequest(f"budget: {written!r} is not a size; give {FORMS}")
+        raise InvalidRequest(f"{written!r} is not a size; give {FORMS}", field="budget")
     return int(Decimal(match[1]) * UNITS[match[2]])
 
 
@@ -153,11 +158,11 @@ def _plain(number: Decimal) -> str:
 
 def _positive(value: Any, name: str) -> Decimal:
     if isinstance(value, bool) or not isinstance(value, int | float | str) or len(str(value)) > MOST_CHARACTERS:
-        raise WrongType(f"budget.{name}: {str(value)[:20]!r} is no number; give {FORMS}")
+        raise WrongType(f"{str(value)[:20]!r} is no number; give {FORMS}", field=f"budget.{name}")
     try:
         number = Decimal(str(value))
     except InvalidOperation:
-        raise InvalidRequest(f"budget.{name}: {value!r} is not a number; give {FORMS}") from None
+        raise InvalidRequest(f"{value!r} is not a number; give {FORMS}", field=f"budget.{name}") from None
     if not number.is_finite() or number <= 0 or abs(number.adjusted()) > LARGEST_EXPONENT:
-        raise BudgetOutOfRange(f"budget.{name}: {value} is not possible; give a number above 0, below 10^18")
+        raise BudgetOutOfRange(f"{value} is not possible; give a number above 0, below 10^18", field=f"budget.{name}")
     return number

@@ -26,15 +26,15 @@ def check(distances: Iterable[float], field: str = "distances") -> tuple[float, 
     value out of range."""
     asked = tuple(float(d) + 0.0 for d in distances)  # -0.0 + 0.0 is 0.0
     if not asked:
-        raise InvalidRequest(f"{field}: the list is empty; name at least one, such as 0,2,4,6,8,10")
+        raise InvalidRequest("the list is empty; name at least one, such as 0,2,4,6,8,10", field=field)
     for value in asked:
         in_range = value == ORIGINAL or SMALLEST <= value <= LARGEST
         if not (math.isfinite(value) and in_range):
             raise DistanceOutOfRange(
-                f"{field}: {text(value)} is not possible; use 0 for the original file, or {SMALLEST} to {LARGEST:g}"
+                f"{text(value)} is not possible; use 0 for the original file, or {SMALLEST} to {LARGEST:g}", field=field
             )
         if asked.count(value) > 1:
-            raise DuplicateDistance(f"{field}: {text(value)} is named more than once; name it once")
+            raise DuplicateDistance(f"{text(value)} is named more than once; name it once", field=field)
     return tuple(sorted(asked))
 
 
@@ -45,5 +45,5 @@ def parse(written: str, field: str = "distances") -> tuple[float, ...]:
         try:
             values.append(float(part))
         except ValueError:
-            raise InvalidRequest(f"{field}: {part!r} is not a number; write them as 0,2,4.5") from None
+            raise InvalidRequest(f"{part!r} is not a number; write them as 0,2,4.5", field=field) from None
     return check(values, field)

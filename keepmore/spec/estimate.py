@@ -32,9 +32,11 @@ class EstimateRequest:
     def __post_init__(self) -> None:
         object.__setattr__(self, "distances", distances.check(self.distances))
         if self.effort not in EFFORTS:
-            raise InvalidRequest(f"effort: {self.effort} is not possible; use {EFFORTS[0]} to {EFFORTS[-1]}")
+            raise InvalidRequest(f"{self.effort} is not possible; use {EFFORTS[0]} to {EFFORTS[-1]}", field="effort")
         if not FEWEST_IMAGES <= self.images <= MOST_IMAGES:
-            raise InvalidRequest(f"images: {self.images} is not possible; sample {FEWEST_IMAGES} to {MOST_IMAGES:,}")
+            raise InvalidRequest(
+                f"{self.images} is not possible; sample {FEWEST_IMAGES} to {MOST_IMAGES:,}", field="images"
+            )
         if isinstance(self.budget, DistanceBudget):
             self.budget.bytes(dict.fromkeys(self.distances, 0))
 

@@ -34,7 +34,7 @@ class Selection:
 
     def __post_init__(self) -> None:
         if self.order not in ORDERS:
-            raise InvalidRequest(f"selection.order: {self.order!r} is unknown; use {' or '.join(ORDERS)}")
+            raise InvalidRequest(f"{self.order!r} is unknown; use {' or '.join(ORDERS)}", field="selection.order")
         _check_seed("selection.seed", self.seed)
 
 
@@ -48,9 +48,11 @@ class Evaluation:
 
     def __post_init__(self) -> None:
         if (not self.dataset) == (self.holdout is None):
-            raise InvalidRequest("evaluation: give either a dataset or a hold-out, not both and not neither")
+            raise InvalidRequest("give either a dataset or a hold-out, not both and not neither", field="evaluation")
         if self.holdout is not None and not 0 < self.holdout < 1:
-            raise InvalidRequest(f"evaluation.holdout: {self.holdout} is not a part of the images; use such as 0.2")
+            raise InvalidRequest(
+                f"{self.holdout} is not a part of the images; use such as 0.2", field="evaluation.holdout"
+            )
         _check_seed("evaluation.seed", self.seed)
 
 
@@ -63,14 +65,18 @@ class Limits:
 
     def __post_init__(self) -> None:
         if not 0 < self.max_pixels <= LARGEST_PIXELS:
-            raise InvalidRequest(f"limits.max_pixels: {self.max_pixels} is not possible; use 1 to {LARGEST_PIXELS}")
+            raise InvalidRequest(
+                f"{self.max_pixels} is not possible; use 1 to {LARGEST_PIXELS}", field="limits.max_pixels"
+            )
         if not 0 < self.max_bytes <= LARGEST_BYTES:
-            raise InvalidRequest(f"limits.max_bytes: {self.max_bytes} is not possible; use 1 to {LARGEST_BYTES}")
+            raise InvalidRequest(
+                f"{self.max_bytes} is not possible; use 1 to {LARGEST_BYTES}", field="limits.max_bytes"
+            )
 
 
 def _check_seed(field: str, seed: int) -> None:
     if not 0 <= seed <= LARGEST_SEED:
-        raise InvalidRequest(f"{field}: {seed} is not possible; use 0 to {LARGEST_SEED}")
+        raise InvalidRequest(f"{seed} is not possible; use 0 to {LARGEST_SEED}", field=field)
 
 
 @dataclass(frozen=True, slots=True)
@@ -97,12 +103,14 @@ class Request:
         object.__setattr__(self, "distances", fixed)
         object.__setattr__(self, "rules", rules)
         if self.effort not in EFFORTS:
-            raise InvalidRequest(f"effort: {self.effort} is not possible; use {EFFORTS[0]} to {EFFORTS[-1]}")
+            raise InvalidRequest(f"{self.effort} is not possible; use {EFFORTS[0]} to {EFFORTS[-1]}", field="effort")
         if isinstance(self.budget, budgets.DistanceBudget):
             self.budget.bytes(dict.fromkeys(self.compressed, 0))
         self.check_budget(self.budget)
         if self.training and not self.evaluation:
-            raise InvalidRequest("training: there is nothing to test on; give an evaluation dataset or a hold-out")
+            raise InvalidRequest(
+                "there is nothing to test on; give an evaluation dataset or a hold-out", field="training"
+            )
 
     def datasets(self) -> list[tuple[str, str]]:
         """The fields that name a dataset, and what they name."""
@@ -114,7 +122,9 @@ class Request:
     def check_budget(self, budget: Budget | None) -> None:
         """Raises InvalidRequest where the levels cannot do without a budget and there is none."""
         if budget is None and self.fits:
-            raise InvalidRequest(f"distances: {self.fits[0].written} needs a budget that so many images fill; give one")
+            raise InvalidRequest(
+                f"{self.fits[0].written} needs a budget that so many images fill; give one", field="distances"
+            )
 
     @property
     def fits(self) -> tuple[FitCount, ...]:

@@ -65,13 +65,13 @@ class Tuning:
         for name, most in (("learning_rate", 10), ("crop", 1), ("layer_decay", 1)):
             value = getattr(self, name)
             if value is not None and not 0 < value <= most:
-                raise InvalidRequest(f"training.tuning.{name}: {value} is not possible; use above 0 to {most}")
+                raise InvalidRequest(f"{value} is not possible; use above 0 to {most}", field=f"training.tuning.{name}")
         for name, largest in (("weight_decay", 10.0), ("warmup", 1.0), ("label_smoothing", 0.99)):
             _check_range(f"tuning.{name}", getattr(self, name), 0, largest)
         for name, words in CHOICES.items():
             value = getattr(self, name)
             if value is not None and value not in words:
-                raise InvalidRequest(f"training.tuning.{name}: {value!r} is unknown; use {' or '.join(words)}")
+                raise InvalidRequest(f"{value!r} is unknown; use {' or '.join(words)}", field=f"training.tuning.{name}")
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,7 +92,7 @@ class Training:
 
     def __post_init__(self) -> None:
         if self.method not in METHODS:
-            raise InvalidRequest(f"training.method: {self.method!r} is unknown; use {' or '.join(METHODS)}")
+            raise InvalidRequest(f"{self.method!r} is unknown; use {' or '.join(METHODS)}", field="training.method")
         _check_range("steps", self.steps, 1, MOST_STEPS)
         _check_range("seeds", self.seeds, 1, MOST_SEEDS)
         if self.epochs is not None:
@@ -100,7 +100,7 @@ class Training:
         if self.method == FINETUNE and self.tuning is None:
             object.__setattr__(self, "tuning", Tuning())
         if self.method != FINETUNE and self.tuning is not None:
-            raise InvalidRequest("training.tuning: there is nothing to tune in a probe; set method to finetune")
+            raise InvalidRequest("there is nothing to tune in a probe; set method to finetune", field="training.tuning")
         if self.test_distances:
             tested = check(self.test_distances, "training.test_distances")
             object.__setattr__(self, "test_distances", tuple(d for d in tested if d != ORIGINAL))
@@ -129,7 +129,7 @@ _ALWAYS = ("model", "weights", "method", "steps", "seeds")
 
 def _check_range(name: str, value: float, least: float, most: float) -> None:
     if not least <= value <= most:
-        raise InvalidRequest(f"training.{name}: {value} is not possible; use {least} to {most:,}")
+        raise InvalidRequest(f"{value} is not possible; use {least} to {most:,}", field=f"training.{name}")
 
 
 TUNING_FIELDS = tuple(field.name for field in fields(Tuning))
@@ -144,11 +144,15 @@ def parse_tuning(words: Iterable[str]) -> Tuning | None:
     for word in words:
         name, sign, value = word.partition("=")
         if not sign:
-            raise InvalidRequest(f"training.tuning: {word!r} has no value; write it as NAME=VALUE, such as batch=32")
+            raise InvalidRequest(
+                f"{word!r} has no value; write it as NAME=VALUE, such as batch=32", field="training.tuning"
+            )
         if name not in TUNING_FIELDS:
-            raise InvalidRequest(f"training.tuning: {name!r} is no field; use one of {', '.join(TUNING_FIELDS)}")
+            raise InvalidRequest(
+                f"{name!r} is no field; use one of {', '.join(TUNING_FIELDS)}", field="training.tuning"
+            )
         if name in found:
-            raise InvalidRequest(f"training.tuning.{name}: named more than once; name it once")
+            raise InvalidRequest("named more than once; name it once", field=f"training.tuning.{name}")
         found[name] = _tuning_value(name, value)
     return Tuning(**found) if found else None
 
@@ -161,7 +165,7 @@ def _tuning_value(name: str, written: str) -> int | float | str:
         return number(written)
     except ValueError:
         kind = "whole number" if name in INTEGER_FIELDS else "number"
-        raise InvalidRequest(f"training.tuning.{name}: {written!r} is no {kind}") from None
+        raise InvalidRequest(f"{written!r} is no {kind}", field=f"training.tuning.{name}") from None
 
 
 def tuning_words(tuning: Tuning) -> list[str]:

@@ -41,12 +41,14 @@ class Spread:
         for end in (self.low, self.high):
             if not (math.isfinite(end) and SMALLEST <= end <= LARGEST):
                 raise DistanceOutOfRange(
-                    f"distances: a spread from {text(self.low)} to {text(self.high)} is not possible; "
-                    f"both ends are {SMALLEST} to {LARGEST:g}"
+                    f"a spread from {text(self.low)} to {text(self.high)} is not possible; "
+                    f"both ends are {SMALLEST} to {LARGEST:g}",
+                    field="distances",
                 )
         if self.low >= self.high:
             raise InvalidRequest(
-                f"distances: a spread from {text(self.low)} to {text(self.high)} is empty; give the smaller one first"
+                f"a spread from {text(self.low)} to {text(self.high)} is empty; give the smaller one first",
+                field="distances",
             )
 
     @property
@@ -77,7 +79,9 @@ class FitCount:
 
     def __post_init__(self) -> None:
         if not 1 <= self.images <= MOST_IMAGES:
-            raise InvalidRequest(f"distances: fit:{self.images} is not possible; use 1 to {MOST_IMAGES:,} images")
+            raise InvalidRequest(
+                f"fit:{self.images} is not possible; use 1 to {MOST_IMAGES:,} images", field="distances"
+            )
 
     @property
     def name(self) -> str:
@@ -98,7 +102,7 @@ def check(rules: Sequence[VariantSpec]) -> tuple[VariantSpec, ...]:
     """The levels in one order, however they were asked for; raises DuplicateDistance for a repeat."""
     for rule in rules:
         if rules.count(rule) > 1:
-            raise DuplicateDistance(f"distances: {rule.written} is named more than once; name it once")
+            raise DuplicateDistance(f"{rule.written} is named more than once; name it once", field="distances")
     spreads = sorted((rule for rule in rules if isinstance(rule, Spread)), key=lambda one: (one.low, one.high))
     return (*spreads, *sorted((rule for rule in rules if isinstance(rule, FitCount)), key=lambda one: one.images))
 
@@ -107,7 +111,9 @@ def from_json(value: Any) -> tuple[tuple[float, ...], tuple[VariantSpec, ...]]:
     """Fixed distances and levels of a job's `distances`: a list of them, or one level alone."""
     members = [value] if isinstance(value, dict) else value
     if not isinstance(members, list | tuple):
-        raise WrongType(f"distances: {str(value)[:40]!r} is no list; give a list whose members are {JSON_FORMS}")
+        raise WrongType(
+            f"{str(value)[:40]!r} is no list; give a list whose members are {JSON_FORMS}", field="distances"
+        )
     fixed: list[float] = []
     rules: list[VariantSpec] = []
     for place, member in enumerate(members):
@@ -116,7 +122,7 @@ def from_json(value: Any) -> tuple[tuple[float, ...], tuple[VariantSpec, ...]]:
         elif _is_number(member):
             fixed.append(_float(member))
         else:
-            raise WrongType(f"distances[{place}]: {str(member)[:40]!r} is no distance; give {JSON_FORMS}")
+            raise WrongType(f"{str(member)[:40]!r} is no distance; give {JSON_FORMS}", field=f"distances[{place}]")
     return checked(fixed, rules)
 
 
@@ -141,24 +147,24 @@ def _rule(value: dict[str, Any]) -> VariantSpec:
     if set(value) == {"spread"}:
         ends = value["spread"]
         if not isinstance(ends, list | tuple) or len(ends) != 2 or not all(map(_is_number, ends)):
-            raise WrongType(f"distances: spread {str(ends)[:40]!r} is no pair of numbers; give [low, high]")
+            raise WrongType(f"spread {str(ends)[:40]!r} is no pair of numbers; give [low, high]", field="distances")
         return Spread(_float(ends[0]), _float(ends[1]))
     if set(value) == {"fit"}:
         images = value["fit"]
         if isinstance(images, bool) or not isinstance(images, int):
-            raise WrongType(f"distances: fit {str(images)[:40]!r} is no number of images; give a whole number")
+            raise WrongType(f"fit {str(images)[:40]!r} is no number of images; give a whole number", field="distances")
         return FitCount(images)
     unknown = sorted(str(name)[:20] for name in set(value) - {"spread", "fit"})
     if unknown:
-        raise UnknownField(f"distances.{unknown[0]}: there is no such field; give {JSON_FORMS}")
-    raise InvalidRequest(f"distances: {str(value)[:40]} is no level; give {JSON_FORMS}")
+        raise UnknownField(f"there is no such field; give {JSON_FORMS}", field=f"distances.{unknown[0]}")
+    raise InvalidRequest(f"{str(value)[:40]} is no level; give {JSON_FORMS}", field="distances")
 
 
 def fixed_only(fixed: tuple[float, ...], rules: tuple[VariantSpec, ...]) -> tuple[float, ...]:
     """The fixed distances, where there is nothing else; raises InvalidRequest."""
     if rules:
         raise InvalidRequest(
-            f"distances: {rules[0].written} cannot be estimated from a sample; estimates take numbers alone"
+            f"{rules[0].written} cannot be estimated from a sample; estimates take numbers alone", field="distances"
         )
     return fixed
 
@@ -179,7 +185,7 @@ def parse(written: str) -> tuple[tuple[float, ...], tuple[VariantSpec, ...]]:
         try:
             fixed.append(float(part))
         except ValueError:
-            raise InvalidRequest(f"distances: {part!r} is no distance; give {FORMS}") from None
+            raise InvalidRequest(f"{part!r} is no distance; give {FORMS}", field="distances") from None
     return checked(fixed, rules)
 
 

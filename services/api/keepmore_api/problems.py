@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import re
 from collections.abc import Iterator, Sequence
 from http import HTTPStatus
 from typing import Any
@@ -21,7 +20,6 @@ log = logging.getLogger(__name__)
 
 MEDIA_TYPE = "application/problem+json"
 TYPE_PREFIX = "urn:keepmore:problem:"
-_NAMED = re.compile(r"([a-z_]+(?:\.[a-z_]+|\[[0-9]+\])*): (.+)", re.DOTALL)
 
 # The most special class that fits decides.
 STATUSES: dict[type[KeepmoreError], HTTPStatus] = {
@@ -130,9 +128,10 @@ def install(app: FastAPI) -> None:
 
 
 def _fields(error: KeepmoreError) -> dict[str, Any]:
-    """The field of the request that `error` is about, where its message names one."""
-    named = _NAMED.fullmatch(error.message) if isinstance(error, errors.InvalidRequest) else None
-    return {"errors": [{"field": named[1], "code": error.code, "message": named[2]}]} if named else {}
+    """The field of the request that `error` is about, if there is one."""
+    if error.field is None or not isinstance(error, errors.InvalidRequest):
+        return {}
+    return {"errors": [{"field": error.field, "code": error.code, "message": error.reason}]}
 
 
 def _allowed(app: FastAPI, path: str) -> list[str]:

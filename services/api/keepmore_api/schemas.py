@@ -67,7 +67,7 @@ class FitIn(Strict):
 
 def _variants(value: Any) -> tuple[tuple[float, ...], tuple[VariantSpec, ...]]:
     if isinstance(value, list) and len(value) > MOST_DISTANCES:
-        raise InvalidRequest(f"distances: {len(value)} are too many; name {MOST_DISTANCES} at most")
+        raise InvalidRequest(f"{len(value)} are too many; name {MOST_DISTANCES} at most", field="distances")
     return variant_specs.from_json(value)
 
 
@@ -212,16 +212,18 @@ def _check_weights(weights: str) -> None:
         return
     if "://" not in weights:
         raise InvalidRequest(
-            f"training.weights: {weights!r} is a path, which would be one of the trainer's machine; "
-            "use default, none, the name of torchvision's weights, or a file in s3://"
+            f"{weights!r} is a path, which would be one of the trainer's machine; "
+            "use default, none, the name of torchvision's weights, or a file in s3://",
+            field="training.weights",
         )
     try:
         scheme = uris.parse(weights).scheme
     except InvalidUri as error:
-        raise InvalidUri(f"training.weights: {error}") from error
+        raise InvalidUri(error.reason, field="training.weights") from error
     if scheme != "s3" or not weights.endswith(WEIGHTS_SUFFIXES):
         raise InvalidRequest(
-            f"training.weights: {weights} is not read; give an s3:// URI that ends in {' or '.join(WEIGHTS_SUFFIXES)}"
+            f"{weights} is not read; give an s3:// URI that ends in {' or '.join(WEIGHTS_SUFFIXES)}",
+            field="training.weights",
         )
 
 
@@ -315,7 +317,7 @@ class AdviceIn(Strict):
 
     def record(self) -> AdviceRequest:
         if None in self.budgets:
-            raise InvalidRequest("budgets: null is none; give bytes, a size such as 508MB, or an object")
+            raise InvalidRequest("null is none; give bytes, a size such as 508MB, or an object", field="budgets")
         return AdviceRequest(
             budgets=tuple(self.budgets),
             accuracy=self.accuracy,
@@ -456,11 +458,15 @@ def described(*kinds: str) -> dict[str, Any]:
 def remote_uri(field: str, written: str) -> str:
     """A dataset URI as a service takes it: never a path, because that would be one of the service's machine."""
     if "://" not in written:
-        raise InvalidRequest(f"{field}: {written!r} is no URI; write s3://bucket/prefix, https://... or file:///...")
+        raise InvalidRequest(
+            f"{written!r} is no URI; write s3://bucket/prefix, https://... or file:///...", field=field
+        )
     try:
         return absolute_uri(written)
     except UnsupportedDataset as error:
         scheme = written.partition("://")[0][:20]
-        raise UnsupportedDataset(f"{field}: {scheme}:// cannot be read; give s3://, https:// or file:///") from error
+        raise UnsupportedDataset(
+            f"{scheme}:// cannot be read; give s3://, https:// or file:///", field=field
+        ) from error
     except InvalidUri as error:
-        raise InvalidUri(f"{field}: {error}") from error
+        raise InvalidUri(error.reason, field=field) from error

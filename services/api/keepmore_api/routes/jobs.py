@@ -86,13 +86,15 @@ async def post_job(
 
 def _check_webhook(parts: Backend, url: str) -> None:
     if parts.config.webhook_secret is None:
-        raise InvalidRequest("webhook: this service cannot sign calls; set KEEPMORE_WEBHOOK_SECRET, or poll instead")
+        raise InvalidRequest(
+            "this service cannot sign calls; set KEEPMORE_WEBHOOK_SECRET, or poll instead", field="webhook"
+        )
     try:
         place = uris.parse(url)
     except InvalidUri as error:
-        raise InvalidUri(f"webhook: {error}") from error
+        raise InvalidUri(error.reason, field="webhook") from error
     if place.scheme not in uris.DEFAULT_PORTS:
-        raise InvalidRequest(f"webhook: {url} is no web address; write https://...")
+        raise InvalidRequest(f"{url} is no web address; write https://...", field="webhook")
     if not parts.config.access.private_addresses:
         with suppress(socket.gaierror):  # a name that does not resolve now is tried again when the job ends
             public_addresses(place.host, place.port or uris.DEFAULT_PORTS[place.scheme])
@@ -182,7 +184,7 @@ def _seconds(wait: str) -> float:
     except ValueError:
         seconds = -1.0
     if not 0 <= seconds <= MOST_WAIT_S:
-        raise InvalidRequest(f"wait: {wait[:20]!r} is not possible; give 0 to {MOST_WAIT_S} seconds")
+        raise InvalidRequest(f"{wait[:20]!r} is not possible; give 0 to {MOST_WAIT_S} seconds", field="wait")
     return seconds
 
 
