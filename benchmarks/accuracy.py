@@ -33,8 +33,8 @@ from keepmore.jobs.requests import request_advice, request_subset, request_train
 from keepmore.scheduling.local_run import run_job, run_missing
 from keepmore.spec.advice import AdviceRequest
 from keepmore.spec.budget import BytesBudget
-from keepmore.spec.job import LARGEST_PIXELS, Evaluation, Request, Selection
-from keepmore.spec.training import Training, Tuning
+from keepmore.spec.job import LARGEST_PIXELS, Evaluation, Request, Selection, SubsetRequest
+from keepmore.spec.training import Training, TrainingRequest, Tuning
 from keepmore.spec.variants import Spread
 from keepmore.storage import layout
 from keepmore.storage.base import Store
@@ -111,12 +111,15 @@ def measure(place: Place, job: Job, budgets: Mapping[str, int], order: str, trai
     if order == "smallest":
         selections, training = [Selection("smallest")], replace(training, seeds=SEEDS)
     asked = {
-        name: [request_subset(job, place.store, BytesBudget(size), selection).part for selection in selections]
+        name: [
+            request_subset(job, place.store, SubsetRequest(BytesBudget(size), selection)).request
+            for selection in selections
+        ]
         for name, size in budgets.items()
     }
     place.finish(job)
     trained = {
-        name: [(subset, request_training(job, place.store, subset, training)) for subset in subsets]
+        name: [(subset, request_training(job, place.store, TrainingRequest(subset, training))) for subset in subsets]
         for name, subsets in asked.items()
     }
     place.finish(job)
@@ -184,7 +187,7 @@ def tuned(place: Place, job: Job, budget: int, minutes: float) -> dict[str, Any]
         ("finetune", Training(method="finetune", steps=steps, seeds=TUNED_SEEDS, tuning=TUNING)),
         ("probe", Training(seeds=SEEDS)),
     ):
-        name = request_training(own, place.store, own.request.subset_id, training)
+        name = request_training(own, place.store, TrainingRequest(own.request.subset_id, training))
         place.finish(own)
         found[method] = _variants(place.store, own, [(own.request.subset_id, name)])
     return found

@@ -23,8 +23,8 @@ from keepmore.codec import jpegxl
 from keepmore.config import RuntimeConfig
 from keepmore.datasets.entry import Skipped
 from keepmore.datasets.listing import absolute_uri, list_images
-from keepmore.jobs.graph import Kind, Step
 from keepmore.jobs.job import JobRepository
+from keepmore.jobs.step import Kind, Step
 from keepmore.scheduling.local_run import run_job
 from keepmore.spec.job import Request
 from keepmore.storage.folder import FolderStore

@@ -27,9 +27,10 @@ from keepmore.compression import chunking, index
 from keepmore.compression.index import POOL, Listed
 from keepmore.config import RuntimeConfig
 from keepmore.datasets.entry import Entry
-from keepmore.jobs.graph import Kind, Step
 from keepmore.jobs.job import JobRepository
-from keepmore.pipeline.runner import StepContext, run_step
+from keepmore.jobs.step import Kind, Step
+from keepmore.pipeline.context import StepContext
+from keepmore.pipeline.runner import run_step
 from keepmore.progress import METADATA, Progress
 from keepmore.reporting import report
 from keepmore.scheduling.scheduler import Scheduler
@@ -177,7 +178,7 @@ class Driver:
         self.queue.save()
 
     def _do(self, step: Step) -> None:
-        self.tracker.busy(step)
+        self.tracker.leases.busy(step)
         self.scheduler.on_start(step)
         begun = time.perf_counter()
         progress = self._work(step) if not self.store.exists(step.output) else Progress()

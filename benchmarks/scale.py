@@ -26,8 +26,8 @@ from benchmarks.null_job import CLASSES, DISTANCES, HOLDOUT, JOB, METADATA_FROM,
 from benchmarks.table import in_new_process, peak_megabytes, show
 from keepmore.codec import version as codec_version
 from keepmore.compression import chunking
-from keepmore.jobs.graph import Kind
 from keepmore.jobs.job import JobRepository
+from keepmore.jobs.step import Kind
 from keepmore.scheduling.status import status
 from keepmore.selection.pool import Pool
 from keepmore.selection.select import choose
@@ -75,7 +75,7 @@ def staged(name: str, images: int, folder: Path, url: str) -> Figures:
 def after_compressing(driver: Driver) -> Figures:
     """What a poll, a look of the reconciler, and a lost Redis cost when every part is there and the index is not."""
     job = JobRepository(driver.store).get(JOB)
-    found = {"poll_s": seconds(lambda: status(job, driver.store, driver.tracker))}
+    found = {"poll_s": seconds(lambda: status(job, driver.store, driver.tracker.progress))}
     found["reconcile_s"] = seconds(driver.scheduler.reconcile)
     with redis.Redis.from_url(driver.url) as server:
         server.flushall()
@@ -114,7 +114,7 @@ def control(images: int, folder: Path, url: str) -> Figures:
         server.flushall()
     found["restore_s"] = seconds(driver.scheduler.reconcile)
     found["last_s"] = seconds(lambda: driver.run(STAGES["compress"])) / DRIVEN_STEPS
-    found["poll_s"] = seconds(lambda: driver.tracker.pace(JOB, Kind.COMPRESS))
+    found["poll_s"] = seconds(lambda: driver.tracker.progress.pace(JOB, Kind.COMPRESS))
     return found | driver.redis() | {"megabytes": peak_megabytes()}
 
 

@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 from keepmore.codec.sandbox import IsolatedDecoder
-from keepmore.jobs.graph import TRAINING_KINDS, Kind, ready_steps
+from keepmore.jobs.graph import ready_steps
 from keepmore.jobs.job import Job, JobRepository
 from keepmore.jobs.snapshot import chunk_count
-from keepmore.pipeline.runner import StepContext, run_step
+from keepmore.jobs.step import Kind, kinds_of
+from keepmore.pipeline.context import StepContext
+from keepmore.pipeline.runner import run_step
 from keepmore.progress import Progress
 from keepmore.spec.job import Request
 from keepmore.storage import layout
 from keepmore.storage.base import Store
+from keepmore.storage.layout import Asked
 from keepmore.storage.scratch import Scratch
 
 
@@ -22,7 +25,7 @@ def selected(store: Store, request: Request) -> Job:
         while True:
             done = set(store.keys(layout.work(job.id)))
             ready = list(ready_steps(job, done, chunk_count(store, job.id)))
-            steps = [step for step in ready if step.kind not in (*TRAINING_KINDS, Kind.REPORT)]
+            steps = [step for step in ready if step.kind not in (*kinds_of(Asked.TRAINING), Kind.REPORT)]
             if not steps:
                 return job
             for step in steps:

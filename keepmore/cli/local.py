@@ -17,11 +17,21 @@ from keepmore.compression import index
 from keepmore.config import RuntimeConfig
 from keepmore.datasets.listing import check_dataset
 from keepmore.errors import KeepmoreError, SubsetNotFound
-from keepmore.jobs.graph import Kind, Step, subset_steps
+from keepmore.jobs.graph import subset_steps
 from keepmore.jobs.job import Job, JobRepository
-from keepmore.jobs.requests import request_advice, request_subset, request_training, require, subset_request
+from keepmore.jobs.requests import (
+    RequestRef,
+    RequestRepository,
+    request_advice,
+    request_subset,
+    request_training,
+    subset_request,
+)
+from keepmore.jobs.stage import require
+from keepmore.jobs.step import Kind, Step
+from keepmore.pipeline.context import StepContext
 from keepmore.pipeline.estimate import estimated
-from keepmore.pipeline.runner import StepContext, run_step
+from keepmore.pipeline.runner import run_step
 from keepmore.progress import Progress
 from keepmore.scheduling import status
 from keepmore.scheduling.local_run import run_job, run_missing
@@ -31,10 +41,11 @@ from keepmore.scheduling.scheduler import Scheduler
 from keepmore.spec.advice import AdviceRequest
 from keepmore.spec.budget import Budget
 from keepmore.spec.estimate import EstimateRequest
-from keepmore.spec.job import OWN, Request, Selection
-from keepmore.spec.training import Training
+from keepmore.spec.job import OWN, Request, Selection, SubsetRequest
+from keepmore.spec.training import Training, TrainingRequest
 from keepmore.storage import layout
 from keepmore.storage.base import Store
+from keepmore.storage.layout import Asked
 
 BLOCK_BYTES = 1 << 20
 
@@ -77,7 +88,7 @@ class LocalBackend:
         return [repository.shown(name) for name in repository.ids()]
 
     def status(self, job: str) -> dict[str, Any]:
-        return status.status(JobRepository(self.store).get(job), self.store)
+        return status.status(JobRepository(self.store).get(job), self.store).as_json()
 
     def subsets(self, job: str) -> list[dict[str, Any]]:
         return status.subsets(JobRepository(self.store).get(job), self.store)
@@ -88,33 +99,33 @@ class LocalBackend:
 
     def select(self, job: str, budget: Budget | None, selection: Selection) -> dict[str, Any]:
         found = JobRepository(self.store).get(job)
-        step = request_subset(found, self.store, budget, selection)
+        select = request_subset(found, self.store, SubsetRequest(budget, selection))
         try:
             with IsolatedDecoder() as decoder:
-                for one in (*subset_steps(found, Kind.FIT, step.part), step):
-                    run_step(one, self.store, StepContext.at(self._config, decoder, _unseen))
+                for step in (*subset_steps(found, select.request, Kind.FIT), select):
+                    run_step(step, self.store, StepContext.at(self._config, decoder, lambda progress: None))
         except KeepmoreError as error:  # else whatever is done next for the job tries it again, and fails of it
-            self.store.put(layout.subset_error(job, step.part), json.dumps(error.as_dict()).encode())
+            RequestRepository(self.store).fail(RequestRef(Asked.SUBSET, job, select.request), error)
             raise
-        made: dict[str, Any] = json.loads(self.store.get(step.output))
-        return made
+        subset: dict[str, Any] = json.loads(self.store.get(select.output))
+        return subset
 
     def train(self, job: str, subset: str | None, training: Training, console: Console) -> dict[str, Any]:
         found = JobRepository(self.store).get(job)
         self._config.check_training(training)
         asked = found.request.subset_id if subset in (None, OWN) else subset
-        name = request_training(found, self.store, asked, training)
+        name = request_training(found, self.store, TrainingRequest(asked, training))
         images = status.training_images(found, name, self.store)
         left = sum(count for step, count in images.items() if not self.store.exists(step.output))
         self._run(found, console, "train", left, lambda step: step in images)
-        return status.training(found, name, self.store)
+        return status.training_status(found, name, self.store).as_json()
 
     def advise(self, job: str, request: AdviceRequest, console: Console) -> tuple[dict[str, Any], bytes]:
         found = JobRepository(self.store).get(job)
         self._config.check_training(request.training)
         name = request_advice(found, self.store, request)
         self._run(found, console, "advise", None, lambda step: True)
-        return status.advice(found, name, self.store), self.store.get(layout.advice_page(found.id, name))
+        return status.advice_status(found, name, self.store), self.store.get(layout.advice_page(found.id, name))
 
     def _run(self, job: Job, console: Console, what: str, images: int | None, counts: Callable[[Step], bool]) -> None:
         """Do what was asked for beside a job, counting the images of the steps that `counts` says yes to."""
@@ -160,7 +171,3 @@ class LocalBackend:
     def resume_words(self, job: str) -> list[str]:
         place = [] if self._config.place == self._default_place else ["--store", self._config.place]
         return ["keepmore", "resume", job, *place]
-
-
-def _unseen(progress: Progress) -> None:
-    return None

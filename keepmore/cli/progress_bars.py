@@ -10,8 +10,8 @@ from typing import Any
 from rich.progress import TaskID
 
 from keepmore.cli.console import Console, new_bar, rate_text
-from keepmore.jobs.graph import Kind, Step
 from keepmore.jobs.job import Job
+from keepmore.jobs.step import Kind, Step
 from keepmore.progress import Progress as Done
 from keepmore.scheduling.status import parts_progress, training_images
 from keepmore.spec.training import PROBE

@@ -76,15 +76,19 @@ class JobRepository:
     def __init__(self, store: Store) -> None:
         self._store = store
 
-    def create(self, request: Request, job_id: str | None = None, trace: str | None = None) -> Job:
-        """A new job, or the one that was created under `job_id` before."""
-        now = datetime.now(UTC)
-        job = Job(id=job_id or new_id(now), request=request, created_at=timestamp(now), trace=trace)
-        if self._store.create(layout.job(job.id), _written(job)):
-            return job
-        if job_id is None:
+    def create(self, request: Request, job_id: str | None = None) -> Job:
+        """A new job. Raises InternalError where there is one of that id already."""
+        job, is_new = self.find_or_create(request, job_id or new_id(datetime.now(UTC)))
+        if not is_new:
             raise InternalError(f"job {job.id} exists already: two jobs drew one id")
-        return self.get(job_id)
+        return job
+
+    def find_or_create(self, request: Request, job_id: str, trace: str | None = None) -> tuple[Job, bool]:
+        """The job that was created under `job_id` before, or a new one; and whether it is new."""
+        job = Job(id=job_id, request=request, created_at=timestamp(datetime.now(UTC)), trace=trace)
+        if self._store.create(layout.job(job.id), _to_bytes(job)):
+            return job, True
+        return self.get(job_id), False
 
     def get(self, job_id: str) -> Job:
         """The job; raises JobNotFound."""
@@ -104,12 +108,12 @@ class JobRepository:
             return {"id": job_id, "state": UNREADABLE, "error": error.as_dict()}
 
     def save(self, job: Job) -> None:
-        self._store.put(layout.job(job.id), _written(job))
+        self._store.put(layout.job(job.id), _to_bytes(job))
 
     def end(self, job: Job, state: State, error: KeepmoreError | None = None) -> Job:
         """Write down that this attempt at `job` ended; gives how it did: of several who end it, the first decides."""
         ended = job.ended(state, error)
-        if not self._store.create(layout.ending(job.id, job.attempt), _written(ended)):
+        if not self._store.create(layout.ending(job.id, job.attempt), _to_bytes(ended)):
             ended = self._ending(job)
         self._save_ended(ended)
         return ended
@@ -155,26 +159,27 @@ def timestamp(moment: datetime) -> str:
     return moment.astimezone(UTC).isoformat(timespec="seconds").replace("+00:00", "Z")
 
 
-def _written(job: Job) -> bytes:
+def _to_bytes(job: Job) -> bytes:
     return json.dumps(job.as_json(), indent=1).encode()
 
 
 def _read(key: str, data: bytes) -> Job:
     try:
-        written = json.loads(data)
-        if written["format"] > FORMAT:
-            later = written["format"]
-            raise RecordUnreadable(f"{key} is of format {later}, which a later release wrote: use that one again")
+        record = json.loads(data)
+        if record["format"] > FORMAT:
+            raise RecordUnreadable(
+                f"{key} is of format {record['format']}, which a later release wrote: use that one again"
+            )
         return Job(
-            id=written["id"],
-            request=Request.from_json(written["request"]),
-            created_at=written["created_at"],
-            keepmore=written["keepmore"],
-            state=State(written["state"]),
-            error=written["error"],
-            ended_at=written.get("ended_at"),
-            attempt=written.get("attempt", 0),
-            trace=written.get("trace"),
+            id=record["id"],
+            request=Request.from_json(record["request"]),
+            created_at=record["created_at"],
+            keepmore=record["keepmore"],
+            state=State(record["state"]),
+            error=record["error"],
+            ended_at=record.get("ended_at"),
+            attempt=record.get("attempt", 0),
+            trace=record.get("trace"),
         )
     except (ValueError, KeyError, TypeError, AttributeError) as error:
         raise RecordUnreadable(

@@ -1,10 +1,13 @@
-"""What can be asked of a job beside its own request: other subsets, trainings on them, and how far the job is."""
+"""What is asked for beside a job's own request (a subset, a training, advice; or an estimate, which has no job): its
+request, its error and its result in the store."""
 
 from __future__ import annotations
 
 import json
-from dataclasses import asdict
+from collections.abc import Mapping
+from dataclasses import dataclass
 from datetime import UTC, datetime
+from enum import StrEnum
 from typing import Any
 
 from keepmore.compression.index import Summary
@@ -16,102 +19,193 @@ from keepmore.errors import (
     NotTrainable,
     SubsetNotFound,
     TrainingNotFound,
+    from_dict,
 )
-from keepmore.jobs.graph import Kind, Step, request_key
 from keepmore.jobs.job import Job, State, new_id
-from keepmore.spec import budget as budgets
+from keepmore.jobs.stage import require
+from keepmore.jobs.step import Kind, Step
 from keepmore.spec import pilot_grid
 from keepmore.spec.advice import AdviceRequest
-from keepmore.spec.budget import Budget
 from keepmore.spec.estimate import EstimateRequest
-from keepmore.spec.job import Selection, subset_id, training_id
-from keepmore.spec.training import Training
+from keepmore.spec.job import SubsetRequest, training_id
+from keepmore.spec.training import TrainingRequest
 from keepmore.storage import layout
 from keepmore.storage.base import Store
+from keepmore.storage.layout import Asked
 
 LONGEST_ID = 64
 
 
-def subset_request(job: Job, name: str, store: Store) -> tuple[Budget | None, Selection]:
+class RequestState(StrEnum):
+    RUNNING = "running"  # no answer yet
+    SUCCEEDED = "succeeded"
+    FAILED = "failed"
+
+
+@dataclass(frozen=True, slots=True)
+class RequestRef:
+    """Names a request: which kind of one, of which job, and its id. An estimate's id stands for its job, too."""
+
+    asked: Asked
+    job: str
+    id: str
+
+    @staticmethod
+    def of_step(step: Step) -> RequestRef | None:
+        """The request that `step` answers; None for steps of a job's own that answer none."""
+        asked = step.kind.spec.asked
+        return None if asked is None else RequestRef(asked, step.job, step.request or step.job)
+
+    @property
+    def key(self) -> str:
+        return layout.request(self.asked, self.job, self.id)
+
+    @property
+    def error_key(self) -> str:
+        return layout.request_error(self.asked, self.job, self.id)
+
+    @property
+    def result_key(self) -> str:
+        match self.asked:
+            case Asked.SUBSET:
+                return layout.subset(self.job, self.id)
+            case Asked.TRAINING:
+                return layout.comparison(self.job, self.id)
+            case Asked.ADVICE:
+                return layout.advice(self.job, self.id)
+            case Asked.ESTIMATE:
+                return layout.estimate(self.id)
+
+
+class RequestRepository:
+    """The requests that a store holds. Anybody may ask for the same again: a failed one is tried again then."""
+
+    def __init__(self, store: Store) -> None:
+        self._store = store
+
+    def put(self, ref: RequestRef, request: Mapping[str, Any]) -> None:
+        """Write down what is asked for; an earlier failure of it is forgotten."""
+        self._store.put(ref.key, json.dumps(request, indent=1, ensure_ascii=False).encode())
+        self._store.delete(ref.error_key)
+
+    def get(self, ref: RequestRef) -> dict[str, Any]:
+        """What is asked for; raises NotFound."""
+        if not (ref.id.isascii() and ref.id.replace("-", "").isalnum() and len(ref.id) <= LONGEST_ID):
+            raise NotFound(f"{ref.id[:LONGEST_ID]!r} is no id")  # ids come from callers, too, and stand in keys
+        request: dict[str, Any] = json.loads(self._store.get(ref.key))
+        return request
+
+    def exists(self, ref: RequestRef) -> bool:
+        return self._store.exists(ref.key)
+
+    def fail(self, ref: RequestRef, error: KeepmoreError) -> None:
+        self._store.put(ref.error_key, json.dumps(error.as_dict()).encode())
+
+    def result(self, ref: RequestRef) -> dict[str, Any] | None:
+        """The answer; None where there is none yet. Raises the error that stands in its place."""
+        result = read_json(self._store, ref.result_key)
+        if result is None and (error := self.error(ref)):
+            raise from_dict(error)
+        return result
+
+    def error(self, ref: RequestRef) -> dict[str, Any] | None:
+        return read_json(self._store, ref.error_key)
+
+    def is_answered(self, ref: RequestRef) -> bool:
+        return self._store.exists(ref.result_key) or self._store.exists(ref.error_key)
+
+
+def read_json(store: Store, key: str) -> dict[str, Any] | None:
+    """The JSON under `key`; None if there is nothing."""
+    try:
+        record: dict[str, Any] = json.loads(store.get(key))
+    except NotFound:
+        return None
+    return record
+
+
+def subset_request(job: Job, name: str, store: Store) -> SubsetRequest:
     """What the subset `name` was asked to be; raises SubsetNotFound."""
     if name == job.request.subset_id:
-        return job.request.budget, job.request.selection
-    unknown = SubsetNotFound(f"job {job.id} has no subset {name[:64]!r}; `keepmore show {job.id}` lists them")
-    if not _may_be_id(name):
-        raise unknown
-    written = _asked(store, layout.subset_request(job.id, name), unknown)
-    return budgets.from_json(written["budget"]), Selection(**written["selection"])
+        return job.request.subset
+    try:
+        return SubsetRequest.from_json(RequestRepository(store).get(RequestRef(Asked.SUBSET, job.id, name)))
+    except NotFound:
+        raise SubsetNotFound(
+            f"job {job.id} has no subset {name[:LONGEST_ID]!r}; `keepmore show {job.id}` lists them"
+        ) from None
 
 
-def training_request(job: Job, name: str, store: Store) -> tuple[str, Training]:
+def training_request(job: Job, name: str, store: Store) -> TrainingRequest:
     """The subset that the training `name` is on, and how it trains; raises TrainingNotFound."""
     if job.request.training and name == job.request.training_id:
-        return job.request.subset_id, job.request.training
-    unknown = TrainingNotFound(f"job {job.id} has no training {name[:64]!r}")
-    if not _may_be_id(name):
-        raise unknown
-    written = _asked(store, layout.training_request(job.id, name), unknown)
-    return written["subset"], Training.from_json(written["training"])
+        return TrainingRequest(job.request.subset_id, job.request.training)
+    try:
+        return TrainingRequest.from_json(RequestRepository(store).get(RequestRef(Asked.TRAINING, job.id, name)))
+    except NotFound:
+        raise TrainingNotFound(f"job {job.id} has no training {name[:LONGEST_ID]!r}") from None
 
 
 def advice_request(job: Job, name: str, store: Store) -> AdviceRequest:
     """What the advice `name` was asked for; raises AdviceNotFound."""
-    unknown = AdviceNotFound(f"job {job.id} has no advice {name[:64]!r}; ask for it with POST, or `keepmore advise`")
-    if not _may_be_id(name):
-        raise unknown
-    return AdviceRequest.from_json(_asked(store, layout.advice_request(job.id, name), unknown))
-
-
-def _may_be_id(name: str) -> bool:
-    """Whether `name` may stand in a key: ids come from callers, too."""
-    return name.isascii() and name.isalnum() and len(name) <= LONGEST_ID
-
-
-def _asked(store: Store, key: str, unknown: KeepmoreError) -> dict[str, Any]:
     try:
-        found: dict[str, Any] = json.loads(store.get(key))
+        return AdviceRequest.from_json(RequestRepository(store).get(RequestRef(Asked.ADVICE, job.id, name)))
     except NotFound:
-        raise unknown from None
-    return found
+        raise AdviceNotFound(
+            f"job {job.id} has no advice {name[:LONGEST_ID]!r}; ask for it with POST, or `keepmore advise`"
+        ) from None
 
 
 def is_wanted(step: Step, job: Job, store: Store) -> bool:
-    """Whether anybody still waits for `step`: its job, or who asked a question beside it."""
+    """Whether anybody still waits for `step`: its job, or who asked for something beside it."""
     if job.state is State.ACCEPTED or step.kind is Kind.NOTIFY:
         return True
-    key = request_key(step)
-    return key is not None and store.exists(key)
+    ref = RequestRef.of_step(step)
+    return ref is not None and store.exists(ref.key)
 
 
-def request_subset(job: Job, store: Store, budget: Budget | None, selection: Selection) -> Step:
-    """Write down another question to a job's index; gives the step that answers it, behind those of its levels.
+def request_subset(job: Job, store: Store, request: SubsetRequest) -> Step:
+    """Write down that another subset is wanted; gives the step that makes it, behind those of its fits.
 
-    Raises JobNotReady.
+    Raises JobNotReady, and InvalidRequest for a budget that this job cannot have.
     """
     require(job, store, Kind.INDEX)
-    if budget:
-        budget.bytes(dict.fromkeys(job.request.compressed, 0))
-    job.request.check_budget(budget)
-    name = subset_id(budget, selection)
-    question = {"budget": budgets.as_json(budget), "selection": asdict(selection)}
-    store.put(layout.subset_request(job.id, name), _json(question))
-    store.delete(layout.subset_error(job.id, name))
-    return Step(job.id, Kind.SELECT, name)
+    if request.budget:
+        request.budget.bytes(dict.fromkeys(job.request.compressed, 0))
+    job.request.check_budget(request.budget)
+    RequestRepository(store).put(RequestRef(Asked.SUBSET, job.id, request.id), request.as_json())
+    return Step(job.id, Kind.SELECT, request.id)
 
 
-def request_advice(job: Job, store: Store, question: AdviceRequest) -> str:
+def request_training(job: Job, store: Store, request: TrainingRequest) -> str:
+    """Write down that a model is to be trained on a job's subsets; gives the training's id.
+
+    Raises JobNotReady, SubsetNotFound, or NotTrainable where there are no labels or nothing to test on.
+    """
+    require(job, store, Kind.INDEX)
+    subset_request(job, request.subset, store)
+    if not store.exists(layout.subset(job.id, request.subset)):
+        raise JobNotReady(f"subset {request.subset} of job {job.id} is not made yet; ask again soon", stage="select")
+    _trainable(job, store)
+    name = training_id(request.subset, request.training, job.request.evaluation)
+    # The job's own training is the job's to do, unless that has been stopped.
+    if name != job.request.training_id or job.state is not State.ACCEPTED:
+        RequestRepository(store).put(RequestRef(Asked.TRAINING, job.id, name), request.as_json())
+    return name
+
+
+def request_advice(job: Job, store: Store, request: AdviceRequest) -> str:
     """Write down that advice is wanted; gives its id. Raises JobNotReady, NotTrainable as for a training, and
     PilotsInsufficient where what there is cannot support any."""
     require(job, store, Kind.INDEX)
     summary = _trainable(job, store)
-    for budget in question.budgets:
+    for budget in request.budgets:
         budget.bytes(summary.pool_bytes)
     classes = len(summary.classes)
-    images = pilot_grid.count(summary.pool - summary.unlabelled, classes, question.images)
-    pilot_grid.check(len(pilot_grid.sizes(images, classes)), len(question.distances), summary.evaluation)
-    store.put(layout.advice_request(job.id, question.id), _json(question.as_json()))
-    store.delete(layout.advice_error(job.id, question.id))
-    return question.id
+    images = pilot_grid.count(summary.pool - summary.unlabelled, classes, request.images)
+    pilot_grid.check(len(pilot_grid.sizes(images, classes)), len(request.distances), summary.evaluation)
+    RequestRepository(store).put(RequestRef(Asked.ADVICE, job.id, request.id), request.as_json())
+    return request.id
 
 
 def _trainable(job: Job, store: Store) -> Summary:
@@ -119,74 +213,18 @@ def _trainable(job: Job, store: Store) -> Summary:
     summary = Summary.from_json(json.loads(store.get(layout.index_summary(job.id))))
     if not summary.classes:
         raise NotTrainable(
-            f"job {job.id}: no image of the pool has a label; a dataset with one folder a class has them"
+            f"job {job.id}: no image of the pool has a label; a dataset with one folder per class has them"
         )
     if not summary.evaluation:
         raise NotTrainable(f"job {job.id} has no images to test on; start one with an evaluation dataset or a hold-out")
     return summary
 
 
-def request_training(job: Job, store: Store, subset: str, training: Training) -> str:
-    """Write down that a model is to be trained on the subsets `subset`; gives the training's id.
-
-    Raises JobNotReady, SubsetNotFound, or NotTrainable where there are no labels or nothing to test on.
-    """
-    require(job, store, Kind.INDEX)
-    subset_request(job, subset, store)
-    if not store.exists(layout.subset(job.id, subset)):
-        raise JobNotReady(f"subset {subset} of job {job.id} is not made yet; ask again soon", stage="select")
-    _trainable(job, store)
-    name = training_id(subset, training, job.request.evaluation)
-    # The job's own training is the job's to do, unless that has been stopped.
-    if name != job.request.training_id or job.state is not State.ACCEPTED:
-        store.put(layout.training_request(job.id, name), _json({"subset": subset, "training": training.as_json()}))
-        store.delete(layout.training_error(job.id, name))
-    return name
-
-
-def require(job: Job, store: Store, kind: Kind) -> None:
-    """Raises JobNotReady, with the stage that the job is in, unless the one step of `kind` is done."""
-    part = job.request.subset_id if kind is Kind.SELECT else ""
-    if not store.exists(Step(job.id, kind, part).output):
-        now = stage(job, store)
-        what = {Kind.INDEX: "index", Kind.SELECT: "manifests"}.get(kind, kind.value)
-        if job.state is State.ACCEPTED:
-            why = f"it is at the stage {now}; wait for it, or let it go on"
-        else:
-            cause = f" ({job.error['code']}: {job.error['message']})" if job.error else ""
-            why = f"it is {job.state} at the stage {now}{cause}; mend that, and let it go on"
-        raise JobNotReady(f"job {job.id} has no {what} yet: {why}: keepmore resume {job.id}", stage=now)
-
-
-def stage(job: Job, store: Store) -> str | None:
-    """What a job does now, or would do next: list, compress, select, train, report; None when all is done.
-
-    A few questions to the store, however many chunks there are.
-    """
-    request = job.request
-    if not store.exists(layout.listing(job.id)):
-        return "list"
-    if not store.exists(layout.index_summary(job.id)):
-        return "compress"
-    if not store.exists(layout.subset(job.id, request.subset_id)):
-        return "select"
-    if request.training and not all(
-        store.exists(layout.training(job.id, request.training_id, variant)) for variant in request.variants
-    ):
-        return "train"
-    return None if store.exists(layout.report(job.id)) else "report"
-
-
-def _json(value: Any) -> bytes:
-    return json.dumps(value, indent=1, ensure_ascii=False).encode()
-
-
-def new_name() -> str:
+def new_estimate_id() -> str:
     return f"estimate-{new_id(datetime.now(UTC))}"
 
 
-def ask(store: Store, question: EstimateRequest, name: str | None = None) -> Step:
-    """Write a question down, as `name` if it has one already; gives the step that answers it."""
-    name = name or new_name()
-    store.put(layout.estimate_request(name), json.dumps(question.as_json()).encode())
-    return Step(name, Kind.ESTIMATE)
+def request_estimate(store: Store, request: EstimateRequest, estimate_id: str) -> Step:
+    """Write an estimate's request down; gives the step that answers it."""
+    RequestRepository(store).put(RequestRef(Asked.ESTIMATE, estimate_id, estimate_id), request.as_json())
+    return Step(estimate_id, Kind.ESTIMATE)

@@ -1,22 +1,56 @@
-"""What of a job is done: which of its keys exist."""
+"""What of a job is done, as its store says: what `ready_steps` decides by."""
 
 from __future__ import annotations
 
 import json
-from collections.abc import Collection
+from collections.abc import Iterator
+from dataclasses import dataclass
 
-from keepmore.errors import (
-    NotFound,
-    StoreError,
-)
+from keepmore.errors import NotFound, StoreError
+from keepmore.jobs.graph import ready_steps
 from keepmore.jobs.job import Job
 from keepmore.jobs.requests import training_request
+from keepmore.jobs.step import Step
 from keepmore.spec.training import Training
 from keepmore.storage import layout
 from keepmore.storage.base import Store
+from keepmore.storage.layout import Asked
+
+
+@dataclass(frozen=True, slots=True)
+class Snapshot:
+    """A job at one moment: the keys that exist; its chunks, None before it is listed; trainings asked for beside it."""
+
+    job: Job
+    done: frozenset[str]
+    chunks: int | None
+    trainings: dict[str, Training]
+
+    def ready(self) -> Iterator[Step]:
+        return ready_steps(self.job, self.done, self.chunks, self.trainings)
+
+
+def take_snapshot(job: Job, store: Store) -> Snapshot:
+    done = _keys(job.id, store)
+    chunks = chunk_count(store, job.id) if layout.listing(job.id) in done else None
+    return Snapshot(job, done, chunks, _open_trainings(job, done, store))
+
+
+def _keys(job_id: str, store: Store) -> frozenset[str]:
+    """The keys that `ready_steps` looks for. A listing of all there is would pass over every chunk and part again for
+    each of the steps that follow the index."""
+    single = (layout.listing, layout.codec_check, layout.index_summary, layout.report)
+    done = {key for key in (name(job_id) for name in single) if store.exists(key)}
+    if layout.listing(job_id) not in done:
+        return frozenset(done)
+    prefixes = [layout.requests_prefix(asked, job_id) for asked in (Asked.SUBSET, Asked.TRAINING, Asked.ADVICE)]
+    if layout.index_summary(job_id) not in done:
+        prefixes.append(layout.parts_prefix(job_id))
+    return frozenset(done.union(*(store.keys(prefix) for prefix in prefixes)))
 
 
 def chunk_count(store: Store, job_id: str) -> int | None:
+    """How many chunks the listing counted; None before there is one."""
     key = layout.listing(job_id)
     try:
         return int(json.loads(store.get(key))["chunks"])
@@ -26,9 +60,12 @@ def chunk_count(store: Store, job_id: str) -> int | None:
         raise StoreError(f"{key} is damaged ({error!r}); start a new job, which finds the encodings again") from error
 
 
-def asked_trainings(job: Job, done: Collection[str], store: Store) -> dict[str, Training]:
+def _open_trainings(job: Job, done: frozenset[str], store: Store) -> dict[str, Training]:
     """The trainings that somebody asked for beside the job's own and that still miss something, by id."""
-    prefix = layout.trainings_prefix(job.id)
-    names = [name for key in done if (name := layout.asked_id(key, prefix))]
-    open_ = [name for name in names if layout.comparison(job.id, name) not in done]
-    return {name: training_request(job, name, store)[1] for name in open_}
+    prefix = layout.requests_prefix(Asked.TRAINING, job.id)
+    names = [name for key in done if (name := layout.request_id(key, prefix))]
+    return {
+        name: training_request(job, name, store).training
+        for name in names
+        if layout.comparison(job.id, name) not in done
+    }

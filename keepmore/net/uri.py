@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import re
 from dataclasses import dataclass
+from functools import lru_cache
 from urllib.parse import unquote, unquote_to_bytes, urlsplit
 
 from keepmore.errors import InvalidUri
@@ -45,6 +46,8 @@ class Uri:
         return os.fsdecode(unquote_to_bytes(self.path))
 
 
+# One request names its dataset at a dozen places, each of which checks something else of it.
+@lru_cache(maxsize=1024)
 def parse(text: str) -> Uri:
     """Raises InvalidUri for credentials, control characters, ".." beyond a server's sight, and what is no URI.
 

@@ -20,11 +20,12 @@ from keepmore.spec.estimate import EstimateRequest
 from keepmore.storage import layout
 from keepmore.storage.base import Store
 from keepmore.storage.folder import FolderStore
+from keepmore.storage.layout import Asked
 
 
 def answer(store: Store, name: str, access: Access, decoder: IsolatedDecoder, report: Report) -> bytes:
     """Do the work behind a question that was asked."""
-    question = EstimateRequest.from_json(json.loads(store.get(layout.estimate_request(name))))
+    question = EstimateRequest.from_json(json.loads(store.get(layout.request(Asked.ESTIMATE, name, name))))
     return json.dumps(estimated(question, access, decoder, report), indent=1).encode()
 
 

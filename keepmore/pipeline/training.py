@@ -55,7 +55,8 @@ class TrainingSteps:
 
     @staticmethod
     def of(job: Job, name: str, store: Store, access: Access, scratch: Scratch, report: Report) -> TrainingSteps:
-        return TrainingSteps(job, store, access, scratch, report, name, *training_request(job, name, store))
+        request = training_request(job, name, store)
+        return TrainingSteps(job, store, access, scratch, report, name, request.subset, request.training)
 
     def features(self, part: str, trainer: Trainer) -> dict[str, Any]:
         """Features of a variant, or of the evaluation images as `part` names them."""

@@ -7,9 +7,9 @@ from collections.abc import Callable
 
 from keepmore.config import RuntimeConfig
 from keepmore.errors import Cancelled, KeepmoreError, StoreError
-from keepmore.jobs.graph import Step
 from keepmore.jobs.job import Job, JobRepository
 from keepmore.jobs.requests import is_wanted
+from keepmore.jobs.step import Step
 from keepmore.progress import Progress
 from keepmore.scheduling.memory_tracker import InMemoryStepTracker
 from keepmore.scheduling.process_pool import LocalQueue

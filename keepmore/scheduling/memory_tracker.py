@@ -9,7 +9,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from threading import RLock
 
-from keepmore.jobs.graph import Kind, Lane, Step
+from keepmore.jobs.step import Kind, Lane, Step
 from keepmore.progress import Progress
 from keepmore.scheduling.metrics import Amounts, Total
 from keepmore.scheduling.tracker import BUSY_S, GRACE_S, Load, Pace, window
@@ -42,87 +42,104 @@ class _Stage:
         self.parts[part] = done
 
 
-class InMemoryStepTracker:
-    """A tracker within one process, for any number of threads."""
+class InMemoryLeases:
+    """Implements `Leases` for any number of threads."""
 
     def __init__(self, slots: int) -> None:
         self._slots = slots
         self._lock = RLock()
-        self._desks: dict[str, _JobState] = {}
-        self._stages: OrderedDict[tuple[str, Kind], _Stage] = OrderedDict()
-        self._counts: Counter[Total] = Counter()
+        self._jobs: dict[str, _JobState] = {}
 
     def offer(self, steps: Iterable[Step]) -> None:
         with self._lock:
             for step in steps:
-                backend = self._desks.setdefault(step.job, _JobState())
-                if step not in backend.under_way:
-                    backend.waiting[step] = None
+                state = self._jobs.setdefault(step.job, _JobState())
+                if step not in state.under_way:
+                    state.waiting[step] = None
 
     def take(self, job: str) -> list[Step]:
         with self._lock:
-            backend = self._desks.get(job, _JobState())
-            most = window(self._slots, len(self._desks)) - len(backend.under_way)
-            taken = [backend.waiting.popitem(last=False)[0] for _ in range(min(most, len(backend.waiting)))]
-            backend.under_way |= dict.fromkeys(taken, time.monotonic() + GRACE_S)
+            state = self._jobs.get(job, _JobState())
+            most = window(self._slots, len(self._jobs)) - len(state.under_way)
+            taken = [state.waiting.popitem(last=False)[0] for _ in range(min(most, len(state.waiting)))]
+            state.under_way |= dict.fromkeys(taken, time.monotonic() + GRACE_S)
             return taken
 
     def push(self, step: Step) -> bool:
         with self._lock:
-            backend = self._desks.setdefault(step.job, _JobState())
-            backend.waiting.pop(step, None)
-            new = step not in backend.under_way
-            backend.under_way[step] = time.monotonic() + GRACE_S
+            state = self._jobs.setdefault(step.job, _JobState())
+            state.waiting.pop(step, None)
+            new = step not in state.under_way
+            state.under_way[step] = time.monotonic() + GRACE_S
             return new
 
     def begin(self, step: Step) -> int:
         with self._lock:
-            backend = self._desks.setdefault(step.job, _JobState())
-            backend.under_way[step] = time.monotonic()
-            backend.begun[step] += 1
-            return backend.begun[step]
+            state = self._jobs.setdefault(step.job, _JobState())
+            state.under_way[step] = time.monotonic()
+            state.begun[step] += 1
+            return state.begun[step]
 
     def tries(self, step: Step) -> int:
         with self._lock:
-            return self._desks.get(step.job, _JobState()).begun[step]
+            return self._jobs.get(step.job, _JobState()).begun[step]
 
     def busy(self, step: Step) -> bool:
         with self._lock:
-            at = self._desks.get(step.job, _JobState()).under_way.get(step, -math.inf)
+            at = self._jobs.get(step.job, _JobState()).under_way.get(step, -math.inf)
             return self.tries(step) > 0 and 0 <= time.monotonic() - at < BUSY_S
 
     def seen(self, step: Step) -> None:
         with self._lock:
-            if step.job in self._desks:
-                self._desks[step.job].under_way[step] = time.monotonic()
+            if step.job in self._jobs:
+                self._jobs[step.job].under_way[step] = time.monotonic()
 
     def finish(self, step: Step) -> None:
         with self._lock:
-            backend = self._desks.get(step.job)
-            if backend:
-                backend.waiting.pop(step, None)
-                backend.under_way.pop(step, None)
-                backend.begun.pop(step, None)
+            state = self._jobs.get(step.job)
+            if state:
+                state.waiting.pop(step, None)
+                state.under_way.pop(step, None)
+                state.begun.pop(step, None)
                 self._tidy(step.job)
 
     def idle(self, job: str) -> bool:
         with self._lock:
-            return job not in self._desks
+            return job not in self._jobs
 
     def lost(self, job: str, silent_s: float) -> list[Step]:
         limit = time.monotonic() - silent_s
         with self._lock:
-            return [step for step, at in self._desks.get(job, _JobState()).under_way.items() if at < limit]
+            return [step for step, at in self._jobs.get(job, _JobState()).under_way.items() if at < limit]
 
     def drop(self, job: str) -> None:
         with self._lock:
-            if job in self._desks:
-                self._desks[job].waiting.clear()
+            if job in self._jobs:
+                self._jobs[job].waiting.clear()
                 self._tidy(job)
 
     def _tidy(self, job: str) -> None:
-        if not self._desks[job].waiting and not self._desks[job].under_way:
-            del self._desks[job]
+        if not self._jobs[job].waiting and not self._jobs[job].under_way:
+            del self._jobs[job]
+
+    def loads(self) -> dict[Lane, Load]:
+        found, now = dict.fromkeys(Lane, Load()), time.monotonic()
+        with self._lock:
+            for state in self._jobs.values():
+                for step, at in state.under_way.items():
+                    found[step.kind.lane] = found[step.kind.lane].and_one(state.begun[step] > 0, now + GRACE_S - at)
+                if state.waiting:  # one stage waits at a time, and its steps are of one lane
+                    lane = next(reversed(state.waiting)).kind.lane
+                    found[lane] = found[lane].and_more(len(state.waiting))
+        return found
+
+
+class InMemoryProgress:
+    """Implements `StepProgress` for any number of threads."""
+
+    def __init__(self) -> None:
+        self._lock = RLock()
+        self._stages: OrderedDict[tuple[str, Kind], _Stage] = OrderedDict()
 
     def note(self, step: Step, total: Progress) -> None:
         with self._lock:
@@ -154,6 +171,14 @@ class InMemoryStepTracker:
                 return None
             return Pace(stage.total, stage.total.images - (stage.restored or 0), time.monotonic() - stage.since)
 
+
+class InMemoryCapacity:
+    """Implements `Capacity`: the processes are as many as there are slots."""
+
+    def __init__(self, slots: int, leases: InMemoryLeases) -> None:
+        self._slots = slots
+        self._leases = leases
+
     def slots(self) -> int:
         return self._slots
 
@@ -161,15 +186,15 @@ class InMemoryStepTracker:
         return self._slots
 
     def loads(self) -> dict[Lane, Load]:
-        found, now = dict.fromkeys(Lane, Load()), time.monotonic()
-        with self._lock:
-            for backend in self._desks.values():
-                for step, at in backend.under_way.items():
-                    found[step.kind.lane] = found[step.kind.lane].and_one(backend.begun[step] > 0, now + GRACE_S - at)
-                if backend.waiting:  # one stage waits at a time, and its steps are of one lane
-                    lane = next(reversed(backend.waiting)).kind.lane
-                    found[lane] = found[lane].and_more(len(backend.waiting))
-        return found
+        return self._leases.loads()
+
+
+class InMemoryCounters:
+    """Implements `Counters` for any number of threads."""
+
+    def __init__(self) -> None:
+        self._lock = RLock()
+        self._counts: Counter[Total] = Counter()
 
     def count(self, amounts: Amounts) -> None:
         with self._lock:
@@ -178,3 +203,13 @@ class InMemoryStepTracker:
     def counts(self) -> Amounts:
         with self._lock:
             return dict(self._counts)
+
+
+class InMemoryStepTracker:
+    """Implements `StepTracker` within one process."""
+
+    def __init__(self, slots: int) -> None:
+        self.leases = InMemoryLeases(slots)
+        self.progress = InMemoryProgress()
+        self.capacity = InMemoryCapacity(slots, self.leases)
+        self.counters = InMemoryCounters()

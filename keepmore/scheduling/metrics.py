@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from itertools import accumulate
 
 from keepmore.compression.index import Summary
-from keepmore.jobs.graph import Step
+from keepmore.jobs.step import Step
 from keepmore.progress import Progress
 from keepmore.spec.distance import ORIGINAL, text
 

@@ -22,8 +22,9 @@ from keepmore.codec.malloc import return_large_blocks
 from keepmore.codec.sandbox import IsolatedDecoder
 from keepmore.config import RuntimeConfig
 from keepmore.errors import Cancelled, KeepmoreError, from_dict
-from keepmore.jobs.graph import Lane, Step
-from keepmore.pipeline.runner import StepContext, attempt
+from keepmore.jobs.step import Lane, Step
+from keepmore.pipeline.context import StepContext
+from keepmore.pipeline.runner import attempt
 from keepmore.scheduling.queue import TRIES, StepListener, lost
 from keepmore.storage.base import Store
 

@@ -6,7 +6,7 @@ from collections.abc import Iterable
 from typing import Protocol
 
 from keepmore.errors import KeepmoreError, WorkerLost
-from keepmore.jobs.graph import Step
+from keepmore.jobs.step import Step
 from keepmore.progress import Progress
 
 TRIES = 3

@@ -1,122 +1,195 @@
-"""How a job stands, read from what its store holds and, while it runs, from the tracker."""
+"""How a job stands, read from what its store holds and, while it runs, from the step tracker."""
 
 from __future__ import annotations
 
 import json
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
+from dataclasses import dataclass
 from typing import Any
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from keepmore.errors import Cancelled, NotFound, QueueUnavailable, StoreError
-from keepmore.jobs.graph import Kind, Step, training_steps
+from keepmore.compression.index import Summary
+from keepmore.errors import Cancelled, QueueUnavailable, StoreError
+from keepmore.jobs.graph import training_steps
 from keepmore.jobs.job import Job, State
-from keepmore.jobs.requests import advice_request, stage, training_request
+from keepmore.jobs.requests import (
+    RequestRef,
+    RequestRepository,
+    RequestState,
+    advice_request,
+    read_json,
+    training_request,
+)
+from keepmore.jobs.stage import stage
+from keepmore.jobs.step import Kind, Step
 from keepmore.prefetch import ahead
 from keepmore.progress import METADATA, Progress
-from keepmore.scheduling.tracker import Pace, StepTracker
+from keepmore.scheduling.tracker import Pace, StepProgress
 from keepmore.spec.distance import ORIGINAL
 from keepmore.spec.training import NO_WEIGHTS, PROBE, Training, Tuning
 from keepmore.storage import layout
 from keepmore.storage.base import Store
+from keepmore.storage.layout import Asked
 
 # Parts that are asked for while one is looked at: over a network, each takes two answers.
 PARTS_AHEAD = 8
 
 
-def status(job: Job, store: Store, tracker: StepTracker | None = None) -> dict[str, Any]:
+@dataclass(frozen=True, slots=True)
+class JobStatus:
+    """How a job stands. `progress` (listed: how many images there are) None before the job is listed; `rate` in images
+    a second, `eta_s` until all are compressed; `subset` and `index`: the records of the store, once they are there."""
+
+    job: Job
+    stage: str | None
+    listed: int | None = None
+    progress: Progress | None = None
+    rate: float | None = None
+    eta_s: int | None = None
+    warnings: tuple[str, ...] = ()
+    subset: dict[str, Any] | None = None
+    report: str | None = None
+    index: Summary | None = None
+
+    def as_json(self) -> dict[str, Any]:
+        progress = self.progress
+        images = progress and {"listed": self.listed, "done": progress.images, "failed": progress.failed}
+        return {
+            "job": self.job.id,
+            "state": self.job.state.value,
+            "stage": self.stage,
+            "created_at": self.job.created_at,
+            "ended_at": self.job.ended_at,
+            "error": self.job.error,
+            "request": self.job.request.as_json(),
+            "images": images,
+            "bytes": progress and {"in": progress.bytes_in, "out": progress.bytes_out},
+            "rate": self.rate,
+            "eta_s": self.eta_s,
+            "warnings": list(self.warnings),
+            "subset": self.subset,
+            "report": self.report,
+            **({"index": self.index.as_json()} if self.index else {}),
+        }
+
+
+def status(job: Job, store: Store, tracked: StepProgress | None = None) -> JobStatus:
     """State, the stage that is next or under way, counts, and what there is to fetch."""
     now = stage(job, store)
-    found: dict[str, Any] = {
-        "job": job.id,
-        "state": job.state.value,
-        "stage": now,
-        "created_at": job.created_at,
-        "ended_at": job.ended_at,
-        "error": job.error,
-        "request": job.request.as_json(),
-        "images": None,
-        "bytes": None,
-        "rate": None,
-        "eta_s": None,
-        "warnings": [],
-        "subset": None,
-        "report": store.uri(layout.report_page(job.id)) if now is None else None,
-    }
+    check = read_json(store, layout.codec_check(job.id))
+    warnings = tuple(check["warnings"]) if check else ()
+    if now == "list":
+        return JobStatus(job, now, warnings=warnings)
     if now == "compress":
-        pace = _pace(job, store, tracker)
-        listed = int(json.loads(store.get(layout.listing(job.id)))["images"])
-        found["images"] = {"listed": listed, "done": pace.done.images, "failed": pace.done.failed}
-        found["bytes"] = {"in": pace.done.bytes_in, "out": pace.done.bytes_out}
-        if job.state is State.ACCEPTED and pace.rate:
-            found["rate"] = round(pace.rate, 2)
-            found["eta_s"] = round((listed - pace.done.images) / pace.rate)
-    if now not in ("list", "compress"):
-        found["index"] = summary = json.loads(store.get(layout.index_summary(job.id)))
-        found["images"] = {"listed": summary["listed"], "done": summary["listed"], "failed": summary["failed"]}
-        encoded = (size for distance, size in summary["pool_bytes"].items() if float(distance) != ORIGINAL)
-        found["bytes"] = {"in": summary["source_bytes"], "out": sum(encoded)}
-    if now not in ("list", "compress", "select"):
-        found["subset"] = json.loads(store.get(layout.subset(job.id, job.request.subset_id)))
-    if checked := read_json(store, layout.codec_check(job.id)):
-        found["warnings"] = checked["warnings"]
-    return found
+        return _compressing(job, store, tracked, warnings)
+    summary = Summary.from_json(json.loads(store.get(layout.index_summary(job.id))))
+    encoded_bytes = sum(size for distance, size in summary.pool_bytes.items() if distance != ORIGINAL)
+    return JobStatus(
+        job,
+        now,
+        summary.listed,
+        Progress(summary.listed, summary.failed, summary.source_bytes, encoded_bytes),
+        warnings=warnings,
+        subset=None if now == "select" else json.loads(store.get(layout.subset(job.id, job.request.subset_id))),
+        report=store.uri(layout.report_page(job.id)) if now is None else None,
+        index=summary,
+    )
+
+
+def _compressing(job: Job, store: Store, tracked: StepProgress | None, warnings: tuple[str, ...]) -> JobStatus:
+    pace = None
+    if tracked:
+        with suppress(QueueUnavailable):  # the store says the same, only slower and without a rate
+            pace = tracked.pace(job.id, Kind.COMPRESS)
+    pace = pace or Pace(sum(parts_progress(store, job.id).values(), Progress()), 0, 0.0)
+    listed = int(json.loads(store.get(layout.listing(job.id)))["images"])
+    rate = pace.rate if job.state is State.ACCEPTED else None
+    return JobStatus(
+        job,
+        "compress",
+        listed,
+        pace.done,
+        rate=round(rate, 2) if rate else None,
+        eta_s=round((listed - pace.done.images) / rate) if rate else None,
+        warnings=warnings,
+    )
 
 
 def subsets(job: Job, store: Store) -> list[dict[str, Any]]:
     """The records of all subsets that were made of a job, its own first."""
-    prefix = layout.subsets_prefix(job.id)
-    made = [key for key in store.keys(prefix) if key.endswith("/subset.json")]
+    prefix = layout.requests_prefix(Asked.SUBSET, job.id)
+    results = [key for key in store.keys(prefix) if key.endswith("/subset.json")]
     own = layout.subset(job.id, job.request.subset_id)
-    return [json.loads(store.get(key)) for key in sorted(made, key=lambda key: (key != own, key))]
+    return [json.loads(store.get(key)) for key in sorted(results, key=lambda key: (key != own, key))]
 
 
-def training(job: Job, name: str, store: Store) -> dict[str, Any]:
-    """A training on a job's subsets: its results by distance, as far as it is. Raises TrainingNotFound."""
-    subset, asked = training_request(job, name, store)
-    found = {variant: read_json(store, layout.training(job.id, name, variant)) for variant in job.request.variants}
-    results = {distance: result for distance, result in found.items() if result}
+@dataclass(frozen=True, slots=True)
+class TrainingStatus:
+    """How a training stands; `results` by variant, as far as they are there."""
+
+    id: str
+    subset: str
+    training: Training
+    state: RequestState
+    error: dict[str, Any] | None
+    results: dict[str, dict[str, Any]]
+    comparison: dict[str, Any] | None
+
+    def as_json(self) -> dict[str, Any]:
+        return {
+            "training": self.id,
+            "subset": self.subset,
+            "state": self.state.value,
+            "error": self.error,
+            "request": self.training.as_json(),
+            "distances": self.results,
+            "comparison": self.comparison,
+        }
+
+
+def training_status(job: Job, name: str, store: Store) -> TrainingStatus:
+    """A training on a job's subsets, as far as it is. Raises TrainingNotFound."""
+    request = training_request(job, name, store)
+    ref, requests = RequestRef(Asked.TRAINING, job.id, name), RequestRepository(store)
+    by_variant = {variant: read_json(store, layout.training(job.id, name, variant)) for variant in job.request.variants}
+    results = {variant: result for variant, result in by_variant.items() if result}
+    error = requests.error(ref)
     own = job.request.training is not None and name == job.request.training_id
-    asked_anew = store.exists(layout.training_request(job.id, name))
-    error = read_json(store, layout.training_error(job.id, name))
-    if own and not asked_anew and job.state is not State.ACCEPTED:
+    if own and job.state is not State.ACCEPTED and not requests.exists(ref):
         error = error or job.error or Cancelled(f"job {job.id} was {job.state} before it was trained").as_dict()
-    compared = read_json(store, layout.comparison(job.id, name))
+    comparison = read_json(store, ref.result_key)
     # Results of a release that compared nothing are whole without.
-    whole = len(results) == len(found) and (compared or not any("format" in result for result in results.values()))
-    state = "succeeded" if whole else "failed" if error else "running"
-    return {
-        "training": name,
-        "subset": subset,
-        "state": state,
-        "error": error,
-        "request": asked.as_json(),
-        "distances": results,
-        "comparison": compared,
-    }
+    compared = comparison or not any("format" in result for result in results.values())
+    whole = compared and len(results) == len(by_variant)
+    state = RequestState.SUCCEEDED if whole else RequestState.FAILED if error else RequestState.RUNNING
+    return TrainingStatus(name, request.subset, request.training, state, error, results, comparison)
 
 
-def advice(job: Job, name: str, store: Store) -> dict[str, Any]:
-    """Advice on a job, or how far it is. Raises AdviceNotFound."""
-    question = advice_request(job, name, store)
-    made, error = read_json(store, layout.advice(job.id, name)), read_json(store, layout.advice_error(job.id, name))
-    state = "succeeded" if made else "failed" if error else "running"
-    said = {"advice": name, "job": job.id, "state": state, "error": None if made else error}
-    return (made or {"request": question.as_json()}) | said
+def advice_status(job: Job, name: str, store: Store) -> dict[str, Any]:
+    """Advice on a job as JSON, or how far it is. Raises AdviceNotFound."""
+    request = advice_request(job, name, store)
+    ref = RequestRef(Asked.ADVICE, job.id, name)
+    advice, error = read_json(store, ref.result_key), RequestRepository(store).error(ref)
+    state = RequestState.SUCCEEDED if advice else RequestState.FAILED if error else RequestState.RUNNING
+    about = {"advice": name, "job": job.id, "state": state.value, "error": None if advice else error}
+    return (advice or {"request": request.as_json()}) | about
 
 
 def training_images(job: Job, name: str, store: Store) -> dict[Step, int]:
     """How many images each step of a training has to pass through a model, once there is the subset it is on."""
-    subset, training = training_request(job, name, store)
-    made = json.loads(store.get(layout.subset(job.id, subset)))["distances"]
-    labelled = {variant: sum(found["classes"].values()) for variant, found in made.items()}
-    tested = json.loads(store.get(layout.index_summary(job.id)))["evaluation"]
+    request = training_request(job, name, store)
+    training = request.training
+    rows = json.loads(store.get(layout.subset(job.id, request.subset)))["distances"]
+    labelled = {variant: sum(row["classes"].values()) for variant, row in rows.items()}
     if training.method == PROBE:
-        steps = training_steps(job, Kind.FEATURES, name, training)
-        return {step: labelled.get(step.part.split("/")[1], tested) for step in steps}
-    steps = training_steps(job, Kind.TUNE, name, training)
-    return {step: _tuned_images(training, labelled[step.part.split("/")[1]]) for step in steps}
+        tested = json.loads(store.get(layout.index_summary(job.id)))["evaluation"]
+        features = training_steps(job, name, training, Kind.FEATURES)
+        return {step: labelled.get(step.variant, tested) for step in features}
+    runs = training_steps(job, name, training, Kind.TUNE)
+    return {step: _tuned_images(training, labelled[step.variant]) for step in runs}
 
 
 def _tuned_images(training: Training, images: int) -> int:
@@ -128,32 +201,15 @@ def _tuned_images(training: Training, images: int) -> int:
     return steps * batch + probed
 
 
-def read_json(store: Store, key: str) -> dict[str, Any] | None:
-    """The JSON under `key`; None if there is nothing."""
-    try:
-        found: dict[str, Any] = json.loads(store.get(key))
-    except NotFound:
-        return None
-    return found
-
-
-def _pace(job: Job, store: Store, tracker: StepTracker | None) -> Pace:
-    try:
-        known = tracker.pace(job.id, Kind.COMPRESS) if tracker else None
-    except QueueUnavailable:
-        known = None  # the store says the same, only slower and without a rate
-    return known or Pace(sum(parts_progress(store, job.id).values(), Progress()), 0, 0.0)
-
-
 def parts_progress(store: Store, job_id: str) -> dict[str, Progress]:
     """What every compress step that is done has done, by part. Reads all of their footers, and nothing else of them."""
     prefix = layout.parts_prefix(job_id)
     parts = list(store.keys(prefix))
-    found = {}
+    progress = {}
     with ThreadPoolExecutor(PARTS_AHEAD) as threads:
-        for key, done in ahead(parts, lambda key: threads.submit(_part_progress, store, key), PARTS_AHEAD):
-            found[str(int(key.removeprefix(prefix).removesuffix(".parquet")))] = done.result()
-    return found
+        for key, part in ahead(parts, lambda key: threads.submit(_part_progress, store, key), PARTS_AHEAD):
+            progress[str(int(key.removeprefix(prefix).removesuffix(".parquet")))] = part.result()
+    return progress
 
 
 def _part_progress(store: Store, key: str) -> Progress:

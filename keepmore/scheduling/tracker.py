@@ -10,7 +10,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Protocol
 
-from keepmore.jobs.graph import Kind, Lane, Step
+from keepmore.jobs.step import Kind, Lane, Step
 from keepmore.progress import Progress
 from keepmore.scheduling.metrics import Amounts
 
@@ -56,7 +56,9 @@ class Load:
         return Load(self.waiting + waiting, self.under_way, self.oldest_s)
 
 
-class StepTracker(Protocol):
+class Leases(Protocol):
+    """Which steps wait, which are handed out, and when whoever has one was heard of last."""
+
     def offer(self, steps: Iterable[Step]) -> None:
         """These steps of a job wait to be handed out; those that wait or are under way already are left as they are."""
         ...
@@ -101,6 +103,10 @@ class StepTracker(Protocol):
         """Forget what waits of `job`."""
         ...
 
+
+class StepProgress(Protocol):
+    """How far steps are, by stage and part."""
+
     def note(self, step: Step, total: Progress) -> None:
         """So much of `step` is done."""
         ...
@@ -117,8 +123,16 @@ class StepTracker(Protocol):
         """How far the steps of `kind` are; None where the tracker knows nothing."""
         ...
 
+
+class Capacity(Protocol):
+    """How many processes there are, and how much waits for them."""
+
     def slots(self) -> int:
         """Processes that compress, 1 at least."""
+        ...
+
+    def processes(self) -> int:
+        """Processes that compress, those that were heard of lately."""
         ...
 
     def loads(self) -> dict[Lane, Load]:
@@ -128,15 +142,31 @@ class StepTracker(Protocol):
         """
         ...
 
-    def processes(self) -> int:
-        """Processes that compress, those that were heard of lately."""
-        ...
+
+class Counters(Protocol):
+    """Totals that are kept for monitoring alone."""
 
     def count(self, amounts: Amounts) -> None:
         """Add to totals that are kept for monitoring alone."""
         ...
 
     def counts(self) -> Amounts: ...
+
+
+class StepTracker(Protocol):
+    """All four. Whoever needs one takes that alone."""
+
+    @property
+    def leases(self) -> Leases: ...
+
+    @property
+    def progress(self) -> StepProgress: ...
+
+    @property
+    def capacity(self) -> Capacity: ...
+
+    @property
+    def counters(self) -> Counters: ...
 
 
 def window(slots: int, jobs: int) -> int:

@@ -57,6 +57,26 @@ class Evaluation:
 
 
 @dataclass(frozen=True, slots=True)
+class SubsetRequest:
+    """Which images to choose: as many as fit `budget` (None: all), in the order that `selection` says."""
+
+    budget: Budget | None
+    selection: Selection
+
+    @property
+    def id(self) -> str:
+        """Names the subset: the same request has the same name."""
+        return _digest([budgets.as_json(self.budget), asdict(self.selection)])
+
+    def as_json(self) -> dict[str, Any]:
+        return {"budget": budgets.as_json(self.budget), "selection": asdict(self.selection)}
+
+    @staticmethod
+    def from_json(record: dict[str, Any]) -> SubsetRequest:
+        return SubsetRequest(budgets.from_json(record["budget"]), Selection(**record["selection"]))
+
+
+@dataclass(frozen=True, slots=True)
 class Limits:
     """Caps on one image, checked before it is decoded."""
 
@@ -142,9 +162,12 @@ class Request:
         return tuple(sorted({*self.distances, *(d for ladder in ladders for d in ladder)})) or (ORIGINAL,)
 
     @property
+    def subset(self) -> SubsetRequest:
+        return SubsetRequest(self.budget, self.selection)
+
+    @property
     def subset_id(self) -> str:
-        """Names the subsets that this request asks for; the same question has the same name."""
-        return subset_id(self.budget, self.selection)
+        return self.subset.id
 
     @property
     def training_id(self) -> str:
@@ -175,10 +198,6 @@ class Request:
             limits=Limits(**written["limits"]),
             webhook=written.get("webhook"),
         )
-
-
-def subset_id(budget: Budget | None, selection: Selection) -> str:
-    return _digest([budgets.as_json(budget), asdict(selection)])
 
 
 def training_id(subset_id: str, training: Training | None, evaluation: Evaluation | None) -> str:

@@ -124,6 +124,21 @@ class Training:
         return Training(**{**fields, "tuning": None if tuning is None else Tuning(**tuning)})
 
 
+@dataclass(frozen=True, slots=True)
+class TrainingRequest:
+    """A training on the subsets called `subset`, one of each variant."""
+
+    subset: str
+    training: Training
+
+    def as_json(self) -> dict[str, Any]:
+        return {"subset": self.subset, "training": self.training.as_json()}
+
+    @staticmethod
+    def from_json(record: dict[str, Any]) -> TrainingRequest:
+        return TrainingRequest(record["subset"], Training.from_json(record["training"]))
+
+
 _ALWAYS = ("model", "weights", "method", "steps", "seeds")
 
 

@@ -2,9 +2,41 @@
 
 from __future__ import annotations
 
+from enum import StrEnum
+
 from keepmore.spec import distance as distances
 
 TOP = ("jobs", "active", "work", "objects", "features", "estimates", "idempotency")  # the first part of every key
+
+
+class Asked(StrEnum):
+    """What is asked for beside a job's own request, by the folder that it lies in. An estimate belongs to no job: its
+    id stands for one."""
+
+    SUBSET = "subsets"
+    TRAINING = "trainings"
+    ADVICE = "advice"
+    ESTIMATE = "estimates"
+
+
+def requests_prefix(asked: Asked, job_id: str) -> str:
+    return "estimates/" if asked is Asked.ESTIMATE else f"work/{job_id}/{asked}/"
+
+
+def request(asked: Asked, job_id: str, request_id: str) -> str:
+    """What is asked for."""
+    return f"{requests_prefix(asked, job_id)}{request_id}/request.json"
+
+
+def request_error(asked: Asked, job_id: str, request_id: str) -> str:
+    """Why there is no answer."""
+    return f"{requests_prefix(asked, job_id)}{request_id}/error.json"
+
+
+def request_id(key: str, prefix: str) -> str | None:
+    """The id of the request below `prefix` that lies under `key`; None for other keys."""
+    name = key.removeprefix(prefix).removesuffix("/request.json")
+    return name if key == f"{prefix}{name}/request.json" and "/" not in name else None
 
 
 def jobs_prefix() -> str:
@@ -78,28 +110,6 @@ def subset(job_id: str, subset_id: str) -> str:
     return f"work/{job_id}/subsets/{subset_id}/subset.json"
 
 
-def subset_request(job_id: str, subset_id: str) -> str:
-    return f"work/{job_id}/subsets/{subset_id}/request.json"
-
-
-def subset_error(job_id: str, subset_id: str) -> str:
-    return f"work/{job_id}/subsets/{subset_id}/error.json"
-
-
-def subsets_prefix(job_id: str) -> str:
-    return f"work/{job_id}/subsets/"
-
-
-def trainings_prefix(job_id: str) -> str:
-    return f"work/{job_id}/trainings/"
-
-
-def asked_id(key: str, prefix: str) -> str | None:
-    """The id of the subset or training below `prefix` whose request lies under `key`; None for other keys."""
-    name = key.removeprefix(prefix).removesuffix("/request.json")
-    return name if key == f"{prefix}{name}/request.json" and "/" not in name else None
-
-
 def manifest(job_id: str, subset_id: str, variant: str) -> str:
     return f"work/{job_id}/subsets/{subset_id}/{variant}.parquet"
 
@@ -152,26 +162,6 @@ def comparison(job_id: str, training_id: str) -> str:
     return f"work/{job_id}/trainings/{training_id}/comparison.json"
 
 
-def training_request(job_id: str, training_id: str) -> str:
-    return f"work/{job_id}/trainings/{training_id}/request.json"
-
-
-def training_error(job_id: str, training_id: str) -> str:
-    return f"work/{job_id}/trainings/{training_id}/error.json"
-
-
-def advice_prefix(job_id: str) -> str:
-    return f"work/{job_id}/advice/"
-
-
-def advice_request(job_id: str, advice_id: str) -> str:
-    return f"work/{job_id}/advice/{advice_id}/request.json"
-
-
-def advice_error(job_id: str, advice_id: str) -> str:
-    return f"work/{job_id}/advice/{advice_id}/error.json"
-
-
 def pilots(job_id: str, advice_id: str) -> str:
     """The images of pilot trainings at every distance."""
     return f"work/{job_id}/advice/{advice_id}/pilots.parquet"
@@ -193,16 +183,8 @@ def report_page(job_id: str) -> str:
     return f"work/{job_id}/report.html"
 
 
-def estimate_request(estimate_id: str) -> str:
-    return f"estimates/{estimate_id}/request.json"
-
-
 def estimate(estimate_id: str) -> str:
     return f"estimates/{estimate_id}/estimate.json"
-
-
-def estimate_error(estimate_id: str) -> str:
-    return f"estimates/{estimate_id}/error.json"
 
 
 def idempotency(digest: str) -> str:

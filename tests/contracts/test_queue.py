@@ -13,8 +13,8 @@ import pytest
 
 from keepmore.config import RuntimeConfig
 from keepmore.errors import DatasetNotFound, KeepmoreError
-from keepmore.jobs.graph import Kind, Step
 from keepmore.jobs.job import Job, JobRepository, State
+from keepmore.jobs.step import Kind, Step
 from keepmore.progress import Progress
 from keepmore.scheduling.process_pool import LocalQueue
 from keepmore.scheduling.queue import Queue
@@ -122,7 +122,7 @@ def test_any_queue_tells_how_much_waits(carried: Carried, sample: Path) -> None:
     assert set(carried.queue.depths()) == {"control", "compress", "training"}
     job = _job(carried.store, sample / "test")
     before = carried.queue.depths()["training"]
-    carried.queue.submit([Step(job.id, Kind.FEATURES, "abc/4")])
+    carried.queue.submit([Step(job.id, Kind.FEATURES, "abc", "4")])
     if isinstance(carried.queue, CeleryQueue):  # nobody takes this lane; the local pool takes all
         assert carried.queue.depths()["training"] == before + 1
     carried.queue.cancel(job.id)
@@ -164,7 +164,7 @@ def test_duplicates_are_harmless(store: FolderStore, queue: LocalQueue, sample: 
 def test_what_follows_a_step_is_done_too(store: FolderStore, queue: LocalQueue, sample: Path) -> None:
     """Else a job stops after its first stage."""
     job = _job(store, sample / "test")
-    told = Told(queue, {Kind.LIST: [Step(job.id, Kind.COMPRESS, "0")]})
+    told = Told(queue, {Kind.LIST: [Step(job.id, Kind.COMPRESS, chunk=0)]})
     queue.submit([Step(job.id, Kind.LIST)])
     queue.run(told, until_idle=True)
     assert store.exists(layout.part(job.id, 0))
@@ -188,8 +188,8 @@ def test_a_cancelled_job_stops_within_seconds_and_another_goes_on(
     told = Told(queue)
     queue.submit([Step(name, Kind.LIST) for name in (job.id, other.id)])
     queue.run(told, until_idle=True)
-    queue.submit([Step(job.id, Kind.COMPRESS, str(number)) for number in range(3)])
-    queue.submit([Step(other.id, Kind.COMPRESS, "0")])
+    queue.submit([Step(job.id, Kind.COMPRESS, chunk=number) for number in range(3)])
+    queue.submit([Step(other.id, Kind.COMPRESS, chunk=0)])
     thread = threading.Thread(target=queue.run, args=(told, True))
     thread.start()
     while not told.progress:
@@ -200,7 +200,7 @@ def test_a_cancelled_job_stops_within_seconds_and_another_goes_on(
         time.sleep(0.01)
     assert time.monotonic() - asked < 3
     thread.join()
-    assert told.done[2:] == [Step(other.id, Kind.COMPRESS, "0")]
+    assert told.done[2:] == [Step(other.id, Kind.COMPRESS, chunk=0)]
     assert not store.exists(layout.part(job.id, 0))
 
 

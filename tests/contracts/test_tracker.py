@@ -12,7 +12,7 @@ import pytest
 import redis
 
 from keepmore.errors import QueueUnavailable
-from keepmore.jobs.graph import Kind, Lane, Step
+from keepmore.jobs.step import Kind, Lane, Step
 from keepmore.progress import Progress
 from keepmore.scheduling.memory_tracker import InMemoryStepTracker
 from keepmore.scheduling.metrics import total
@@ -29,7 +29,7 @@ def tracker(request: pytest.FixtureRequest) -> Iterator[StepTracker]:
         yield InMemoryStepTracker(slots=2)
         return
     made = _empty(request.getfixturevalue("redis_url"))
-    made.beat("worker", 2)
+    made.capacity.beat("worker", 2)
     yield made
 
 
@@ -45,124 +45,124 @@ def job() -> str:
 
 
 def _steps(job: str, number: int) -> list[Step]:
-    return [Step(job, Kind.COMPRESS, str(n)) for n in range(number)]
+    return [Step(job, Kind.COMPRESS, chunk=n) for n in range(number)]
 
 
 def test_a_job_gets_its_share_and_no_more(tracker: StepTracker, job: str) -> None:
     """Else a huge job fills the queue, and a small one behind it waits for days."""
-    tracker.offer(_steps(job, 100))
-    assert tracker.take(job) == _steps(job, 4)
-    assert tracker.take(job) == []
-    tracker.finish(Step(job, Kind.COMPRESS, "2"))
-    assert tracker.take(job) == [Step(job, Kind.COMPRESS, "4")]
+    tracker.leases.offer(_steps(job, 100))
+    assert tracker.leases.take(job) == _steps(job, 4)
+    assert tracker.leases.take(job) == []
+    tracker.leases.finish(Step(job, Kind.COMPRESS, chunk=2))
+    assert tracker.leases.take(job) == [Step(job, Kind.COMPRESS, chunk=4)]
 
 
 def test_more_jobs_mean_a_smaller_share_each(tracker: StepTracker, job: str) -> None:
     """Else two jobs together hold twice as much in the queue, and a third waits twice as long."""
     other = job + "-other"
-    tracker.offer(_steps(job, 100))
-    tracker.offer(_steps(other, 100))
-    assert len(tracker.take(job)) == len(tracker.take(other)) == 2
+    tracker.leases.offer(_steps(job, 100))
+    tracker.leases.offer(_steps(other, 100))
+    assert len(tracker.leases.take(job)) == len(tracker.leases.take(other)) == 2
     assert window(slots=8, jobs=4) == 4
     assert window(slots=1, jobs=100) == 2
 
 
 def test_what_is_offered_twice_is_taken_once(tracker: StepTracker, job: str) -> None:
     """Else every look of the reconciler doubles the work."""
-    tracker.offer(_steps(job, 3))
-    taken = tracker.take(job)
-    tracker.offer(_steps(job, 3))
+    tracker.leases.offer(_steps(job, 3))
+    taken = tracker.leases.take(job)
+    tracker.leases.offer(_steps(job, 3))
     assert taken == _steps(job, 3)
-    assert tracker.take(job) == []
+    assert tracker.leases.take(job) == []
 
 
 def test_a_job_is_idle_when_nothing_waits_or_is_under_way(tracker: StepTracker, job: str) -> None:
     """Else its next stage begins before the last part, or never."""
-    assert tracker.idle(job)
-    tracker.offer(_steps(job, 1))
-    assert not tracker.idle(job)
-    (step,) = tracker.take(job)
-    assert not tracker.idle(job)
-    tracker.begin(step)
-    tracker.finish(step)
-    assert tracker.idle(job)
-    tracker.finish(step)
-    assert tracker.idle(job)
+    assert tracker.leases.idle(job)
+    tracker.leases.offer(_steps(job, 1))
+    assert not tracker.leases.idle(job)
+    (step,) = tracker.leases.take(job)
+    assert not tracker.leases.idle(job)
+    tracker.leases.begin(step)
+    tracker.leases.finish(step)
+    assert tracker.leases.idle(job)
+    tracker.leases.finish(step)
+    assert tracker.leases.idle(job)
 
 
 def test_a_pushed_step_is_under_way_at_once(tracker: StepTracker, job: str) -> None:
     """Else a caller's question waits behind a thousand chunks."""
-    tracker.offer(_steps(job, 100))
+    tracker.leases.offer(_steps(job, 100))
     step = Step(job, Kind.SELECT, "abc")
-    assert tracker.push(step)
-    assert not tracker.push(step)
+    assert tracker.leases.push(step)
+    assert not tracker.leases.push(step)
 
 
 def test_tries_count_until_the_step_is_finished(tracker: StepTracker, job: str) -> None:
     """Else an image that kills its worker is tried for ever, or a step that was retried once counts as deadly."""
     (step,) = _steps(job, 1)
-    assert [tracker.begin(step) for _ in range(3)] == [1, 2, 3]
-    tracker.finish(step)
-    assert tracker.begin(step) == 1
+    assert [tracker.leases.begin(step) for _ in range(3)] == [1, 2, 3]
+    tracker.leases.finish(step)
+    assert tracker.leases.begin(step) == 1
 
 
 def test_a_step_that_somebody_works_on_is_busy(tracker: StepTracker, job: str) -> None:
     """Else a message that comes twice has two workers do the same, and counts as a death."""
-    tracker.offer(_steps(job, 1))
-    (step,) = tracker.take(job)
-    assert (tracker.busy(step), tracker.tries(step)) == (False, 0)
-    tracker.begin(step)
-    assert (tracker.busy(step), tracker.tries(step)) == (True, 1)
-    tracker.push(step)
-    assert (tracker.busy(step), tracker.tries(step)) == (False, 1)
-    tracker.finish(step)
-    assert (tracker.busy(step), tracker.tries(step)) == (False, 0)
+    tracker.leases.offer(_steps(job, 1))
+    (step,) = tracker.leases.take(job)
+    assert (tracker.leases.busy(step), tracker.leases.tries(step)) == (False, 0)
+    tracker.leases.begin(step)
+    assert (tracker.leases.busy(step), tracker.leases.tries(step)) == (True, 1)
+    tracker.leases.push(step)
+    assert (tracker.leases.busy(step), tracker.leases.tries(step)) == (False, 1)
+    tracker.leases.finish(step)
+    assert (tracker.leases.busy(step), tracker.leases.tries(step)) == (False, 0)
 
 
 def test_silent_steps_are_found_and_live_ones_are_not(tracker: StepTracker, job: str) -> None:
     """Else a lost message hangs its job, or a long step is done twice."""
-    tracker.offer(_steps(job, 2))
-    lost, live = tracker.take(job)
-    tracker.begin(lost)
+    tracker.leases.offer(_steps(job, 2))
+    lost, live = tracker.leases.take(job)
+    tracker.leases.begin(lost)
     time.sleep(0.3)
-    tracker.seen(live)
-    assert tracker.lost(job, 0.2) == [lost]
-    assert tracker.lost(job, 60) == []
+    tracker.leases.seen(live)
+    assert tracker.leases.lost(job, 0.2) == [lost]
+    assert tracker.leases.lost(job, 60) == []
 
 
 def test_a_step_may_wait_for_a_worker_for_a_while(tracker: StepTracker, job: str) -> None:
     """Else a busy cluster does every step twice, once for each time that it waited."""
-    tracker.offer(_steps(job, 2))
-    (step, _) = tracker.take(job)
-    tracker.push(Step(job, Kind.SELECT, "abc"))
+    tracker.leases.offer(_steps(job, 2))
+    (step, _) = tracker.leases.take(job)
+    tracker.leases.push(Step(job, Kind.SELECT, "abc"))
     time.sleep(0.3)
-    assert tracker.lost(job, 0.2) == []
-    assert tracker.lost(job, -GRACE_S - 1) != []
-    tracker.begin(step)
+    assert tracker.leases.lost(job, 0.2) == []
+    assert tracker.leases.lost(job, -GRACE_S - 1) != []
+    tracker.leases.begin(step)
     time.sleep(0.3)
-    assert tracker.lost(job, 0.2) == [step]
+    assert tracker.leases.lost(job, 0.2) == [step]
 
 
 def test_dropping_forgets_what_waits(tracker: StepTracker, job: str) -> None:
     """Else a cancelled job goes on for as long as it has steps."""
-    tracker.offer(_steps(job, 100))
-    taken = tracker.take(job)
-    tracker.drop(job)
+    tracker.leases.offer(_steps(job, 100))
+    taken = tracker.leases.take(job)
+    tracker.leases.drop(job)
     for step in taken:
-        tracker.finish(step)
-    assert tracker.take(job) == []
-    assert tracker.idle(job)
+        tracker.leases.finish(step)
+    assert tracker.leases.take(job) == []
+    assert tracker.leases.idle(job)
 
 
 def test_progress_said_twice_counts_once(tracker: StepTracker, job: str) -> None:
     """Else a redelivered step shows more images done than there are."""
     first, second = _steps(job, 2)
-    assert tracker.pace(job, Kind.COMPRESS) is None
+    assert tracker.progress.pace(job, Kind.COMPRESS) is None
     for _ in range(2):
-        tracker.note(first, Progress(images=16, failed=1, bytes_in=100, bytes_out=40, encode_s=0.5))
-    tracker.note(second, Progress(images=3))
+        tracker.progress.note(first, Progress(images=16, failed=1, bytes_in=100, bytes_out=40, encode_s=0.5))
+    tracker.progress.note(second, Progress(images=3))
     time.sleep(0.05)
-    pace = tracker.pace(job, Kind.COMPRESS)
+    pace = tracker.progress.pace(job, Kind.COMPRESS)
     assert pace is not None
     assert (pace.done.images, pace.done.failed, pace.done.bytes_in) == (19, 1, 100)
     assert pace.rate is not None
@@ -174,13 +174,13 @@ def test_a_poll_is_told_the_sum_of_what_was_said_last(tracker: StepTracker, job:
     draw = random.Random(0)
     parts: dict[str, Progress] = {}
     for _ in range(300):
-        step = Step(job, Kind.COMPRESS, str(draw.randrange(40)))
+        step = Step(job, Kind.COMPRESS, chunk=draw.randrange(40))
         images, failed, bytes_in, bytes_out = (draw.randrange(10**13) for _ in range(4))
         parts[step.part] = Progress(images, failed, bytes_in, bytes_out, draw.random())
-        tracker.note(step, parts[step.part])
+        tracker.progress.note(step, parts[step.part])
     restored = {str(n): Progress(images=1000 + n, bytes_in=n) for n in range(30, 50)}
-    tracker.restore(job, Kind.COMPRESS, restored)
-    pace = tracker.pace(job, Kind.COMPRESS)
+    tracker.progress.restore(job, Kind.COMPRESS, restored)
+    pace = tracker.progress.pace(job, Kind.COMPRESS)
     assert pace is not None
     whole, seen = sum((restored | parts).values(), Progress()), sum(parts.values(), Progress())
     assert (pace.done.images, pace.done.failed) == (whole.images, whole.failed)
@@ -192,22 +192,22 @@ def test_a_poll_is_told_the_sum_of_what_was_said_last(tracker: StepTracker, job:
 def test_a_job_of_many_chunks_is_handed_out_in_their_number(job: str) -> None:
     """Else handing out one more step passes over all of a job, and ten million images take days of nothing else."""
     tracker = InMemoryStepTracker(slots=2)
-    tracker.offer(_steps(job, 60_000))
+    tracker.leases.offer(_steps(job, 60_000))
     begun = time.process_time()
-    while steps := tracker.take(job):
+    while steps := tracker.leases.take(job):
         for step in steps:
-            tracker.finish(step)
+            tracker.leases.finish(step)
     assert time.process_time() - begun < 10
-    assert tracker.idle(job)
+    assert tracker.leases.idle(job)
 
 
 def test_restored_progress_is_no_speed(tracker: StepTracker, job: str) -> None:
     """Else after a restart the time that is left is a fantasy."""
-    assert not tracker.restored(job, Kind.COMPRESS)
-    tracker.restore(job, Kind.COMPRESS, {"0": Progress(images=1000)})
-    tracker.restore(job, Kind.COMPRESS, {"0": Progress(images=5)})
-    assert tracker.restored(job, Kind.COMPRESS)
-    pace = tracker.pace(job, Kind.COMPRESS)
+    assert not tracker.progress.restored(job, Kind.COMPRESS)
+    tracker.progress.restore(job, Kind.COMPRESS, {"0": Progress(images=1000)})
+    tracker.progress.restore(job, Kind.COMPRESS, {"0": Progress(images=5)})
+    assert tracker.progress.restored(job, Kind.COMPRESS)
+    pace = tracker.progress.pace(job, Kind.COMPRESS)
     assert pace is not None
     assert pace.done.images == 1000
     assert pace.rate is None
@@ -216,10 +216,12 @@ def test_restored_progress_is_no_speed(tracker: StepTracker, job: str) -> None:
 def test_progress_can_be_restored_when_work_has_begun_again(tracker: StepTracker, job: str) -> None:
     """Else a job whose tracker was lost shows too few bytes for good, because a worker was faster than the restore."""
     first, second = _steps(job, 2)
-    tracker.note(second, Progress(images=3, bytes_in=30))
-    assert not tracker.restored(job, Kind.COMPRESS)
-    tracker.restore(job, Kind.COMPRESS, {first.part: Progress(images=16, bytes_in=160), second.part: Progress()})
-    pace = tracker.pace(job, Kind.COMPRESS)
+    tracker.progress.note(second, Progress(images=3, bytes_in=30))
+    assert not tracker.progress.restored(job, Kind.COMPRESS)
+    tracker.progress.restore(
+        job, Kind.COMPRESS, {first.part: Progress(images=16, bytes_in=160), second.part: Progress()}
+    )
+    pace = tracker.progress.pace(job, Kind.COMPRESS)
     assert pace is not None
     assert (pace.done.images, pace.done.bytes_in, pace.seen_images) == (19, 190, 3)
 
@@ -228,23 +230,23 @@ def test_a_step_is_busy_again_after_the_board_was_lost(redis_url: str, job: str)
     """Else every step under way is done twice after a flush."""
     tracker = _empty(redis_url)
     (step,) = _steps(job, 1)
-    tracker.begin(step)
+    tracker.leases.begin(step)
     tracker = _empty(redis_url)
-    assert not tracker.busy(step)
-    tracker.seen(step)
-    assert (tracker.busy(step), tracker.tries(step)) == (True, 1)
+    assert not tracker.leases.busy(step)
+    tracker.leases.seen(step)
+    assert (tracker.leases.busy(step), tracker.leases.tries(step)) == (True, 1)
 
 
 def test_many_workers_take_each_step_once(tracker: StepTracker, job: str) -> None:
     """Else two workers compress the same chunk at once, all the time."""
-    tracker.offer(_steps(job, 60))
+    tracker.leases.offer(_steps(job, 60))
 
     def work(number: int) -> list[Step]:
         mine = []
-        while steps := tracker.take(job):
+        while steps := tracker.leases.take(job):
             for step in steps:
                 mine.append(step)
-                tracker.finish(step)
+                tracker.leases.finish(step)
         return mine
 
     with ThreadPoolExecutor(4) as pool:
@@ -256,9 +258,9 @@ def test_many_workers_take_each_step_once(tracker: StepTracker, job: str) -> Non
 
 def test_counts_add_up_by_label(tracker: StepTracker, job: str) -> None:
     """Else an operator's graphs are wrong."""
-    tracker.count({total("steps", kind="list", outcome="done"): 1})
-    tracker.count({total("steps", outcome="done", kind="list"): 1, total("bytes_in", kind="compress"): 2.5})
-    assert tracker.counts() == {
+    tracker.counters.count({total("steps", kind="list", outcome="done"): 1})
+    tracker.counters.count({total("steps", outcome="done", kind="list"): 1, total("bytes_in", kind="compress"): 2.5})
+    assert tracker.counters.counts() == {
         ("steps", (("kind", "list"), ("outcome", "done"))): 2,
         ("bytes_in", (("kind", "compress"),)): 2.5,
     }
@@ -269,41 +271,41 @@ def test_calls_to_redis_that_failed_are_counted_once_it_is_back(redis_url: str) 
     _empty(redis_url)
     with proxied(redis_url) as proxy:
         tracker = RedisStepTracker(proxy.url.replace("http://", "redis://"))
-        tracker.count({total("steps", kind="list", outcome="done"): 1})
+        tracker.counters.count({total("steps", kind="list", outcome="done"): 1})
         proxy.drop()
         for _ in range(2):
             with pytest.raises(QueueUnavailable):
                 tracker.ping()
         proxy.restore()
-        tracker.count({})
-        tracker.count({})
-        assert tracker.counts()[total("redis_errors")] == 2
+        tracker.counters.count({})
+        tracker.counters.count({})
+        assert tracker.counters.counts()[total("redis_errors")] == 2
 
 
 def test_the_load_counts_what_waits_and_what_is_under_way_by_lane(tracker: StepTracker, job: str) -> None:
     """Else an autoscaler starts no workers for a full tracker, or stops the trainer in the middle of a training."""
-    assert tracker.loads() == dict.fromkeys(Lane, Load())
-    tracker.offer(_steps(job, 60))
-    taken = tracker.take(job)
-    tracker.begin(taken[0])
-    training = Step(job, Kind.TRAIN, "a/10")
-    tracker.push(training)
-    tracker.begin(training)
-    found = tracker.loads()
+    assert tracker.capacity.loads() == dict.fromkeys(Lane, Load())
+    tracker.leases.offer(_steps(job, 60))
+    taken = tracker.leases.take(job)
+    tracker.leases.begin(taken[0])
+    training = Step(job, Kind.TRAIN, "a", "10")
+    tracker.leases.push(training)
+    tracker.leases.begin(training)
+    found = tracker.capacity.loads()
     compress = found[Lane.COMPRESS]
     assert (compress.waiting, compress.under_way) == (59, 1)
     assert 0 <= compress.oldest_s < 30
     assert found[Lane.TRAINING] == Load(0, 1)
     assert found[Lane.CONTROL] == Load()
     for step in [*taken, training]:
-        tracker.finish(step)
-    assert tracker.loads()[Lane.TRAINING] == Load()
+        tracker.leases.finish(step)
+    assert tracker.capacity.loads()[Lane.TRAINING] == Load()
 
 
 def test_slots_are_those_of_living_workers(redis_url: str) -> None:
     """Else a fleet that grew is kept half idle, or one that shrank is flooded."""
     tracker = _empty(redis_url)
-    assert (tracker.slots(), tracker.processes()) == (1, 0)
+    assert (tracker.capacity.slots(), tracker.capacity.processes()) == (1, 0)
     for name, processes in (("a", 4), ("b", 8)):
-        tracker.beat(name, processes)
-    assert RedisStepTracker(redis_url).slots() == 12
+        tracker.capacity.beat(name, processes)
+    assert RedisStepTracker(redis_url).capacity.slots() == 12

@@ -25,7 +25,7 @@ import yaml
 from celery.bin.celery import celery
 
 from keepmore.cli.main import cli as keepmore
-from keepmore.jobs.graph import Lane
+from keepmore.jobs.step import Lane
 from keepmore.spec.budget import parse_size
 
 ROOT = Path(__file__).parents[2]

@@ -25,7 +25,7 @@ from prometheus_client.parser import text_string_to_metric_families
 
 from keepmore import errors
 from keepmore.compression.index import Summary
-from keepmore.jobs.graph import Kind, Lane, Step
+from keepmore.jobs.step import Kind, Lane, Step
 from keepmore.progress import Progress
 from keepmore.scheduling import metrics
 from keepmore.scheduling.metrics import total
@@ -57,12 +57,14 @@ Dashboard = dict[str, Any]
 def api(tmp_path_factory: pytest.TempPathFactory) -> FastAPI:
     """An API process that has counted one of everything."""
     backend = Embedded(load(store=str(tmp_path_factory.mktemp("store")), processes=1))
-    step = Step("job", Kind.COMPRESS, "0")
-    backend.tracker.count(metrics.of_step(step, "done", Progress(1, 1, 1, 1, 1.0), 2.0))
-    backend.tracker.count(metrics.of_failure(step, "worker_lost"))
-    backend.tracker.count(metrics.of_delay(step, "store_unavailable"))
-    backend.tracker.count(metrics.of_index(Summary(pool_bytes={0.0: 2, 4.0: 1}, errors={"unreadable_image": 1})))
-    backend.tracker.count({total("redis_errors"): 1.0})
+    step = Step("job", Kind.COMPRESS, chunk=0)
+    backend.tracker.counters.count(metrics.of_step(step, "done", Progress(1, 1, 1, 1, 1.0), 2.0))
+    backend.tracker.counters.count(metrics.of_failure(step, "worker_lost"))
+    backend.tracker.counters.count(metrics.of_delay(step, "store_unavailable"))
+    backend.tracker.counters.count(
+        metrics.of_index(Summary(pool_bytes={0.0: 2, 4.0: 1}, errors={"unreadable_image": 1}))
+    )
+    backend.tracker.counters.count({total("redis_errors"): 1.0})
     app = create_app(backend, Gate(()), 1000, local_only=True)
     meter: Meter = app.state.meter
     meter.requests.labels("GET", "/v1/jobs", "200").inc()

@@ -39,31 +39,31 @@ class _Scope(HTTPBearer):
 
 
 async def _backend(request: Request) -> Backend:
-    found: Backend = request.app.state.backend
-    return found
+    backend: Backend = request.app.state.backend
+    return backend
 
 
 async def _store(request: Request) -> Store:
-    found: Backend = request.app.state.backend
-    return found.store
+    backend: Backend = request.app.state.backend
+    return backend.store
 
 
 async def _repository(request: Request) -> JobRepository:
-    found: Backend = request.app.state.backend
-    return JobRepository(found.store)
+    backend: Backend = request.app.state.backend
+    return JobRepository(backend.store)
 
 
 async def _views(request: Request) -> Views:
-    found: Views = request.app.state.views
-    return found
+    views: Views = request.app.state.views
+    return views
 
 
 Reader = Annotated[ApiKey, Security(_Scope(READ))]
 Writer = Annotated[ApiKey, Security(_Scope(WRITE))]
-Parts = Annotated[Backend, Depends(_backend)]
-Objects = Annotated[Store, Depends(_store)]
-Book = Annotated[JobRepository, Depends(_repository)]
-JobViews = Annotated[Views, Depends(_views)]
+BackendDep = Annotated[Backend, Depends(_backend)]
+StoreDep = Annotated[Store, Depends(_store)]
+RepositoryDep = Annotated[JobRepository, Depends(_repository)]
+ViewsDep = Annotated[Views, Depends(_views)]
 Wait = Annotated[float, Query(ge=0, le=MOST_WAIT_S, description="Seconds to wait for the answer.")]
 IdempotencyKey = Annotated[
     str | None,

@@ -9,7 +9,7 @@ from typing import Any
 
 from keepmore.errors import IdempotencyConflict
 from keepmore.jobs.job import new_id
-from keepmore.jobs.requests import new_name
+from keepmore.jobs.requests import new_estimate_id
 from keepmore.storage import layout
 from keepmore.storage.base import Store
 
@@ -26,7 +26,7 @@ def job_id(store: Store, caller: str, key: str, request: dict[str, Any]) -> str:
 
 def estimate_id(store: Store, caller: str, key: str, question: dict[str, Any]) -> str:
     """As `job_id`, for an estimate; a job may have the same key."""
-    return _named(store, "estimate", [caller, key, "estimate"], question, new_name())
+    return _named(store, "estimate", [caller, key, "estimate"], question, new_estimate_id())
 
 
 def _named(store: Store, kind: str, asked: list[str], request: dict[str, Any], drawn: str) -> str:

@@ -7,6 +7,7 @@ import hashlib
 import json
 import time
 from collections import OrderedDict
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -63,30 +64,27 @@ class Views:
     def _make(self, job_id: str) -> View:
         begun = time.monotonic()
         job = JobRepository(self._backend.store).get(job_id)
-        found = status(job, self._backend.store, self._backend.tracker)
-        found["links"] = links(found)
-        if found["report"]:
-            found["report"] = found["links"]["report"]
-        body = json.dumps(found, ensure_ascii=False).encode()
+        record = status(job, self._backend.store, self._backend.tracker.progress).as_json()
+        record["links"] = links(job.id, record["subset"])
+        if record["report"]:
+            record["report"] = record["links"]["report"]
+        body = json.dumps(record, ensure_ascii=False).encode()
         etag = f'"{hashlib.sha256(body).hexdigest()[:20]}"'
         return View(body, etag, job.state is not State.ACCEPTED, begun)
 
 
-def links(found: dict[str, Any]) -> dict[str, Any]:
-    """Where to go on from a job, as paths below the service's address."""
-    own = f"/v1/jobs/{found['job']}"
-    made: dict[str, Any] = {name: f"{own}/{name}" for name in ("events", "errors", "cancel", "retry", "report")}
-    made |= {
+def links(job_id: str, subset: Mapping[str, Any] | None) -> dict[str, Any]:
+    """Where to go on from a job, as paths below the service's address; `subset`: the record of its own, once there."""
+    own = f"/v1/jobs/{job_id}"
+    return {
+        **{name: f"{own}/{name}" for name in ("events", "errors", "cancel", "retry", "report")},
         "self": own,
         "subsets": f"{own}/subsets",
         "trainings": f"{own}/trainings",
         "advice": f"{own}/advice",
-        "manifests": {},
+        "manifests": manifests(job_id, subset) if subset else {},
     }
-    if found["subset"]:
-        made["manifests"] = manifests(found["job"], found["subset"])
-    return made
 
 
-def manifests(job_id: str, subset: dict[str, Any]) -> dict[str, str]:
+def manifests(job_id: str, subset: Mapping[str, Any]) -> dict[str, str]:
     return {name: f"/v1/jobs/{job_id}/subsets/{subset['subset']}/{name}" for name in subset["distances"]}

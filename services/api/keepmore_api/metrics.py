@@ -10,7 +10,7 @@ from prometheus_client.registry import Collector
 
 from keepmore import __version__
 from keepmore.errors import QueueUnavailable
-from keepmore.jobs.graph import Lane
+from keepmore.jobs.step import Lane
 from keepmore.scheduling import metrics as totals
 from keepmore_api.backend.base import Backend
 
@@ -35,9 +35,9 @@ UP = "Whether the queue can be reached."
 class Meter:
     """What one API process measures, beside the totals that all workers share by way of the tracker."""
 
-    def __init__(self, parts: Backend) -> None:
+    def __init__(self, backend: Backend) -> None:
         self.registry = CollectorRegistry()
-        self.registry.register(_Shared(parts))
+        self.registry.register(_Shared(backend))
         names = ("method", "route", "status")
         self.requests = Counter("keepmore_requests", "Requests answered.", names, registry=self.registry)
         self.seconds = Histogram(
@@ -50,17 +50,17 @@ class Meter:
 
 
 class _Shared(Collector):
-    def __init__(self, parts: Backend) -> None:
-        self._parts = parts
+    def __init__(self, backend: Backend) -> None:
+        self._backend = backend
 
     def collect(self) -> Iterable[Metric]:
-        tracker = self._parts.tracker
+        tracker = self._backend.tracker
         try:
             counts, depths, loads, processes = (
-                tracker.counts(),
-                self._parts.depths(),
-                tracker.loads(),
-                tracker.processes(),
+                tracker.counters.counts(),
+                self._backend.depths(),
+                tracker.capacity.loads(),
+                tracker.capacity.processes(),
             )
         except QueueUnavailable:
             yield _gauge("queue_up", UP, 0)

@@ -16,7 +16,8 @@ from keepmore.spec import job as requests
 from keepmore.spec import training
 from keepmore.spec import variants as variant_specs
 from keepmore.spec.advice import AdviceRequest
-from keepmore.spec.job import Evaluation, Limits, Request, Selection
+from keepmore.spec.estimate import EstimateRequest
+from keepmore.spec.job import Evaluation, Limits, Request, Selection, SubsetRequest
 from keepmore.spec.pilot_grid import FEWEST_IMAGES
 from keepmore.spec.training import Training, Tuning
 from keepmore.spec.variants import VariantSpec
@@ -277,6 +278,9 @@ class SubsetIn(Strict):
     budget: BudgetIn = None
     selection: SelectionIn = SelectionIn()
 
+    def record(self) -> SubsetRequest:
+        return SubsetRequest(self.budget, self.selection.record())
+
 
 class TrainingAskedIn(TrainingIn):
     model_config = _example(
@@ -352,6 +356,18 @@ class EstimateIn(Strict):
     limits: LimitsIn = LimitsIn()
     images: int = Field(128, json_schema_extra={"minimum": 2, "maximum": 10_000}, description="How many to sample.")
     seed: Seed = 0
+
+    def record(self) -> EstimateRequest:
+        return EstimateRequest(
+            dataset=remote_uri("dataset", self.dataset),
+            distances=tuple(self.distances),
+            effort=self.effort,
+            budget=self.budget,
+            selection=self.selection.record(),
+            limits=self.limits.record(),
+            images=self.images,
+            seed=self.seed,
+        )
 
 
 class Problem(BaseModel):

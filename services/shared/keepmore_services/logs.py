@@ -10,7 +10,7 @@ from contextvars import ContextVar
 from pythonjsonlogger.core import RESERVED_ATTRS
 from pythonjsonlogger.json import JsonFormatter
 
-from keepmore.jobs.graph import Step
+from keepmore.jobs.step import Step
 
 _STEP: ContextVar[Step | None] = ContextVar("step", default=None)
 QUIET = (

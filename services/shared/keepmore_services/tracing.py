@@ -18,8 +18,8 @@ from opentelemetry.trace import Span, SpanKind, Status, StatusCode
 
 from keepmore import __version__
 from keepmore.errors import KeepmoreError
-from keepmore.jobs.graph import Kind, Step
 from keepmore.jobs.job import JobRepository
+from keepmore.jobs.step import Kind, Step
 from keepmore.storage.base import Store
 
 PATH = "/v1/traces"

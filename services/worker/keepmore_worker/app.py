@@ -14,7 +14,7 @@ from celery.signals import setup_logging, worker_ready, worker_shutting_down
 
 from keepmore.codec.sandbox import IsolatedDecoder
 from keepmore.errors import KeepmoreError
-from keepmore.jobs.graph import Kind, Lane, Step
+from keepmore.jobs.step import Kind, Lane, Step
 from keepmore_services import logs, tracing
 from keepmore_services.broker.celery_queue import RECONCILE, RUN_STEP, CeleryQueue, celery_app
 from keepmore_services.broker.redis_tracker import ALIVE_S, RedisStepTracker
@@ -46,7 +46,7 @@ def executor() -> StepExecutor:
 
 @app.task(name=RUN_STEP, bind=True, max_retries=MOST_RETRIES)  # type: ignore[untyped-decorator]
 def run_step(self: Task[Any, Any], job: str, kind: str, part: str) -> None:
-    step = Step(job, Kind(kind), part)
+    step = Step.of(job, Kind(kind), part)
     try:
         executor().do(step)
     except KeepmoreError as error:
@@ -87,7 +87,7 @@ def _beat(name: str, slots: int) -> None:
     tracker, never = RedisStepTracker(settings.redis), threading.Event()
     while True:
         try:
-            tracker.beat(name, slots)
+            tracker.capacity.beat(name, slots)
         except KeepmoreError as error:
             log.warning("could not sign on", extra={"reason": error.message})
         never.wait(ALIVE_S / 4)

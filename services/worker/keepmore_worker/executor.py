@@ -10,8 +10,9 @@ from keepmore.codec.malloc import return_large_blocks
 from keepmore.codec.sandbox import IsolatedDecoder
 from keepmore.config import RuntimeConfig
 from keepmore.errors import Cancelled, KeepmoreError, QueueUnavailable, Stopping
-from keepmore.jobs.graph import Lane, Step
-from keepmore.pipeline.runner import StepContext, attempt
+from keepmore.jobs.step import Lane, Step
+from keepmore.pipeline.context import StepContext
+from keepmore.pipeline.runner import attempt
 from keepmore.progress import Progress
 from keepmore.scheduling import metrics
 from keepmore.scheduling.queue import TRIES, Queue, lost
@@ -92,7 +93,7 @@ class StepExecutor:
             if self.stopping():
                 self._hand_on(step, STOPPING)
                 return
-            if self.tracker.busy(step):
+            if self.tracker.leases.busy(step):
                 log.info("step left alone: another worker is at it")
                 return
             tries = self.scheduler.on_start(step)
@@ -116,7 +117,7 @@ class StepExecutor:
                 if error.transient:
                     log.warning("step put off", extra={"code": error.code, "reason": error.message})
                     with suppress(QueueUnavailable):
-                        self.tracker.count(metrics.of_delay(step, error.code))
+                        self.tracker.counters.count(metrics.of_delay(step, error.code))
                     raise
                 self.fail(step, error)
             else:
@@ -128,7 +129,7 @@ class StepExecutor:
         """Have another process do the step; what is written of it already is found again."""
         log.warning("step handed on", extra={"handed_on": str(step), "reason": reason})
         with suppress(QueueUnavailable):
-            self.tracker.count(metrics.of_step(step, "handed_on", Progress(), None))
+            self.tracker.counters.count(metrics.of_step(step, "handed_on", Progress(), None))
         self.put_off(step)
         with suppress(QueueUnavailable):  # the reconciler finds it
             self.chaining_queue.submit([step])
@@ -140,5 +141,5 @@ class StepExecutor:
     def put_off(self, step: Step) -> None:
         """The step is tried again later, and that is no death of a worker."""
         with suppress(QueueUnavailable):  # then the tracker has forgotten the try anyway, or will count one too many
-            self.tracker.finish(step)
-            self.tracker.push(step)
+            self.tracker.leases.finish(step)
+            self.tracker.leases.push(step)

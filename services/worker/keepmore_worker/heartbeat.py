@@ -9,9 +9,9 @@ from collections.abc import Callable
 from types import TracebackType
 
 from keepmore.errors import Cancelled, JobNotFound, QueueUnavailable, Stopping, StoreError
-from keepmore.jobs.graph import Kind, Step
 from keepmore.jobs.job import JobRepository
 from keepmore.jobs.requests import is_wanted
+from keepmore.jobs.step import Kind, Step
 from keepmore.progress import Progress, Report
 from keepmore.scheduling.scheduler import Scheduler
 from keepmore.scheduling.tracker import StepTracker
@@ -102,7 +102,7 @@ class Heartbeat:
     def _beat(self) -> None:
         while not self._over.wait(PULSE_S):
             try:
-                self._tracker.seen(self._step)
+                self._tracker.leases.seen(self._step)
             except QueueUnavailable as error:
                 log.warning("no sign of life given", extra={"reason": error.message})
 

@@ -15,15 +15,16 @@ from keepmore.codec.sandbox import IsolatedDecoder
 from keepmore.compression import index
 from keepmore.config import RuntimeConfig
 from keepmore.errors import InvalidRequest, RecordUnreadable, StoreError
-from keepmore.jobs.graph import Kind, Step
 from keepmore.jobs.job import Job, JobRepository, State
 from keepmore.jobs.requests import request_subset
-from keepmore.pipeline.runner import StepContext, run_step
+from keepmore.jobs.step import Kind, Step
+from keepmore.pipeline.context import StepContext
+from keepmore.pipeline.runner import run_step
 from keepmore.reporting import report
 from keepmore.scheduling import status
 from keepmore.selection import manifest
 from keepmore.spec.budget import BytesBudget
-from keepmore.spec.job import Selection
+from keepmore.spec.job import Selection, SubsetRequest
 from keepmore.storage import layout
 from keepmore.storage.folder import FolderStore
 
@@ -63,10 +64,10 @@ def _digests(store: FolderStore, job: Job, subset: str) -> dict[str, str]:
 def test_a_finished_job_is_shown_as_it_was(written: FolderStore, job: Job) -> None:
     """Else an upgrade loses the record of what was kept."""
     assert (job.state, job.keepmore, job.request.distances) == (State.SUCCEEDED, "0.1.0", (0, 4, 10))
-    found = status.status(job, written)
+    found = status.status(job, written).as_json()
     assert found["state"] == "succeeded"
     assert found["images"]["listed"] == 25
-    trained = status.training(job, job.request.training_id, written)
+    trained = status.training_status(job, job.request.training_id, written).as_json()
     assert {distance: len(one["top1_by_seed"]) for distance, one in trained["distances"].items()} == {
         "4": 2,
         "10": 2,
@@ -101,7 +102,7 @@ def test_another_budget_over_its_index_gives_what_it_gave(
     before = _digests(written, job, other)
     for key in list(written.keys(f"work/{job.id}/subsets/{other}/")):
         written.delete(key)
-    step = request_subset(job, written, BytesBudget(60_000), Selection())
+    step = request_subset(job, written, SubsetRequest(BytesBudget(60_000), Selection()))
     assert step.part == other
     run_step(step, written, StepContext.at(RuntimeConfig(str(written.root)), decoder, lambda progress: None))
     assert _digests(written, job, other) == before

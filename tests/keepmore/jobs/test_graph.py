@@ -14,16 +14,18 @@ from hypothesis import strategies as st
 
 from keepmore.compression.index import Summary
 from keepmore.errors import JobNotReady, NotTrainable, SubsetNotFound, TrainerMissing, TrainingNotFound
-from keepmore.jobs.graph import ADVICE_KINDS, Kind, Lane, Step, error_key, is_asked, ready_steps, request_key
+from keepmore.jobs.graph import is_beside, ready_steps
 from keepmore.jobs.job import Job, State
-from keepmore.jobs.requests import request_subset, request_training, subset_request, training_request
+from keepmore.jobs.requests import RequestRef, request_subset, request_training, subset_request, training_request
 from keepmore.jobs.snapshot import chunk_count
+from keepmore.jobs.step import Kind, Lane, Step, kinds_of
 from keepmore.spec.budget import BytesBudget
-from keepmore.spec.job import Evaluation, Request, Selection
-from keepmore.spec.training import Training
+from keepmore.spec.job import Evaluation, Request, Selection, SubsetRequest
+from keepmore.spec.training import Training, TrainingRequest
 from keepmore.spec.variants import FitCount, Spread
 from keepmore.storage import layout
 from keepmore.storage.folder import FolderStore
+from keepmore.storage.layout import Asked
 from keepmore.training.trainer import load_trainer
 
 TRAINED = Request(
@@ -109,7 +111,7 @@ def test_steps_of_one_job_have_outputs_of_their_own() -> None:
     job = _job(LEVELLED)
     for request in (LEVELLED, TUNED, TESTED):
         outputs = [step.output for step in _run(request, 5, 1)]
-        outputs += [Step(job.id, kind, "abc").output for kind in ADVICE_KINDS]
+        outputs += [Step(job.id, kind, "abc").output for kind in kinds_of(Asked.ADVICE)]
         assert len(outputs) == len(set(outputs))
         assert all(key.startswith(layout.work(job.id)) for key in outputs)
 
@@ -117,7 +119,7 @@ def test_steps_of_one_job_have_outputs_of_their_own() -> None:
 def test_a_question_before_there_is_an_index_says_so(store: FolderStore) -> None:
     """Else asking too early looks like a job that does not exist."""
     with pytest.raises(JobNotReady, match="keepmore resume job"):
-        request_subset(_job(PLAIN), store, BytesBudget(1), Selection())
+        request_subset(_job(PLAIN), store, SubsetRequest(BytesBudget(1), Selection()))
     assert chunk_count(store, "job") is None
 
 
@@ -127,7 +129,7 @@ def _done(request: Request) -> set[str]:
 
 def test_steps_survive_being_written_down() -> None:
     """Else a message, or the tracker, names another step than was meant."""
-    advice = [Step("job", kind, "abc") for kind in ADVICE_KINDS]
+    advice = [Step("job", kind, "abc") for kind in kinds_of(Asked.ADVICE)]
     for step in [*_run(LEVELLED, 5, 1), *_run(TUNED, 2, 1), *_run(TESTED, 2, 1), *advice]:
         assert Step.parse(step.job, str(step)) == step
 
@@ -137,14 +139,14 @@ def test_another_subset_and_training_are_ready_once_they_are_asked_for() -> None
     job, done = _job(TRAINED).ended(State.SUCCEEDED), _done(TRAINED)
     asked = {"def": Training()}
     assert not list(ready_steps(job, done, 2))
-    done.add(layout.subset_request(job.id, "abc"))
+    done.add(layout.request(Asked.SUBSET, job.id, "abc"))
     ready = list(ready_steps(job, done, 2, asked))
     assert [str(step) for step in ready[:2]] == ["select:abc", "features:def/evaluation"]
     for kinds in ({Kind.SELECT, Kind.FEATURES}, {Kind.TRAIN}, {Kind.COMPARE}):
         ready = list(ready_steps(job, done, 2, asked))
         assert {step.kind for step in ready} == kinds
-        assert all(is_asked(job, step) for step in ready)
-        failed = {key for step in ready if (key := error_key(step))}
+        assert all(is_beside(job, step) for step in ready)
+        failed = {ref.error_key for step in ready if (ref := RequestRef.of_step(step))}
         assert not list(ready_steps(job, done | failed, 2, asked))
         done |= {step.output for step in ready}
     assert not list(ready_steps(job, done, 2, asked))
@@ -175,34 +177,36 @@ def test_advice_needs_the_index_and_nothing_else(state: State) -> None:
     """Else advice waits for trainings that it is there to spare, or fails for ever."""
     job = _job(TRAINED) if state is State.ACCEPTED else _job(TRAINED).ended(state)
     done = {step.output for step in _run(TRAINED, 2, 0) if step.kind in (Kind.LIST, Kind.COMPRESS)}
-    done.add(layout.advice_request(job.id, "abc"))
+    done.add(layout.request(Asked.ADVICE, job.id, "abc"))
 
     def ready() -> list[Step]:
-        return [step for step in ready_steps(job, done, 2) if step.kind in ADVICE_KINDS]
+        return [step for step in ready_steps(job, done, 2) if step.kind in kinds_of(Asked.ADVICE)]
 
     assert not ready()
     done.add(layout.index_summary(job.id))
     (pilot,) = ready()
     assert (str(pilot), pilot.kind.lane) == ("pilot:abc", Lane.COMPRESS)
-    assert is_asked(job, pilot)
-    assert request_key(pilot) == layout.advice_request(job.id, "abc")
+    assert is_beside(job, pilot)
+    assert RequestRef.of_step(pilot) == RequestRef(Asked.ADVICE, job.id, "abc")
     done.add(pilot.output)
     (advise,) = ready()
     assert (str(advise), advise.kind.lane) == ("advise:abc", Lane.TRAINING)
-    assert error_key(advise) == layout.advice_error(job.id, "abc")
-    done.add(layout.advice_error(job.id, "abc"))
+    assert RequestRef.of_step(advise) == RequestRef(Asked.ADVICE, job.id, "abc")
+    done.add(layout.request_error(Asked.ADVICE, job.id, "abc"))
     assert not ready()
 
 
 def test_another_subset_of_a_job_with_levels_is_fitted_first() -> None:
     """Else a second budget is answered with what fits the first, or never."""
     job, done = _job(LEVELLED).ended(State.SUCCEEDED), _done(LEVELLED)
-    done.add(layout.subset_request(job.id, "abc"))
+    done.add(layout.request(Asked.SUBSET, job.id, "abc"))
     ready = list(ready_steps(job, done, 2))
     assert [str(step) for step in ready] == ["fit:abc/fit-7", "fit:abc/fit-9"]
-    assert all(is_asked(job, step) and error_key(step) == layout.subset_error(job.id, "abc") for step in ready)
+    assert all(
+        is_beside(job, step) and RequestRef.of_step(step) == RequestRef(Asked.SUBSET, job.id, "abc") for step in ready
+    )
     assert [str(step) for step in ready_steps(job, done | {step.output for step in ready}, 2)] == ["select:abc"]
-    assert not list(ready_steps(job, done | {layout.subset_error(job.id, "abc")}, 2))
+    assert not list(ready_steps(job, done | {layout.request_error(Asked.SUBSET, job.id, "abc")}, 2))
 
 
 @pytest.mark.parametrize("state", [State.FAILED, State.CANCELLED])
@@ -211,7 +215,7 @@ def test_a_stopped_job_gets_no_further_but_answers_questions(state: State) -> No
     job = _job(TRAINED).ended(state)
     half = {step.output for step in _run(TRAINED, 2, 0) if step.kind in (Kind.LIST, Kind.COMPRESS, Kind.INDEX)}
     assert not list(ready_steps(job, half, 2))
-    asked = half | {layout.subset_request(job.id, "abc")}
+    asked = half | {layout.request(Asked.SUBSET, job.id, "abc")}
     assert [step.kind for step in ready_steps(job, asked, 2)] == [Kind.SELECT]
 
 
@@ -233,7 +237,7 @@ def test_a_training_without_labels_or_test_images_is_refused(
     store.put(layout.index_summary(job.id), json.dumps(summary.as_json()).encode())
     store.put(layout.subset(job.id, PLAIN.subset_id), b"{}")
     with pytest.raises(NotTrainable, match=why):
-        request_training(job, store, PLAIN.subset_id, Training())
+        request_training(job, store, TrainingRequest(PLAIN.subset_id, Training()))
 
 
 def test_an_unknown_trainer_says_how_to_get_one() -> None:

@@ -11,8 +11,9 @@ from typing import Any
 import pytest
 
 from keepmore.errors import DatasetChanged, NotTrainable
-from keepmore.jobs.graph import EVALUATION, Kind
+from keepmore.jobs.graph import EVALUATION
 from keepmore.jobs.job import Job
+from keepmore.jobs.step import Kind
 from keepmore.net.access import EVERYTHING, Access
 from keepmore.pipeline import training as training_steps
 from keepmore.pipeline.training import TrainingSteps

@@ -8,12 +8,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from keepmore.compression.index import Summary
-from keepmore.jobs.graph import Kind, Step
+from keepmore.jobs.step import Kind, Step
 from keepmore.progress import Progress
 from keepmore.scheduling import metrics
 from keepmore.scheduling.metrics import Total, total
 
-STEP = Step("job", Kind.COMPRESS, "3")
+STEP = Step("job", Kind.COMPRESS, chunk=3)
 
 
 @given(st.lists(st.floats(0, 10_000), min_size=1))

@@ -17,21 +17,23 @@ from keepmore.compression import chunking, index
 from keepmore.compression.index import Summary
 from keepmore.config import RuntimeConfig
 from keepmore.errors import Cancelled, DatasetChanged, NotTrainable, StoreError
-from keepmore.jobs.graph import Kind, Step, ready_steps
 from keepmore.jobs.job import Job, JobRepository, State
 from keepmore.jobs.requests import is_wanted, request_training
-from keepmore.jobs.snapshot import asked_trainings
+from keepmore.jobs.snapshot import take_snapshot
+from keepmore.jobs.step import Kind, Step
 from keepmore.net.access import EVERYTHING
-from keepmore.pipeline.runner import StepContext, run_step
+from keepmore.pipeline.context import StepContext
+from keepmore.pipeline.runner import run_step
 from keepmore.progress import METADATA
 from keepmore.scheduling.memory_tracker import InMemoryStepTracker
 from keepmore.scheduling.process_pool import LocalQueue
 from keepmore.scheduling.scheduler import Scheduler
 from keepmore.spec.budget import BytesBudget
 from keepmore.spec.job import Evaluation, Request
-from keepmore.spec.training import Training
+from keepmore.spec.training import Training, TrainingRequest
 from keepmore.storage import layout
 from keepmore.storage.folder import FolderStore
+from keepmore.storage.layout import Asked
 from tests.conftest import Command
 
 Ran = Callable[..., dict[str, Any]]
@@ -52,19 +54,18 @@ def test_the_own_training_of_a_cancelled_job_can_be_asked_for_again(store: Folde
         (layout.listing(job.id), {"chunks": 1, "images": 4, "codec": "any"}),
     ):
         store.put(key, json.dumps(found).encode())
-    name = request_training(job, store, request.subset_id, Training())
+    name = request_training(job, store, TrainingRequest(request.subset_id, Training()))
     assert name == request.training_id
 
     def missing() -> list[Step]:
-        done = set(store.keys(layout.work(job.id)))
-        return list(ready_steps(job, done, 1, asked_trainings(job, done, store)))
+        return list(take_snapshot(job, store).ready())
 
     ready = missing()
     assert {step.kind for step in ready} == {Kind.FEATURES}
     with LocalQueue(RuntimeConfig(str(store.root)), 1) as queue:
         Scheduler(store, InMemoryStepTracker(1), queue).on_failure(ready[0], NotTrainable("no"))
     assert repository.get(job.id).state is State.CANCELLED
-    assert json.loads(store.get(layout.training_error(job.id, name)))["code"] == "not_trainable"
+    assert json.loads(store.get(layout.request_error(Asked.TRAINING, job.id, name)))["code"] == "not_trainable"
     assert not missing()
 
 
@@ -75,10 +76,10 @@ def test_a_silent_worker_loses_its_step_and_a_waiting_message_does_not(store: Fo
     with LocalQueue(RuntimeConfig(str(store.root)), 1) as queue:
         scheduler = Scheduler(store, tracker, queue)
         scheduler.start(job.id)
-        (step,) = tracker.lost(job.id, -1000)
+        (step,) = tracker.leases.lost(job.id, -1000)
         assert scheduler._lost(job.id) == []
-        tracker.begin(step)
-        tracker._desks[job.id].under_way[step] -= 30
+        tracker.leases.begin(step)
+        tracker.leases._jobs[job.id].under_way[step] -= 30
         assert scheduler._lost(job.id) == [step]
 
 
@@ -101,7 +102,7 @@ def test_subset_steps_are_told_apart(store: FolderStore) -> None:
         scheduler = Scheduler(store, InMemoryStepTracker(1), queue)
         scheduler.on_failure(Step(job.id, Kind.SELECT, "another"), NotTrainable("no"))
         assert repository.get(job.id).state is State.ACCEPTED
-        assert store.exists(layout.subset_error(job.id, "another"))
+        assert store.exists(layout.request_error(Asked.SUBSET, job.id, "another"))
         scheduler.on_failure(Step(job.id, Kind.SELECT, job.request.subset_id), NotTrainable("no"))
         assert repository.get(job.id).state is State.FAILED
 
@@ -137,14 +138,14 @@ def test_a_job_that_was_cancelled_stays_cancelled(store: FolderStore, queue: Loc
     """Else its caller was told "cancelled", and later finds it succeeded: whoever looked first wins."""
     job = JobRepository(store).create(REQUEST)
     _listed(store, job, 1)
-    for step in (Step(job.id, Kind.CHECK), Step(job.id, Kind.COMPRESS, "0"), Step(job.id, Kind.INDEX)):
+    for step in (Step(job.id, Kind.CHECK), Step(job.id, Kind.COMPRESS, chunk=0), Step(job.id, Kind.INDEX)):
         store.put(step.output, b"{}")
     for key in (layout.subset(job.id, job.request.subset_id), layout.report(job.id)):
         store.put(key, b"{}")
     canceller = Scheduler(store, InMemoryStepTracker(1), queue)
     slow = _Interrupted(store.root, lambda: canceller.cancel(job.id))
     tracker = InMemoryStepTracker(1)
-    tracker.restore(job.id, Kind.COMPRESS, {})
+    tracker.progress.restore(job.id, Kind.COMPRESS, {})
     Scheduler(slow, tracker, queue).advance(job.id)
     assert JobRepository(store).get(job.id).state is State.CANCELLED
 
@@ -156,10 +157,10 @@ def test_a_job_that_is_cancelled_while_its_steps_are_looked_up_hands_out_none(
     job = JobRepository(store).create(REQUEST)
     _listed(store, job, 100)
     tracker = InMemoryStepTracker(1)
-    tracker.restore(job.id, Kind.COMPRESS, {})
+    tracker.progress.restore(job.id, Kind.COMPRESS, {})
     slow = _Interrupted(store.root, lambda: Scheduler(store, tracker, queue).cancel(job.id))
     Scheduler(slow, tracker, queue).advance(job.id)
-    assert tracker.idle(job.id)
+    assert tracker.leases.idle(job.id)
 
 
 class _Watched(FolderStore):
@@ -182,12 +183,12 @@ def test_the_steps_behind_the_index_pass_over_no_chunk_and_no_part(store: Folder
     for number in range(50):
         store.put(layout.chunk(job.id, "a", number), b"")
         store.put(layout.part(job.id, number), b"no part at all")
-    for key in (layout.codec_check(job.id), layout.index_summary(job.id), layout.subset_request(job.id, "abc")):
+    for key in (layout.codec_check(job.id), layout.index_summary(job.id), layout.request(Asked.SUBSET, job.id, "abc")):
         store.put(key, b"{}")
     watched, tracker = _Watched(store.root), InMemoryStepTracker(1)
     Scheduler(watched, tracker, queue).advance(job.id)
-    assert {step.part for step in tracker.lost(job.id, -1000)} == {job.request.subset_id, "abc"}
-    assert watched.listed == [layout.subset_request(job.id, "abc")]
+    assert {step.part for step in tracker.leases.lost(job.id, -1000)} == {job.request.subset_id, "abc"}
+    assert watched.listed == [layout.request(Asked.SUBSET, job.id, "abc")]
 
 
 def test_an_end_that_was_not_written_into_the_record_is_made_up_for(store: FolderStore, queue: LocalQueue) -> None:
@@ -208,7 +209,7 @@ def test_a_late_failure_of_a_step_that_is_done_fails_nothing(store: FolderStore,
     """Else a worker that came second, and found its source gone, fails a job that has all that it needs."""
     job = JobRepository(store).create(REQUEST)
     _listed(store, job, 2)
-    step = Step(job.id, Kind.COMPRESS, "0")
+    step = Step(job.id, Kind.COMPRESS, chunk=0)
     store.put(step.output, index.to_parquet(pa.table({"a": [1]}).replace_schema_metadata({METADATA: b"{}"})))
     Scheduler(store, InMemoryStepTracker(1), queue).on_failure(step, DatasetChanged("gone"))
     assert JobRepository(store).get(job.id).state is State.ACCEPTED
@@ -218,11 +219,11 @@ def test_a_job_whose_record_is_gone_is_let_go_of(store: FolderStore, queue: Loca
     """Else its last step fails for ever, or ends the thread that hands out everybody's steps."""
     tracker = InMemoryStepTracker(1)
     scheduler = Scheduler(store, tracker, queue)
-    step = Step("20200101-000000-000000aaaa", Kind.COMPRESS, "0")
+    step = Step("20200101-000000-000000aaaa", Kind.COMPRESS, chunk=0)
     store.put(layout.active(step.job), b"")
-    tracker.push(step)
+    tracker.leases.push(step)
     scheduler.on_failure(step, DatasetChanged("gone"))
-    assert tracker.idle(step.job)
+    assert tracker.leases.idle(step.job)
     assert not store.exists(layout.active(step.job))
 
 
@@ -235,13 +236,13 @@ def test_a_damaged_record_holds_up_no_other_job(store: FolderStore, queue: Local
     store.put(layout.listing(first.id), b"{")
     tracker = InMemoryStepTracker(1)
     Scheduler(store, tracker, queue).reconcile()
-    assert not tracker.idle(second.id)
+    assert not tracker.leases.idle(second.id)
     store.put(layout.job(first.id), b"{}")
     with pytest.raises(StoreError, match="is no job record"):
         repository.get(first.id)
     tracker = InMemoryStepTracker(1)
     Scheduler(store, tracker, queue).reconcile()
-    assert not tracker.idle(second.id)
+    assert not tracker.leases.idle(second.id)
 
 
 def test_steps_that_nobody_waits_for_are_not_done(store: FolderStore, sample: Path, decoder: IsolatedDecoder) -> None:
@@ -249,14 +250,14 @@ def test_steps_that_nobody_waits_for_are_not_done(store: FolderStore, sample: Pa
     repository = JobRepository(store)
     job = repository.create(Request((sample / "test").as_uri(), (4,)))
     context = StepContext.at(RuntimeConfig(str(store.root)), decoder, lambda progress: None)
-    for step in (Step(job.id, Kind.LIST), Step(job.id, Kind.COMPRESS, "0")):
+    for step in (Step(job.id, Kind.LIST), Step(job.id, Kind.COMPRESS, chunk=0)):
         run_step(step, store, context)
     ended = repository.end(job, State.CANCELLED)
     with pytest.raises(Cancelled, match="nobody waits"):
-        run_step(Step(job.id, Kind.COMPRESS, "1"), store, context)
+        run_step(Step(job.id, Kind.COMPRESS, chunk=1), store, context)
     own = Step(job.id, Kind.SELECT, job.request.subset_id)
     assert not is_wanted(own, ended, store)
-    store.put(layout.subset_request(job.id, own.part), b"{}")
+    store.put(layout.request(Asked.SUBSET, job.id, own.part), b"{}")
     assert is_wanted(own, ended, store)
     assert is_wanted(Step(job.id, Kind.NOTIFY), ended, store)
 
@@ -274,7 +275,7 @@ def test_of_two_listings_the_first_counts(store: FolderStore, sample: Path, deco
     assert second["images"] == first["images"] - 1
     assert not store.create(layout.listing(job.id), json.dumps(second).encode())
     with pytest.raises(DatasetChanged, match="gone"):
-        run_step(Step(job.id, Kind.COMPRESS, "0"), store, context)
+        run_step(Step(job.id, Kind.COMPRESS, chunk=0), store, context)
 
 
 def test_a_retried_job_is_not_told_of(store: FolderStore, decoder: IsolatedDecoder) -> None:

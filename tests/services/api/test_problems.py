@@ -11,7 +11,7 @@ import pytest
 from keepmore import errors
 from keepmore.errors import KeepmoreError
 from keepmore.spec.budget import BytesBudget
-from keepmore.spec.job import Selection, subset_id
+from keepmore.spec.job import Selection, SubsetRequest
 from keepmore_api.problems import status_of
 from tests.service import Service, embedded
 from tests.services.api.conftest import Ask, asking
@@ -241,7 +241,7 @@ def test_questions_that_a_job_cannot_answer(ask: Ask, job: str) -> None:
         assert reply.json["code"] in ("subset_not_found", "training_not_found", "no_such_page")
     small = ask("POST", f"/v1/jobs/{job}/subsets", {"budget": 10})
     assert (small.status, small.json["code"]) == (422, "budget_too_small")
-    name = subset_id(BytesBudget(10), Selection())
+    name = SubsetRequest(BytesBudget(10), Selection()).id
     for path in (f"subsets/{name}", f"subsets/{name}/4"):
         assert ask("GET", f"/v1/jobs/{job}/{path}").json["code"] == "budget_too_small"
     unknown = ask("POST", f"/v1/jobs/{job}/subsets", {"budget": {"as_distance": 6}})

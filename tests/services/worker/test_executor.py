@@ -12,8 +12,8 @@ import pytest
 
 from keepmore.codec.sandbox import IsolatedDecoder
 from keepmore.config import RuntimeConfig
-from keepmore.jobs.graph import Kind, Step
 from keepmore.jobs.job import Job, JobRepository, State
+from keepmore.jobs.step import Kind, Step
 from keepmore.net.access import Access
 from keepmore.scheduling import metrics
 from keepmore.scheduling.memory_tracker import InMemoryStepTracker
@@ -23,6 +23,7 @@ from keepmore.spec.job import Evaluation, Request
 from keepmore.spec.training import Training, Tuning
 from keepmore.storage import layout
 from keepmore.storage.folder import FolderStore
+from keepmore.storage.layout import Asked
 from keepmore.storage.scratch import Scratch
 from keepmore.training.trainer import Run
 from keepmore_services.tracing import Tracer
@@ -54,7 +55,7 @@ def worker(store: FolderStore, tmp_path: Path, decoder: IsolatedDecoder) -> Iter
 
 
 def _tune(job: Job) -> Step:
-    return Step(job.id, Kind.TUNE, f"{job.request.training_id}/8/0")
+    return Step(job.id, Kind.TUNE, job.request.training_id, "8", 0)
 
 
 def _checkpoint(job: Job) -> str:
@@ -74,11 +75,11 @@ def test_a_long_fine_tuning_takes_turns_to_its_end(
     turns = 0
     while not store.exists(step.output):
         assert turns < STEPS, "a turn in which no step is made is none"
-        assert not store.exists(layout.training_error(job.id, job.request.training_id))
+        assert not store.exists(layout.request_error(Asked.TRAINING, job.id, job.request.training_id))
         worker.do(step)
         turns += 1
     assert turns > TRIES
-    counts = worker.tracker.counts()
+    counts = worker.tracker.counters.counts()
     assert counts[metrics.total("steps", kind="tune", outcome="handed_on")] == turns - 1, "else it counts as stuck"
     assert len(_run(store, step).curve["loss"]) == STEPS
 
@@ -90,8 +91,8 @@ def test_a_worker_that_is_asked_to_stop_hands_its_run_on(worker: StepExecutor, s
     worker.do(step)
     assert not store.exists(step.output)
     assert store.exists(_checkpoint(job))
-    assert worker.tracker.lost(job.id, -1000) == [step], "another worker is to go on"
-    assert worker.tracker.tries(step) == 0, "nobody died"
+    assert worker.tracker.leases.lost(job.id, -1000) == [step], "another worker is to go on"
+    assert worker.tracker.leases.tries(step) == 0, "nobody died"
     worker.stopping = lambda: False
     worker.do(step)
     run = _run(store, step)
@@ -105,7 +106,7 @@ def test_a_fine_tuning_that_kills_its_workers_is_given_up(worker: StepExecutor, 
     for _ in range(TRIES):
         worker.scheduler.on_start(step)  # and died, without a word
     assert isinstance(worker.tracker, InMemoryStepTracker)
-    worker.tracker._desks[job.id].under_way[step] -= 30
+    worker.tracker.leases._jobs[job.id].under_way[step] -= 30
     worker.do(step)
     repository = JobRepository(store)
     ended = repository.settled(repository.get(job.id))

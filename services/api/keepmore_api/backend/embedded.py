@@ -13,7 +13,7 @@ from types import TracebackType
 from opentelemetry.sdk.trace import TracerProvider
 
 from keepmore.errors import KeepmoreError, QueueUnavailable
-from keepmore.jobs.graph import Step
+from keepmore.jobs.step import Step
 from keepmore.progress import Progress
 from keepmore.scheduling.memory_tracker import InMemoryStepTracker
 from keepmore.scheduling.process_pool import LocalQueue

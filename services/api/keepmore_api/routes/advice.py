@@ -8,12 +8,13 @@ from fastapi import APIRouter, Header, Response
 from fastapi.concurrency import run_in_threadpool
 from fastapi.responses import JSONResponse
 
-from keepmore.jobs.requests import advice_request, request_advice
+from keepmore.jobs.requests import RequestRef, advice_request, request_advice
 from keepmore.spec.advice import AdviceRequest
 from keepmore.storage import layout
+from keepmore.storage.layout import Asked
 from keepmore_api.content_negotiation import preferred
-from keepmore_api.dependencies import Book, Objects, Parts, Reader, Wait, Writer
-from keepmore_api.polling import answer
+from keepmore_api.dependencies import BackendDep, Reader, RepositoryDep, StoreDep, Wait, Writer
+from keepmore_api.polling import result_of
 from keepmore_api.schemas import AdviceIn, AdviceOut, described
 
 router = APIRouter(prefix="/v1/jobs/{job_id}/advice", tags=["advice"])
@@ -23,20 +24,20 @@ JSON, HTML = "application/json", "text/html"
 
 @router.post("", status_code=202, response_model=AdviceOut, responses={200: {"model": AdviceOut}})
 async def post_advice(
-    job_id: str, body: AdviceIn, caller: Writer, repository: Book, parts: Parts, wait: Wait = 0
+    job_id: str, body: AdviceIn, caller: Writer, repository: RepositoryDep, backend: BackendDep, wait: Wait = 0
 ) -> Response:
     """The distance to store at for each budget, with predicted accuracy. It takes minutes: poll `Location`."""
     request = body.record()
-    parts.config.check_training(request.training)
+    backend.config.check_training(request.training)
 
-    def ask() -> tuple[str, str]:
+    def ask() -> RequestRef:
         job = repository.get(job_id)
-        name = request_advice(job, parts.store, request)
-        parts.scheduler.start(job.id)
-        return job.id, name
+        name = request_advice(job, backend.store, request)
+        backend.scheduler.start(job.id)
+        return RequestRef(Asked.ADVICE, job.id, name)
 
-    job, name = await run_in_threadpool(ask)
-    return _shown(job, name, request, await _made(parts.store, job, name, wait))
+    ref = await run_in_threadpool(ask)
+    return _answer(ref, request, await result_of(backend.store, ref, wait))
 
 
 @router.get("/{advice}", response_model=AdviceOut, responses={200: described(JSON, HTML)})
@@ -44,8 +45,8 @@ async def show_advice(
     job_id: str,
     advice: str,
     caller: Reader,
-    repository: Book,
-    store: Objects,
+    repository: RepositoryDep,
+    store: StoreDep,
     wait: Wait = 0,
     accept: Annotated[str | None, Header()] = None,
 ) -> Response:
@@ -53,18 +54,16 @@ async def show_advice(
     kind = preferred(accept, (JSON, HTML))
     job = await run_in_threadpool(repository.get, job_id)
     request = await run_in_threadpool(advice_request, job, advice, store)
-    made = await _made(store, job.id, advice, wait)
-    if made and kind == HTML:
+    ref = RequestRef(Asked.ADVICE, job.id, advice)
+    result = await result_of(store, ref, wait)
+    if result and kind == HTML:
         page = await run_in_threadpool(store.get, layout.advice_page(job.id, advice))
         return Response(page, media_type=HTML, headers={"Vary": "Accept"})
-    return _shown(job.id, advice, request, made)
+    return _answer(ref, request, result)
 
 
-async def _made(store: Objects, job: str, name: str, wait: float) -> dict[str, Any] | None:
-    return await answer(store, layout.advice(job, name), layout.advice_error(job, name), wait)
-
-
-def _shown(job: str, name: str, request: AdviceRequest, made: dict[str, Any] | None) -> JSONResponse:
-    said = {"advice": name, "job": job, "state": "succeeded" if made else "running", "request": request.as_json()}
-    headers = {"Location": f"/v1/jobs/{job}/advice/{name}", "Vary": "Accept"}
-    return JSONResponse((made or {}) | said, 200 if made else 202, headers)
+def _answer(ref: RequestRef, request: AdviceRequest, result: dict[str, Any] | None) -> JSONResponse:
+    state = "succeeded" if result else "running"
+    about = {"advice": ref.id, "job": ref.job, "state": state, "request": request.as_json()}
+    headers = {"Location": f"/v1/jobs/{ref.job}/advice/{ref.id}", "Vary": "Accept"}
+    return JSONResponse((result or {}) | about, 200 if result else 202, headers)

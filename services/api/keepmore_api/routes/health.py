@@ -6,7 +6,7 @@ from fastapi import APIRouter, Request, Response
 from fastapi.concurrency import run_in_threadpool
 from prometheus_client.exposition import CONTENT_TYPE_LATEST, generate_latest
 
-from keepmore_api.dependencies import Parts
+from keepmore_api.dependencies import BackendDep
 from keepmore_api.metrics import Meter
 from keepmore_api.schemas import Health
 
@@ -22,9 +22,9 @@ async def healthz() -> Health:
 
 @router.head("/readyz", include_in_schema=False)
 @router.get("/readyz", response_model=Health)
-async def readyz(parts: Parts) -> Health:
+async def readyz(backend: BackendDep) -> Health:
     """Store and queue can be reached."""
-    await run_in_threadpool(parts.check)
+    await run_in_threadpool(backend.check)
     return Health(status="ok")
 
 

@@ -19,11 +19,12 @@ from fastapi.sse import EventSourceResponse, ServerSentEvent
 
 from keepmore.compression import index
 from keepmore.errors import InvalidRequest, InvalidUri, JobNotFound, QueueUnavailable
-from keepmore.jobs.graph import Kind
 from keepmore.jobs.job import ID, JobRepository, State, new_id
-from keepmore.jobs.requests import require
+from keepmore.jobs.stage import require
+from keepmore.jobs.step import Kind
 from keepmore.net import uri as uris
 from keepmore.net.http import public_addresses
+from keepmore.spec.job import Request as JobRequest
 from keepmore.storage import layout
 from keepmore.storage.base import Store
 from keepmore_api import idempotency
@@ -33,12 +34,12 @@ from keepmore_api.content_negotiation import preferred
 from keepmore_api.dependencies import (
     MOST_WAIT_S,
     SCHEME,
-    Book,
+    BackendDep,
     IdempotencyKey,
-    JobViews,
-    Objects,
-    Parts,
     Reader,
+    RepositoryDep,
+    StoreDep,
+    ViewsDep,
     Writer,
     admitted,
 )
@@ -55,7 +56,7 @@ LOOK_EVERY_S = 0.5
 SCANNED_A_PAGE = 1000
 
 
-async def _shown(job_id: str, views: JobViews) -> View:
+async def _shown(job_id: str, views: ViewsDep) -> View:
     return await views.get(job_id)
 
 
@@ -70,22 +71,22 @@ Shown = Annotated[View, Depends(_shown)]
     responses={202: {"headers": {"Location": {"schema": {"type": "string"}}}}},
 )
 async def post_job(
-    body: JobIn, caller: Writer, parts: Parts, views: JobViews, idempotency_key: IdempotencyKey = None
+    body: JobIn, caller: Writer, backend: BackendDep, views: ViewsDep, idempotency_key: IdempotencyKey = None
 ) -> Response:
     """Compress a dataset at every distance, fit the budget, train, report. Poll `Location` for how it goes."""
     request = body.record()
     for field, uri in request.datasets():
-        parts.config.check_dataset(field, uri)
-    parts.config.check_training(request.training)
+        backend.config.check_dataset(field, uri)
+    backend.config.check_training(request.training)
     if request.webhook is not None:
-        await run_in_threadpool(_check_webhook, parts, request.webhook)
-    job_id = await run_in_threadpool(_accept, parts, caller.name, idempotency_key, request)
+        await run_in_threadpool(_check_webhook, backend, request.webhook)
+    job_id = await run_in_threadpool(_accept, backend, caller.name, idempotency_key, request)
     view = await views.get(job_id)
     return _answer(view, 202, {"Location": f"/v1/jobs/{job_id}"})
 
 
-def _check_webhook(parts: Backend, url: str) -> None:
-    if parts.config.webhook_secret is None:
+def _check_webhook(backend: Backend, url: str) -> None:
+    if backend.config.webhook_secret is None:
         raise InvalidRequest(
             "this service cannot sign calls; set KEEPMORE_WEBHOOK_SECRET, or poll instead", field="webhook"
         )
@@ -95,22 +96,23 @@ def _check_webhook(parts: Backend, url: str) -> None:
         raise InvalidUri(error.reason, field="webhook") from error
     if place.scheme not in uris.DEFAULT_PORTS:
         raise InvalidRequest(f"{url} is no web address; write https://...", field="webhook")
-    if not parts.config.access.private_addresses:
+    if not backend.config.access.private_addresses:
         with suppress(socket.gaierror):  # a name that does not resolve now is tried again when the job ends
             public_addresses(place.host, place.port or uris.DEFAULT_PORTS[place.scheme])
 
 
-def _accept(parts: Backend, caller: str, key: str | None, request: Any) -> str:
-    repository = JobRepository(parts.store)
+def _accept(backend: Backend, caller: str, key: str | None, request: JobRequest) -> str:
     if key is None:
         job_id = new_id(datetime.now(UTC))
     else:
-        job_id = idempotency.job_id(parts.store, caller, key, request.as_json())
+        job_id = idempotency.job_id(backend.store, caller, key, request.as_json())
     # Before the job itself: one that nobody looks after would never end, should this process die now.
-    parts.store.put(layout.active(job_id), b"")
-    job = repository.create(request, job_id, tracing.current())
-    if job.state is State.ACCEPTED:
-        _written_at_least(parts.scheduler.start, job.id)
+    backend.store.put(layout.active(job_id), b"")
+    job, is_new = JobRepository(backend.store).find_or_create(request, job_id, tracing.current())
+    if is_new:
+        _written_at_least(backend.scheduler.start_new, job.id)
+    elif job.state is State.ACCEPTED:
+        _written_at_least(backend.scheduler.start, job.id)
     return job.id
 
 
@@ -125,7 +127,7 @@ def _written_at_least(change: Callable[[str], object], job_id: str) -> None:
 @router.get("", response_model=JobsOut)
 def list_jobs(
     caller: Reader,
-    repository: Book,
+    repository: RepositoryDep,
     state: State | None = None,
     limit: Annotated[int, Query(ge=1, le=1000)] = 100,
     after: Annotated[str, Query(max_length=64, pattern=r"^[0-9a-z-]*$", description="A page's `next`.")] = "",
@@ -205,7 +207,7 @@ def _headers(view: View) -> dict[str, str]:
 
 @router.get("/{job_id}/events", response_class=EventSourceResponse)
 async def follow_job(
-    job_id: str, request: Request, caller: Reader, views: JobViews, view: Shown
+    job_id: str, request: Request, caller: Reader, views: ViewsDep, view: Shown
 ) -> AsyncIterator[ServerSentEvent]:
     """The job each time that it changes, as events `progress`; the last is `end`."""
     known = None
@@ -221,16 +223,16 @@ async def follow_job(
 
 
 @router.post("/{job_id}/cancel", response_model=JobOut)
-async def cancel_job(job_id: str, caller: Writer, parts: Parts, views: JobViews) -> Response:
+async def cancel_job(job_id: str, caller: Writer, backend: BackendDep, views: ViewsDep) -> Response:
     """Stop a job within seconds. What is done is kept; `retry` goes on with it."""
-    await run_in_threadpool(_written_at_least, parts.scheduler.cancel, job_id)
+    await run_in_threadpool(_written_at_least, backend.scheduler.cancel, job_id)
     return await _changed(job_id, views)
 
 
 @router.post("/{job_id}/retry", status_code=202, response_model=JobOut)
-async def retry_job(job_id: str, caller: Writer, parts: Parts, views: JobViews) -> Response:
+async def retry_job(job_id: str, caller: Writer, backend: BackendDep, views: ViewsDep) -> Response:
     """Go on with a job that failed or was cancelled: only what is missing is done."""
-    await run_in_threadpool(_written_at_least, parts.scheduler.retry, job_id)
+    await run_in_threadpool(_written_at_least, backend.scheduler.retry, job_id)
     changed = await _changed(job_id, views)
     changed.status_code = 202
     return changed
@@ -246,7 +248,7 @@ async def _changed(job_id: str, views: Views) -> Response:
     response_class=StreamingResponse,
     responses={200: described("application/x-ndjson")},
 )
-def show_errors(job_id: str, caller: Reader, repository: Book, store: Objects) -> StreamingResponse:
+def show_errors(job_id: str, caller: Reader, repository: RepositoryDep, store: StoreDep) -> StreamingResponse:
     """Every image that failed and why: one JSON object a line."""
     job = repository.get(job_id)
     require(job, store, Kind.INDEX)
@@ -268,7 +270,11 @@ def _error_lines(store: Store, job_id: str) -> Iterator[str]:
     },
 )
 def show_report(
-    job_id: str, caller: Reader, repository: Book, store: Objects, accept: Annotated[str | None, Header()] = None
+    job_id: str,
+    caller: Reader,
+    repository: RepositoryDep,
+    store: StoreDep,
+    accept: Annotated[str | None, Header()] = None,
 ) -> Response:
     """The report, as JSON or, by `Accept`, as the page with its plots."""
     kind: Literal["application/json", "text/html"] | str = preferred(accept, ("application/json", "text/html"))

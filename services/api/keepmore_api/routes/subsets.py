@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from typing import Annotated, Any
 
 from fastapi import APIRouter, Header, Response
@@ -10,18 +9,21 @@ from fastapi.concurrency import run_in_threadpool
 from fastapi.responses import JSONResponse, StreamingResponse
 
 from keepmore.errors import JobNotReady, SubsetNotFound, from_dict
-from keepmore.jobs.graph import Kind, subset_steps
+from keepmore.jobs.graph import subset_steps
 from keepmore.jobs.job import Job, JobRepository, State
-from keepmore.jobs.requests import request_subset, require, stage, subset_request
-from keepmore.scheduling.status import read_json, subsets
+from keepmore.jobs.requests import RequestRef, RequestRepository, request_subset, subset_request
+from keepmore.jobs.stage import require, stage
+from keepmore.jobs.step import Kind
+from keepmore.scheduling.status import subsets
 from keepmore.selection import manifest
 from keepmore.spec.job import OWN
 from keepmore.storage import layout
 from keepmore.storage.base import Store
+from keepmore.storage.layout import Asked
 from keepmore_api.content_negotiation import preferred
-from keepmore_api.dependencies import Book, Objects, Parts, Reader, Wait, Writer
+from keepmore_api.dependencies import BackendDep, Reader, RepositoryDep, StoreDep, Wait, Writer
 from keepmore_api.job_views import manifests
-from keepmore_api.polling import answer
+from keepmore_api.polling import result_of
 from keepmore_api.schemas import SubsetIn, SubsetOut, SubsetsOut
 
 router = APIRouter(prefix="/v1/jobs/{job_id}/subsets", tags=["subsets"])
@@ -32,63 +34,66 @@ FORMS = {"application/vnd.apache.parquet": ".parquet", "application/x-ndjson": "
 
 @router.post("", status_code=201, response_model=SubsetOut, responses={202: {"model": SubsetOut}})
 async def post_subset(
-    job_id: str, body: SubsetIn, caller: Writer, repository: Book, parts: Parts, wait: Wait = 10
+    job_id: str, body: SubsetIn, caller: Writer, repository: RepositoryDep, backend: BackendDep, wait: Wait = 10
 ) -> Response:
     """Another budget or order over the same index; nothing is compressed again. 202 if it takes longer than `wait`."""
-    budget, selection = body.budget, body.selection.record()
+    request = body.record()
 
-    def ask() -> tuple[Job, str]:
+    def ask() -> RequestRef:
         job = repository.get(job_id)
-        step = request_subset(job, parts.store, budget, selection)
-        if not parts.store.exists(step.output):
-            for one in [*subset_steps(job, Kind.FIT, step.part)] or [step]:  # the step follows its fits by itself
-                parts.scheduler.ask(one)
-        return job, step.part
+        select = request_subset(job, backend.store, request)
+        if not backend.store.exists(select.output):
+            for step in [*subset_steps(job, request.id, Kind.FIT)] or [select]:  # it follows its fits by itself
+                backend.scheduler.ask(step)
+        return RequestRef(Asked.SUBSET, job.id, request.id)
 
-    job, subset = await run_in_threadpool(ask)
-    made = await answer(parts.store, layout.subset(job.id, subset), layout.subset_error(job.id, subset), wait)
-    headers = {"Location": f"/v1/jobs/{job.id}/subsets/{subset}"}
-    return JSONResponse(_shown(job.id, subset, made), 201 if made else 202, headers)
+    ref = await run_in_threadpool(ask)
+    result = await result_of(backend.store, ref, wait)
+    headers = {"Location": f"/v1/jobs/{ref.job}/subsets/{ref.id}"}
+    return JSONResponse(_record(ref, result), 201 if result else 202, headers)
 
 
-def _shown(job_id: str, subset: str, made: dict[str, Any] | None) -> dict[str, Any]:
-    links = {"self": f"/v1/jobs/{job_id}/subsets/{subset}", "manifests": manifests(job_id, made) if made else {}}
-    return {"subset": subset, "state": "succeeded" if made else "running", "links": links} | (made or {})
+def _record(ref: RequestRef, result: dict[str, Any] | None) -> dict[str, Any]:
+    links = {
+        "self": f"/v1/jobs/{ref.job}/subsets/{ref.id}",
+        "manifests": manifests(ref.job, result) if result else {},
+    }
+    return {"subset": ref.id, "state": "succeeded" if result else "running", "links": links} | (result or {})
 
 
 @router.get("", response_model=SubsetsOut)
-def list_subsets(job_id: str, caller: Reader, repository: Book, store: Objects) -> JSONResponse:
+def list_subsets(job_id: str, caller: Reader, repository: RepositoryDep, store: StoreDep) -> JSONResponse:
     """All subsets that were made of a job, its own first."""
     job = repository.get(job_id)
-    return JSONResponse({"subsets": [_shown(job.id, made["subset"], made) for made in subsets(job, store)]})
+    records = [_record(RequestRef(Asked.SUBSET, job.id, made["subset"]), made) for made in subsets(job, store)]
+    return JSONResponse({"subsets": records})
 
 
 @router.get("/{subset}", response_model=SubsetOut)
 async def show_subset(
-    job_id: str, subset: str, caller: Reader, repository: Book, store: Objects, wait: Wait = 0
+    job_id: str, subset: str, caller: Reader, repository: RepositoryDep, store: StoreDep, wait: Wait = 0
 ) -> Response:
-    """One subset: counts, bytes and digests by distance. The error, if it could not be made."""
-    job, subset = await run_in_threadpool(_known, repository.get, job_id, subset, store)
-    made = await answer(store, layout.subset(job.id, subset), layout.subset_error(job.id, subset), wait)
-    if made is None and subset == job.request.subset_id:
-        await run_in_threadpool(_require_own, repository, job.id, store)
-    return JSONResponse(_shown(job.id, subset, made))
+    """One subset: counts, bytes and digests by variant. The error, if it could not be made."""
+    job, ref = await run_in_threadpool(_find, repository, job_id, subset, store)
+    result = await result_of(store, ref, wait)
+    if result is None and ref.id == job.request.subset_id:
+        await run_in_threadpool(_require_own, repository, ref, store)
+    return JSONResponse(_record(ref, result))
 
 
-def _require_own(repository: JobRepository, job_id: str, store: Store) -> None:
+def _require_own(repository: JobRepository, ref: RequestRef, store: Store) -> None:
     """Raises JobNotReady for a job that ended before it made its own subset: nobody is making it."""
-    job = repository.get(job_id)
-    if job.state is not State.ACCEPTED and not store.exists(layout.subset_request(job.id, job.request.subset_id)):
+    job = repository.get(ref.job)
+    if job.state is not State.ACCEPTED and not store.exists(ref.key):
         require(job, store, Kind.SELECT)
 
 
-def _known(get: Callable[[str], Job], job_id: str, subset: str, store: Store) -> tuple[Job, str]:
-    """The job, and the id of its subset; raises SubsetNotFound."""
-    job = get(job_id)
-    if subset == OWN:
-        return job, job.request.subset_id
-    subset_request(job, subset, store)
-    return job, subset
+def _find(repository: JobRepository, job_id: str, subset: str, store: Store) -> tuple[Job, RequestRef]:
+    """The job, and its subset of that id, or its own; raises SubsetNotFound."""
+    job = repository.get(job_id)
+    name = job.request.subset_id if subset == OWN else subset
+    subset_request(job, name, store)
+    return job, RequestRef(Asked.SUBSET, job.id, name)
 
 
 @router.get(
@@ -101,28 +106,23 @@ def show_manifest(
     subset: str,
     distance: str,
     caller: Reader,
-    repository: Book,
-    store: Objects,
+    repository: RepositoryDep,
+    store: StoreDep,
     accept: Annotated[str | None, Header()] = None,
 ) -> StreamingResponse:
-    """The manifest: which images are kept at a distance or level. Parquet, or by `Accept` NDJSON or CSV, streamed."""
+    """The manifest: which images are kept in a variant. Parquet, or by `Accept` NDJSON or CSV, streamed."""
     kind = preferred(accept, tuple(FORMS))
-    job, subset = _known(repository.get, job_id, subset, store)
-    key = layout.manifest(job.id, subset, _variant(job, distance))
-    if not store.exists(layout.subset(job.id, subset)):
-        if subset == job.request.subset_id:
+    job, ref = _find(repository, job_id, subset, store)
+    if distance not in job.request.variants:
+        known = ", ".join(job.request.variants)
+        raise SubsetNotFound(f"job {job.id} has no distance {distance[:20]!r}; it has {known}")
+    if not store.exists(ref.result_key):
+        if ref.id == job.request.subset_id:
             require(job, store, Kind.SELECT)
-        if failed := read_json(store, layout.subset_error(job.id, subset)):
-            raise from_dict(failed)
-        raise JobNotReady(f"subset {subset} of job {job.id} is not made yet; ask again soon", stage=stage(job, store))
-    streamed = manifest.EXPORTS[FORMS[kind]](store.open(key))
-    name = f"{job.id}-{subset}-{distance}{FORMS[kind]}"
+        if error := RequestRepository(store).error(ref):
+            raise from_dict(error)
+        raise JobNotReady(f"subset {ref.id} of job {job.id} is not made yet; ask again soon", stage=stage(job, store))
+    rows = manifest.EXPORTS[FORMS[kind]](store.open(layout.manifest(job.id, ref.id, distance)))
+    name = f"{job.id}-{ref.id}-{distance}{FORMS[kind]}"
     headers = {"Vary": "Accept", "Content-Disposition": f'attachment; filename="{name}"'}
-    return StreamingResponse(streamed, media_type=kind, headers=headers)
-
-
-def _variant(job: Job, written: str) -> str:
-    if written in job.request.variants:
-        return written
-    known = ", ".join(job.request.variants)
-    raise SubsetNotFound(f"job {job.id} has no distance {written[:20]!r}; it has {known}")
+    return StreamingResponse(rows, media_type=kind, headers=headers)

@@ -9,7 +9,7 @@ from celery import Celery
 from kombu.exceptions import OperationalError
 
 from keepmore.errors import QueueUnavailable
-from keepmore.jobs.graph import Lane, Step
+from keepmore.jobs.step import Lane, Step
 from keepmore_services.liveness import EVERY_S
 from keepmore_services.settings import Settings
 

@@ -18,7 +18,7 @@ from typing import Any, cast
 import redis
 
 from keepmore.errors import QueueUnavailable
-from keepmore.jobs.graph import Kind, Lane, Step
+from keepmore.jobs.step import Kind, Lane, Step
 from keepmore.progress import Progress
 from keepmore.scheduling.metrics import Amounts, total
 from keepmore.scheduling.tracker import BUSY_S, FEWEST_STEPS, GRACE_S, STEPS_A_SLOT, Load, Pace
@@ -73,139 +73,43 @@ redis.call('EXPIRE', KEYS[1], ARGV[3])
 TOTALS = ("images", "failed", "bytes_in", "bytes_out", "encode_s")
 
 
-class RedisStepTracker:
-    """Implements `keepmore.scheduling.tracker.StepTracker`; raises QueueUnavailable while Redis cannot be reached."""
+class _Server:
+    """The Redis server that all roles share."""
 
     def __init__(self, url: str) -> None:
-        self._redis = redis.Redis.from_url(
+        self.redis = redis.Redis.from_url(
             url, decode_responses=True, socket_timeout=10, socket_connect_timeout=5, health_check_interval=30
         )
-        self._take = self._redis.register_script(_TAKE)
-        self._finish = self._redis.register_script(_FINISH)
-        self._note = self._redis.register_script(_NOTE)
-        self._slots = (0.0, 0)
-        self._errors = 0
+        self.errors = 0
 
-    def _now(self) -> float:
+    def now(self) -> float:
         """Seconds since 1970 by the clock of Redis: those of the machines that ask differ."""
-        seconds, microseconds = self._redis.time()
+        seconds, microseconds = self.redis.time()
         return seconds + microseconds / 1e6
 
-    def offer(self, steps: Iterable[Step]) -> None:
-        with self._explained():
-            batch: dict[str, dict[str, float]] = {}
-            for number, step in enumerate(steps):
-                batch.setdefault(step.job, {})[str(step)] = number
-                if number % OFFERED_AT_ONCE == OFFERED_AT_ONCE - 1:
-                    self._offer(batch)
-                    batch = {}
-            self._offer(batch)
+    @contextmanager
+    def explained(self) -> Iterator[None]:
+        """Counts and translates what Redis raises. Raises QueueUnavailable."""
+        try:
+            yield
+        except redis.RedisError as error:
+            self.errors += 1
+            raise QueueUnavailable(
+                f"the queue's Redis cannot be reached ({error}); the job goes on once it is back"
+            ) from error
 
-    def _offer(self, batch: dict[str, dict[str, float]]) -> None:
-        for job, found in batch.items():
-            under_way = set(cast(list[str], self._redis.zrange(_under_way(job), 0, -1)))
-            waiting = {name: rank for name, rank in found.items() if name not in under_way}
-            if waiting:
-                self._redis.zadd(_waiting(job), cast(Any, waiting))
-                self._redis.sadd(JOBS, job)
 
-    def take(self, job: str) -> list[Step]:
-        with self._explained():
-            keys = [_waiting(job), _under_way(job), JOBS]
-            arguments: list[str | float] = [self.slots(), self._now() + GRACE_S, job, STEPS_A_SLOT, FEWEST_STEPS]
-            return [Step.parse(job, name) for name in cast(list[str], self._take(keys, arguments))]
+class RedisCapacity:
+    """Implements `Capacity`. Workers say every few seconds in how many processes they compress."""
 
-    def push(self, step: Step) -> bool:
-        with self._explained():
-            self._redis.zrem(_waiting(step.job), str(step))
-            self._redis.sadd(JOBS, step.job)
-            return bool(self._redis.zadd(_under_way(step.job), {str(step): self._now() + GRACE_S}))
-
-    def begin(self, step: Step) -> int:
-        with self._explained(), self._redis.pipeline(transaction=False) as pipe:
-            pipe.sadd(JOBS, step.job)
-            pipe.zadd(_under_way(step.job), {str(step): self._now()})
-            self._begun(step, pipe)
-            pipe.scard(_tries(step))
-            return int(pipe.execute()[-1])
-
-    def _begun(self, step: Step, commands: redis.Redis) -> None:
-        commands.sadd(_tries(step), secrets.token_hex(8))
-        commands.expire(_tries(step), KEPT_S)
-
-    def tries(self, step: Step) -> int:
-        with self._explained():
-            return self._redis.scard(_tries(step))
-
-    def busy(self, step: Step) -> bool:
-        with self._explained():
-            at = self._redis.zscore(_under_way(step.job), str(step))
-        return at is not None and 0 <= self._now() - at < BUSY_S and self.tries(step) > 0
-
-    def seen(self, step: Step) -> None:
-        with self._explained(), self._redis.pipeline(transaction=False) as pipe:
-            pipe.zadd(_under_way(step.job), {str(step): self._now()})
-            pipe.exists(_tries(step))
-            if not pipe.execute()[-1]:  # the tracker was lost since the step began
-                self._begun(step, self._redis)
-
-    def finish(self, step: Step) -> None:
-        with self._explained():
-            self._finish([_waiting(step.job), _under_way(step.job), _tries(step), JOBS], [str(step), step.job])
-
-    def idle(self, job: str) -> bool:
-        with self._explained():
-            return not self._redis.exists(_waiting(job), _under_way(job))
-
-    def lost(self, job: str, silent_s: float) -> list[Step]:
-        with self._explained():
-            names = self._redis.zrangebyscore(_under_way(job), "-inf", self._now() - silent_s)
-            return [Step.parse(job, name) for name in cast(list[str], names)]
-
-    def drop(self, job: str) -> None:
-        with self._explained():
-            self._redis.delete(_waiting(job))
-            if self.idle(job):
-                self._redis.srem(JOBS, job)
-
-    def note(self, step: Step, total: Progress) -> None:
-        with self._explained():
-            self._note([_progress(step.job, step.kind)], [step.part, _written(total), KEPT_S, 0])
-
-    def restore(self, job: str, kind: Kind, parts: Mapping[str, Progress]) -> None:
-        key = _progress(job, kind)
-        found = iter(parts.items())
-        with self._explained():
-            while batch := list(islice(found, OFFERED_AT_ONCE)):
-                with self._redis.pipeline(transaction=False) as pipe:
-                    for part, done in batch:
-                        self._note([key], [part, _written(done), KEPT_S, 1], client=pipe)
-                    pipe.execute()
-            with self._redis.pipeline(transaction=False) as pipe:
-                pipe.hset(key, "restored", 1)
-                pipe.hsetnx(key, "since", self._now())
-                pipe.expire(key, KEPT_S)
-                pipe.execute()
-
-    def restored(self, job: str, kind: Kind) -> bool:
-        with self._explained():
-            return bool(self._redis.hexists(_progress(job, kind), "restored"))
-
-    def pace(self, job: str, kind: Kind) -> Pace | None:
-        with self._explained():
-            found = self._redis.hmget(_progress(job, kind), ["since", "before", *TOTALS])
-            now = self._now()
-        since, before, *totals = cast(list[str | None], found)
-        if since is None:
-            return None
-        images, failed, bytes_in, bytes_out = (int(total or 0) for total in totals[:-1])
-        done = Progress(images, failed, bytes_in, bytes_out, float(totals[-1] or 0))
-        return Pace(done, done.images - int(before or 0), now - float(since))
+    def __init__(self, server: _Server) -> None:
+        self._server = server
+        self._slots = (0.0, 0)
 
     def beat(self, worker: str, slots: int) -> None:
         """`worker` is alive and compresses in so many processes."""
-        with self._explained():
-            self._redis.zadd(SLOTS, {f"{worker} {slots}": self._now()})
+        with self._server.explained():
+            self._server.redis.zadd(SLOTS, {f"{worker} {slots}": self._server.now()})
 
     def slots(self) -> int:
         return max(1, self.processes())
@@ -213,18 +117,18 @@ class RedisStepTracker:
     def processes(self) -> int:
         checked, known = self._slots
         if time.monotonic() - checked > ALIVE_S / 4:
-            with self._explained():
-                self._redis.zremrangebyscore(SLOTS, "-inf", self._now() - ALIVE_S)
-                found = cast(list[str], self._redis.zrange(SLOTS, 0, -1))
+            with self._server.explained():
+                self._server.redis.zremrangebyscore(SLOTS, "-inf", self._server.now() - ALIVE_S)
+                found = cast(list[str], self._server.redis.zrange(SLOTS, 0, -1))
             known = sum(int(name.rsplit(" ", 1)[1]) for name in found)
             self._slots = (time.monotonic(), known)
         return known
 
     def loads(self) -> dict[Lane, Load]:
         found = dict.fromkeys(Lane, Load())
-        with self._explained():
-            jobs, now = list(cast(set[str], self._redis.smembers(JOBS))), self._now()
-            with self._redis.pipeline(transaction=False) as pipe:
+        with self._server.explained():
+            jobs, now = list(cast(set[str], self._server.redis.smembers(JOBS))), self._server.now()
+            with self._server.redis.pipeline(transaction=False) as pipe:
                 for job in jobs:
                     pipe.zcard(_waiting(job))
                     pipe.zrange(_waiting(job), -1, -1)
@@ -236,42 +140,180 @@ class RedisStepTracker:
                     lane = Step.parse(job, last[0]).kind.lane
                     found[lane] = found[lane].and_more(waiting)
                 handed_out += [(Step.parse(job, name), at) for name, at in under_way]
-            with self._redis.pipeline(transaction=False) as pipe:
+            with self._server.redis.pipeline(transaction=False) as pipe:
                 for step, _ in handed_out:
                     pipe.exists(_tries(step))
                 for (step, at), begun in zip(handed_out, pipe.execute(), strict=True):
                     found[step.kind.lane] = found[step.kind.lane].and_one(bool(begun), now + GRACE_S - at)
         return found
 
+
+class RedisLeases:
+    """Implements `Leases`."""
+
+    def __init__(self, server: _Server, capacity: RedisCapacity) -> None:
+        self._server = server
+        self._capacity = capacity
+        self._take = server.redis.register_script(_TAKE)
+        self._finish = server.redis.register_script(_FINISH)
+
+    def offer(self, steps: Iterable[Step]) -> None:
+        with self._server.explained():
+            batch: dict[str, dict[str, float]] = {}
+            for number, step in enumerate(steps):
+                batch.setdefault(step.job, {})[str(step)] = number
+                if number % OFFERED_AT_ONCE == OFFERED_AT_ONCE - 1:
+                    self._offer(batch)
+                    batch = {}
+            self._offer(batch)
+
+    def _offer(self, batch: dict[str, dict[str, float]]) -> None:
+        for job, found in batch.items():
+            under_way = set(cast(list[str], self._server.redis.zrange(_under_way(job), 0, -1)))
+            waiting = {name: rank for name, rank in found.items() if name not in under_way}
+            if waiting:
+                self._server.redis.zadd(_waiting(job), cast(Any, waiting))
+                self._server.redis.sadd(JOBS, job)
+
+    def take(self, job: str) -> list[Step]:
+        with self._server.explained():
+            keys = [_waiting(job), _under_way(job), JOBS]
+            heard_by = self._server.now() + GRACE_S
+            arguments: list[str | float] = [self._capacity.slots(), heard_by, job, STEPS_A_SLOT, FEWEST_STEPS]
+            return [Step.parse(job, name) for name in cast(list[str], self._take(keys, arguments))]
+
+    def push(self, step: Step) -> bool:
+        with self._server.explained():
+            self._server.redis.zrem(_waiting(step.job), str(step))
+            self._server.redis.sadd(JOBS, step.job)
+            return bool(self._server.redis.zadd(_under_way(step.job), {str(step): self._server.now() + GRACE_S}))
+
+    def begin(self, step: Step) -> int:
+        with self._server.explained(), self._server.redis.pipeline(transaction=False) as pipe:
+            pipe.sadd(JOBS, step.job)
+            pipe.zadd(_under_way(step.job), {str(step): self._server.now()})
+            self._begun(step, pipe)
+            pipe.scard(_tries(step))
+            return int(pipe.execute()[-1])
+
+    def _begun(self, step: Step, commands: redis.Redis) -> None:
+        commands.sadd(_tries(step), secrets.token_hex(8))
+        commands.expire(_tries(step), KEPT_S)
+
+    def tries(self, step: Step) -> int:
+        with self._server.explained():
+            return self._server.redis.scard(_tries(step))
+
+    def busy(self, step: Step) -> bool:
+        with self._server.explained():
+            at = self._server.redis.zscore(_under_way(step.job), str(step))
+        return at is not None and 0 <= self._server.now() - at < BUSY_S and self.tries(step) > 0
+
+    def seen(self, step: Step) -> None:
+        with self._server.explained(), self._server.redis.pipeline(transaction=False) as pipe:
+            pipe.zadd(_under_way(step.job), {str(step): self._server.now()})
+            pipe.exists(_tries(step))
+            if not pipe.execute()[-1]:  # the tracker was lost since the step began
+                self._begun(step, self._server.redis)
+
+    def finish(self, step: Step) -> None:
+        with self._server.explained():
+            self._finish([_waiting(step.job), _under_way(step.job), _tries(step), JOBS], [str(step), step.job])
+
+    def idle(self, job: str) -> bool:
+        with self._server.explained():
+            return not self._server.redis.exists(_waiting(job), _under_way(job))
+
+    def lost(self, job: str, silent_s: float) -> list[Step]:
+        with self._server.explained():
+            names = self._server.redis.zrangebyscore(_under_way(job), "-inf", self._server.now() - silent_s)
+            return [Step.parse(job, name) for name in cast(list[str], names)]
+
+    def drop(self, job: str) -> None:
+        with self._server.explained():
+            self._server.redis.delete(_waiting(job))
+            if self.idle(job):
+                self._server.redis.srem(JOBS, job)
+
+
+class RedisProgress:
+    """Implements `StepProgress`."""
+
+    def __init__(self, server: _Server) -> None:
+        self._server = server
+        self._note = server.redis.register_script(_NOTE)
+
+    def note(self, step: Step, total: Progress) -> None:
+        with self._server.explained():
+            self._note([_progress(step.job, step.kind)], [step.part, _written(total), KEPT_S, 0])
+
+    def restore(self, job: str, kind: Kind, parts: Mapping[str, Progress]) -> None:
+        key = _progress(job, kind)
+        found = iter(parts.items())
+        with self._server.explained():
+            while batch := list(islice(found, OFFERED_AT_ONCE)):
+                with self._server.redis.pipeline(transaction=False) as pipe:
+                    for part, done in batch:
+                        self._note([key], [part, _written(done), KEPT_S, 1], client=pipe)
+                    pipe.execute()
+            with self._server.redis.pipeline(transaction=False) as pipe:
+                pipe.hset(key, "restored", 1)
+                pipe.hsetnx(key, "since", self._server.now())
+                pipe.expire(key, KEPT_S)
+                pipe.execute()
+
+    def restored(self, job: str, kind: Kind) -> bool:
+        with self._server.explained():
+            return bool(self._server.redis.hexists(_progress(job, kind), "restored"))
+
+    def pace(self, job: str, kind: Kind) -> Pace | None:
+        with self._server.explained():
+            found = self._server.redis.hmget(_progress(job, kind), ["since", "before", *TOTALS])
+            now = self._server.now()
+        since, before, *totals = cast(list[str | None], found)
+        if since is None:
+            return None
+        images, failed, bytes_in, bytes_out = (int(total or 0) for total in totals[:-1])
+        done = Progress(images, failed, bytes_in, bytes_out, float(totals[-1] or 0))
+        return Pace(done, done.images - int(before or 0), now - float(since))
+
+
+class RedisCounters:
+    """Implements `Counters`."""
+
+    def __init__(self, server: _Server) -> None:
+        self._server = server
+
     def count(self, amounts: Amounts) -> None:
         """Also how often Redis could not be reached since the last time, which could not be counted then."""
-        errors = self._errors
+        errors = self._server.errors
         missed = {total("redis_errors"): float(errors)} if errors else {}
-        with self._explained(), self._redis.pipeline(transaction=False) as pipe:
+        with self._server.explained(), self._server.redis.pipeline(transaction=False) as pipe:
             for (name, labels), amount in {**amounts, **missed}.items():
                 pipe.hincrbyfloat(COUNTS, json.dumps([name, labels]), amount)
             pipe.execute()
-        self._errors -= errors
+        self._server.errors -= errors
 
     def counts(self) -> Amounts:
-        with self._explained():
-            found = cast(dict[str, str], self._redis.hgetall(COUNTS))
+        with self._server.explained():
+            found = cast(dict[str, str], self._server.redis.hgetall(COUNTS))
         decoded = ((json.loads(key), float(value)) for key, value in found.items())
         return {(name, tuple((key, value) for key, value in labels)): amount for (name, labels), amount in decoded}
 
-    def ping(self) -> None:
-        with self._explained():
-            self._redis.ping()
 
-    @contextmanager
-    def _explained(self) -> Iterator[None]:
-        try:
-            yield
-        except redis.RedisError as error:
-            self._errors += 1
-            raise QueueUnavailable(
-                f"the queue's Redis cannot be reached ({error}); the job goes on once it is back"
-            ) from error
+class RedisStepTracker:
+    """Implements `keepmore.scheduling.tracker.StepTracker`; raises QueueUnavailable while Redis cannot be reached."""
+
+    def __init__(self, url: str) -> None:
+        self._server = _Server(url)
+        self.capacity = RedisCapacity(self._server)
+        self.leases = RedisLeases(self._server, self.capacity)
+        self.progress = RedisProgress(self._server)
+        self.counters = RedisCounters(self._server)
+
+    def ping(self) -> None:
+        with self._server.explained():
+            self._server.redis.ping()
 
 
 def _waiting(job: str) -> str:

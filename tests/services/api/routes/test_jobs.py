@@ -19,12 +19,14 @@ import urllib3
 
 from keepmore.errors import IdempotencyConflict
 from keepmore.jobs.job import JobRepository, State
+from keepmore.jobs.requests import RequestRef
 from keepmore.selection import manifest
 from keepmore.storage import layout
 from keepmore.storage.folder import FolderStore
+from keepmore.storage.layout import Asked
 from keepmore_api import idempotency
 from keepmore_api.content_negotiation import preferred
-from keepmore_api.polling import answer
+from keepmore_api.polling import result_of
 from keepmore_api.problems import Refused
 from tests.service import Service
 from tests.services.api.conftest import Ask
@@ -143,14 +145,14 @@ class _Counted(FolderStore):
 
 def test_who_waits_long_for_an_answer_looks_less_often(tmp_path: Path) -> None:
     """Else forty waiting callers keep the store from the workers; or an answer comes long after it is there."""
-    store = _Counted(tmp_path)
+    store, ref = _Counted(tmp_path), RequestRef(Asked.ESTIMATE, "a", "a")
     begun = time.monotonic()
-    assert asyncio.run(answer(store, "a", "error", 2)) is None
+    assert asyncio.run(result_of(store, ref, 2)) is None
     assert 2 <= time.monotonic() - begun < 2.5
     assert store.reads <= 2 * 12
-    threading.Timer(1, store.put, ("a", b"{}")).start()
+    threading.Timer(1, store.put, (ref.result_key, b"{}")).start()
     begun = time.monotonic()
-    assert asyncio.run(answer(store, "a", "error", 10)) == {}
+    assert asyncio.run(result_of(store, ref, 10)) == {}
     assert time.monotonic() - begun < 2
 
 
