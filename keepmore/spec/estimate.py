@@ -1,18 +1,16 @@
-"""Questions of what a dataset would take, and their answers, in the store."""
+"""What an estimate is asked for: a frozen record, its checks, and its JSON form."""
 
 from __future__ import annotations
 
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
-from keepmore.errors import InvalidRequest
 from keepmore.spec import budget as budgets
 from keepmore.spec import distance as distances
 from keepmore.spec.budget import Budget, DistanceBudget
-from keepmore.spec.job import EFFORTS, Limits, Selection
+from keepmore.spec.fields import check_fields, described
+from keepmore.spec.job import EFFORT, SEED, Limits, Selection
 
-MOST_IMAGES = 10_000
-FEWEST_IMAGES = 2
 SAMPLE_IMAGES = 128
 
 
@@ -22,21 +20,16 @@ class EstimateRequest:
 
     dataset: str
     distances: tuple[float, ...]
-    effort: int = 3
+    effort: int = described(3, **EFFORT)
     budget: Budget | None = None
     selection: Selection = field(default_factory=Selection)
     limits: Limits = field(default_factory=Limits)
-    images: int = SAMPLE_IMAGES
-    seed: int = 0
+    images: int = described(SAMPLE_IMAGES, least=2, most=10_000, description="How many to sample.")
+    seed: int = described(0, **SEED)
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "distances", distances.check(self.distances))
-        if self.effort not in EFFORTS:
-            raise InvalidRequest(f"{self.effort} is not possible; use {EFFORTS[0]} to {EFFORTS[-1]}", field="effort")
-        if not FEWEST_IMAGES <= self.images <= MOST_IMAGES:
-            raise InvalidRequest(
-                f"{self.images} is not possible; sample {FEWEST_IMAGES} to {MOST_IMAGES:,}", field="images"
-            )
+        check_fields(self)
         if isinstance(self.budget, DistanceBudget):
             self.budget.bytes(dict.fromkeys(self.distances, 0))
 
@@ -44,15 +37,15 @@ class EstimateRequest:
         return asdict(self) | {"budget": budgets.as_json(self.budget), "distances": list(self.distances)}
 
     @staticmethod
-    def from_json(written: dict[str, Any]) -> EstimateRequest:
-        """The question that `as_json` wrote."""
+    def from_json(record: dict[str, Any]) -> EstimateRequest:
+        """The request that `as_json` wrote."""
         parts = {
-            "distances": tuple(written["distances"]),
-            "budget": budgets.from_json(written["budget"]),
-            "selection": Selection(**written["selection"]),
-            "limits": Limits(**written["limits"]),
+            "distances": tuple(record["distances"]),
+            "budget": budgets.from_json(record["budget"]),
+            "selection": Selection(**record["selection"]),
+            "limits": Limits(**record["limits"]),
         }
-        return EstimateRequest(**{**written, **parts})
+        return EstimateRequest(**{**record, **parts})
 
 
 SAMPLE_IMAGES = 128

@@ -12,39 +12,38 @@ from keepmore.spec import budget as budgets
 from keepmore.spec import variants as variant_specs
 from keepmore.spec.budget import LARGEST_BYTES, Budget
 from keepmore.spec.distance import ORIGINAL, text
+from keepmore.spec.fields import check_fields, described
 from keepmore.spec.training import Training
 from keepmore.spec.variants import FitCount, Spread, VariantSpec
 
-ORDERS = ("random", "smallest")
-EFFORTS = range(1, 11)
 # Pillow refuses more than this on its own, so a higher limit would promise what cannot be kept.
 LARGEST_PIXELS = 178_956_970
 ID_DIGITS = 12
-LARGEST_SEED = 2**63 - 1
 OWN = "own"  # instead of its id: the subset that a job itself asked for
+
+SEED: dict[str, Any] = {"least": 0, "most": 2**63 - 1}
+EFFORT: dict[str, Any] = {"least": 1, "most": 10}
 
 
 @dataclass(frozen=True, slots=True)
 class Selection:
     """How images are ordered before the longest prefix that fits is taken; `balance` None: where there are labels."""
 
-    order: str = "random"
-    balance: bool | None = None
-    seed: int = 0
+    order: str = described("random", choices=("random", "smallest"))
+    balance: bool | None = described(None, description="Fill the classes in turn; null: where there are labels.")
+    seed: int = described(0, **SEED)
 
     def __post_init__(self) -> None:
-        if self.order not in ORDERS:
-            raise InvalidRequest(f"{self.order!r} is unknown; use {' or '.join(ORDERS)}", field="selection.order")
-        _check_seed("selection.seed", self.seed)
+        check_fields(self, "selection.")
 
 
 @dataclass(frozen=True, slots=True)
 class Evaluation:
-    """Images for testing only: a dataset of their own, or a fraction of every class held out of the pool."""
+    """Images to test on: a dataset of their own, or a fraction of every class held out of the pool."""
 
     dataset: str | None = None
     holdout: float | None = None
-    seed: int = 0
+    seed: int = described(0, **SEED)
 
     def __post_init__(self) -> None:
         if (not self.dataset) == (self.holdout is None):
@@ -53,15 +52,15 @@ class Evaluation:
             raise InvalidRequest(
                 f"{self.holdout} is not a part of the images; use such as 0.2", field="evaluation.holdout"
             )
-        _check_seed("evaluation.seed", self.seed)
+        check_fields(self, "evaluation.")
 
 
 @dataclass(frozen=True, slots=True)
 class SubsetRequest:
     """Which images to choose: as many as fit `budget` (None: all), in the order that `selection` says."""
 
-    budget: Budget | None
-    selection: Selection
+    budget: Budget | None = None
+    selection: Selection = field(default_factory=Selection)
 
     @property
     def id(self) -> str:
@@ -78,52 +77,39 @@ class SubsetRequest:
 
 @dataclass(frozen=True, slots=True)
 class Limits:
-    """Caps on one image, checked before it is decoded."""
+    """Caps on one image, checked before it is decoded; a larger one is a row in the errors list."""
 
-    max_pixels: int = 64_000_000
-    max_bytes: int = 100_000_000
+    max_pixels: int = described(64_000_000, least=1, most=LARGEST_PIXELS)
+    max_bytes: int = described(100_000_000, least=1, most=LARGEST_BYTES)
 
     def __post_init__(self) -> None:
-        if not 0 < self.max_pixels <= LARGEST_PIXELS:
-            raise InvalidRequest(
-                f"{self.max_pixels} is not possible; use 1 to {LARGEST_PIXELS}", field="limits.max_pixels"
-            )
-        if not 0 < self.max_bytes <= LARGEST_BYTES:
-            raise InvalidRequest(
-                f"{self.max_bytes} is not possible; use 1 to {LARGEST_BYTES}", field="limits.max_bytes"
-            )
-
-
-def _check_seed(field: str, seed: int) -> None:
-    if not 0 <= seed <= LARGEST_SEED:
-        raise InvalidRequest(f"{seed} is not possible; use 0 to {LARGEST_SEED}", field=field)
+        check_fields(self, "limits.")
 
 
 @dataclass(frozen=True, slots=True)
 class Request:
     """A job's request, whole and checked. `dataset` and `evaluation.dataset` are absolute URIs.
 
-    `distances` are the fixed ones; `levels` stand beside them, or alone. Without a budget every image of the pool is
+    `distances` are the fixed ones; `rules` stand beside them, or alone. Without a budget every image of the pool is
     kept. `webhook`: an http(s) URL that is told of the job's end.
     """
 
     dataset: str
     distances: tuple[float, ...]
-    effort: int = 3
+    effort: int = described(3, **EFFORT)
     budget: Budget | None = None
     selection: Selection = field(default_factory=Selection)
     evaluation: Evaluation | None = None
     training: Training | None = None
     limits: Limits = field(default_factory=Limits)
-    webhook: str | None = None
+    webhook: str | None = described(None, description="An https:// URL that is told of the job's end.")
     rules: tuple[VariantSpec, ...] = ()
 
     def __post_init__(self) -> None:
         fixed, rules = variant_specs.checked(self.distances, self.rules)
         object.__setattr__(self, "distances", fixed)
         object.__setattr__(self, "rules", rules)
-        if self.effort not in EFFORTS:
-            raise InvalidRequest(f"{self.effort} is not possible; use {EFFORTS[0]} to {EFFORTS[-1]}", field="effort")
+        check_fields(self)
         if isinstance(self.budget, budgets.DistanceBudget):
             self.budget.bytes(dict.fromkeys(self.compressed, 0))
         self.check_budget(self.budget)
@@ -140,7 +126,7 @@ class Request:
         return found
 
     def check_budget(self, budget: Budget | None) -> None:
-        """Raises InvalidRequest where the levels cannot do without a budget and there is none."""
+        """Raises InvalidRequest where the rules cannot do without a budget and there is none."""
         if budget is None and self.fits:
             raise InvalidRequest(
                 f"{self.fits[0].written} needs a budget that so many images fill; give one", field="distances"
@@ -152,7 +138,7 @@ class Request:
 
     @property
     def variants(self) -> tuple[str, ...]:
-        """Names of what is compared: the fixed distances, then the levels. Each has a manifest and a training."""
+        """Names of what is compared: the fixed distances, then the rules. Each has a manifest and a training."""
         return (*map(text, self.distances), *(rule.name for rule in self.rules))
 
     @property

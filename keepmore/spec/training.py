@@ -8,70 +8,49 @@ from typing import Any
 
 from keepmore.errors import InvalidRequest
 from keepmore.spec.distance import ORIGINAL, check
+from keepmore.spec.fields import check_fields, described
 
 PROBE, FINETUNE = "probe", "finetune"
-
-
-METHODS = (PROBE, FINETUNE)
-
-
-HEADS = ("probe", "new")
-
-
-PRECISIONS = ("float32", "bfloat16", "float16")
-
-
-CHOICES = {"head": HEADS, "precision": PRECISIONS}  # fields of a tuning that are one of some words
-
-
 NO_WEIGHTS = "none"  # a model that starts from random numbers
-
-
-MOST_STEPS, MOST_SEEDS, MOST_EPOCHS, MOST_BATCH = 1_000_000, 1000, 10_000, 65_536
-
-
-IMAGE_SIDES = range(32, 1025)
+MOST_SEEDS = 1000
 
 
 @dataclass(frozen=True, slots=True)
 class Tuning:
     """How a classifier is fine-tuned. `batch` images make a step, `micro_batch` of them go through the model at once.
 
-    `layer_decay`: each layer's learning rate as a part of the next one's (None: 0.75 for transformers, 1 for others);
-    `warmup`: the part of the steps in which the rate rises; `crop`: the smallest part of an image that a random crop
-    shows; `image_size`: pixels of a side (None: what the weights expect); `head`: where the classifier's new layer
-    starts from, a linear probe or random numbers; `precision`: what is computed in (None: the fastest that the machine
-    has).
+    `layer_decay`: each layer's learning rate as a part of the next one's; `crop`: the smallest part of an image that a
+    random crop shows; `head`: where the classifier's new layer starts from, a linear probe or random numbers.
     """
 
-    batch: int = 64
-    micro_batch: int | None = None
-    learning_rate: float = 1e-4
-    weight_decay: float = 0.05
-    layer_decay: float | None = None
-    warmup: float = 0.1
-    label_smoothing: float = 0.1
-    crop: float = 0.25
-    image_size: int | None = None
-    head: str = "probe"
-    precision: str | None = None
+    batch: int = described(64, least=1, most=65_536, description="Images of a step.")
+    micro_batch: int | None = described(
+        None, description="Images that go through the model at once; null: all of a step."
+    )
+    learning_rate: float = described(1e-4, above=0, most=10)
+    weight_decay: float = described(0.05, least=0, most=10.0)
+    layer_decay: float | None = described(
+        None, above=0, most=1, description="Null: 0.75 for transformers, 1 for other models."
+    )
+    warmup: float = described(0.1, least=0, most=1.0, description="Part of the steps in which the rate rises.")
+    label_smoothing: float = described(0.1, least=0, most=0.99)
+    crop: float = described(0.25, above=0, most=1)
+    image_size: int | None = described(
+        None, least=32, most=1024, description="Pixels of a side; null: what the weights expect."
+    )
+    head: str = described("probe", choices=("probe", "new"))
+    precision: str | None = described(
+        None,
+        choices=("float32", "bfloat16", "float16"),
+        description="What is computed in; null: the fastest that the machine has.",
+    )
 
     def __post_init__(self) -> None:
-        _check_range("tuning.batch", self.batch, 1, MOST_BATCH)
-        if self.micro_batch is not None:
-            _check_range("tuning.micro_batch", self.micro_batch, 1, self.batch)
-        if self.image_size is not None:
-            _check_range("tuning.image_size", self.image_size, IMAGE_SIDES[0], IMAGE_SIDES[-1])
-        for name, most in (("learning_rate", 10), ("crop", 1), ("layer_decay", 1)):
-            value = getattr(self, name)
-            if value is not None and not 0 < value <= most:
-                raise InvalidRequest(f"{value} is not possible; use above 0 to {most}", field=f"training.tuning.{name}")
-        for name, largest in (("weight_decay", 10.0), ("warmup", 1.0), ("label_smoothing", 0.99)):
-            _check_range(f"tuning.{name}", getattr(self, name), 0, largest)
-        for name, words in CHOICES.items():
-            value = getattr(self, name)
-            if value is not None and value not in words:
-                raise InvalidRequest(f"{value!r} is unknown; use {' or '.join(words)}", field=f"training.tuning.{name}")
+        check_fields(self, "training.tuning.")
+        if self.micro_batch is not None and not 1 <= self.micro_batch <= self.batch:
+            raise InvalidRequest(
+                f"{self.micro_batch} is not possible; use 1 to {self.batch:,}", field="training.tuning.micro_batch"
+            )
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,22 +60,24 @@ class Training:
     `test_distances`: beside the evaluation images as they are, test on them as they look at these distances.
     """
 
-    model: str = "mobilenet_v2"
-    weights: str = "default"
-    method: str = "probe"
-    steps: int = 300
-    seeds: int = 3
-    epochs: int | None = None
-    test_distances: tuple[float, ...] = ()
+    model: str = described("mobilenet_v2", description="A classifier of torchvision, or timm: and one of timm's.")
+    weights: str = described(
+        "default",
+        description="default, none, a name of torchvision's, or the s3:// URI of a .pth, .pt or .safetensors file.",
+    )
+    method: str = described(PROBE, choices=(PROBE, FINETUNE))
+    steps: int = described(300, least=1, most=1_000_000)
+    seeds: int = described(3, least=1, most=MOST_SEEDS)
+    epochs: int | None = described(
+        None, least=1, most=10_000, description="Passes over the images of each subset, instead of equal steps."
+    )
+    test_distances: tuple[float, ...] = described(
+        (), description="Also test on the evaluation images as they look at these distances."
+    )
     tuning: Tuning | None = None
 
     def __post_init__(self) -> None:
-        if self.method not in METHODS:
-            raise InvalidRequest(f"{self.method!r} is unknown; use {' or '.join(METHODS)}", field="training.method")
-        _check_range("steps", self.steps, 1, MOST_STEPS)
-        _check_range("seeds", self.seeds, 1, MOST_SEEDS)
-        if self.epochs is not None:
-            _check_range("epochs", self.epochs, 1, MOST_EPOCHS)
+        check_fields(self, "training.")
         if self.method == FINETUNE and self.tuning is None:
             object.__setattr__(self, "tuning", Tuning())
         if self.method != FINETUNE and self.tuning is not None:
@@ -142,15 +123,9 @@ class TrainingRequest:
 _ALWAYS = ("model", "weights", "method", "steps", "seeds")
 
 
-def _check_range(name: str, value: float, least: float, most: float) -> None:
-    if not least <= value <= most:
-        raise InvalidRequest(f"{value} is not possible; use {least} to {most:,}", field=f"training.{name}")
-
-
 TUNING_FIELDS = tuple(field.name for field in fields(Tuning))
-
-
 INTEGER_FIELDS = ("batch", "micro_batch", "image_size")
+WORD_FIELDS = ("head", "precision")
 
 
 def parse_tuning(words: Iterable[str]) -> Tuning | None:
@@ -173,7 +148,7 @@ def parse_tuning(words: Iterable[str]) -> Tuning | None:
 
 
 def _tuning_value(name: str, written: str) -> int | float | str:
-    if name in CHOICES:
+    if name in WORD_FIELDS:
         return written
     number: Callable[[str], int | float] = int if name in INTEGER_FIELDS else float
     try:

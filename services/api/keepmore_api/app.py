@@ -17,7 +17,7 @@ from keepmore_api.backend.base import Backend
 from keepmore_api.job_views import Views
 from keepmore_api.middleware import BodyLimit, LocalOnly
 from keepmore_api.routes import advice, estimates, health, jobs, subsets, trainings
-from keepmore_api.schemas import Problem
+from keepmore_api.schemas.answers import Problem
 
 DESCRIPTION = """Keeps more training images in the same storage: compresses datasets as JPEG XL at chosen Butteraugli
 distances, works out which images fit a budget at each, trains a classifier on each subset, and reports."""

@@ -15,7 +15,8 @@ from keepmore.storage.layout import Asked
 from keepmore_api.content_negotiation import preferred
 from keepmore_api.dependencies import BackendDep, Reader, RepositoryDep, StoreDep, Wait, Writer
 from keepmore_api.polling import result_of
-from keepmore_api.schemas import AdviceIn, AdviceOut, described
+from keepmore_api.schemas.answers import AdviceOut, described
+from keepmore_api.schemas.requests import AdviceIn
 
 router = APIRouter(prefix="/v1/jobs/{job_id}/advice", tags=["advice"])
 

@@ -14,7 +14,8 @@ from keepmore_api import idempotency
 from keepmore_api.backend.base import Backend
 from keepmore_api.dependencies import BackendDep, IdempotencyKey, Reader, StoreDep, Wait, Writer
 from keepmore_api.polling import result_of
-from keepmore_api.schemas import EstimateIn, EstimateOut
+from keepmore_api.schemas.answers import EstimateOut
+from keepmore_api.schemas.requests import EstimateIn
 
 router = APIRouter(prefix="/v1/estimates", tags=["estimates"])
 

@@ -8,7 +8,7 @@ from prometheus_client.exposition import CONTENT_TYPE_LATEST, generate_latest
 
 from keepmore_api.dependencies import BackendDep
 from keepmore_api.metrics import Meter
-from keepmore_api.schemas import Health
+from keepmore_api.schemas.answers import Health
 
 router = APIRouter(tags=["health"])
 

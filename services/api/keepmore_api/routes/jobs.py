@@ -44,7 +44,8 @@ from keepmore_api.dependencies import (
     admitted,
 )
 from keepmore_api.job_views import View, Views
-from keepmore_api.schemas import JobIn, JobOut, JobsOut, described
+from keepmore_api.schemas.answers import JobOut, JobsOut, described
+from keepmore_api.schemas.requests import JobIn
 from keepmore_services import tracing
 
 log = logging.getLogger(__name__)

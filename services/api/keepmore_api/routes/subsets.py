@@ -24,7 +24,8 @@ from keepmore_api.content_negotiation import preferred
 from keepmore_api.dependencies import BackendDep, Reader, RepositoryDep, StoreDep, Wait, Writer
 from keepmore_api.job_views import manifests
 from keepmore_api.polling import result_of
-from keepmore_api.schemas import SubsetIn, SubsetOut, SubsetsOut
+from keepmore_api.schemas.answers import SubsetOut, SubsetsOut
+from keepmore_api.schemas.requests import SubsetIn
 
 router = APIRouter(prefix="/v1/jobs/{job_id}/subsets", tags=["subsets"])
 

@@ -11,7 +11,8 @@ from keepmore.scheduling.status import TrainingStatus, training_status
 from keepmore.spec.job import OWN
 from keepmore.spec.training import TrainingRequest
 from keepmore_api.dependencies import BackendDep, Reader, RepositoryDep, StoreDep, Writer
-from keepmore_api.schemas import TrainingAskedIn, TrainingOut
+from keepmore_api.schemas.answers import TrainingOut
+from keepmore_api.schemas.requests import TrainingAskedIn
 
 router = APIRouter(prefix="/v1/jobs/{job_id}/trainings", tags=["trainings"])
 

@@ -1,0 +1,53 @@
+"""What is said of a request's fields beside their types: what they mean, and which values they take.
+
+Records check themselves by it, and the schema of the HTTP API is derived from it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import MISSING, dataclass, field, fields
+from typing import Any
+
+from keepmore.errors import InvalidRequest
+
+INFO = "keepmore"
+
+
+@dataclass(frozen=True, slots=True)
+class FieldInfo:
+    """`least` and `most` are possible values; `above` is not. `choices`: the words that a text may be."""
+
+    description: str | None = None
+    least: float | None = None
+    most: float | None = None
+    above: float | None = None
+    choices: tuple[str, ...] = ()
+
+    def refusal(self, value: Any) -> str | None:
+        """Why `value` is not possible; None where it is."""
+        if self.choices:
+            return None if value in self.choices else f"{value!r} is unknown; use {' or '.join(self.choices)}"
+        if self.most is None:
+            return None
+        if self.above is not None:
+            possible = self.above < value <= self.most
+            return None if possible else f"{value} is not possible; use above {self.above} to {self.most:,}"
+        possible = (self.least or 0) <= value <= self.most
+        return None if possible else f"{value} is not possible; use {self.least} to {self.most:,}"
+
+
+def described(
+    default: Any = MISSING, *, default_factory: Callable[[], Any] | Any = MISSING, **info: Any
+) -> Any:  # a field's default, for type checkers of any type
+    """A field of a dataclass with the FieldInfo that `info` gives."""
+    return field(default=default, default_factory=default_factory, metadata={INFO: FieldInfo(**info)})
+
+
+def check_fields(record: Any, prefix: str = "") -> None:
+    """Raises InvalidRequest, naming the field behind `prefix`, for a value that its FieldInfo does not allow. None is
+    always possible."""
+    for one in fields(record):
+        info, value = one.metadata.get(INFO), getattr(record, one.name)
+        if info and value is not None and (refusal := info.refusal(value)):
+            raise InvalidRequest(refusal, field=f"{prefix}{one.name}")
