@@ -146,22 +146,19 @@ def _predicted(found: dict[str, Any]) -> Iterator[str]:
     )
     yield ""
     yield from _table(
-        ["budget", "advised", "measured there", "best measured", "behind it, points", "predicted there"],
+        ["budget", "advised", "predicted there", "measured there", "behind the best, points"],
         (_choice(found, place, name) for place, name in enumerate(FRACTIONS)),
     )
 
 
 def _choice(found: dict[str, Any], place: int, name: str) -> list[str]:
     arms, told = found["random"][name], found["advice"]["budgets"][place]["recommended"]
-    best = _best(arms)
-    one = arms[told["distance"]]
     return [
         f"{100 * float(name):g} %",
         told["distance"],
-        _share(one),
-        f"{_share(arms[best])} at {best}",
-        f"{_behind(arms, told['distance']):.1f}",
         f"{_percent(told['accuracy'])} ({_ends(told['interval'])})",
+        _share(arms[told["distance"]]),
+        f"{_behind(arms, told['distance']):.1f}",
     ]
 
 
