@@ -38,7 +38,9 @@ def write(found: dict[str, Any]) -> None:
 
 def _wrapped(line: str) -> str:
     """Prose in lines of 120 characters, tables as they are."""
-    return line if line.startswith(("|", "!")) else "\n".join(textwrap.wrap(line, WIDTH, subsequent_indent=_hang(line)))
+    return (
+        line if line.startswith(("    ", "!")) else "\n".join(textwrap.wrap(line, WIDTH, subsequent_indent=_hang(line)))
+    )
 
 
 def _hang(line: str) -> str:
@@ -371,7 +373,8 @@ def _title(text: str) -> Iterator[str]:
 
 
 def _table(head: Sequence[str], rows: Iterable[Sequence[str]]) -> Iterator[str]:
-    yield "| " + " | ".join(head) + " |"
-    yield "|" + "---|" * len(head)
-    for row in rows:
-        yield "| " + " | ".join(row) + " |"
+    """Aligned columns, indented, which Markdown leaves as they are."""
+    table = [head, *rows]
+    widths = [max(map(len, column)) for column in zip(*table, strict=True)]
+    for row in table:
+        yield "    " + "  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip()
