@@ -39,7 +39,9 @@ def write(found: dict[str, Any]) -> None:
 
 def _wrapped(line: str) -> str:
     """Prose in lines of 120 characters, tables as they are."""
-    return line if line.startswith(("|", "!")) else "\n".join(textwrap.wrap(line, WIDTH, subsequent_indent=_hang(line)))
+    return (
+        line if line.startswith(("    ", "!")) else "\n".join(textwrap.wrap(line, WIDTH, subsequent_indent=_hang(line)))
+    )
 
 
 def _hang(line: str) -> str:
@@ -51,14 +53,14 @@ def _page(found: dict[str, Any]) -> Iterator[str]:
     yield "# Results"
     yield ""
     yield (
-        f"`python -m benchmarks.accuracy DATASET STORE MINUTES` wrote this page. {pool.pool:,} photographs of clothes "
-        f"in {len(pool.classes)} classes (JPEG) to keep from, {pool.evaluation:,} to test on as they are; codec "
-        f"{codec_version.codec()}; a linear probe on MobileNetV2 (ImageNet weights), 300 steps. Every number is the "
-        f"mean of {SEEDS} draws of the images, with a 95 % interval over draws and test images."
+        f"Written by `python -m benchmarks.accuracy DATASET STORE MINUTES`. {pool.pool:,} photographs of clothes "
+        f"in {len(pool.classes)} classes (JPEG) to keep from, {pool.evaluation:,} originals to test on; codec "
+        f"{codec_version.codec()}; a linear probe on MobileNetV2 (ImageNet weights), 300 steps. Numbers are top-1 in "
+        f"percent, means of {SEEDS} draws of the images, with 95 % intervals over draws and test images."
     )
     yield from _equal_storage(found)
     yield from _ways(found)
-    yield from _foretold(found)
+    yield from _predicted(found)
     yield from _efforts(found)
     if found["tuned"]:
         yield from _tuned(found["tuned"])
@@ -69,7 +71,7 @@ def _equal_storage(found: dict[str, Any]) -> Iterator[str]:
     yield from _title("Accuracy at equal storage")
     yield "![Measured accuracy against stored bytes, a line for each distance](results-storage.svg)"
     yield ""
-    yield "Budgets are parts of what the pool takes at distance 10. In brackets: images kept."
+    yield "Budgets are fractions of what the pool takes at distance 10. The last number is the images kept."
     yield ""
     yield from _table(
         ["distance", *(f"{100 * float(name):g} %: {found['budgets'][name]:,} bytes" for name in FRACTIONS)],
@@ -85,7 +87,7 @@ def _equal_storage(found: dict[str, Any]) -> Iterator[str]:
         ),
     )
     yield ""
-    yield "Less the original files, in points:"
+    yield "Difference to the original files, in points:"
     yield ""
     yield from _table(
         ["distance", *(f"{100 * float(name):g} %" for name in FRACTIONS)],
@@ -98,12 +100,12 @@ def _equal_storage(found: dict[str, Any]) -> Iterator[str]:
 
 
 def _ways(found: dict[str, Any]) -> Iterator[str]:
-    """Which images, and which level."""
-    yield from _title("Which images, and which level")
+    """Which images, and which variant."""
+    yield from _title("Which images, and which variant")
     yield (
-        "`smallest` keeps the smallest files first (most images, and the same ones each time: five seeds of the probe "
-        "on them); `spread` gives each image a distance of its own; `advised` is the distance that advice "
-        f"recommends, fitted on {found['advice']['pilot_images']:,} of the images."
+        "`smallest` keeps the smallest files first (the same images each time, five seeds of the probe); `spread` "
+        "gives each image its own distance; `advised` is the distance recommended by advice, fitted on "
+        f"{found['advice']['pilot_images']:,} of the images."
     )
     yield ""
     rows = []
@@ -119,9 +121,9 @@ def _ways(found: dict[str, Any]) -> Iterator[str]:
     )
 
 
-def _foretold(found: dict[str, Any]) -> Iterator[str]:
+def _predicted(found: dict[str, Any]) -> Iterator[str]:
     advice, whole = found["advice"], found["random"]["all"]
-    yield from _title("What advice foretells, and what comes of it")
+    yield from _title("What advice predicts, and what is measured")
     law = {name: value["value"] for name, value in advice["fit"]["constants"].items()}
     yield (
         f"Pilots on {advice['pilot_images']:,} images of {found['pool'].pool:,}; the law fits them with R² "
@@ -130,9 +132,11 @@ def _foretold(found: dict[str, Any]) -> Iterator[str]:
         + ". The whole pool at every distance:"
     )
     yield ""
+    yield "![Predicted and measured accuracy of the whole pool, by distance](results-predicted.svg)"
+    yield ""
     curves = {curve["distance"]: curve["points"][-1] for curve in advice["curves"]}
     yield from _table(
-        ["distance", "foretold", "measured", "off by, points"],
+        ["distance", "predicted", "measured", "error, points"],
         (
             [
                 variant,
@@ -145,41 +149,37 @@ def _foretold(found: dict[str, Any]) -> Iterator[str]:
     )
     yield ""
     yield from _table(
-        ["budget", "advised", "measured there", "best measured", "behind it, points", "foretold there"],
+        ["budget", "advised", "predicted there", "measured there", "behind the best, points"],
         (_choice(found, place, name) for place, name in enumerate(FRACTIONS)),
     )
 
 
 def _choice(found: dict[str, Any], place: int, name: str) -> list[str]:
     variants, told = found["random"][name], found["advice"]["budgets"][place]["recommended"]
-    best = _best(variants)
-    one = variants[told["distance"]]
     return [
         f"{100 * float(name):g} %",
         told["distance"],
-        _share(one),
-        f"{_share(variants[best])} at {best}",
-        f"{_behind(variants, told['distance']):.1f}",
         f"{_percent(told['accuracy'])} ({_ends(told['interval'])})",
+        _share(variants[told["distance"]]),
+        f"{_behind(variants, told['distance']):.1f}",
     ]
 
 
 def _efforts(found: dict[str, Any]) -> Iterator[str]:
-    yield from _title("What effort is worth")
+    yield from _title("The value of effort")
     yield (
-        "Bytes and CPU time of encoding at effort 3, 5 and 7, and accuracy at the same budgets in bytes. The last "
-        "column: points over the original files at the budget of 50 %, for each CPU-hour that encoding 10,000 images "
-        "takes."
+        "Accuracy at the same budgets in bytes. The last column: points over the original files at the budget of 50 %, "
+        "for each hour of CPU time that encoding 10,000 images takes."
     )
     yield ""
     yield from _table(
         [
             "effort",
             "distance",
-            "bytes an image",
-            "CPU ms an image",
+            "bytes per image",
+            "CPU ms per image",
             *(f"{100 * float(n):g} %" for n in FRACTIONS),
-            "points per CPU-hour",
+            "points per hour",
         ],
         (_effort(found, effort, variant) for variant in (PLAIN, LARGEST, "25") for effort in EFFORTS),
     )
@@ -204,12 +204,11 @@ def _tuned(tuned: dict[str, Any]) -> Iterator[str]:
     variants, probe = tuned["finetune"], tuned["probe"]
     yield (
         f"MobileNetV2, all layers, {tuned['steps']} steps of {tuned['batch']} images at {tuned['image_size']} pixels, "
-        f"{tuned['seeds']} seeds, on the subsets of the 50 % budget. The probe on them looks at 224 pixels, "
-        f"with {SEEDS} seeds."
+        f"{tuned['seeds']} seeds, on the subsets of the 50 % budget; the probe at 224 pixels, {SEEDS} seeds."
     )
     yield ""
     yield from _table(
-        ["distance", "images", "fine-tuned", "probe", "fine-tuned, less the originals", "probe, less the originals"],
+        ["distance", "images", "fine-tuned", "probe", "fine-tuned, difference to originals", "probe, difference"],
         (
             [
                 variant,
@@ -231,15 +230,15 @@ def _tuned(tuned: dict[str, Any]) -> Iterator[str]:
     missed = [pair for pair in told if probe_says[pair] == CANNOT_TELL]
     alike = [pair for pair in told if probe_says[pair] == tuned_says[pair]]
     yield (
-        f"Of the {len(told)} pairs of distances that fine-tuning tells apart, the probe says the same of {len(alike)}: "
-        f"**{_holds(len(told) == len(alike))}**. It says the opposite of {len(told) - len(alike) - len(missed)}, and "
-        f"cannot tell {_listed(missed)}."
+        f"Of the {len(told)} pairs of distances that differ significantly with fine-tuning, the probe agrees on "
+        f"{len(alike)}: **{_holds(len(told) == len(alike))}**. It contradicts {len(told) - len(alike) - len(missed)}, "
+        f"and cannot tell {_listed(missed)}."
     )
     yield ""
     rank = stats.spearmanr(
         [_top1(one) for one in variants.values()], [_top1(probe[variant]) for variant in variants]
     ).statistic
-    yield f"Spearman's rank correlation of the two columns of accuracy: {rank:.2f}, over {len(variants)} distances."
+    yield f"Spearman's rank correlation of the two accuracies: {rank:.2f}, over {len(variants)} distances."
 
 
 def _listed(pairs: Sequence[tuple[str, str]]) -> str:
@@ -249,14 +248,18 @@ def _listed(pairs: Sequence[tuple[str, str]]) -> str:
 def _claims(found: dict[str, Any]) -> Iterator[str]:
     yield from _title("What holds and what does not")
     variants = found["random"]
-    yield from (_published(variants[name], f"at {100 * float(name):g} %") for name in FRACTIONS)
+    yield "Published: at distance 10, 5.6 times as many images and more than 10 points. Here:"
+    yield ""
+    published = [_published(variants[name], f"{100 * float(name):g} %") for name in FRACTIONS]
     if found["tuned"]:
-        yield _published(found["tuned"]["finetune"], "fine-tuned, at 50 %")
+        published.append(_published(found["tuned"]["finetune"], "50 %, fine-tuned"))
+    yield from _table(["budget", "images", "5.6 times", "points", "more than 10"], published)
+    yield ""
     curves = {curve["distance"]: curve["points"][-1] for curve in found["advice"]["curves"]}
     off = {variant: _off(curves[variant], one) for variant, one in measured.fixed(variants["all"])}
     worst = max(off, key=lambda variant: abs(off[variant]))
     yield (
-        f"* Advice from a third of the pool foretells the error on all of it within {WITHIN_POINTS:g} points: "
+        f"* Advice from a third of the pool predicts the error on all of it within {WITHIN_POINTS:g} points: "
         f"**{_holds(abs(off[worst]) <= WITHIN_POINTS)}**; at worst {off[worst]:+.1f}, at distance {worst}."
     )
     behind = [
@@ -265,13 +268,12 @@ def _claims(found: dict[str, Any]) -> Iterator[str]:
     ]
     yield (
         f"* The advised distance is within {WITHIN_OF_BEST:g} point of the best measured: "
-        f"**{_holds(max(behind) <= WITHIN_OF_BEST)}**; behind it by {', '.join(f'{one:.1f}' for one in behind)} points "
-        "at the four budgets."
+        f"**{_holds(max(behind) <= WITHIN_OF_BEST)}**; behind it by {', '.join(f'{one:.1f}' for one in behind)} points."
     )
     spread = [measured.paired(variants[name], SPREAD.name, _best(variants[name])) for name in FRACTIONS]
     won = all(one.verdict == "better" for one in spread)
     yield (
-        "* A distance of its own for each image beats the best fixed distance (1.4 to 2.9 points in the paper): "
+        "* A spread beats the best fixed distance (1.4 to 2.9 points in the paper): "
         f"**{_holds(won)}**; {'; '.join(_ahead(one) for one in spread)} points."
     )
     small = [
@@ -287,17 +289,14 @@ def _claims(found: dict[str, Any]) -> Iterator[str]:
         measured.paired(variants[name], found["advice"]["budgets"][place]["recommended"]["distance"], PLAIN)
         for place, name in enumerate(FRACTIONS)
     ]
-    yield f"* The advised distance less plain distance 8: {'; '.join(_ahead(one) for one in plain)} points."
+    yield f"* The advised distance compared with distance 8: {'; '.join(_ahead(one) for one in plain)} points."
 
 
-def _published(variants: Variants, where: str) -> str:
+def _published(variants: Variants, where: str) -> list[str]:
     """The published result, at one budget."""
     factor = variants[LARGEST].images / variants[ORIGINAL].images
     ahead = measured.paired(variants, LARGEST, ORIGINAL)
-    return (
-        f"* 5.6 times as many images at distance 10, {where}: **{_holds(factor >= 5.6)}** here, {factor:.2f} times; "
-        f"more than 10 points: **{_holds(ahead.difference > 0.1)}**, {_ahead(ahead)} points."
-    )
+    return [where, f"{factor:.2f} times", _holds(factor >= 5.6), _ahead(ahead), _holds(ahead.difference > 0.1)]
 
 
 def _plots(found: dict[str, Any]) -> None:
@@ -315,12 +314,12 @@ def _plots(found: dict[str, Any]) -> None:
         axes.set_ylabel("top-1 accuracy (%)")
         axes.legend(title="distance", frameon=False, ncols=2)
 
-    def foretold(axes: Axes) -> None:
+    def predicted(axes: Axes) -> None:
         curves = {curve["distance"]: curve["points"][-1] for curve in found["advice"]["curves"]}
         variants = dict(measured.fixed(found["random"]["all"]))
         told = np.array([100 * curves[variant]["accuracy"] for variant in variants])
         ends = np.abs(np.array([curves[variant]["interval"] for variant in variants]).T * 100 - told)
-        axes.errorbar(list(variants), told, yerr=ends, color="#8a8f98", capsize=4, marker="s", label="foretold")
+        axes.errorbar(list(variants), told, yerr=ends, color="#8a8f98", capsize=4, marker="s", label="predicted")
         real = np.array([100 * _top1(one) for one in variants.values()])
         ends = np.abs(np.array([one.summary.interval for one in variants.values()]).T * 100 - real)
         axes.errorbar(list(variants), real, yerr=ends, color="#1f5fa8", capsize=4, marker="o", label="measured")
@@ -328,7 +327,7 @@ def _plots(found: dict[str, Any]) -> None:
         axes.set_ylabel("top-1 accuracy (%)")
         axes.legend(frameon=False)
 
-    for name, draw in (("results-storage", storage), ("results-foretold", foretold)):
+    for name, draw in (("results-storage", storage), ("results-predicted", predicted)):
         with mpl.rc_context(STYLE):
             figure = Figure(figsize=(7.5, 4.6), layout="constrained")
             draw(figure.subplots())
@@ -344,12 +343,12 @@ def _best_of(variants: Variants) -> Measured:
 
 
 def _behind(variants: Variants, variant: str) -> float:
-    """Points by which the best fixed distance is ahead of `variant`."""
+    """Points by which the best fixed distance is ahead of `arm`."""
     return 100 * (_top1(_best_of(variants)) - _top1(variants[variant]))
 
 
-def _off(foretold: dict[str, Any], one: Measured) -> float:
-    return 100 * (float(foretold["accuracy"]) - _top1(one))
+def _off(prediction: dict[str, Any], one: Measured) -> float:
+    return 100 * (float(prediction["accuracy"]) - _top1(one))
 
 
 def _top1(one: Measured) -> float:
@@ -381,7 +380,8 @@ def _title(text: str) -> Iterator[str]:
 
 
 def _table(head: Sequence[str], rows: Iterable[Sequence[str]]) -> Iterator[str]:
-    yield "| " + " | ".join(head) + " |"
-    yield "|" + " --- |" * len(head)
-    for row in rows:
-        yield "| " + " | ".join(row) + " |"
+    """Aligned columns, indented, which Markdown leaves as they are."""
+    table = [head, *rows]
+    widths = [max(map(len, column)) for column in zip(*table, strict=True)]
+    for row in table:
+        yield "    " + "  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip()

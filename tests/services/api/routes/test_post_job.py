@@ -102,7 +102,7 @@ def _post(backend: Backend, body: dict[str, Any], **headers: str) -> dict[str, A
 
 @pytest.mark.parametrize("headers", [{}, {"idempotency-key": "abc"}], ids=["plain", "with a key"])
 def test_a_post_asks_the_store_little_before_its_listing_is_under_way(headers: dict[str, str], tmp_path: Path) -> None:
-    """Else thousands of POSTs an hour cost more in requests to S3 than their jobs, and the first step waits for them."""
+    """Else thousands of POSTs an hour cost more requests to S3 than their jobs, and every first step waits."""
     backend = CountingBackend(tmp_path)
     job = _post(backend, {"dataset": "s3://photos/train", "distances": [0, 10]}, **headers)["job"]
     ((step, calls),) = backend.queue.submitted
