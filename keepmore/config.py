@@ -58,12 +58,16 @@ class RuntimeConfig:
 
 
 @contextmanager
-def local_packages() -> Iterator[None]:
-    """Around imports of what works on this machine, which whoever only asks a service need not install."""
+def packages_of(extra: str) -> Iterator[None]:
+    """Around imports of what an extra of this package installs. Raises PackageMissing, which says how to get it."""
     try:
         yield
     except ModuleNotFoundError as error:
-        raise PackageMissing(
-            f"{error.name} is not installed, and what works on this machine needs it: "
-            "`pip install 'keepmore[local]'`; a client of a service goes without, and an API before workers"
-        ) from error
+        purpose = _PURPOSES[extra]
+        raise PackageMissing(f"{error.name} is not installed; {purpose}: `pip install 'keepmore[{extra}]'`") from error
+
+
+_PURPOSES = {
+    "local": "work on this machine needs it (a client of a service does not, nor an API with workers elsewhere)",
+    "api": "the HTTP API needs it",
+}

@@ -1,19 +1,24 @@
-"""Where the commands take their questions: this machine (`keepmore.cli.local`) or a service (`keepmore.cli.remote`)."""
+"""Who answers a command: this machine (`keepmore.cli.local`) or a service (`keepmore.cli.remote`)."""
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator
 from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Any, Protocol
 
 from keepmore.cli.console import Console
+from keepmore.cli.options import DEFAULT_STORE, Place
+from keepmore.config import RuntimeConfig, packages_of
+from keepmore.net.access import Access
 from keepmore.spec import variants as variant_specs
 from keepmore.spec.advice import AdviceRequest
 from keepmore.spec.budget import Budget
 from keepmore.spec.estimate import EstimateRequest
 from keepmore.spec.job import OWN, Request, Selection
 from keepmore.spec.training import Training
+from keepmore.storage.scratch import Scratch
 
 
 class Backend(Protocol):
@@ -48,12 +53,12 @@ class Backend(Protocol):
         """Advice on a job, and its page."""
         ...
 
-    def estimate(self, question: EstimateRequest, console: Console) -> dict[str, Any]: ...
+    def estimate(self, request: EstimateRequest, console: Console) -> dict[str, Any]: ...
 
     def errors(self, job: str) -> Iterator[dict[str, Any]]: ...
 
     def manifest(self, reference: str) -> AbstractContextManager[Path]:
-        """The file of a manifest, named by its path or as JOB/ARM or JOB/SUBSET/ARM."""
+        """The file of a manifest, named by its path or as JOB/VARIANT or JOB/SUBSET/VARIANT."""
         ...
 
     def resume_words(self, job: str) -> list[str]:
@@ -61,8 +66,23 @@ class Backend(Protocol):
         ...
 
 
+def open_backend(place: Place, processes: int | None = None) -> Backend:
+    """Who answers at `place`. Imported when it is needed: a client of a service needs nothing that does the work."""
+    if place.server is not None:
+        from keepmore.cli.remote import RemoteBackend
+        from keepmore.client import Client
+
+        return RemoteBackend(Client(place.server, place.api_key))
+    config = RuntimeConfig(
+        place.store, Access.from_environment(os.environ), scratch=Scratch.from_environment(os.environ)
+    )
+    with packages_of("local"):
+        from keepmore.cli.local import LocalBackend
+    return LocalBackend(config, DEFAULT_STORE, processes or os.cpu_count() or 1)
+
+
 def parse_reference(reference: str) -> tuple[str, str, str] | None:
-    """Job, subset ("own" where none is named) and variant of JOB/ARM or JOB/SUBSET/ARM; None for others."""
-    job, *subset, written = parts if len(parts := reference.split("/")) in (2, 3) else ("", "", "")
-    variant = variant_specs.variant(written)
+    """Job, subset ("own" where none is named) and variant of JOB/VARIANT or JOB/SUBSET/VARIANT; None for others."""
+    job, *subset, name = parts if len(parts := reference.split("/")) in (2, 3) else ("", "", "")
+    variant = variant_specs.variant(name)
     return (job, subset[0] if subset else OWN, variant) if job and variant else None

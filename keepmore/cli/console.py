@@ -7,7 +7,7 @@ import shlex
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from rich.console import Console as RichConsole
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
@@ -15,8 +15,10 @@ from rich.table import Column, Table
 
 from keepmore.errors import KeepmoreError
 from keepmore.reporting import verdicts
-from keepmore.selection.manifest import Problem
 from keepmore.spec import variants as variant_specs
+
+if TYPE_CHECKING:
+    from keepmore.selection.manifest import Problem
 
 TRAINED = ("top-1", "95 %", "verdict")
 FILE_WIDTH = 120  # of tables in a file or a pipe, where no window says how wide they may be

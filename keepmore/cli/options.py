@@ -1,26 +1,99 @@
-"""Options that commands share, and what their failures are called."""
+"""Options that commands share, each group as one record, and what their failures are called."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
+from functools import reduce, wraps
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import click
 
-from keepmore.errors import StoreUnwritable
-from keepmore.spec import training
-from keepmore.spec.training import PROBE
+from keepmore.errors import InvalidRequest, StoreUnwritable
+from keepmore.spec import distance
+from keepmore.spec.job import Selection
+from keepmore.spec.training import PROBE, TUNING_FIELDS, Training, parse_tuning
 
+EXIT_FAILED, EXIT_USAGE, EXIT_PROBLEMS, EXIT_INTERRUPTED = 1, 2, 3, 130
 DEFAULT_STORE = "~/.local/share/keepmore"
 
 Command = Callable[..., Any]
+Option = Callable[[Command], Command]
 
 
-def place_options(command: Command) -> Command:
-    """Where the command takes its question: a store, or a service."""
-    for option in (
+@dataclass(frozen=True, slots=True)
+class Place:
+    """Where a command works: on this machine, with a store; or at the service `server`."""
+
+    store: str
+    server: str | None
+    api_key: str | None
+
+    @property
+    def is_local(self) -> bool:
+        return self.server is None
+
+
+@dataclass(frozen=True, slots=True)
+class TrainingOptions:
+    """How to train, as it stands on the command line."""
+
+    train: str | None
+    weights: str
+    method: str
+    steps: int
+    epochs: int | None
+    seeds: int
+    test_distances: str | None
+    tune: tuple[str, ...]
+
+    def record(self, place: Place) -> Training:
+        """Raises InvalidRequest."""
+        return Training(
+            model=self.train or Training().model,
+            weights=weights_at(self.weights, place),
+            method=self.method,
+            steps=self.steps,
+            seeds=self.seeds,
+            epochs=self.epochs,
+            test_distances=distance.parse(self.test_distances, "training.test_distances")
+            if self.test_distances is not None
+            else (),
+            tuning=parse_tuning(self.tune),
+        )
+
+
+def weights_at(weights: str, place: Place) -> str:
+    """The name, URI or absolute path that `--weights` gives. A missing file is found now, not after hours of
+    compressing. Raises InvalidRequest."""
+    if not place.is_local or weights.isidentifier() or "://" in weights:
+        return weights
+    if not Path(weights).is_file():
+        raise InvalidRequest(f"there is no file {weights}; check the path", field="training.weights")
+    return str(Path(weights).resolve())
+
+
+def _grouped(name: str, record: Callable[..., Any], fields: tuple[str, ...], options: tuple[Option, ...]) -> Option:
+    """A decorator that adds `options` to a command, and gives it their values as one `record` called `name`."""
+
+    def decorate(command: Command) -> Command:
+        @wraps(command)
+        def call(**values: Any) -> Any:
+            given = {field: values.pop(field) for field in fields}
+            return command(**values, **{name: record(**given)})
+
+        return reduce(lambda decorated, option: option(decorated), options, cast(Command, call))
+
+    return decorate
+
+
+place_options = _grouped(
+    "place",
+    Place,
+    ("store", "server", "api_key"),
+    (
         click.option(
             "--api-key", envvar="KEEPMORE_API_KEY", metavar="KEY", help="For --server. Also KEEPMORE_API_KEY."
         ),
@@ -35,18 +108,19 @@ def place_options(command: Command) -> Command:
             metavar="PLACE",
             help="Folder, or s3://bucket/prefix, that holds jobs and objects. Also KEEPMORE_STORE.",
         ),
-    ):
-        command = option(command)
-    return command
+    ),
+)
 
-
-def training_options(command: Command) -> Command:
-    for option in (
+training_options = _grouped(
+    "training",
+    TrainingOptions,
+    ("train", "weights", "method", "steps", "epochs", "seeds", "test_distances", "tune"),
+    (
         click.option(
             "--tune",
             multiple=True,
             metavar="NAME=VALUE",
-            help=f"How to fine-tune; again for each field: {', '.join(training.TUNING_FIELDS)}.",
+            help=f"How to fine-tune; again for each field: {', '.join(TUNING_FIELDS)}.",
         ),
         click.option(
             "--test-distances",
@@ -77,14 +151,24 @@ def training_options(command: Command) -> Command:
             metavar="MODEL",
             help="Train this classifier at every distance: torchvision's name, or timm: and timm's.",
         ),
-    ):
-        command = option(command)
-    return command
+    ),
+)
 
+selection_options = _grouped(
+    "selection",
+    Selection,
+    ("order", "balance", "seed"),
+    (
+        click.option("--seed", type=int, default=0, show_default=True, help="Seed of the random order."),
+        click.option(
+            "--balance/--no-balance", default=None, help="Fill the classes in turn; default where labels exist."
+        ),
+        click.option("--order", default="random", show_default=True, help="random or smallest (smallest first)."),
+    ),
+)
 
 distances_option = click.option(
     "--distances",
-    "written",
     default="0,2,4,6,8,10",
     show_default=True,
     help="0 is the original file. Also spread:0.5-15 (each image its own), fit:2000 (so many images).",
@@ -93,20 +177,8 @@ effort_option = click.option("--effort", type=int, default=3, show_default=True,
 budget_option = click.option(
     "--budget", help="508MB, 485MiB, as:10, as:10*0.5 or cost:11.68@0.023; without it every image is kept."
 )
-processes_option = click.option("--processes", type=click.IntRange(1), help="Worker processes; default one a core.")
+processes_option = click.option("--processes", type=click.IntRange(1), help="Worker processes; default one per core.")
 json_option = click.option("--json", "as_json", is_flag=True, help="Print one JSON document, for machines.")
-
-
-def selection_options(command: Command) -> Command:
-    for option in (
-        click.option("--seed", type=int, default=0, show_default=True, help="Seed of the random order."),
-        click.option(
-            "--balance/--no-balance", default=None, help="Fill the classes in turn; default where labels exist."
-        ),
-        click.option("--order", default="random", show_default=True, help="random or smallest (smallest first)."),
-    ):
-        command = option(command)
-    return command
 
 
 @contextmanager

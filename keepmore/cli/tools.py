@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable, Iterator
 from dataclasses import replace
 from itertools import islice
 from pathlib import Path
@@ -12,9 +11,8 @@ import click
 
 from keepmore.cli.console import Console
 from keepmore.cli.options import json_option, writable
-from keepmore.client import Client
-from keepmore.config import local_packages
-from keepmore.datasets.entry import Entry, Skipped
+from keepmore.config import packages_of
+from keepmore.datasets.entry import Skipped
 from keepmore.datasets.listing import absolute_uri, list_images
 from keepmore.errors import DatasetNotFound, InvalidRequest
 from keepmore.net.access import Access
@@ -32,7 +30,7 @@ UPLOADED_AT_ONCE = 64
 @click.option("--seed", type=int, default=0, show_default=True)
 def sample(folder: Path, train_images: int, test_images: int, seed: int) -> None:
     """Write a labelled set of photograph-like JPEGs to FOLDER/train and FOLDER/test, the same for the same seed."""
-    with local_packages():
+    with packages_of("local"):
         from keepmore.synthetic.dataset import write_sample
     with writable(folder), Console(as_json=False).counting("draw", None) as on_row:
         write_sample(
@@ -60,7 +58,8 @@ def upload(folder: Path, place: str) -> None:
     store, skipped, copied = open_store(place, access), Skipped(), 0
     console = Console(as_json=False)
     with console.counting("upload", None) as on_row:
-        for batch in _batches(list_images(absolute_uri(str(folder)), skipped, access), UPLOADED_AT_ONCE):
+        entries = list_images(absolute_uri(str(folder)), skipped, access)
+        while batch := list(islice(entries, UPLOADED_AT_ONCE)):
             images = {entry.path: (folder / entry.path).read_bytes() for entry in batch}
             store.put_all(images)
             copied += len(images)
@@ -81,14 +80,13 @@ def try_service(server: str, api_key: str | None, dataset: str, timeout_s: float
 
     The images are put into PLACE with the credentials of KEEPMORE_S3_*, and deleted at the end.
     """
-    with local_packages():
+    from keepmore.client import Client
+
+    with packages_of("local"):
         from keepmore.cli.smoke_test import try_out
     console = Console(as_json)
     access = Access.from_environment(os.environ)
     console.result(try_out(Client(server, api_key), dataset, access, timeout_s, console.error))
 
 
-def _batches(entries: Iterable[Entry], size: int) -> Iterator[list[Entry]]:
-    left = iter(entries)
-    while batch := list(islice(left, size)):
-        yield batch
+COMMANDS = (sample, upload, try_service)

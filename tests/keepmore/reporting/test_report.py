@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import re
 import shlex
+from dataclasses import fields
 from typing import Any
 
 import pytest
 
-from keepmore.cli.main import _training, cli
+from keepmore.cli.main import cli
+from keepmore.cli.options import Place, TrainingOptions
 from keepmore.reporting import plots, report
 from keepmore.spec.job import Evaluation, Request
 from keepmore.spec.training import Training, Tuning
@@ -33,8 +35,9 @@ def test_the_command_asks_for_the_same_training(training: Training) -> None:
     """Else a result cannot be had again from its report."""
     request = Request("file:///d", (0, 4), evaluation=Evaluation(holdout=0.2), training=training)
     words = shlex.split(report.command(request))[2:]
-    asked = cli.commands["run"].make_context("run", words).params
-    assert _training(asked, here=True) == training
+    values = cli.commands["run"].make_context("run", words).params
+    options = TrainingOptions(**{field.name: values[field.name] for field in fields(TrainingOptions)})
+    assert options.record(Place("store", None, None)) == training
 
 
 def _row(distance: str, top1: float, **more: Any) -> dict[str, Any]:

@@ -1,0 +1,68 @@
+"""The commands about manifests: verify and export."""
+
+from __future__ import annotations
+
+import os
+import sys
+from dataclasses import replace
+from pathlib import Path
+
+import click
+
+from keepmore.cli.backend import open_backend
+from keepmore.cli.console import Console
+from keepmore.cli.options import EXIT_PROBLEMS, Place, json_option, place_options, writable
+from keepmore.config import packages_of
+from keepmore.errors import InvalidRequest
+from keepmore.net.access import Access
+from keepmore.spec.job import Limits
+
+
+@click.command()
+@click.argument("reference", metavar="MANIFEST")
+@click.option("--max-pixels", type=int, default=64_000_000, show_default=True, help="Cap on one image.")
+@click.option("--max-bytes", type=int, default=100_000_000, show_default=True, help="Cap on one image's file.")
+@place_options
+@json_option
+def verify(reference: str, max_pixels: int, max_bytes: int, place: Place, as_json: bool) -> None:
+    """Read every object of MANIFEST again: sizes, checksums, decodability, totals and digest. Exit 3 on a problem.
+
+    MANIFEST is a file, or JOB/DISTANCE, or JOB/SUBSET/DISTANCE; a spread or a fit by its name: JOB/spread-0.5-15.
+    """
+    from keepmore.selection import manifest
+
+    with packages_of("local"):
+        from keepmore.selection.verify import verify as problems_of
+    console = Console(as_json)
+    with open_backend(place).manifest(reference) as file:
+        with manifest.opened(file) as parquet:
+            about = manifest.metadata(parquet)
+        with console.counting("verify", about["images"]) as on_row:
+            # What callers of a service may read does not bind whoever checks its manifests.
+            access = replace(Access.from_environment(os.environ), allowed=None)
+            problems = list(problems_of(file, Limits(max_pixels, max_bytes), on_row, access))
+    console.verified(reference, about, problems)
+    sys.exit(EXIT_PROBLEMS if problems else 0)
+
+
+@click.command()
+@click.argument("reference", metavar="MANIFEST")
+@click.argument("out", type=click.Path(path_type=Path))
+@place_options
+def export(reference: str, out: Path, place: Place) -> None:
+    """Write MANIFEST (a file, JOB/DISTANCE or JOB/SUBSET/DISTANCE) to OUT as .ndjson, .csv or .parquet."""
+    from keepmore.selection import manifest
+
+    if out.suffix not in manifest.EXPORTS:
+        raise InvalidRequest(f"{out}: name the file {', '.join(manifest.EXPORTS)}")
+    temporary = out.with_name(out.name + ".part")
+    with open_backend(place).manifest(reference) as file, writable(out):
+        try:
+            with temporary.open("wb") as target:
+                target.writelines(manifest.EXPORTS[out.suffix](file))
+            temporary.replace(out)
+        finally:
+            temporary.unlink(missing_ok=True)
+
+
+COMMANDS = (verify, export)
