@@ -27,12 +27,21 @@ from keepmore.spec.budget import BytesBudget
 from keepmore.spec.job import Selection, SubsetRequest
 from keepmore.storage import layout
 from keepmore.storage.folder import FolderStore
+from tests.conftest import Command
 
 FIRST = Path(__file__).parents[2] / "data" / "store-0.1.0.tar"
 DIGESTS = {
     "0": "0e10526f6daaa373a23f4a804ceca914b3adba85f79edc0bcda1fbc204fd5de8",
     "4": "8dc811d521ae71c873826bc6c5ce395d0c4fc3d648a4db79fe16276d08e1a7cb",
     "10": "dfe55ab0a12b9140e876c1c99ebbdf81a70b8c0aecc817563d4f6024a22b2033",
+}
+
+# What 0.1.0 itself came to over the same images.
+INTERRUPTED = FIRST.with_name("job-0.1.0.tar.xz")
+RESUMED_DIGESTS = {
+    "0": "ed087374edae95793146705273bd5e2917ea0eaf9d8c95711342083b244ff7da",
+    "4": "e55a28368d8922cf24e5f6fcd541a523f83f494796897d1d97a5f3b256ac8758",
+    "10": "2ee0454ce490fb4c934b475661e0ee5a1752a182bdecb386202b6df013e5753f",
 }
 
 
@@ -145,3 +154,45 @@ def test_formats_are_stamped(written: FolderStore, job: Job) -> None:
     assert stamp["format"] == 1
     assert set(stamp["versions"]) == set(codec_version.versions())
     assert json.loads(written.get(layout.job(job.id)))["format"] == 1
+
+
+@pytest.fixture
+def interrupted(tmp_path: Path) -> tuple[FolderStore, str]:
+    """A job of 0.1.0 that was killed when one of its two chunks was compressed, with its images; and its id."""
+    with tarfile.open(INTERRUPTED) as archive:
+        archive.extractall(tmp_path, filter="data")
+    store, sources = FolderStore(tmp_path / "store"), tmp_path.as_uri()
+    (name,) = JobRepository(store).ids()
+    store.put(layout.job(name), store.get(layout.job(name)).replace(b"file:///SOURCES", f"{sources}/images".encode()))
+    for key in list(store.keys(f"work/{name}/")):
+        if key.endswith(".parquet"):
+            store.put(key, _moved(store.get(key), f"{sources}/images"))
+    return store, name
+
+
+def _moved(data: bytes, sources: str) -> bytes:
+    """A table whose images lie somewhere else."""
+    table = pq.read_table(pa.BufferReader(data))
+    for place, name in enumerate(table.schema.names):
+        if name.endswith("uri"):
+            uris = [uri and uri.replace("file:///SOURCES", sources) for uri in table[name].to_pylist()]
+            table = table.set_column(place, name, pa.array(uris, pa.string()))
+    return index.to_parquet(table)
+
+
+def test_a_job_that_it_was_killed_in_is_resumed_read_and_verified(
+    interrupted: tuple[FolderStore, str], keepmore: Command
+) -> None:
+    """Else an upgrade in the middle of a job encodes everything again, or keeps other images than were promised."""
+    store, job = interrupted
+    place = ("--store", str(store.root))
+    before = set(store.keys("objects/"))
+    resumed = keepmore("resume", job, "--json", *place)
+    assert resumed.returncode == 0, resumed.stderr
+    report = json.loads(resumed.stdout)
+    assert (report["index"]["listed"], report["index"]["compressed"], report["index"]["failed"]) == (25, 24, 1)
+    assert {row["distance"]: row["digest"] for row in report["distances"]} == RESUMED_DIGESTS
+    assert before <= set(store.keys("objects/")), "what the earlier release encoded is used"
+    for distance in RESUMED_DIGESTS:
+        verified = keepmore("verify", f"{job}/{distance}", *place)
+        assert verified.returncode == 0, verified.stdout
