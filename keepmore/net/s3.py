@@ -22,7 +22,6 @@ from urllib3.exceptions import HTTPError, MaxRetryError
 from keepmore.net.access import RETRIES, S3Endpoint
 from keepmore.net.failure import FailureReason, RemoteFailure, check_version, retry_policy
 from keepmore.net.ranged import Stream
-from keepmore.net.s3_fast_path import ObstoreFastPath
 from keepmore.net.s3_listing import OutOfOrder, ascending
 
 THREADS = 16
@@ -68,8 +67,6 @@ class Bucket:
             http_client=self._http,
             credentials=_Role(region=endpoint.region) if endpoint.role else None,
         )
-        self._fast_path = ObstoreFastPath(endpoint, name)
-        self._shortcut_leads_here = False
 
     def close(self) -> None:
         self._http.clear()
@@ -126,23 +123,7 @@ class Bucket:
         return stream
 
     def put(self, key: str, data: bytes) -> None:
-        sha256 = hashlib.sha256(data).hexdigest()
-        if not (self._fast_path.put(key, data, sha256) and self._arrived(key, sha256)):
-            self.put_file(key, io.BytesIO(data), len(data), sha256)
-
-    def _arrived(self, key: str, sha256: str) -> bool:
-        """Whether what took the shortcut is where others look for it: found out with the first object of all."""
-        if not self._shortcut_leads_here:
-            try:
-                found = self.head(key).sha256
-            except RemoteFailure as failure:
-                if failure.why is not FailureReason.ABSENT:
-                    raise
-                found = None
-            self._shortcut_leads_here = found == sha256
-            if not self._shortcut_leads_here:
-                self._fast_path.close(f"{key} was written with the SHA-256 {sha256} and found with {found}")
-        return self._shortcut_leads_here
+        self.put_file(key, io.BytesIO(data), len(data), hashlib.sha256(data).hexdigest())
 
     def put_file(self, key: str, file: BinaryIO, size: int, sha256: str) -> None:
         """Write `size` bytes of `file`, in parts if they are many; nothing can be seen of them before all are there."""
@@ -177,11 +158,6 @@ class Bucket:
         """Objects by ascending key, streamed; also folder markers, whose keys end with a slash."""
         with _told():
             yield from ascending(self._listing, prefix, after)
-
-    def keys(self, folder: str) -> frozenset[str]:
-        """The keys below `folder`, which ends with a slash, in no order and all at once."""
-        found = self._fast_path.keys(folder) if self._shortcut_leads_here else None
-        return frozenset(one.key for one in self.list(folder)) if found is None else found
 
     def _listing(self, prefix: str, start: str) -> Iterator[Found]:
         listed = self._client.list_objects(self.name, prefix, recursive=True, start_after=start or None)

@@ -102,10 +102,8 @@ class S3Store:
                     yield key
 
     def keys_in(self, folder: str) -> frozenset[str]:
-        name = self._name(folder) + "/"
-        with self._explained(folder):
-            found = (key.removeprefix(self._prefix) for key in self._bucket.keys(name))
-            return frozenset(filter(is_key, found))
+        check_key(folder)
+        return frozenset(self.keys(folder + "/"))
 
     def open(self, key: str) -> BinaryIO:
         name = self._name(key)
