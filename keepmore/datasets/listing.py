@@ -8,7 +8,6 @@ from pathlib import Path
 from posixpath import splitext
 
 from keepmore.datasets.entry import Entry, Skipped, file_uri
-from keepmore.datasets.failures import dataset_error
 from keepmore.datasets.filesystem import Sources
 from keepmore.datasets.folder import list_folder
 from keepmore.datasets.table import list_table
@@ -16,7 +15,7 @@ from keepmore.datasets.tar import list_tar
 from keepmore.errors import DatasetNotFound, DatasetUnreadable, InvalidUri, UnsupportedDataset
 from keepmore.net import uri as uris
 from keepmore.net.access import EVERYTHING, Access
-from keepmore.net.failure import RemoteFailure
+from keepmore.net.failure import RemoteFailure, dataset_error
 from keepmore.net.uri import Uri
 
 ARCHIVE = ".tar"
@@ -81,8 +80,8 @@ def _images(uri: str, skipped: Skipped, access: Access) -> Iterator[Entry]:
             elif place.scheme == "s3" and kind not in (ARCHIVE, *TABLES):
                 yield from sources.list_prefix(uri, skipped)
             else:
-                with sources.open(uri) as opened:
-                    yield from list_tar(opened, skipped) if kind == ARCHIVE else list_table(opened, kind)
+                with sources.open(uri) as source:
+                    yield from list_tar(source, skipped) if kind == ARCHIVE else list_table(source, kind)
     except RemoteFailure as failure:
         raise dataset_error(uri, failure) from failure
     except PermissionError as error:

@@ -12,27 +12,27 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from keepmore.datasets.entry import Entry, part_uri
-from keepmore.datasets.file import Opened
+from keepmore.datasets.file import SourceFile
 from keepmore.errors import InvalidTable, UnreadableImage
 
 BATCH_ROWS = 10_000
 READ_ROWS = 16
 
 
-def holds_images(opened: Opened) -> bool:
-    opened.check_seekable()
+def holds_images(source: SourceFile) -> bool:
+    source.check_seekable()
     try:
-        schema = pq.read_schema(opened.native)
+        schema = pq.read_schema(source.native)
     except pa.ArrowInvalid as error:
-        raise InvalidTable(f"dataset {opened.name}: not readable as Parquet ({error})") from error
+        raise InvalidTable(f"dataset {source.name}: not readable as Parquet ({error})") from error
     if "image" not in schema.names or not pa.types.is_struct(schema.field("image").type):
         return False
     return bool(schema.field("image").type.get_field_index("bytes") >= 0)
 
 
-def list_embedded(opened: Opened) -> Iterator[Entry]:
+def list_embedded(source: SourceFile) -> Iterator[Entry]:
     """One image a row, in the order of rows; its path is the row's number and the name that the row gives, if any."""
-    with pq.ParquetFile(opened.native) as file:
+    with pq.ParquetFile(source.native) as file:
         names = _class_names(file.schema_arrow)
         wanted = [c for c in ("image.path", "label") if c.split(".")[0] in file.schema_arrow.names]
         row = 0
@@ -40,7 +40,7 @@ def list_embedded(opened: Opened) -> Iterator[Entry]:
             for value in batch.to_pylist():
                 path_text = _row_path(row, (value.get("image") or {}).get("path"))
                 label = _label(value.get("label"), names)
-                yield Entry(path_text, part_uri(opened.uri, {"row": row}), label, version=opened.version)
+                yield Entry(path_text, part_uri(source.uri, {"row": row}), label, version=source.version)
                 row += 1
 
 
@@ -66,9 +66,9 @@ def _class_names(schema: pa.Schema) -> list[str]:
 class EmbeddedReader:
     """Image bytes by row. Reading rows in ascending order decodes each row group once, a few rows at a time."""
 
-    def __init__(self, opened: Opened) -> None:
-        opened.check_seekable()
-        self._file = pq.ParquetFile(opened.native)
+    def __init__(self, source: SourceFile) -> None:
+        source.check_seekable()
+        self._file = pq.ParquetFile(source.native)
         sizes = [self._file.metadata.row_group(g).num_rows for g in range(self._file.metadata.num_row_groups)]
         self._starts: list[int] = [sum(sizes[:g]) for g in range(len(sizes) + 1)]
         self._rows: Iterator[bytes | None] = iter(())

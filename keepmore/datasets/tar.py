@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from pathlib import PurePosixPath
 
 from keepmore.datasets.entry import Entry, Skipped, first_folder, is_hidden, is_image, part_uri, printable
-from keepmore.datasets.file import Opened
+from keepmore.datasets.file import SourceFile
 from keepmore.errors import DuplicateImage, InvalidTable, UnsupportedDataset
 
 LABEL_SUFFIXES = (".cls", ".json")
@@ -27,27 +27,27 @@ class _Contents:
     labels: dict[str, tarfile.TarInfo] = field(default_factory=dict)
 
 
-def list_tar(opened: Opened, skipped: Skipped) -> Iterator[Entry]:
+def list_tar(source: SourceFile, skipped: Skipped) -> Iterator[Entry]:
     """Images of the tar by ascending path; each URI holds the offset of its bytes, so reading one is one seek.
 
     The label is that of WebDataset where the sample has one, else the first folder. Raises UnsupportedDataset for a
     file that is no whole, uncompressed tar, DuplicateImage for a name that stands twice.
     """
-    opened.check_seekable()
+    source.check_seekable()
     try:
-        with tarfile.open(fileobj=opened.file, mode="r:") as archive:
-            found = _scan(opened.name, archive, skipped)
-            _check_end(opened, archive)
+        with tarfile.open(fileobj=source.file, mode="r:") as archive:
+            found = _scan(source.name, archive, skipped)
+            _check_end(source, archive)
             labels = _labels(archive, found, skipped)
     except (tarfile.TarError, EOFError) as error:
         raise UnsupportedDataset(
-            f"dataset {opened.name}: not an uncompressed tar ({error}); unpack or rewrite it"
+            f"dataset {source.name}: not an uncompressed tar ({error}); unpack or rewrite it"
         ) from error
     for name in sorted(found.images):
         offset, size = found.images[name]
         label = labels.get(_sample_key(name)) or first_folder(name)
-        uri = part_uri(opened.uri, {"offset": offset, "length": size, "path": name})
-        yield Entry(name, uri, label, size, opened.version)
+        uri = part_uri(source.uri, {"offset": offset, "length": size, "path": name})
+        yield Entry(name, uri, label, size, source.version)
 
 
 def _scan(title: str, archive: tarfile.TarFile, skipped: Skipped) -> _Contents:
@@ -77,13 +77,13 @@ def _scan(title: str, archive: tarfile.TarFile, skipped: Skipped) -> _Contents:
     return found
 
 
-def _check_end(opened: Opened, archive: tarfile.TarFile) -> None:
+def _check_end(source: SourceFile, archive: tarfile.TarFile) -> None:
     """tarfile takes a damaged header for the end of the archive; a real end is blocks of zeros, or of the file."""
     end = archive.offset
-    opened.file.seek(end)
-    block = opened.file.read(tarfile.BLOCKSIZE)
+    source.file.seek(end)
+    block = source.file.read(tarfile.BLOCKSIZE)
     if block not in (b"", ZERO_BLOCK):
-        raise UnsupportedDataset(f"dataset {opened.name}: the tar is damaged at byte {end:,}; fetch or write it again")
+        raise UnsupportedDataset(f"dataset {source.name}: the tar is damaged at byte {end:,}; fetch or write it again")
 
 
 def _plain(name: str) -> str:

@@ -16,7 +16,7 @@ from urllib3.util.connection import allowed_gai_family
 
 from keepmore.errors import AddressRefused, InvalidUri
 from keepmore.net.access import RETRIES
-from keepmore.net.failure import retry_policy
+from keepmore.net.retry import retry_policy
 
 CONNECT_S, READ_S = 10, 30
 THREADS = 8

@@ -18,7 +18,7 @@ from hypothesis import strategies as st
 
 from keepmore.datasets.entry import Entry, Skipped
 from keepmore.datasets.listing import absolute_uri, check_dataset, list_images
-from keepmore.datasets.member import Place, place_of
+from keepmore.datasets.member import Member, member_of
 from keepmore.datasets.reader import SourceReader
 from keepmore.errors import (
     DatasetChanged,
@@ -373,16 +373,16 @@ def _let_finish(web_server: WebServer) -> None:
 
 
 @pytest.mark.parametrize(
-    ("uri", "place"),
+    ("uri", "member"),
     [
-        ("s3://b/a#b?c.jpg", Place("s3://b/a#b?c.jpg")),
-        ("s3://b/x#y.tar#offset=512&length=7&path=a%23b.jpg", Place("s3://b/x#y.tar", 512, 7)),
-        ("s3://b/x.jpg#offset=512&length=7&path=a", Place("s3://b/x.jpg#offset=512&length=7&path=a")),
-        ("s3://b/x.tar#offset=-1&length=7&path=a", Place("s3://b/x.tar#offset=-1&length=7&path=a")),
-        ("file:///x.parquet#row=3", Place("file:///x.parquet", row=3)),
-        ("https://h/x.tar?sig=1#offset=512&length=7&path=a", Place("https://h/x.tar?sig=1", 512, 7)),
+        ("s3://b/a#b?c.jpg", Member("s3://b/a#b?c.jpg")),
+        ("s3://b/x#y.tar#offset=512&length=7&path=a%23b.jpg", Member("s3://b/x#y.tar", 512, 7)),
+        ("s3://b/x.jpg#offset=512&length=7&path=a", Member("s3://b/x.jpg#offset=512&length=7&path=a")),
+        ("s3://b/x.tar#offset=-1&length=7&path=a", Member("s3://b/x.tar#offset=-1&length=7&path=a")),
+        ("file:///x.parquet#row=3", Member("file:///x.parquet", row=3)),
+        ("https://h/x.tar?sig=1#offset=512&length=7&path=a", Member("https://h/x.tar?sig=1", 512, 7)),
     ],
 )
-def test_only_the_end_of_a_uri_names_a_part_of_an_archive(uri: str, place: Place) -> None:
+def test_only_the_end_of_a_uri_names_a_part_of_an_archive(uri: str, member: Member) -> None:
     """Else an object whose key holds "#" is reported missing."""
-    assert place_of(uri) == place
+    assert member_of(uri) == member
