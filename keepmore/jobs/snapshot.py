@@ -2,13 +2,10 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Collection
 
-from keepmore.errors import (
-    NotFound,
-    StoreError,
-)
+from keepmore.compression.listing import Listing
+from keepmore.errors import NotFound
 from keepmore.jobs.job import Job
 from keepmore.jobs.requests import training_request
 from keepmore.spec.training import Training
@@ -17,13 +14,10 @@ from keepmore.storage.base import Store
 
 
 def chunk_count(store: Store, job_id: str) -> int | None:
-    key = layout.listing(job_id)
     try:
-        return int(json.loads(store.get(key))["chunks"])
+        return Listing.read(store, job_id).chunks
     except NotFound:
         return None
-    except (ValueError, KeyError, TypeError) as error:
-        raise StoreError(f"{key} is damaged ({error!r}); start a new job, which finds the encodings again") from error
 
 
 def asked_trainings(job: Job, done: Collection[str], store: Store) -> dict[str, Training]:

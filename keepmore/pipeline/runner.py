@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import traceback
 from collections.abc import Callable
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from typing import Any
 
 from keepmore.advice import pilots
@@ -15,6 +15,7 @@ from keepmore.compression import chunking, codec_check, index, merge
 from keepmore.compression.batch import BatchEncoder
 from keepmore.compression.compressor import Compressor
 from keepmore.compression.index import Summary
+from keepmore.compression.listing import Listing
 from keepmore.config import RuntimeConfig
 from keepmore.errors import Cancelled, InternalError, JobNotReady, KeepmoreError
 from keepmore.jobs import webhooks
@@ -25,7 +26,7 @@ from keepmore.jobs.webhooks import Notifier
 from keepmore.net.access import Access
 from keepmore.pipeline import estimate as estimate_step
 from keepmore.pipeline.training import TrainingSteps
-from keepmore.progress import METADATA, Progress, Report
+from keepmore.progress import Progress, Report
 from keepmore.selection import fit, select
 from keepmore.storage import layout
 from keepmore.storage.base import Store
@@ -91,19 +92,19 @@ def attempt(step: Step, store: Store, context: StepContext) -> None:
 
 
 def _list(job: Job, step: Step, store: Store, context: StepContext) -> bytes:
-    made = chunking.write_listing(store, job.id, job.request, context.access, lambda: context.report(Progress()))
-    return _json(made | {"codec": codec_version.codec()})
+    listing = chunking.write_listing(store, job.id, job.request, context.access, lambda: context.report(Progress()))
+    return _json(listing.as_json())
 
 
 def _check(job: Job, step: Step, store: Store, context: StepContext) -> bytes:
-    listed = _listed(job, store)
-    chunks = [layout.chunk(job.id, listed["listing"], number) for number in codec_check.spread(listed["chunks"])]
-    return _json(codec_check.run(store, chunks, _compressor(job, store, context), job.request.distances))
+    listing = _listed(job, store)
+    chunks = [layout.chunk(job.id, listing.name, number) for number in codec_check.spread(listing.chunks)]
+    return _json(codec_check.run(store, chunks, _compressor(job, store, context), job.request.distances).as_json())
 
 
 def _compress(job: Job, step: Step, store: Store, context: StepContext) -> bytes:
-    listed = _listed(job, store)
-    rows = index.read_chunk(store.get(layout.chunk(job.id, listed["listing"], int(step.part))))
+    listing = _listed(job, store)
+    rows = index.read_chunk(store.get(layout.chunk(job.id, listing.name, int(step.part))))
     total = Progress()
 
     def report(progress: Progress) -> None:
@@ -112,19 +113,19 @@ def _compress(job: Job, step: Step, store: Store, context: StepContext) -> bytes
         context.report(progress)
 
     table = _compressor(job, store, context).chunk(rows, report)
-    return index.to_parquet(table.replace_schema_metadata({METADATA: json.dumps(asdict(total)).encode()}))
+    return index.to_parquet(table.replace_schema_metadata(total.as_metadata()))
 
 
-def _listed(job: Job, store: Store) -> dict[str, Any]:
+def _listed(job: Job, store: Store) -> Listing:
     """The job's listing. Raises JobNotReady where objects would get other names, or other bytes, than those that the
     job began with."""
-    listed: dict[str, Any] = json.loads(store.get(layout.listing(job.id)))
-    if listed["codec"] != codec_version.codec():
+    listing = Listing.read(store, job.id)
+    if listing.codec != codec_version.codec():
         raise JobNotReady(
-            f"job {job.id} began with the codec {listed['codec']} and {codec_version.codec()} is installed now; "
+            f"job {job.id} began with the codec {listing.codec} and {codec_version.codec()} is installed now; "
             "one job cannot mix them: install the former again and resume, or start a new job"
         )
-    return listed
+    return listing
 
 
 def _compressor(job: Job, store: Store, context: StepContext) -> Compressor:
@@ -135,10 +136,10 @@ def _compressor(job: Job, store: Store, context: StepContext) -> Compressor:
 
 
 def _index(job: Job, step: Step, store: Store, context: StepContext) -> bytes:
-    listed = json.loads(store.get(layout.listing(job.id)))
-    parts = [layout.part(job.id, number) for number in range(listed["chunks"])]
+    listing = Listing.read(store, job.id)
+    parts = [layout.part(job.id, number) for number in range(listing.chunks)]
     summary = merge.merge(
-        store, parts, listed["splits"], job.request.compressed, layout.index(job.id), layout.evaluation(job.id)
+        store, parts, listing.splits, job.request.compressed, layout.index(job.id), layout.evaluation(job.id)
     )
     return _json(summary.as_json())
 

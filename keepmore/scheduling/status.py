@@ -9,12 +9,13 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from keepmore.compression.listing import Listing
 from keepmore.errors import Cancelled, NotFound, QueueUnavailable, StoreError
 from keepmore.jobs.graph import Kind, Step, training_steps
 from keepmore.jobs.job import Job, State
 from keepmore.jobs.requests import advice_request, stage, training_request
 from keepmore.prefetch import ahead
-from keepmore.progress import METADATA, Progress
+from keepmore.progress import Progress
 from keepmore.scheduling.tracker import Pace, StepTracker
 from keepmore.spec.distance import ORIGINAL
 from keepmore.spec.training import NO_WEIGHTS, PROBE, Training, Tuning
@@ -46,7 +47,7 @@ def status(job: Job, store: Store, tracker: StepTracker | None = None) -> dict[s
     }
     if now == "compress":
         pace = _pace(job, store, tracker)
-        listed = int(json.loads(store.get(layout.listing(job.id)))["images"])
+        listed = Listing.read(store, job.id).images
         found["images"] = {"listed": listed, "done": pace.done.images, "failed": pace.done.failed}
         found["bytes"] = {"in": pace.done.bytes_in, "out": pace.done.bytes_out}
         if job.state is State.ACCEPTED and pace.rate:
@@ -160,6 +161,6 @@ def _part_progress(store: Store, key: str) -> Progress:
     try:
         with store.open(key) as file:
             metadata = pq.read_metadata(file)
-        return Progress(**json.loads(metadata.metadata[METADATA]))
+        return Progress.from_metadata(metadata.metadata)
     except (pa.ArrowInvalid, KeyError) as error:
         raise StoreError(f"{key} is damaged ({error}); delete it and resume the job, which makes it again") from error

@@ -14,7 +14,7 @@ from keepmore.codec import jpegxl
 from keepmore.codec import version as codec_version
 from keepmore.codec.sandbox import IsolatedDecoder
 from keepmore.compression import index
-from keepmore.compression.compressor import Compressor, Stored, encodings, smallest
+from keepmore.compression.compressor import Compressor, EncodedImage, encodings, smallest
 from keepmore.compression.index import EVALUATION, POOL, Listed
 from keepmore.datasets.entry import Skipped
 from keepmore.datasets.listing import absolute_uri, list_images
@@ -88,9 +88,9 @@ def test_isolated_decoding_gives_the_same_rows(compressor: Compressor, sample: P
 def test_nothing_larger_than_its_source_is_kept() -> None:
     """Else compressing makes a dataset of small files larger."""
     source, packed, lossy = b"s" * 10, b"p" * 8, b"l" * 9
-    assert smallest(source, lossy, packed) == Stored("lossless", packed)
-    assert smallest(source, lossy, None) == Stored("lossy", lossy)
-    assert smallest(source, b"l" * 11, b"p" * 12) == Stored("original", source)
+    assert smallest(source, lossy, packed) == EncodedImage("lossless", packed)
+    assert smallest(source, lossy, None) == EncodedImage("lossy", lossy)
+    assert smallest(source, b"l" * 11, b"p" * 12) == EncodedImage("original", source)
     assert smallest(source, b"l" * 10, None).encoding == "original", "of equals, the truest"
 
 

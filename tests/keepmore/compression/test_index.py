@@ -63,7 +63,7 @@ def test_merging_counts_every_image_once(store: FolderStore) -> None:
     assert summary.errors == {"unreadable_image": 1}
     paths = [row["path"] for batch in index.rows(store, layout.index("job")) for row in batch.to_pylist()]
     assert paths == ["a", "b", "c", "d"]
-    assert [row["error"] for row in index.errors(store, layout.index("job"))] == ["why"]
+    assert [image.error for image in index.errors(store, layout.index("job"))] == ["why"]
     assert Summary.from_json(json.loads(json.dumps(summary.as_json()))) == summary
 
 
@@ -195,14 +195,12 @@ def test_chunks_are_bounded_and_complete() -> None:
 def test_the_hold_out_is_drawn_before_anything_is_compressed(store: FolderStore, sample: Path) -> None:
     """Else test images are in the pool, and the accuracy is measured on what was trained on."""
     request = Request((sample / "train").as_uri(), DISTANCES, evaluation=Evaluation(holdout=0.34))
-    made = chunking.write_listing(store, "job", request, EVERYTHING)
+    listing = chunking.write_listing(store, "job", request, EVERYTHING)
     rows = [
-        row
-        for n in range(made["chunks"])
-        for row in index.read_chunk(store.get(layout.chunk("job", made["listing"], n)))
+        row for n in range(listing.chunks) for row in index.read_chunk(store.get(layout.chunk("job", listing.name, n)))
     ]
-    assert made["images"] == len(rows) == 48
-    assert made["splits"] == {POOL: 32, EVALUATION: 16}
+    assert listing.images == len(rows) == 48
+    assert listing.splits == {POOL: 32, EVALUATION: 16}
     for label in {row.entry.label for row in rows}:
         assert sum(row.split == EVALUATION for row in rows if row.entry.label == label) == 2
 
