@@ -97,7 +97,8 @@ class Compressor:
                 index_row = self._index_row(row, fetched)
                 done.append(index_row)
                 try:
-                    report(self._progress(index_row))
+                    failed, bytes_in = int(index_row.error is not None), index_row.source_bytes or 0
+                    report(Progress(1, failed, bytes_in, index_row.encoded_bytes, self._encode_s))
                 except Stopping:  # whoever continues finds every image that is done
                     self._flush()
                     self._wait()
@@ -148,10 +149,6 @@ class Compressor:
                 self._keep(image, distance, encoded[distance])
         original = StoredImage(len(image.source), "original", image.sha256, None)
         return size, {d: original if d == ORIGINAL else encoded[d].stored_at(d) for d in distances}
-
-    def _progress(self, row: IndexRow) -> Progress:
-        bytes_out = sum(stored.bytes for distance, stored in row.stored.items() if distance != ORIGINAL)
-        return Progress(1, int(row.error is not None), row.source_bytes or 0, bytes_out, self._encode_s)
 
     def _pixels(self, source: bytes) -> Pixels:
         """Only the pixels: the decoded image of 12 megapixels would take another 36 MB beside them."""

@@ -16,7 +16,7 @@ import pyarrow.parquet as pq
 from keepmore.datasets.entry import Entry
 from keepmore.errors import StoreError
 from keepmore.sampling import path_hash
-from keepmore.spec.distance import text
+from keepmore.spec.distance import ORIGINAL, text
 from keepmore.storage.base import Store
 
 FORMAT = 1
@@ -69,6 +69,11 @@ class IndexRow:
     stored: Mapping[float, StoredImage] = field(default_factory=dict)
     error_code: str | None = None
     error: str | None = None
+
+    @property
+    def encoded_bytes(self) -> int:
+        """Bytes at all distances but that of the original."""
+        return sum(stored.bytes for distance, stored in self.stored.items() if distance != ORIGINAL)
 
 
 @dataclass(frozen=True, slots=True)

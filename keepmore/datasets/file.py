@@ -1,4 +1,4 @@
-"""A file that a dataset is read from, wherever it is."""
+"""A file that a dataset is read from, local or remote."""
 
 from __future__ import annotations
 
@@ -47,11 +47,11 @@ class SourceFile:
 
     @property
     def native(self) -> str | io.BufferedReader[Any]:
-        """What pyarrow reads fastest: the path of a local file."""
+        """What pyarrow reads fastest: the path, for a local file."""
         return self.path or self.file
 
     def check_seekable(self) -> None:
-        """Raises NO_RANGES for a file that its server can only send from the start to the end."""
+        """Raises RemoteFailure (NO_RANGES) for a file that its server can only send from start to end."""
         if not self.file.seekable():
             raise RemoteFailure(FailureReason.NO_RANGES, "its server does not answer requests for a part (HTTP ranges)")
 

@@ -85,10 +85,15 @@ class HttpFiles:
         return stream
 
     def _get(self, uri: str, headers: dict[str, str]) -> BaseHTTPResponse:
+        if self._pool is None:
+            self._pool = guarded_http(self._access.private_addresses, self._retries)
         hop = urldefrag(uri).url
         for _ in range(REDIRECTS + 1):
             self._access.check(hop)
-            response = self._request(hop, headers)
+            with connection_failures():
+                response = self._pool.request(
+                    "GET", hop, headers=IDENTITY | headers, preload_content=False, redirect=False
+                )
             location = response.get_redirect_location()
             if not location:
                 return response
@@ -99,12 +104,6 @@ class HttpFiles:
                     f"{uri} redirects to {uris.parse(hop).scheme}://: only http and https are followed"
                 )
         raise RemoteFailure(FailureReason.OTHER, f"more than {REDIRECTS} redirects")
-
-    def _request(self, uri: str, headers: dict[str, str]) -> BaseHTTPResponse:
-        if self._pool is None:
-            self._pool = guarded_http(self._access.private_addresses, self._retries)
-        with connection_failures():
-            return self._pool.request("GET", uri, headers=IDENTITY | headers, preload_content=False, redirect=False)
 
 
 class _Once(io.RawIOBase):

@@ -31,35 +31,32 @@ def holds_images(source: SourceFile) -> bool:
 
 
 def list_embedded(source: SourceFile) -> Iterator[Entry]:
-    """One image a row, in the order of rows; its path is the row's number and the name that the row gives, if any."""
+    """One image per row, in their order; its path is the row's number and the image's name in the row, if any."""
     with pq.ParquetFile(source.native) as file:
         names = _class_names(file.schema_arrow)
-        wanted = [c for c in ("image.path", "label") if c.split(".")[0] in file.schema_arrow.names]
+        columns = [c for c in ("image.path", "label") if c.split(".")[0] in file.schema_arrow.names]
         row = 0
-        for batch in file.iter_batches(BATCH_ROWS, columns=wanted):
+        for batch in file.iter_batches(BATCH_ROWS, columns=columns):
             for value in batch.to_pylist():
-                path_text = _row_path(row, (value.get("image") or {}).get("path"))
+                name = (value.get("image") or {}).get("path")
+                path = f"{row:09d}-{PurePosixPath(name).name}" if name else f"{row:09d}"
                 label = _label(value.get("label"), names)
-                yield Entry(path_text, part_uri(source.uri, {"row": row}), label, version=source.version)
+                yield Entry(path, part_uri(source.uri, {"row": row}), label, version=source.version)
                 row += 1
-
-
-def _row_path(row: int, name: str | None) -> str:
-    return f"{row:09d}-{PurePosixPath(name).name}" if name else f"{row:09d}"
 
 
 def _label(value: Any, names: list[str]) -> str | None:
     if names and isinstance(value, int):
-        return names[value] if 0 <= value < len(names) else None  # -1 is how Hugging Face writes "not known"
+        return names[value] if 0 <= value < len(names) else None  # -1: Hugging Face's "unknown"
     return None if value is None else str(value)
 
 
 def _class_names(schema: pa.Schema) -> list[str]:
     """The names behind integer labels, from the metadata that Hugging Face datasets writes into the schema."""
-    written = (schema.metadata or {}).get(b"huggingface")
-    if not written:
+    features = (schema.metadata or {}).get(b"huggingface")
+    if not features:
         return []
-    label = json.loads(written).get("info", {}).get("features", {}).get("label", {})
+    label = json.loads(features).get("info", {}).get("features", {}).get("label", {})
     return list(label.get("names") or []) if isinstance(label, dict) else []
 
 
@@ -78,7 +75,9 @@ class EmbeddedReader:
         if not 0 <= row < self._starts[-1]:
             raise UnreadableImage(f"row {row} is not in the file, which has {self._starts[-1]} rows")
         if not self._next <= row < self._end:
-            self._seek(row)
+            group = bisect_right(self._starts, row) - 1
+            self._next, self._end = self._starts[group], self._starts[group + 1]
+            self._rows = self._stream(group)
         for _ in range(self._next, row):
             next(self._rows)
         data = next(self._rows)
@@ -89,11 +88,6 @@ class EmbeddedReader:
 
     def close(self) -> None:
         self._file.close()
-
-    def _seek(self, row: int) -> None:
-        group = bisect_right(self._starts, row) - 1
-        self._next, self._end = self._starts[group], self._starts[group + 1]
-        self._rows = self._stream(group)
 
     def _stream(self, group: int) -> Iterator[bytes | None]:
         for batch in self._file.iter_batches(READ_ROWS, row_groups=[group], columns=["image.bytes"]):

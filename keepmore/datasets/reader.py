@@ -19,7 +19,7 @@ from keepmore.net.failure import REMEDY, RemoteFailure, image_error, missing_ima
 class SourceReader:
     """Bytes by source URI; keeps the last archive open, so that reading in listed order is fast.
 
-    `max_bytes` caps an image, `access` says what may be read. Use as a context manager, in one thread.
+    `max_bytes` limits an image, `access` says what may be read. Use as a context manager, in one thread.
     """
 
     def __init__(self, max_bytes: int, access: Access = EVERYTHING) -> None:
@@ -37,9 +37,9 @@ class SourceReader:
         self._sources.__exit__(kind, error, tb)
 
     def read(self, uri: str, size: int = UNKNOWN, version: str | None = None) -> bytes:
-        """The image's bytes. `size` of the image and `version` of the file that holds it are what the listing saw.
+        """The image's bytes. `size` of the image and `version` of the file that holds it are those of the listing.
 
-        Raises DatasetChanged if they no longer hold, DatasetUnreadable while its server cannot be reached,
+        Raises DatasetChanged if they have changed, DatasetUnreadable while its server cannot be reached,
         SourceNotAllowed and AddressRefused for what may not be read, and ImageError (SourceNotFound, SourceForbidden,
         SourceTooLarge, UnreadableImage) for whatever else concerns this image alone.
         """

@@ -64,7 +64,7 @@ class S3Files:
             raise RemoteFailure(FailureReason.ABSENT, "no object has this prefix")
 
     def _at(self, uri: str) -> tuple[Bucket, str]:
-        # Imported here because minio takes longer to import than all else that a command needs.
+        # Imported here because minio takes longer to import than everything else that a command needs.
         from keepmore.net.s3 import Bucket
 
         self._access.check(uri)

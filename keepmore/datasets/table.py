@@ -7,7 +7,7 @@ import json
 import os
 import posixpath
 from collections.abc import Iterator
-from typing import Any
+from itertools import islice
 from urllib.parse import quote, urljoin
 
 import pyarrow as pa
@@ -26,24 +26,22 @@ BATCH_ROWS = 10_000
 
 
 def list_table(source: SourceFile, kind: str) -> Iterator[Entry]:
-    """Images that a table of `kind` (".csv", ".jsonl", ".parquet") names, by ascending URI; relative URIs are names
-    relative to the table's folder.
+    """Images that a table of `kind` (".csv", ".jsonl", ".parquet") names, by ascending URI.
 
-    Raises InvalidTable for what is no such table, DuplicateImage for two rows with one URI.
+    Relative URIs are relative to the table's folder.
+
+    Raises InvalidTable for a malformed table, DuplicateImage for two rows with the same URI.
     """
     if kind == ".parquet" and holds_images(source):
         return list_embedded(source)
-    return _entries(source, _read(source, kind))
-
-
-def _read(source: SourceFile, kind: str) -> pa.Table:
-    reader = {".csv": _read_csv, ".jsonl": _read_jsonl, ".parquet": _read_parquet}[kind]
+    read = {".csv": _read_csv, ".jsonl": _read_jsonl, ".parquet": _read_parquet}[kind]
     try:
-        return reader(source)
+        table = read(source)
     except (pa.ArrowException, UnicodeError) as error:
         raise InvalidTable(
-            f"dataset {source.name}: {error}; a table needs a column uri, and may have a column label"
+            f"dataset {source.name}: {error}; a table must have a column uri and may have a column label"
         ) from error
+    return _entries(source, table)
 
 
 def _read_csv(source: SourceFile) -> pa.Table:
@@ -62,20 +60,17 @@ def _read_parquet(source: SourceFile) -> pa.Table:
 
 
 def _read_jsonl(source: SourceFile) -> pa.Table:
-    batches = []
-    rows: list[dict[str, Any]] = []
+    tables = []
     with io.TextIOWrapper(source.file, encoding="utf-8-sig") as lines:
-        for number, line in enumerate(lines, 1):
-            if line.strip():
-                rows.append(_json_row(line, number))
-            if len(rows) == BATCH_ROWS:
-                batches.append(pa.Table.from_pylist(rows, SCHEMA))
-                rows = []
-    batches.append(pa.Table.from_pylist(rows, SCHEMA))
-    return pa.concat_tables(batches)
+        rows = (_json_row(line, number) for number, line in enumerate(lines, 1) if line.strip())
+        while batch := list(islice(rows, BATCH_ROWS)):
+            columns = zip(*batch, strict=True)
+            tables.append(pa.Table.from_pydict(dict(zip(SCHEMA.names, columns, strict=True)), SCHEMA))
+    return pa.concat_tables(tables) if tables else SCHEMA.empty_table()
 
 
-def _json_row(line: str, number: int) -> dict[str, Any]:
+def _json_row(line: str, number: int) -> tuple[str, str | None]:
+    """The URI and the label."""
     try:
         row = json.loads(line)
     except ValueError as error:
@@ -83,7 +78,7 @@ def _json_row(line: str, number: int) -> dict[str, Any]:
     if not isinstance(row, dict) or not isinstance(row.get("uri"), str):
         raise pa.ArrowInvalid(f"line {number} has no uri that is a string")
     label = row.get("label")
-    return {"uri": row["uri"], "label": None if label is None else str(label)}
+    return row["uri"], None if label is None else str(label)
 
 
 def _two_columns(table: pa.Table) -> pa.Table:
@@ -105,15 +100,13 @@ def _entries(source: SourceFile, table: pa.Table) -> Iterator[Entry]:
     for batch in table.to_batches(max_chunksize=BATCH_ROWS):
         for uri, label in zip(batch["uri"].to_pylist(), batch["label"].to_pylist(), strict=True):
             if uri == before:
-                raise DuplicateImage(
-                    f"dataset {source.name}: {uri} stands in two rows; every image needs a URI of its own"
-                )
+                raise DuplicateImage(f"dataset {source.name}: {uri} is in two rows; every image needs a URI of its own")
             before = uri
             yield Entry(uri, resolved(uri, source.uri), label)
 
 
 def resolved(uri: str, table: str) -> str:
-    """The URI that `uri` means in the table at `table`: a name without a scheme is a path, nothing in it encoded."""
+    """The URI that `uri` means in the table at `table`: a name without a scheme is a path, not percent-encoded."""
     if "://" in uri:
         return uri
     if table.startswith("file://"):

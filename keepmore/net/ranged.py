@@ -113,15 +113,15 @@ class RangedFile(io.RawIOBase):
         self._close_stream()
         super().close()
 
-    def _read(self, most_bytes: int) -> bytes:
+    def _read(self, max_bytes: int) -> bytes:
         """The next bytes, some of them at least."""
         gap = self._position - self._from
         try:
             if self._stream is None or not (0 <= gap <= GAP_BYTES and self._position < self._until):
-                self._stream = self._request(most_bytes)
+                self._stream = self._request(max_bytes)
             elif gap:
                 self._advance(self._stream, gap)
-            return self._advance(self._stream, min(most_bytes, self._until - self._from, PIECE_BYTES))
+            return self._advance(self._stream, min(max_bytes, self._until - self._from, PIECE_BYTES))
         except HTTPError:
             self._close_stream()
             raise

@@ -20,16 +20,16 @@ from keepmore.storage.base import check_key, is_key
 
 WHOLE_BYTES = 8 << 20  # up to here an object is fetched and verified at once
 BUFFER_BYTES = 1 << 16
-WRITERS = 8  # more take turns with the encoder so often that it loses a tenth of its time
-CALLERS = 40  # threads that an API answers with; a worker has a few
+WRITERS = 8  # more threads alternate with the encoder so often that it loses a tenth of its time
+CALLERS = 40  # threads with which an API answers; a worker has a few
 SPOOL_BYTES = 8 << 20  # up to here a writer's bytes stay in memory
 
 
 class S3Store:
     """Keys are objects below `prefix`. What a call wrote is durable, and can be read, when the call returns.
 
-    Bytes are written with their SHA-256 and compared with it when they are read whole. `retries` with growing pauses
-    bridge an outage of about 30 seconds. Nothing connects before the first call.
+    Bytes are written with their SHA-256 and compared with it when they are read whole. The default `retries`, with
+    growing pauses, last through an outage of about 30 seconds. Nothing connects before the first call.
     """
 
     def __init__(self, endpoint: S3Endpoint, bucket: str, prefix: str = "", retries: int = RETRIES) -> None:
@@ -133,7 +133,7 @@ class S3Store:
                 self._bucket.put_file(name, file, size, sha256)
 
     def uri(self, key: str) -> str:
-        """s3://bucket/prefix/key, the key as it is: not percent-encoded."""
+        """s3://bucket/prefix/key; the key is not percent-encoded."""
         check_key(key)
         return f"{self._uri}/{key}"
 

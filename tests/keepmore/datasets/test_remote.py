@@ -302,7 +302,7 @@ def test_an_address_that_names_nothing(s3: S3Server, web_server: WebServer, acce
     ):
         with pytest.raises(DatasetNotFound, match="there is nothing at this address"):
             _listed(uri, access)
-    with pytest.raises(UnsupportedDataset, match=r"a \.zip cannot be read; give a folder.*s3://bucket/prefix"):
+    with pytest.raises(UnsupportedDataset, match=r"a \.zip cannot be read; use a folder.*s3://bucket/prefix"):
         check_dataset("https://h.example/x.zip", access)
     with pytest.raises(EndpointMissing, match="KEEPMORE_S3_ENDPOINT"):
         check_dataset("s3://bucket/x", Access())

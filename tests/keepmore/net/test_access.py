@@ -178,7 +178,7 @@ def test_the_environment_says_what_may_be_read() -> None:
         ({"KEEPMORE_S3_ENDPOINT": "http://minio:9000", "KEEPMORE_S3_ROLE": "yes"}, "KEEPMORE_S3_ROLE"),
         (
             {"KEEPMORE_S3_ENDPOINT": "http://minio:9000", "KEEPMORE_S3_ROLE": "1", "KEEPMORE_S3_ACCESS_KEY": "k"},
-            "a role or keys, not both",
+            "it has a role and keys; remove one",
         ),
     ],
 )

@@ -47,5 +47,5 @@ def test_names_come_in_order(kind: str, keys: list[str], prefix: str, after: str
 
 def test_a_server_without_any_order_is_refused() -> None:
     """Else images that such a server lists late are dropped without a word."""
-    with pytest.raises(OutOfOrder, match="'b' is listed behind 'd'"):
+    with pytest.raises(OutOfOrder, match="'b' is listed after 'd'"):
         list(ascending(lambda prefix, start: iter([Name("c"), Name("d"), Name("b")]), "", batch=2))
