@@ -56,8 +56,8 @@ Upload = Callable[[Path], str]
 @pytest.fixture
 def web_server(tmp_path: Path) -> Iterator[WebServer]:
     """A web server over tmp_path."""
-    with web(tmp_path) as found:
-        yield found
+    with web(tmp_path) as server:
+        yield server
 
 
 @pytest.fixture
@@ -366,9 +366,9 @@ def test_reading_in_order_takes_few_requests(tmp_path: Path, web_server: WebServ
 
 def _let_finish(web_server: WebServer) -> None:
     """Wait until the server has noticed that nobody reads on."""
-    sent = -1
-    while sent != web_server.sent:
-        sent = web_server.sent
+    sent_bytes = -1
+    while sent_bytes != web_server.sent:
+        sent_bytes = web_server.sent
         time.sleep(0.3)
 
 

@@ -53,19 +53,19 @@ def test_room_is_made_of_what_was_longest_unused(tmp_path: Path) -> None:
 def test_what_is_held_stays(tmp_path: Path) -> None:
     """Else a fine-tuning loses its images under its hands because another one began."""
     scratch = _scratch(tmp_path)
-    held, loose = _entry(scratch, "held", 4 * KB, 1000), _entry(scratch, "loose", 4 * KB, 10)
+    held_entry, free_entry = _entry(scratch, "held", 4 * KB, 1000), _entry(scratch, "loose", 4 * KB, 10)
     with scratch.existing("held"), scratch.existing("held"):
-        os.utime(held, (0, 0))
+        os.utime(held_entry, (0, 0))
         assert not scratch.has_room(7 * KB)
         assert not _makes_room(scratch, 7 * KB)
-        assert loose.exists(), "nothing goes for what does not fit anyway"
+        assert free_entry.exists(), "nothing goes for what does not fit anyway"
         assert _makes_room(scratch, 5 * KB)
-        assert (held.exists(), loose.exists()) == (True, False)
+        assert (held_entry.exists(), free_entry.exists()) == (True, False)
         assert not scratch.remove("held")
     assert scratch.has_room(7 * KB)
-    assert held.exists(), "asking removes nothing"
+    assert held_entry.exists(), "asking removes nothing"
     assert _makes_room(scratch, 7 * KB)
-    assert not held.exists()
+    assert not held_entry.exists()
 
 
 def test_another_process_holds_until_it_dies(tmp_path: Path) -> None:
@@ -109,8 +109,8 @@ def test_an_entry_is_whole_or_not_there(tmp_path: Path) -> None:
 
     def broken(folder: Path) -> None:
         (folder / "file").write_bytes(b"half")
-        with scratch.existing("a") as found:
-            assert found is None
+        with scratch.existing("a") as entry:
+            assert entry is None
         raise StoreUnwritable("no")
 
     def full(folder: Path) -> None:
@@ -142,8 +142,8 @@ def test_processes_that_make_room_leave_each_other_what_they_use(tmp_path: Path)
         for name in ("one", "other")
     ]
     for process in running:
-        _, said = process.communicate(timeout=60)
-        assert process.returncode == 0, said.decode()
+        _, errors = process.communicate(timeout=60)
+        assert process.returncode == 0, errors.decode()
     left = sum(file.stat().st_size for file in scratch.root.rglob("*") if file.is_file())
     assert left <= 20 * KB
 
