@@ -1,4 +1,4 @@
-"""Images a second of the compress stage, against a bare loop over Pillow and against `xargs -P2 cjxl`.
+"""Images per second of the compress stage, against a bare loop over Pillow and against `xargs -P2 cjxl`.
 
 All three encode the same JPEGs with two processes at effort 3 and distances 2, 4, 6, 8 and 10 (just below 10, see
 `keepmore.codec.jpegxl.CLIFF`) and write the files to disk, in turn, several times; the table gives medians and the
@@ -55,18 +55,18 @@ def bare(files: list[Path], work: Path) -> float:
     """Seconds of two processes that decode and call `Image.save`, without starting them."""
     with mp.get_context("spawn").Pool(PROCESSES) as pool:
         pool.map(_warm, range(PROCESSES * 4))
-        begun = time.perf_counter()
+        start_s = time.perf_counter()
         for _ in pool.imap_unordered(_save, [(file, work) for file in files], chunksize=4):
             pass
-        return time.perf_counter() - begun
+        return time.perf_counter() - start_s
 
 
 def _warm(number: int) -> None:
     time.sleep(0.05)
 
 
-def _save(given: tuple[Path, Path]) -> None:
-    file, work = given
+def _save(file_and_folder: tuple[Path, Path]) -> None:
+    file, work = file_and_folder
     with Image.open(file) as image:
         image.load()
         for distance in DISTANCES:
@@ -84,9 +84,9 @@ def cjxl(files: list[Path], work: Path) -> float:
     ]
     options = ["-e", str(EFFORT), "--lossless_jpeg=0", "--num_threads=0", "--quiet"]
     command = ["xargs", "-d", "\n", "-P", str(PROCESSES), "-n", "4", "cjxl", *options]
-    begun = time.perf_counter()
+    start_s = time.perf_counter()
     subprocess.run(command, input="\n".join(lines), text=True, check=True, stderr=subprocess.DEVNULL)
-    return time.perf_counter() - begun
+    return time.perf_counter() - start_s
 
 
 def main(dataset: Path | None) -> None:
@@ -99,12 +99,12 @@ def main(dataset: Path | None) -> None:
         files = sorted(chosen.rglob("*.jp*g"))
         seconds: dict[str, list[float]] = {name: [] for name in WAYS}
         for number in range(ROUNDS):
-            for name, found in seconds.items():
-                work = root / f"{number}-{len(found)}-{name.split()[0]}"
+            for name, own in seconds.items():
+                work = root / f"{number}-{name.split()[0]}"
                 work.mkdir()
-                found.append(_timed(name, chosen, files, work))
+                own.append(_timed(name, chosen, files, work))
                 shutil.rmtree(work)
-                print(f"round {number + 1}: {name}: {len(files) / found[-1]:.1f} images/s", file=sys.stderr)
+                print(f"round {number + 1}: {name}: {len(files) / own[-1]:.1f} images/s", file=sys.stderr)
         _show(seconds, len(files))
 
 
@@ -128,8 +128,8 @@ def _first(dataset: Path, copy: Path) -> Path:
 def _show(seconds: dict[str, list[float]], images: int) -> None:
     names = list(seconds)
     rows = []
-    for name, found in seconds.items():
-        rows.append([name, f"{images / statistics.median(found):.1f}", ratios(found, seconds[names[0]])])
+    for name, own in seconds.items():
+        rows.append([name, f"{images / statistics.median(own):.1f}", ratios(own, seconds[names[0]])])
     show(
         f"{images} JPEGs, effort {EFFORT}, distances 2, 4, 6, 8, 10, {PROCESSES} processes, {ROUNDS} rounds",
         ["way", "images/s", "keepmore is so many times as fast"],

@@ -1,4 +1,4 @@
-"""Images a second that one core compresses, and bytes an image, by effort and distance: what sizing starts from.
+"""Images per second that one core compresses, and bytes an image, by effort and distance: what sizing starts from.
 
 `python -m benchmarks.effort [IMAGES]`. One process takes drawn JPEGs as a compress step does, without store and
 network: it decodes an image once, then encodes it for each distance. Beside that stands the whole compress step, with
@@ -44,19 +44,19 @@ class Spent:
     size: dict[float, int] = field(default_factory=lambda: dict.fromkeys(DISTANCES, 0))
 
     def add(self, source: bytes, effort: int) -> None:
-        begun = time.process_time()
+        start_s = time.process_time()
         pixels = Pixels.of(jpegxl.decode(source, LARGEST_PIXELS))
         malloc.suit_image(pixels.width * pixels.height)
-        self.decode_s += time.process_time() - begun
+        self.decode_s += time.process_time() - start_s
         for distance in DISTANCES:
-            begun = time.process_time()
+            start_s = time.process_time()
             ((_, stored),) = encodings(pixels, source, (distance,), effort)
-            self.encode_s[distance] += time.process_time() - begun
+            self.encode_s[distance] += time.process_time() - start_s
             self.size[distance] += len(stored.data)
         self.images += 1
 
     def rate(self, *distances: float) -> float:
-        """Images a second of a job with these distances."""
+        """Images per second of a job with these distances."""
         return self.images / (self.decode_s + sum(self.encode_s[distance] for distance in distances))
 
     def mean_bytes(self, *distances: float) -> float:
@@ -65,20 +65,20 @@ class Spent:
 
 def measure(files: list[Path]) -> dict[int, Spent]:
     """What each effort took for `files`, after one image that nobody counts."""
-    found = {effort: Spent() for effort in EFFORTS}
+    by_effort = {effort: Spent() for effort in EFFORTS}
     for effort in EFFORTS:
         Spent().add(files[0].read_bytes(), effort)
     for file in files:
         source = file.read_bytes()
-        for effort, spent in found.items():
+        for effort, spent in by_effort.items():
             spent.add(source, effort)
-    return found
+    return by_effort
 
 
-def rows(side: int, found: dict[int, Spent]) -> Iterator[list[str]]:
-    usual = found[USUAL]
+def rows(side: int, by_effort: dict[int, Spent]) -> Iterator[list[str]]:
+    usual = by_effort[USUAL]
     for distances in (*((distance,) for distance in DISTANCES), DISTANCES):
-        for effort, spent in found.items():
+        for effort, spent in by_effort.items():
             rate, size = spent.rate(*distances), spent.mean_bytes(*distances)
             yield [
                 f"{side:,}",
@@ -97,9 +97,9 @@ def step_s(dataset: Path, distances: tuple[float, ...]) -> float:
     chunk = [Listed(POOL, entry) for entry in list_images(absolute_uri(str(dataset)), Skipped())]
     with tempfile.TemporaryDirectory() as folder, IsolatedDecoder() as decoder:
         compressor = Compressor(FolderStore(Path(folder)), distances, USUAL, Limits(), decoder)
-        begun = time.process_time()
+        start_s = time.process_time()
         compressor.chunk(chunk, lambda progress: None)
-        return time.process_time() - begun
+        return time.process_time() - start_s
 
 
 def main(images: int) -> None:
@@ -110,15 +110,15 @@ def main(images: int) -> None:
         with tempfile.TemporaryDirectory() as folder:
             dataset = drawn(Path(folder), side, images, processes=1)
             files = sorted(dataset.rglob("*.jpg"))
-            found = measure(files)
+            by_effort = measure(files)
             source = sum(file.stat().st_size for file in files) / len(files)
             for distances in ((DISTANCES[-1],), DISTANCES):
                 rate = len(files) / step_s(dataset, distances)
-                ratio = f"{rate / found[USUAL].rate(*distances):.2f}"
+                ratio = f"{rate / by_effort[USUAL].rate(*distances):.2f}"
                 steps.append([f"{side:,}", _named(distances), f"{1000 / rate:.1f}", f"{rate:.1f}", ratio])
-        decode_ms = 1000 * sum(spent.decode_s for spent in found.values()) / (len(files) * len(EFFORTS))
+        decode_ms = 1000 * sum(spent.decode_s for spent in by_effort.values()) / (len(files) * len(EFFORTS))
         title = f"{len(files)} drawn JPEGs of {side:,} pixels, {source:,.0f} bytes each; decoding: {decode_ms:.1f} ms"
-        show(title, columns.split("|"), list(rows(side, found)))
+        show(title, columns.split("|"), list(rows(side, by_effort)))
     head = ["pixels", "distance", "CPU ms an image", "images/s a core", "of decoding and encoding alone"]
     show(f"The whole compress step at effort {USUAL}, its store a folder", head, steps)
 

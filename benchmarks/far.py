@@ -1,5 +1,5 @@
-"""Images a second of one process whose dataset and store are 20 milliseconds away, in turn: a compress step, and a loop
-that gets an image, encodes it at each distance and puts what it encoded, by the same client and encoder.
+"""Images per second of one process whose dataset and store are 20 ms away, in turn: a compress step, and a loop that
+gets an image, encodes it at each distance and puts the encodings, with the same client and encoder.
 
 `python -m benchmarks.far`. Needs what the tests need.
 """
@@ -50,26 +50,26 @@ def measure(root: Path) -> None:
             rates[LOOP].append(len(entries) / loop_seconds(bucket, entries, f"loop-{number}"))
             store = S3Store(endpoint, server.bucket, f"store-{number}")
             rates[STEP].append(len(entries) / step_seconds(store, entries, access))
-    rows = [[name, f"{statistics.median(found):.1f}", ratios(found, rates[LOOP])] for name, found in rates.items()]
+    rows = [[name, f"{statistics.median(own):.1f}", ratios(own, rates[LOOP])] for name, own in rates.items()]
     title = f"One process, {len(files)} JPEGs of {SIDE} pixels, {1000 * DELAY_S:.0f} ms to the object store"
     show(title, ["way", "images/s", "of the loop's rate"], rows)
 
 
 def loop_seconds(bucket: Bucket, entries: Sequence[Entry], prefix: str) -> float:
-    begun = time.perf_counter()
+    start_s = time.perf_counter()
     for entry in entries:
         image = jpegxl.decode(bucket.read(entry.uri.removeprefix(f"s3://{bucket.name}/"))[0], LARGEST_PIXELS)
         for distance in DISTANCES:
             bucket.put(f"{prefix}/{entry.path}-{distance}.jxl", jpegxl.encode(image, distance, EFFORT))
-    return time.perf_counter() - begun
+    return time.perf_counter() - start_s
 
 
 def step_seconds(store: S3Store, entries: Sequence[Entry], access: Access) -> float:
     with IsolatedDecoder() as decoder:
         compressor = Compressor(store, DISTANCES, EFFORT, Limits(), decoder, access)
-        begun = time.perf_counter()
+        start_s = time.perf_counter()
         compressor.chunk([Listed(POOL, entry) for entry in entries], lambda progress: None)
-        return time.perf_counter() - begun
+        return time.perf_counter() - start_s
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""Images to measure with."""
+"""Images for the benchmarks."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from keepmore.synthetic.dataset import write_sample
 
 
 def drawn(root: Path, side: int, images: int, processes: int) -> Path:
-    """A folder of so many drawn JPEGs of `side` pixels along the longer side."""
+    """A folder of `images` drawn JPEGs of `side` pixels along the longer side."""
     write_sample(root / "drawn", train_per_class=images // 8, test_per_class=0, processes=processes)
     for file in (root / "drawn" / "train").rglob("*.jpg"):
         with Image.open(file) as image:

@@ -92,15 +92,17 @@ WORK = {work.__name__: work for work in (worker, bare_worker, listing, bare_list
 
 
 def measure(name: str, folder: Path) -> None:
-    begun = time.perf_counter()
+    start_s = time.perf_counter()
     peak = WORK[name](folder)
-    print(json.dumps({"peak": peak, "seconds": time.perf_counter() - begun}))
+    print(json.dumps({"peak": peak, "seconds": time.perf_counter() - start_s}))
 
 
 def compare(title: str, folder: Path, ours: str, bare: str) -> None:
-    found = {name: json.loads(in_new_process("benchmarks.memory", name, str(folder))) for name in (ours, bare)}
-    least = found[bare]["peak"]
-    rows = [[name, f"{f['peak']:.0f}", f"{f['peak'] / least:.2f}", f"{f['seconds']:.1f}"] for name, f in found.items()]
+    figures = {name: json.loads(in_new_process("benchmarks.memory", name, str(folder))) for name in (ours, bare)}
+    least = figures[bare]["peak"]
+    rows = [
+        [name, f"{f['peak']:.0f}", f"{f['peak'] / least:.2f}", f"{f['seconds']:.1f}"] for name, f in figures.items()
+    ]
     show(title, ["process", "peak MB", "against the bare process", "seconds"], rows)
 
 

@@ -11,7 +11,7 @@ import sys
 import time
 import zlib
 from collections.abc import Iterable, Iterator
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -21,17 +21,17 @@ import redis
 
 from benchmarks.table import peak_megabytes
 from keepmore import sampling
-from keepmore.codec import version as codec_version
 from keepmore.codec.sandbox import IsolatedDecoder
 from keepmore.compression import chunking, index
 from keepmore.compression.index import POOL, Listed
+from keepmore.compression.listing import Listing
 from keepmore.config import RuntimeConfig
 from keepmore.datasets.entry import Entry
 from keepmore.jobs.job import JobRepository
 from keepmore.jobs.step import Kind, Step
 from keepmore.pipeline.context import StepContext
 from keepmore.pipeline.runner import run_step
-from keepmore.progress import METADATA, Progress
+from keepmore.progress import Progress
 from keepmore.reporting import report
 from keepmore.scheduling.scheduler import Scheduler
 from keepmore.spec.budget import DistanceBudget
@@ -115,7 +115,7 @@ def null_part(rows: list[Listed]) -> pa.Table:
 
 def _written(table: pa.Table, progress: Progress) -> bytes:
     """A part as its step writes it."""
-    return index.to_parquet(table.replace_schema_metadata({METADATA: json.dumps(asdict(progress)).encode()}))
+    return index.to_parquet(table.replace_schema_metadata(progress.as_metadata()))
 
 
 # Steps, as a worker does them, one after another.
@@ -192,8 +192,7 @@ class Driver:
         match step.kind:
             case Kind.LIST:
                 rows = chunking.split(entries(self.images), entries(self.images), HOLDOUT, SEED)
-                made = chunking.write_chunks(self.store, JOB, rows, len(DISTANCES))
-                self._put(step, made | {"skipped": {}, "codec": codec_version.codec()})
+                self._put(step, chunking.write_chunks(self.store, JOB, rows, len(DISTANCES)).as_json())
             case Kind.CHECK:
                 self._put(step, {"warnings": []})
             case Kind.COMPRESS if self.images >= METADATA_FROM:
@@ -213,8 +212,8 @@ class Driver:
 
     def _write_part(self, step: Step) -> Progress:
         """As the compress step of `keepmore.pipeline.runner` does, but for the encoding."""
-        listed = json.loads(self.store.get(layout.listing(JOB)))
-        rows = index.read_chunk(self.store.get(layout.chunk(JOB, listed["listing"], int(step.part))))
+        listing = Listing.read(self.store, JOB)
+        rows = index.read_chunk(self.store.get(layout.chunk(JOB, listing.name, int(step.part))))
         table = null_part(rows)
         size = sum(row.entry.size for row in rows)
         on_failure = len(table) - table["error"].null_count

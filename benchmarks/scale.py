@@ -26,6 +26,8 @@ from benchmarks.null_job import CLASSES, DISTANCES, HOLDOUT, JOB, METADATA_FROM,
 from benchmarks.table import in_new_process, peak_megabytes, show
 from keepmore.codec import version as codec_version
 from keepmore.compression import chunking
+from keepmore.compression.index import EVALUATION, POOL
+from keepmore.compression.listing import Listing
 from keepmore.jobs.job import JobRepository
 from keepmore.jobs.step import Kind
 from keepmore.scheduling.status import status
@@ -102,7 +104,8 @@ def control(images: int, folder: Path, url: str) -> Figures:
     driver = Driver(images, folder, url)
     JobRepository(driver.store).create(REQUEST, JOB)
     chunks = chunk_count(images)
-    driver.store.put(layout.listing(JOB), json.dumps({"chunks": chunks, "codec": codec_version.codec()}).encode())
+    listing = Listing("a", chunks, images, {POOL: images, EVALUATION: 0}, {}, codec_version.codec())
+    driver.store.put(layout.listing(JOB), json.dumps(listing.as_json()).encode())
     found: Figures = {"chunks": chunks, "start_s": seconds(lambda: driver.scheduler.start(JOB))}
     found["first_s"] = seconds(lambda: driver.run(STAGES["compress"], DRIVEN_STEPS)) / DRIVEN_STEPS
     for number in range(DRIVEN_STEPS - 1, chunks - DRIVEN_STEPS):

@@ -1,4 +1,4 @@
-"""Work on a row of things of which the next ones are begun already: for what waits on a disk or a network."""
+"""Starting work on the next items while the caller handles one: for work that waits on a disk or a network."""
 
 from __future__ import annotations
 
@@ -17,16 +17,16 @@ def ahead(
     most: int,
     early: Callable[[Item], bool] = lambda item: True,
 ) -> Iterator[tuple[Item, Future[Result]]]:
-    """Each of `items` with its future, in order, while up to `most` of the next ones are under way.
+    """Each of `items` with its future, in order, while up to `most` of the next ones are running.
 
-    One that is not `early`, say because it is large, is submitted when its turn has come, and so is what follows it.
+    An item that is not `early`, say because it is large, is submitted in its turn, and so are those after it.
     """
-    begun: deque[Future[Result]] = deque()
+    futures: deque[Future[Result]] = deque()
     for position, item in enumerate(items):
-        if not begun:
-            begun.append(submit(item))
-        for following in items[position + len(begun) : position + 1 + most]:
+        if not futures:
+            futures.append(submit(item))
+        for following in items[position + len(futures) : position + 1 + most]:
             if not early(following):
                 break
-            begun.append(submit(following))
-        yield item, begun.popleft()
+            futures.append(submit(following))
+        yield item, futures.popleft()

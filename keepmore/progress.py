@@ -1,17 +1,18 @@
-"""How far work is: what is told of every image that is done."""
+"""How far work is: what is reported for every image that is done."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import dataclass
+import json
+from collections.abc import Callable, Mapping
+from dataclasses import asdict, dataclass
 
-# Under this name a part says in its metadata how much was done for it.
+# Under this name the metadata of a part says how much was done for it.
 METADATA = b"keepmore-progress"
 
 
 @dataclass(frozen=True, slots=True)
 class Progress:
-    """What one image added, or several: how many failed, bytes read, bytes of their encodings, seconds of encoding."""
+    """Images done, those of them that failed, bytes read, bytes of their encodings, and seconds of encoding."""
 
     images: int = 0
     failed: int = 0
@@ -36,6 +37,15 @@ class Progress:
             self.bytes_out - other.bytes_out,
             self.encode_s - other.encode_s,
         )
+
+    def as_metadata(self) -> dict[bytes, bytes]:
+        """For the schema of a part."""
+        return {METADATA: json.dumps(asdict(self)).encode()}
+
+    @staticmethod
+    def from_metadata(metadata: Mapping[bytes, bytes]) -> Progress:
+        """Raises KeyError for the metadata of something else."""
+        return Progress(**json.loads(metadata[METADATA]))
 
 
 Report = Callable[[Progress], None]

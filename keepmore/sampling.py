@@ -1,4 +1,4 @@
-"""Orders of images by a hash of seed and path, the longest prefix that fits, and hold-outs. Pure.
+"""Orders of images by a hash of seed and path, the longest prefix that fits, and held-out images. Pure.
 
 A subset is the longest prefix of an order whose bytes fit the budget, so subsets of a growing budget nest, and ten
 million images cost one cumulative sum.
@@ -16,12 +16,12 @@ from keepmore.errors import BudgetTooSmall
 
 
 def path_hash(path: str) -> int:
-    """64 bits that stand for an image's path, whatever the seed: the first half of a rank."""
+    """A 64-bit hash of an image's path, independent of the seed: the first half of a rank."""
     return int.from_bytes(blake2b(path.encode(), digest_size=8).digest(), "little")
 
 
 def ranks(path_hashes: NDArray[np.uint64], seed: int) -> NDArray[np.uint64]:
-    """One rank an image, shape (n,): a hash of seed and path, so that an order holds as the dataset grows.
+    """One rank per image, shape (n,): a hash of seed and path, so that an order stays the same as the dataset grows.
 
     The finaliser of SplitMix64 (Steele, Lea and Flood 2014) over the path's hash, twice, with the seed in between.
     """
@@ -81,26 +81,26 @@ def select(bytes_: NDArray[np.integer[Any]], order: NDArray[np.int64], budget: i
     Raises BudgetTooSmall, with the size that is needed, when not even the first image fits.
     """
     if len(order) == 0:
-        raise BudgetTooSmall("there is no image to select from: every image of the pool failed, see the errors list")
-    running = np.cumsum(bytes_[order], dtype=np.int64)
-    kept = int(np.searchsorted(running, budget, side="right"))
-    if kept == 0:
+        raise BudgetTooSmall("there is no image to select from: every image of the pool failed; see the errors list")
+    running_bytes = np.cumsum(bytes_[order], dtype=np.int64)
+    count = int(np.searchsorted(running_bytes, budget, side="right"))
+    if count == 0:
         raise BudgetTooSmall(
             f"budget: {budget:,} bytes do not hold the first image of the order, "
-            f"which takes {int(running[0]):,} bytes; raise the budget"
+            f"which takes {int(running_bytes[0]):,} bytes; raise the budget"
         )
-    return order[:kept]
+    return order[:count]
 
 
 def held_out(ranks_: NDArray[np.uint64], classes: NDArray[np.int32], fraction: float) -> dict[int, np.uint64]:
     """The largest rank held out, by class: the lowest-ranked `fraction` of each class, rounded, is held out.
 
-    A class of two images or more keeps at least one on either side; a class of one image stays in the pool.
+    A class of two or more images has at least one in either split; a class of one image stays in the pool.
     """
     by_class = np.lexsort((ranks_, classes))
-    found, starts, counts = np.unique(classes[by_class], return_index=True, return_counts=True)
+    numbers, starts, counts = np.unique(classes[by_class], return_index=True, return_counts=True)
     cutoffs = {}
-    for number, start, size in zip(found.tolist(), starts.tolist(), counts.tolist(), strict=True):
+    for number, start, size in zip(numbers.tolist(), starts.tolist(), counts.tolist(), strict=True):
         count = min(max(round(size * fraction), 1), size - 1)
         if count > 0:
             cutoffs[number] = ranks_[by_class[start + count - 1]]

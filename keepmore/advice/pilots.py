@@ -42,7 +42,7 @@ def encode(workbench: BatchEncoder, store: Store, job_id: str, request: AdviceRe
     places = places[pool.classes[places] >= 0]
     chosen = np.sort(places[: pilot_grid.count(len(places), len(pool.class_names), request.images)])
     table = rows_at(store, layout.index(job_id), pool, chosen, batch.COLUMNS)
-    return batch.encoded(workbench, table, request.distances)
+    return batch.encode_rows(workbench, table, request.distances)
 
 
 def means(table: pa.Table, asked: Sequence[float], pool_means: dict[float, float]) -> dict[float, float]:

@@ -146,7 +146,9 @@ class LocalBackend:
     def errors(self, job: str) -> Iterator[dict[str, Any]]:
         found = JobRepository(self.store).get(job)
         require(found, self.store, Kind.INDEX)
-        return index.errors(self.store, layout.index(found.id), layout.evaluation(found.id))
+        return (
+            image.as_json() for image in index.errors(self.store, layout.index(found.id), layout.evaluation(found.id))
+        )
 
     @contextmanager
     def manifest(self, reference: str) -> Iterator[Path]:

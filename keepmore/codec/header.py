@@ -23,7 +23,10 @@ def is_jxl(data: bytes) -> bool:
 
 def size(data: bytes) -> tuple[int, int]:
     """(width, height) in pixels. Raises UnreadableImage if `data` does not begin as a JPEG XL file does."""
-    bits = _Bits(_codestream_start(data)[len(CODESTREAM) :])
+    start = b"".join(_codestream_boxes(data)) if data.startswith(CONTAINER) else data
+    if not start.startswith(CODESTREAM):
+        raise UnreadableImage("not a JPEG XL file: no codestream was found")
+    bits = _Bits(start[len(CODESTREAM) : HEADER_BYTES])
     small = bits.read(1)
     height = _dimension(bits, small)
     ratio = bits.read(3)
@@ -49,19 +52,10 @@ class _Bits:
     def read(self, count: int) -> int:
         if count > self._left:
             raise UnreadableImage("the JPEG XL header is cut off")
-        found = self._value & ((1 << count) - 1)
+        value = self._value & ((1 << count) - 1)
         self._value >>= count
         self._left -= count
-        return found
-
-
-def _codestream_start(data: bytes) -> bytes:
-    start = data[:HEADER_BYTES]
-    if data.startswith(CONTAINER):
-        start = b"".join(_codestream_boxes(data))[:HEADER_BYTES]
-    if not start.startswith(CODESTREAM):
-        raise UnreadableImage("not a JPEG XL file: no codestream was found")
-    return start
+        return value
 
 
 def _codestream_boxes(data: bytes) -> Iterator[bytes]:

@@ -1,4 +1,4 @@
-"""Distances and bytes: encode, transcode, decode. The only module that imports Pillow's JPEG XL plugin (GPL-3.0)."""
+"""Encode, transcode and decode. The only module that imports Pillow's JPEG XL plugin (GPL-3.0)."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from keepmore.codec import header
 from keepmore.errors import InvalidRequest, SeveralFrames, TooManyPixels, UnreadableImage, UnsupportedMode
 from keepmore.spec.distance import LARGEST, SMALLEST, text
 
-# From distance 10 on, libjxl 0.12 halves the resolution first: larger, slower and worse than the float just below.
+# From distance 10 on, libjxl 0.12 halves the resolution first: larger, slower and worse than just below (decision 1).
 CLIFF = np.float32(10.0)
 BELOW_CLIFF: float = np.nextafter(CLIFF, np.float32(0)).item()
 
@@ -72,27 +72,26 @@ def quality_for(distance: float) -> float:
     The closed-form inverse of `distance_from_quality`, then the best of its float32 neighbours; for a distance below
     the cliff, of those that stay below it.
     """
-    wanted = np.float32(distance)
-    if not np.float32(SMALLEST) <= wanted <= LARGEST:
+    target = np.float32(distance)
+    if not np.float32(SMALLEST) <= target <= LARGEST:
         raise InvalidRequest(f"distance {text(distance)} cannot be encoded; use {SMALLEST} to {LARGEST:g}")
-    near = np.float32(_inverse(float(wanted)))
+    exact = float(target)
+    if exact <= 6.4:
+        inverse = 100.0 - (exact - 0.1) / 0.09
+    else:
+        a, b, c = 53.0 / 3000.0, -23.0 / 20.0, 25.0 - exact
+        inverse = max(0.0, (-b - math.sqrt(b * b - 4 * a * c)) / (2 * a))
+    near = np.float32(inverse)
     neighbours = near.view(np.int32) + np.arange(-8, 9) if near > 0 else np.arange(0, 9)
     qualities = neighbours.astype(np.int32).view(np.float32)
     reached = distance_from_quality(qualities)
-    off = np.abs(reached.astype(np.float64) - float(wanted))
-    off[(reached >= CLIFF) != (wanted >= CLIFF)] = np.inf
-    return float(qualities[np.argmin(off)])
-
-
-def _inverse(distance: float) -> float:
-    if distance <= 6.4:
-        return 100.0 - (distance - 0.1) / 0.09
-    a, b, c = 53.0 / 3000.0, -23.0 / 20.0, 25.0 - distance
-    return max(0.0, (-b - math.sqrt(b * b - 4 * a * c)) / (2 * a))
+    error = np.abs(reached.astype(np.float64) - exact)
+    error[(reached >= CLIFF) != (target >= CLIFF)] = np.inf
+    return float(qualities[np.argmin(error)])
 
 
 class Pixels(NamedTuple):
-    """An image's bare pixels: what the encoder takes. `data` is row by row, 8 bits a channel of `mode`."""
+    """An image's pixels as the encoder takes them: `data` is row by row, 8 bits per channel of `mode`."""
 
     mode: str
     width: int
@@ -123,13 +122,13 @@ def is_jpeg(data: bytes) -> bool:
 
 
 def transcode(jpeg: bytes) -> bytes | None:
-    """`jpeg` as a smaller JPEG XL from which `restore` makes the same bytes again; None for a JPEG that has none."""
+    """`jpeg` as a smaller JPEG XL from which `restore` makes the same bytes; None for a JPEG that cannot be packed."""
     encoder = _Encoder(mode="RGB", lossless=True, use_container=True, num_threads=0)
     try:
         packed = bytes(encoder(jpeg, 1, 1, jpeg_encode=True))
         return packed if restore(packed) == jpeg else None
     except (RuntimeError, UnreadableImage):
-        return None  # CMYK and damaged JPEGs: libjxl has no lossless form for them, so the caller keeps the original
+        return None  # CMYK and damaged JPEGs: libjxl cannot pack them, so the caller keeps the original
 
 
 def restore(packed: bytes) -> bytes:
@@ -144,7 +143,7 @@ def restore(packed: bytes) -> bytes:
 
 
 def reads_safely(data: bytes) -> bool:
-    """Whether `data` is of a kind whose decoder has earned trust; the rest is decoded in a process of its own."""
+    """Whether `data` is of a kind whose decoder is trusted; the other kinds are decoded in a separate process."""
     return data.startswith((JPEG_START, PNG_START))
 
 
@@ -163,7 +162,7 @@ def decode(data: bytes, max_pixels: int) -> Image.Image:
             with Image.open(BytesIO(data), formats=FORMATS) as image:
                 return _prepare(image, max_pixels)
     except UnidentifiedImageError as error:
-        raise UnreadableImage(f"not an image of a kind that can be read; convert it to one of {READABLE}") from error
+        raise UnreadableImage(f"not an image in a supported format; convert it to one of {READABLE}") from error
     except Image.DecompressionBombError as error:
         raise TooManyPixels(str(error)) from error
     except READ_ERRORS as error:
@@ -184,7 +183,7 @@ def _decode_jxl(data: bytes, max_pixels: int) -> Image.Image:
     try:
         packed_jpeg, info, pixels, icc, _ = _Decoder(num_threads=0)(data)
     except RuntimeError as error:
-        raise UnreadableImage("the JPEG XL decoder refuses the file as damaged") from error
+        raise UnreadableImage("the JPEG XL decoder rejects the file as damaged") from error
     if packed_jpeg:
         return decode(bytes(pixels), max_pixels)
     if info.mode not in ("L", "LA", "RGB", "RGBA"):
@@ -199,7 +198,10 @@ def _prepare(image: ImageFile.ImageFile, max_pixels: int) -> Image.Image:
     if frames > 1 and image.format != "MPO":
         raise SeveralFrames(f"{frames} frames or pages; split them into files of one picture each")
     image.load()
-    orientation = _orientation(image)
+    try:
+        orientation = int(image.getexif().get(ORIENTATION, 1))
+    except READ_ERRORS:
+        orientation = 1  # the EXIF block is broken, but the pixels are good: browsers show them like this
     icc = image.info.get("icc_profile")
     upright = image.transpose(TRANSPOSED[orientation]) if orientation in TRANSPOSED else image
     return _to_eight_bit_mode(_to_srgb(_plain(upright), icc))
@@ -214,30 +216,18 @@ def check_pixels(size: tuple[int, int], max_pixels: int) -> None:
         )
 
 
-def _orientation(image: Image.Image) -> int:
-    """The EXIF orientation; 1 where the EXIF block is broken, as browsers take it: the pixels are still good."""
-    try:
-        return int(image.getexif().get(ORIENTATION, 1))
-    except READ_ERRORS:
-        return 1
-
-
 def _plain(image: Image.Image) -> Image.Image:
-    """Palettes, transparency keys and 16-bit gray resolved, so that each pixel stands for itself."""
+    """Palettes, transparency keys and 16-bit gray converted, so that each pixel holds its own colour."""
     if image.mode in ("P", "PA"):
         return image.convert("RGBA" if "transparency" in image.info or image.mode == "PA" else "RGB")
     if image.mode == "1":
         return image.convert("L")
     if image.mode.startswith("I"):
-        return _sixteen_to_eight_bits(image)
+        values = np.clip(np.asarray(image).astype(np.int64), 0, 65535)
+        return Image.fromarray(((values + 128) // 257).astype(np.uint8))
     if "transparency" in image.info and image.mode in ("L", "RGB"):
         return image.convert("LA" if image.mode == "L" else "RGBA")
     return image
-
-
-def _sixteen_to_eight_bits(image: Image.Image) -> Image.Image:
-    values = np.clip(np.asarray(image).astype(np.int64), 0, 65535)
-    return Image.fromarray(((values + 128) // 257).astype(np.uint8))
 
 
 def _to_srgb(image: Image.Image, icc: bytes | None) -> Image.Image:
@@ -247,10 +237,10 @@ def _to_srgb(image: Image.Image, icc: bytes | None) -> Image.Image:
         profile = ImageCms.ImageCmsProfile(BytesIO(icc))
         if ImageCms.getProfileDescription(profile).startswith("sRGB"):
             return image
-        seen = "RGBA" if image.mode == "RGBA" else "RGB"
-        converted = ImageCms.profileToProfile(image, profile, _SRGB, outputMode=seen)
+        output_mode = "RGBA" if image.mode == "RGBA" else "RGB"
+        converted = ImageCms.profileToProfile(image, profile, _SRGB, outputMode=output_mode)
     except (ImageCms.PyCMSError, OSError, ValueError):
-        return image  # a profile that is broken or of another colour space: browsers show such pixels as sRGB too
+        return image  # a broken profile, or one of another colour space: browsers show such pixels as sRGB too
     if converted is None:
         return image
     return converted.convert("L") if image.mode == "L" else converted

@@ -1,4 +1,4 @@
-"""How a process holds memory: settings of the C library's allocator, where it is glibc (elsewhere nothing happens)."""
+"""How a process keeps freed memory: settings of glibc's allocator. Elsewhere, nothing happens (decision 2)."""
 
 from __future__ import annotations
 
@@ -18,25 +18,25 @@ SMALL_PIXELS, LARGE_PIXELS = 2 << 20, 8 << 20
 
 
 def return_large_blocks(at_least_bytes: int = LARGE_BLOCK_BYTES) -> bool:
-    """Have blocks of so many bytes and more return to the kernel at once; says whether that is set.
+    """Return freed blocks of at least so many bytes to the kernel at once; says whether that could be set.
 
-    For encoding: by default such blocks are soon cut from the heap, where the gaps between them take a tenth of a
-    gigabyte on 12-megapixel images.
+    For encoding: by default such blocks soon come from the heap, where the gaps between them take a tenth of a gigabyte
+    with 12-megapixel images.
     """
     return _set(M_MMAP_THRESHOLD, at_least_bytes) and _set(M_TRIM_THRESHOLD, SLACK_BYTES)
 
 
 def keep_freed_memory() -> bool:
-    """Have freed memory kept for the next allocation; says whether that is set.
+    """Keep freed memory for the next allocation; says whether that could be set.
 
     For a model's forward passes, and for encoding small images: every batch or image allocates and frees the same
-    megabytes, and the kernel clears their pages each time that they come back.
+    megabytes, and the kernel clears their pages each time they are allocated again.
     """
     return _set(M_MMAP_THRESHOLD, KEEP_BYTES) and _set(M_TRIM_THRESHOLD, KEEP_BYTES)
 
 
 def suit_image(pixels: int) -> bool:
-    """Hold memory as encoding an image of so many pixels asks for; says whether that is set."""
+    """Choose the setting for encoding an image of so many pixels; says whether it could be set."""
     if pixels <= SMALL_PIXELS:
         return keep_freed_memory()
     return return_large_blocks(LARGE_BLOCK_BYTES if pixels <= LARGE_PIXELS else SCARCE_BLOCK_BYTES)
@@ -44,7 +44,7 @@ def suit_image(pixels: int) -> bool:
 
 @contextmanager
 def freed_memory_kept() -> Iterator[None]:
-    """`keep_freed_memory` for a while: for work on arrays of ten million numbers, one after another."""
+    """`keep_freed_memory` within the block: for work on arrays of ten million numbers, one after another."""
     keep_freed_memory()
     try:
         yield

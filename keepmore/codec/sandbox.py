@@ -1,8 +1,8 @@
-"""Decoding in a process of its own, with limits on memory and time, for inputs that may crash or bloat a decoder.
+"""Decoding in a separate process, with limits on memory and time, for inputs that may crash or bloat a decoder.
 
 `python -m keepmore.codec.sandbox` is the child: it answers decode requests on its standard input until that closes.
-Request: max_pixels, length (two unsigned 64-bit), then the file. Answer: length (unsigned 64-bit) of a JSON object
-that says mode, width and height or an error, that object, then the pixels.
+Request: max_pixels, length (two unsigned 64-bit integers), then the file. Answer: length (unsigned 64-bit) of a JSON
+object with mode, width, height and bytes, or an error; that object; the pixels.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ _LENGTH = struct.Struct("<Q")
 
 
 class IsolatedDecoder:
-    """Decodes in a child that is started on first use and again after it died. Use as a context manager."""
+    """Decodes in a child that is started on first use, and again after it died. Use as a context manager."""
 
     def __init__(self, timeout_s: float = TIMEOUT_S) -> None:
         self._timeout_s = timeout_s
@@ -51,8 +51,8 @@ class IsolatedDecoder:
             self._child = None
 
     def decode(self, data: bytes, max_pixels: int) -> Image.Image:
-        """As `codec.decode`; raises DecoderFailed as well, when the decoder crashes or passes a limit."""
-        child = self._started()
+        """As `jpegxl.decode`; also raises DecoderFailed, when the decoder crashes or exceeds a limit."""
+        child = self._running_child()
         to_child, from_child = cast(BinaryIO, child.stdin), cast(BinaryIO, child.stdout)
         deadline = time.monotonic() + self._timeout_s
         try:
@@ -65,15 +65,15 @@ class IsolatedDecoder:
             pixels = _read(from_child, answer["bytes"], deadline)
         except (BrokenPipeError, EOFError, TimeoutError) as error:
             self.close()
-            slow = isinstance(error, TimeoutError)
-            why = f"took longer than {self._timeout_s:g} s" if slow else "crashed or ran out of memory"
-            raise DecoderFailed(f"the decoder {why} on this file; it is damaged or hostile") from error
+            is_slow = isinstance(error, TimeoutError)
+            reason = f"took longer than {self._timeout_s:g} s" if is_slow else "crashed or ran out of memory"
+            raise DecoderFailed(f"the decoder {reason} on this file; it is damaged or hostile") from error
         return Image.frombytes(answer["mode"], (answer["width"], answer["height"]), pixels)
 
-    def _started(self) -> subprocess.Popen[bytes]:
+    def _running_child(self) -> subprocess.Popen[bytes]:
         if self._child is None or self._child.poll() is not None:
             self.close()
-            # Decoder libraries print their complaints on stderr; what matters comes back as an error.
+            # Decoder libraries print warnings on stderr; what matters comes back as an error.
             self._child = subprocess.Popen(
                 [sys.executable, "-m", "keepmore.codec.sandbox"],
                 stdin=subprocess.PIPE,
@@ -104,24 +104,20 @@ def _answer(data: bytes, max_pixels: int) -> tuple[dict[str, object], bytes]:
     except KeepmoreError as error:
         return {"error": error.as_dict()}, b""
     except MemoryError:
-        return {"error": DecoderFailed("decoding needs more memory than its pixels warrant").as_dict()}, b""
+        return {"error": DecoderFailed("decoding needs more memory than the image's pixels justify").as_dict()}, b""
     pixels = image.tobytes()
     return {"mode": image.mode, "width": image.width, "height": image.height, "bytes": len(pixels)}, pixels
-
-
-def _limit_memory(max_pixels: int) -> None:
-    limit = BASE_MEMORY_BYTES + MEMORY_BYTES_PER_PIXEL * max_pixels
-    resource.setrlimit(resource.RLIMIT_AS, (limit, resource.getrlimit(resource.RLIMIT_AS)[1]))
 
 
 def main() -> None:
     requests, answers = sys.stdin.buffer, sys.stdout.buffer
     while len(head := requests.read(_REQUEST.size)) == _REQUEST.size:
         max_pixels, length = _REQUEST.unpack(head)
-        _limit_memory(max_pixels)
-        header, pixels = _answer(requests.read(length), max_pixels)
-        written = json.dumps(header).encode()
-        answers.write(_LENGTH.pack(len(written)) + written + pixels)
+        limit_bytes = BASE_MEMORY_BYTES + MEMORY_BYTES_PER_PIXEL * max_pixels
+        resource.setrlimit(resource.RLIMIT_AS, (limit_bytes, resource.getrlimit(resource.RLIMIT_AS)[1]))
+        answer, pixels = _answer(requests.read(length), max_pixels)
+        header = json.dumps(answer).encode()
+        answers.write(_LENGTH.pack(len(header)) + header + pixels)
         answers.flush()
 
 

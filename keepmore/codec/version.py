@@ -1,17 +1,17 @@
-"""Which codec is installed here, as its packages say: none of it is imported, and who only asks does not need it."""
+"""Which codec is installed, from the metadata of its packages: they are not imported, and need not be installed."""
 
 from __future__ import annotations
 
 from functools import cache
 from importlib.metadata import version
 
-# Pixels that reach the encoder depend on `codec._prepare` as well: raise this when it changes.
+# The pixels that reach the encoder depend on `jpegxl._prepare` too: raise this when it changes.
 PREPARATION = 1
 
 
 @cache
 def versions() -> dict[str, str]:
-    """Of the packages that the bytes of an encoding depend on. Raises PackageNotFoundError where they are not."""
+    """Versions of the packages that determine an encoding's bytes. Raises PackageNotFoundError if one is missing."""
     return {"pillow": version("pillow"), "pillow_jxl_plugin": version("pillow-jxl-plugin")}
 
 

@@ -1,4 +1,4 @@
-"""Encodes images of an index at distances that its job did not ask for, several at once."""
+"""Encoding images of an index at other distances than those of its job, several at once."""
 
 from __future__ import annotations
 
@@ -23,18 +23,18 @@ from keepmore.progress import Progress, Report
 from keepmore.spec.job import Limits
 from keepmore.storage.base import Store
 
-# The encoder leaves the interpreter to others while it works; more threads than that wait for what they read. And so
-# many pixels are in work at most, because a worker's memory is planned for one image of twelve megapixels at a time.
+# The encoder releases the interpreter while it works; more threads than that wait for what they read. The pixels being
+# encoded are limited too, because a worker's memory is planned for one image of twelve megapixels at a time.
 MOST_THREADS = 8
 PIXELS_AT_ONCE = 24_000_000
 BLOCK_IMAGES = 32
-# What `encoded` wants of the index's rows.
+# What `encode_rows` reads of the index's rows.
 COLUMNS = ("path", "source_uri", "label", "source_bytes", "source_sha256", "width", "height")
 
 
 @dataclass(frozen=True, slots=True)
 class BatchEncoder:
-    """What encodes images at a distance, several at once. `isolate`: as for `Compressor`."""
+    """Encodes images at a distance, several at once. `isolate`: as for `Compressor`."""
 
     store: Store
     effort: int
@@ -45,52 +45,51 @@ class BatchEncoder:
     threads: int = min(MOST_THREADS, os.cpu_count() or 1)
 
     def encode(self, rows: Sequence[Listed], distances: Sequence[float], pixels: int) -> pa.Table:
-        """One row an image in their order, as `Compressor.chunk` gives them; `pixels` has the largest of them.
+        """One row per image in their order, as `Compressor.chunk` returns them; `pixels`: of the largest image.
 
         Raises what `report` raises.
         """
-        at_once = max(1, min(self.threads, PIXELS_AT_ONCE // pixels))
-        telling = Lock()
+        threads = max(1, min(self.threads, PIXELS_AT_ONCE // pixels))
+        decoders: SimpleQueue[IsolatedDecoder] = SimpleQueue()
+        report_lock = Lock()
 
         def report(progress: Progress) -> None:
-            with telling:
+            with report_lock:
                 self.report(progress)
 
-        blocks = [rows[start : start + BLOCK_IMAGES] for start in range(0, len(rows), BLOCK_IMAGES)]
+        def encode(block: Sequence[Listed]) -> pa.Table:
+            decoder = decoders.get()
+            try:
+                compressor = Compressor(
+                    self.store, distances, self.effort, self.limits, decoder, self.access, self.isolate
+                )
+                return compressor.chunk(block, report)
+            finally:
+                decoders.put(decoder)
+
         with ExitStack() as stack:
-            decoders: SimpleQueue[IsolatedDecoder] = SimpleQueue()
-            for _ in range(at_once):
+            for _ in range(threads):
                 decoders.put(stack.enter_context(IsolatedDecoder()))
-
-            def encode(block: Sequence[Listed]) -> pa.Table:
-                decoder = decoders.get()
-                try:
-                    compressor = Compressor(
-                        self.store, distances, self.effort, self.limits, decoder, self.access, self.isolate
-                    )
-                    return compressor.chunk(block, report)
-                finally:
-                    decoders.put(decoder)
-
-            threads = stack.enter_context(ThreadPoolExecutor(at_once))
-            stack.callback(threads.shutdown, wait=True, cancel_futures=True)
-            futures = [threads.submit(encode, block) for block in blocks]
-            return pa.concat_tables([future.result() for future in futures])
+            pool = stack.enter_context(ThreadPoolExecutor(threads))
+            stack.callback(pool.shutdown, wait=True, cancel_futures=True)
+            starts = range(0, len(rows), BLOCK_IMAGES)
+            tables = [pool.submit(encode, rows[start : start + BLOCK_IMAGES]) for start in starts]
+            return pa.concat_tables([table.result() for table in tables])
 
 
-def encoded(encoder: BatchEncoder, table: pa.Table, distances: Sequence[float]) -> pa.Table:
-    """One row, with the schema of an index, for each of `table`'s, which has COLUMNS.
+def encode_rows(encoder: BatchEncoder, table: pa.Table, distances: Sequence[float]) -> pa.Table:
+    """One row, with the schema of an index, for each row of `table`, which has COLUMNS.
 
     Raises DatasetChanged for an image that is not what the index says, or cannot be read any more.
     """
-    listed = [
+    rows = [
         Listed(POOL, Entry(row["path"], row["source_uri"], row["label"], row["source_bytes"]))
         for row in table.select(["path", "source_uri", "label", "source_bytes"]).to_pylist()
     ]
     pixels = pc.max(pc.multiply(table["width"].cast(pa.int64()), table["height"].cast(pa.int64()))).as_py()
-    made = encoder.encode(listed, distances, pixels)
-    wrong = pc.fill_null(pc.not_equal(made["source_sha256"], table["source_sha256"]), True)
-    for row in made.filter(wrong).slice(0, 1).to_pylist():
-        why = row["error"] or "has another content now than when the job began"
-        raise DatasetChanged(f"{row['source_uri']}: {why}; put it back as it was and resume the job")
-    return made
+    encoded = encoder.encode(rows, distances, pixels)
+    changed = pc.fill_null(pc.not_equal(encoded["source_sha256"], table["source_sha256"]), True)
+    for row in encoded.filter(changed).slice(0, 1).to_pylist():
+        reason = row["error"] or "its content has changed since the job began"
+        raise DatasetChanged(f"{row['source_uri']}: {reason}; put it back as it was and resume the job")
+    return encoded

@@ -4,14 +4,16 @@ from __future__ import annotations
 
 import secrets
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from itertools import islice
-from typing import Any
 
 import numpy as np
 
 from keepmore import sampling
+from keepmore.codec import version as codec_version
 from keepmore.compression import index
 from keepmore.compression.index import EVALUATION, POOL, Listed
+from keepmore.compression.listing import Listing
 from keepmore.datasets.entry import UNKNOWN, Entry, Skipped
 from keepmore.datasets.listing import list_images
 from keepmore.errors import DatasetNotFound
@@ -20,40 +22,39 @@ from keepmore.spec.job import Request
 from keepmore.storage import layout
 from keepmore.storage.base import Store
 
-# Small chunks first, so that a small job spreads evenly over workers and a large one does not drown in parts. Counted
-# in encodings, of which a core does 50 (of one megapixel) to 190 (of 512 pixels) a second: a large chunk takes 5 to 20
-# seconds, and jobs that share workers take turns that often.
+# Small chunks first, so that a small job spreads evenly over workers and a large one does not have too many parts.
+# Counted in encodings, of which a core does 50 (of a megapixel) to 190 (of 512 pixels) per second: a large chunk takes
+# 5 to 20 seconds, and jobs that share workers take turns that often.
 FIRST_CHUNK_IMAGES, LARGEST_CHUNK_IMAGES = 16, 512
 FIRST_CHUNK_ENCODINGS, LARGEST_CHUNK_ENCODINGS = 80, 1024
 MOST_DOUBLINGS = 10
 CHUNKS_OF_ONE_SIZE = 64
 CHUNK_BYTES = 64_000_000
 ASSUMED_BYTES = 100_000
-# Ranked at once: numpy takes as long for one as for hundreds.
+# Ranked at once: numpy takes as long for one image as for hundreds.
 BLOCK_IMAGES = 512
 
 
 def write_listing(
     store: Store, job_id: str, request: Request, access: Access, on_chunk: Callable[[], None] = lambda: None
-) -> dict[str, Any]:
-    """Write the job's chunks; gives the listing: its name, how many chunks and images, and what was skipped and why.
+) -> Listing:
+    """Write the job's chunks. `on_chunk` is called after every chunk, and may raise.
 
-    Chunks lie below a name drawn for this listing: another process that lists the job at the same time may find another
-    dataset, and a job must not mix the two. `on_chunk` is called after every chunk, and may raise.
+    Raises DatasetNotFound if there is no image for the pool, and what `list_images` raises.
     """
     skipped = Skipped()
-    made = write_chunks(store, job_id, _listed(request, access, skipped), len(request.compressed), on_chunk)
-    if made["splits"][POOL] == 0:
+    listing = write_chunks(store, job_id, _listed(request, access, skipped), len(request.compressed), on_chunk)
+    if listing.splits[POOL] == 0:
         raise DatasetNotFound(
             f"dataset {request.dataset}: holds no image (skipped: {dict(skipped) or 'nothing'}); check the path"
         )
-    return made | {"skipped": dict(sorted(skipped.items()))}
+    return replace(listing, skipped=dict(sorted(skipped.items())))
 
 
 def write_chunks(
     store: Store, job_id: str, rows: Iterator[Listed], distances: int, on_chunk: Callable[[], None] = lambda: None
-) -> dict[str, Any]:
-    """Write `rows` in chunks below a name of their own; gives the listing without what was skipped."""
+) -> Listing:
+    """Write `rows` in chunks below a name of their own."""
     name = secrets.token_hex(4)
     counts = {POOL: 0, EVALUATION: 0}
     chunks = 0
@@ -63,26 +64,26 @@ def write_chunks(
         chunks += 1
         for row in chunk:
             counts[row.split] += 1
-    return {"listing": name, "chunks": chunks, "images": sum(counts.values()), "splits": counts}
+    return Listing(name, chunks, sum(counts.values()), counts, {}, codec_version.codec())
 
 
 def chunked(rows: Iterator[Listed], distances: int) -> Iterator[list[Listed]]:
-    """Rows in chunks by encodings and bytes; the former double with every CHUNKS_OF_ONE_SIZE chunks."""
+    """Rows in chunks by encodings and bytes; the number of encodings doubles every CHUNKS_OF_ONE_SIZE chunks."""
     chunk: list[Listed] = []
-    size = made = 0
+    chunk_bytes = chunks = 0
     for row in rows:
         chunk.append(row)
-        size += ASSUMED_BYTES if row.entry.size == UNKNOWN else row.entry.size
-        if len(chunk) >= most_images(made, distances) or size >= CHUNK_BYTES:
+        chunk_bytes += ASSUMED_BYTES if row.entry.size == UNKNOWN else row.entry.size
+        if len(chunk) >= most_images(chunks, distances) or chunk_bytes >= CHUNK_BYTES:
             yield chunk
-            made += 1
-            chunk, size = [], 0
+            chunks += 1
+            chunk, chunk_bytes = [], 0
     if chunk:
         yield chunk
 
 
 def most_images(chunks: int, distances: int) -> float:
-    """How many images the next chunk may hold, behind so many others."""
+    """How many images the next chunk may hold, after so many others."""
     doublings = min(chunks // CHUNKS_OF_ONE_SIZE, MOST_DOUBLINGS)
     encodings = min(FIRST_CHUNK_ENCODINGS << doublings, LARGEST_CHUNK_ENCODINGS)
     return min(encodings / distances, FIRST_CHUNK_IMAGES << doublings, LARGEST_CHUNK_IMAGES)
@@ -104,7 +105,7 @@ def _listed(request: Request, access: Access, skipped: Skipped) -> Iterator[List
 
 
 def split(first: Iterator[Entry], again: Iterator[Entry], fraction: float, seed: int) -> Iterator[Listed]:
-    """The entries of `again`, with `fraction` of every class held out for evaluation; `first` gives the same ones."""
+    """The entries of `again`, with `fraction` of every class held out for evaluation; `first` has the same entries."""
     cutoffs = _cutoffs(first, fraction, seed)
     while block := list(islice(again, BLOCK_IMAGES)):
         ranks = sampling.ranks(np.array([sampling.path_hash(entry.path) for entry in block], np.uint64), seed)
@@ -114,9 +115,9 @@ def split(first: Iterator[Entry], again: Iterator[Entry], fraction: float, seed:
 
 
 def _cutoffs(entries: Iterator[Entry], fraction: float, seed: int) -> dict[str | None, int]:
-    """The largest rank that is held out, by label. Holds 50 bytes an entry."""
+    """The largest rank that is held out, by label. Holds 50 bytes per entry."""
     numbers: dict[str | None, int] = {}
     pairs = ((sampling.path_hash(e.path), numbers.setdefault(e.label, len(numbers))) for e in entries)
     table = np.fromiter(pairs, dtype=[("hash", np.uint64), ("class", np.int32)])
-    found = sampling.held_out(sampling.ranks(table["hash"], seed), table["class"], fraction)
-    return {label: int(found[number]) for label, number in numbers.items() if number in found}
+    cutoffs = sampling.held_out(sampling.ranks(table["hash"], seed), table["class"], fraction)
+    return {label: int(cutoffs[number]) for label, number in numbers.items() if number in cutoffs}

@@ -1,12 +1,12 @@
-"""The table with one row an image: its columns, the chunks and parts it is made from, and its merge."""
+"""The table with one row per image: its columns, and the chunks and parts it is made from."""
 
 from __future__ import annotations
 
 import io
 import json
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from typing import Any
 
 import pyarrow as pa
@@ -15,14 +15,15 @@ import pyarrow.parquet as pq
 
 from keepmore.datasets.entry import Entry
 from keepmore.errors import StoreError
-from keepmore.spec.distance import text
+from keepmore.sampling import path_hash
+from keepmore.spec.distance import ORIGINAL, text
 from keepmore.storage.base import Store
 
 FORMAT = 1
 METADATA = b"keepmore"
 POOL, EVALUATION = "pool", "evaluation"
 
-# And what pyarrow learns of a group it keeps until it has read all that it was asked for, so that is a few at a time.
+# pyarrow keeps what it learns of a row group until it has read everything requested, so a few are requested at a time.
 ROW_GROUPS = 32
 BATCH_ROWS = 1 << 14
 
@@ -44,6 +45,49 @@ class Listed:
 
     split: str
     entry: Entry
+
+
+@dataclass(frozen=True, slots=True)
+class StoredImage:
+    """How an image is stored at a distance. `encoder_distance` is None where no lossy encoder was used."""
+
+    bytes: int
+    encoding: str
+    sha256: str
+    encoder_distance: float | None
+
+
+@dataclass(frozen=True, slots=True)
+class IndexRow:
+    """One row of a part: an image and what was stored of it by distance, or its error. Sizes are bytes and pixels."""
+
+    listed: Listed
+    source_bytes: int | None = None
+    source_sha256: str | None = None
+    width: int | None = None
+    height: int | None = None
+    stored: Mapping[float, StoredImage] = field(default_factory=dict)
+    error_code: str | None = None
+    error: str | None = None
+
+    @property
+    def encoded_bytes(self) -> int:
+        """Bytes at all distances but that of the original."""
+        return sum(stored.bytes for distance, stored in self.stored.items() if distance != ORIGINAL)
+
+
+@dataclass(frozen=True, slots=True)
+class FailedImage:
+    """An image of the errors list."""
+
+    split: str
+    path: str
+    source_uri: str
+    error_code: str
+    error: str
+
+    def as_json(self) -> dict[str, Any]:
+        return asdict(self)
 
 
 def schema(distances: Sequence[float]) -> pa.Schema:
@@ -78,6 +122,30 @@ def column(name: str, distance: float) -> str:
     return f"{name}@{text(distance)}"
 
 
+def part(rows: Sequence[IndexRow], distances: Sequence[float]) -> pa.Table:
+    """`rows` as a table with the columns of `schema`, shape (len(rows),)."""
+    columns: list[list[object]] = [
+        [row.listed.split for row in rows],
+        [row.listed.entry.path for row in rows],
+        [path_hash(row.listed.entry.path) for row in rows],
+        [row.listed.entry.uri for row in rows],
+        [row.listed.entry.label for row in rows],
+        [row.source_bytes for row in rows],
+        [row.source_sha256 for row in rows],
+        [row.width for row in rows],
+        [row.height for row in rows],
+        [row.error_code for row in rows],
+        [row.error for row in rows],
+    ]
+    for distance in distances:
+        stored = [row.stored.get(distance) for row in rows]
+        columns += [[image and getattr(image, name) for image in stored] for name in StoredImage.__slots__]
+    types = schema(distances)
+    return pa.Table.from_arrays(
+        [pa.array(values, column_type) for values, column_type in zip(columns, types.types, strict=True)], schema=types
+    )
+
+
 def write_chunk(rows: Iterable[Listed]) -> bytes:
     values = [(row.split, e.path, e.uri, e.label, e.size, e.version) for row in rows for e in (row.entry,)]
     columns = [pa.array(list(c), t) for c, t in zip(zip(*values, strict=True), CHUNK.types, strict=True)]
@@ -97,9 +165,9 @@ def to_parquet(table: pa.Table) -> bytes:
     return buffer.getvalue()
 
 
-@dataclass(slots=True)
+@dataclass(frozen=True, slots=True)
 class Summary:
-    """What the merged index holds, in numbers. `pool_bytes`: bytes of the whole pool by distance."""
+    """The merged index in numbers. `pool_bytes`: bytes of the whole pool by distance."""
 
     listed: int = 0
     compressed: int = 0
@@ -114,14 +182,14 @@ class Summary:
     errors: dict[str, int] = field(default_factory=dict)
 
     def as_json(self) -> dict[str, Any]:
-        written = {name: getattr(self, name) for name in self.__slots__}
+        fields = {name: getattr(self, name) for name in self.__slots__}
         for name in ("pool_bytes", "encodings"):
-            written[name] = {text(d): value for d, value in written[name].items()}
-        return written
+            fields[name] = {text(d): value for d, value in fields[name].items()}
+        return fields
 
     @staticmethod
-    def from_json(written: dict[str, Any]) -> Summary:
-        fields = dict(written)
+    def from_json(document: Mapping[str, Any]) -> Summary:
+        fields = dict(document)
         for name in ("pool_bytes", "encodings"):
             fields[name] = {float(d): value for d, value in fields[name].items()}
         return Summary(**fields)
@@ -130,23 +198,19 @@ class Summary:
 def rows(store: Store, key: str, columns: Sequence[str] | None = None) -> Iterator[pa.RecordBatch]:
     """Batches of an index in its order, in flat memory. Raises StoreError for one that is damaged."""
     with store.open(key) as file, undamaged(key), pq.ParquetFile(file, page_checksum_verification=True) as parquet:
-        _check_format(parquet, key)
-        # Checksums cover neither names of columns nor headers of pages; a page with a damaged one may count as none.
-        if lost := set(columns or ()).difference(parquet.schema_arrow.names):
-            raise pa.ArrowInvalid(f"its columns {', '.join(sorted(lost))} are missing")
-        left = parquet.metadata.num_rows
+        stamp = json.loads((parquet.schema_arrow.metadata or {}).get(METADATA, b"{}"))
+        if (index_format := stamp.get("format", FORMAT)) > FORMAT:
+            raise StoreError(f"{key} has format {index_format}, which a later release wrote: use that release")
+        # Checksums cover neither names of columns nor headers of pages; a page with a damaged header may go unnoticed.
+        if missing := set(columns or ()).difference(parquet.schema_arrow.names):
+            raise pa.ArrowInvalid(f"its columns {', '.join(sorted(missing))} are missing")
+        rows_left = parquet.metadata.num_rows
         for window in _windows(parquet.metadata):
             for batch in parquet.iter_batches(BATCH_ROWS, row_groups=window, columns=columns):
-                left -= len(batch)
+                rows_left -= len(batch)
                 yield batch
-        if left:
-            raise pa.ArrowInvalid(f"{left:,} of its {parquet.metadata.num_rows:,} rows are missing")
-
-
-def _check_format(parquet: pq.ParquetFile, key: str) -> None:
-    stamp = json.loads((parquet.schema_arrow.metadata or {}).get(METADATA, b"{}"))
-    if (found := stamp.get("format", FORMAT)) > FORMAT:
-        raise StoreError(f"{key} is of format {found}, which a later release wrote: use that one again")
+        if rows_left:
+            raise pa.ArrowInvalid(f"{rows_left:,} of its {parquet.metadata.num_rows:,} rows are missing")
 
 
 def _windows(metadata: pq.FileMetaData) -> Iterator[list[int]]:
@@ -172,9 +236,9 @@ def undamaged(key: str) -> Iterator[None]:
         ) from error
 
 
-def errors(store: Store, *keys: str) -> Iterator[dict[str, Any]]:
-    """Every image that failed: split, path, source URI, error code and text."""
-    wanted = ["split", "path", "source_uri", "error_code", "error"]
+def errors(store: Store, *keys: str) -> Iterator[FailedImage]:
+    """Every image that failed."""
     for key in keys:
-        for batch in rows(store, key, wanted):
-            yield from batch.filter(pc.is_valid(batch["error_code"])).to_pylist()
+        for batch in rows(store, key, list(FailedImage.__slots__)):
+            for row in batch.filter(pc.is_valid(batch["error_code"])).to_pylist():
+                yield FailedImage(**row)

@@ -22,12 +22,8 @@ from keepmore.spec.distance import ORIGINAL
 from keepmore.storage.base import Store
 
 IN_EVALUATION = "evaluation_image"
-
-
-# Whoever opens an index holds a kilobyte for every column of every row group, so one is written for many parts.
+# A reader of an index holds a kilobyte for every column of every row group, so many parts share a group.
 GROUP_ROWS = 1 << 14
-
-
 PARTS_AHEAD = 4
 
 
@@ -42,45 +38,36 @@ def merge(
     """Write the rows of all `parts`, in their order, to the index of the pool and that of the evaluation images.
 
     An image of the pool that is byte for byte an evaluation image becomes a failed row: training on it would be
-    testing on what was learnt. Holds a row group at a time, and 32 bytes an evaluation image. Raises CountMismatch when
-    the parts do not hold exactly as many images of each split as were `listed`, and DuplicateImage when two rows of a
-    split have one path.
+    training on the test set. Holds one row group at a time, and 32 bytes per evaluation image. Raises CountMismatch
+    when the parts do not hold exactly as many images of each split as were `listed`, and DuplicateImage when two rows
+    of a split have the same path.
     """
-    columns = schema(distances).with_metadata(_stamp())
-    tested = _tested(store, parts if listed[EVALUATION] else ())
+    stamp = {"format": FORMAT, "codec": codec_version.codec(), "versions": codec_version.versions()}
+    columns = schema(distances).with_metadata({METADATA: json.dumps(stamp).encode()})
+    evaluation_sha256 = _evaluation_sha256(store, parts if listed[EVALUATION] else ())
     tally = _Tally(distances)
     with store.writer(to_index) as pool_file, store.writer(to_evaluation) as evaluation_file:
         with _writer(pool_file, columns) as pool, _writer(evaluation_file, columns) as evaluation:
-            for rows in _together(_parts(store, parts)):
-                table = _without_tested(rows, tested)
+            for rows in _regrouped(_parts(store, parts)):
+                table = _without_evaluation_images(rows, evaluation_sha256)
                 tally.add(table)
                 for name, writer in ((POOL, pool), (EVALUATION, evaluation)):
                     own = table.filter(pc.equal(table["split"], name))
                     if len(own):
                         writer.write_table(own.replace_schema_metadata(columns.metadata))
-        if tally.listed != Counter(listed):
-            raise CountMismatch(
-                f"{listed[POOL]} images of the pool and {listed[EVALUATION]} of the evaluation split were listed and "
-                f"{tally.listed[POOL]} and {tally.listed[EVALUATION]} are in the parts: the job's work in the store "
-                "was altered; start a new job, which will find the encoded objects again"
-            )
-    return tally.finished()
+        tally.check_counts(listed)
+    return tally.summary()
 
 
-def _stamp() -> dict[bytes, bytes]:
-    made_by = {"format": FORMAT, "codec": codec_version.codec(), "versions": codec_version.versions()}
-    return {METADATA: json.dumps(made_by).encode()}
-
-
-def _tested(store: Store, parts: Sequence[str]) -> NDArray[np.bytes_]:
+def _evaluation_sha256(store: Store, parts: Sequence[str]) -> NDArray[np.bytes_]:
     """Checksums of the sources of all evaluation images, ascending, shape (images,): 32 bytes each."""
-    found = [
+    by_part = [
         _digests(table.filter(pc.equal(table["split"], EVALUATION))["source_sha256"].drop_null())
         for table in _parts(store, parts, ["split", "source_sha256"])
     ]
-    tested = np.concatenate([_digests(pa.array([])), *found])
-    tested.sort()
-    return tested
+    digests = np.concatenate([_digests(pa.array([])), *by_part])
+    digests.sort()
+    return digests
 
 
 def _digests(sha256: pa.Array | pa.ChunkedArray) -> NDArray[np.bytes_]:
@@ -88,7 +75,7 @@ def _digests(sha256: pa.Array | pa.ChunkedArray) -> NDArray[np.bytes_]:
 
 
 def _parts(store: Store, parts: Sequence[str], columns: Sequence[str] | None = None) -> Iterator[pa.Table]:
-    """The tables of the parts, in order; over a network, waiting for one after another would be most of a merge."""
+    """The tables of the parts, in order; over a network, waiting for each in turn would be most of a merge."""
 
     def read(key: str) -> pa.Table:
         data = store.get(key)
@@ -101,27 +88,27 @@ def _parts(store: Store, parts: Sequence[str], columns: Sequence[str] | None = N
             yield table.result()
 
 
-def _together(tables: Iterable[pa.Table]) -> Iterator[pa.Table]:
-    """The same rows in tables of GROUP_ROWS, or up to a part more: for a few, calls cost more than work."""
-    all_gather: list[pa.Table] = []
+def _regrouped(tables: Iterable[pa.Table]) -> Iterator[pa.Table]:
+    """The same rows in tables of GROUP_ROWS, or up to a part more: for a few rows, calls cost more than work."""
+    group: list[pa.Table] = []
     for table in tables:
-        all_gather.append(table.replace_schema_metadata())
-        if sum(map(len, all_gather)) >= GROUP_ROWS:
-            yield pa.concat_tables(all_gather).combine_chunks()
-            all_gather = []
-    if all_gather:
-        yield pa.concat_tables(all_gather).combine_chunks()
+        group.append(table.replace_schema_metadata())
+        if sum(map(len, group)) >= GROUP_ROWS:
+            yield pa.concat_tables(group).combine_chunks()
+            group = []
+    if group:
+        yield pa.concat_tables(group).combine_chunks()
 
 
-def _without_tested(table: pa.Table, tested: NDArray[np.bytes_]) -> pa.Table:
-    """`table` with its images of the pool that are among `tested`, ascending checksums, made failed rows."""
-    if len(tested) == 0:
+def _without_evaluation_images(table: pa.Table, evaluation_sha256: NDArray[np.bytes_]) -> pa.Table:
+    """`table`, in which images of the pool that are among `evaluation_sha256` (ascending) became failed rows."""
+    if len(evaluation_sha256) == 0:
         return table
     digests = _digests(pc.fill_null(table["source_sha256"], ""))
-    # A search costs the same in every part. A set to look them up in is built anew for each call of pyarrow's, which is
-    # as much work for every part as there are evaluation images.
-    found = tested[np.minimum(np.searchsorted(tested, digests), len(tested) - 1)] == digests
-    hit = pc.and_(pc.equal(table["split"], POOL), pa.array(found))
+    # A search costs the same for every part. pyarrow's `is_in` would build its set again in each call, which is as much
+    # work for every part as there are evaluation images.
+    nearest = np.minimum(np.searchsorted(evaluation_sha256, digests), len(evaluation_sha256) - 1)
+    hit = pc.and_(pc.equal(table["split"], POOL), pa.array(evaluation_sha256[nearest] == digests))
     if not pc.any(hit).as_py():
         return table
     error = {"error_code": IN_EVALUATION, "error": "byte for byte an image of the evaluation split; it is never kept"}
@@ -141,50 +128,58 @@ class _Tally:
     """Adds up parts."""
 
     def __init__(self, distances: Sequence[float]) -> None:
-        self.summary = Summary(
-            pool_bytes=dict.fromkeys(distances, 0), encodings={d: {} for d in distances if d != ORIGINAL}
-        )
+        self._splits: Counter[str] = Counter()  # of all images
+        self._good: Counter[str] = Counter()  # by split
+        self._source_bytes = 0
+        self._pool_bytes = dict.fromkeys(distances, 0)
+        self._encodings: dict[float, Counter[str]] = {d: Counter() for d in distances if d != ORIGINAL}
         self._classes: Counter[str | None] = Counter()
         self._errors: Counter[str] = Counter()
-        self._encodings: dict[float, Counter[str]] = {d: Counter() for d in self.summary.encodings}
         self._last_path = {POOL: "", EVALUATION: ""}
-        self.listed: Counter[str] = Counter()
 
     def add(self, table: pa.Table) -> None:
+        """Raises DuplicateImage."""
         good = table.filter(pc.is_null(table["error_code"]))
         pool = good.filter(pc.equal(good["split"], POOL))
-        evaluation = good.filter(pc.equal(good["split"], EVALUATION))
-        s = self.summary
-        self.listed.update(_counts(table["split"]))
-        s.compressed += len(good)
-        s.failed += len(table) - len(good)
-        s.pool += len(pool)
-        s.evaluation += len(evaluation)
-        s.source_bytes += pc.sum(table["source_bytes"]).as_py() or 0
-        for distance in s.pool_bytes:
-            s.pool_bytes[distance] += pc.sum(pool[column("bytes", distance)]).as_py() or 0
+        self._splits.update(_counts(table["split"]))
+        self._good.update(_counts(good["split"]))
+        self._source_bytes += pc.sum(table["source_bytes"]).as_py() or 0
+        for distance in self._pool_bytes:
+            self._pool_bytes[distance] += pc.sum(pool[column("bytes", distance)]).as_py() or 0
         for distance, counter in self._encodings.items():
             counter.update(_counts(pool[column("encoding", distance)]))
         self._classes.update(_counts(pool["label"]))
         self._errors.update(_counts(table["error_code"].drop_null()))
-        self._check_order(table)
-
-    def finished(self) -> Summary:
-        s = self.summary
-        s.listed = self.listed.total()
-        s.unlabelled = self._classes.pop(None, 0)
-        s.classes = {str(name): self._classes[name] for name in sorted(filter(None, self._classes))}
-        s.errors = dict(sorted(self._errors.items()))
-        s.encodings = {d: dict(sorted(counter.items())) for d, counter in self._encodings.items()}
-        return s
-
-    def _check_order(self, table: pa.Table) -> None:
         for split, last in self._last_path.items():
             for path in table.filter(pc.equal(table["split"], split))["path"].to_pylist():
                 if path <= last:
-                    raise DuplicateImage(f"{split}: {path} does not sort behind {last}; two images have one path")
+                    raise DuplicateImage(f"{split}: {path} does not sort after {last}; two images have the same path")
                 last = path
             self._last_path[split] = last
+
+    def check_counts(self, listed: Mapping[str, int]) -> None:
+        if self._splits != Counter(listed):
+            raise CountMismatch(
+                f"{listed[POOL]} images of the pool and {listed[EVALUATION]} of the evaluation split were listed and "
+                f"{self._splits[POOL]} and {self._splits[EVALUATION]} are in the parts: the job's work in the store "
+                "was altered; start a new job, which will find the encoded objects again"
+            )
+
+    def summary(self) -> Summary:
+        listed, compressed = self._splits.total(), self._good.total()
+        return Summary(
+            listed=listed,
+            compressed=compressed,
+            failed=listed - compressed,
+            pool=self._good[POOL],
+            evaluation=self._good[EVALUATION],
+            source_bytes=self._source_bytes,
+            pool_bytes=self._pool_bytes,
+            encodings={d: dict(sorted(counter.items())) for d, counter in self._encodings.items()},
+            classes={name: self._classes[name] for name in sorted(filter(None, self._classes))},
+            unlabelled=self._classes[None],
+            errors=dict(sorted(self._errors.items())),
+        )
 
 
 def _counts(values: pa.ChunkedArray) -> dict[Any, int]:

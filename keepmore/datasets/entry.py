@@ -9,8 +9,8 @@ from urllib.parse import quote, urlencode
 
 UNKNOWN = -1
 
-# Every kind of picture a dataset may hold, whether the codec can read it or not: one that it cannot read becomes a
-# row in the errors list, while a file that is no picture at all is only counted.
+# Every kind of picture that a dataset may hold, whether the codec can read it or not: one that it cannot read becomes
+# a row in the errors list, while a file that is not a picture is only counted.
 # fmt: off
 IMAGE_SUFFIXES = frozenset((
     ".jpg", ".jpeg", ".jpe", ".jfif", ".mpo", ".png", ".apng", ".gif", ".bmp", ".dib", ".webp", ".tif", ".tiff",
@@ -23,11 +23,11 @@ IMAGE_SUFFIXES = frozenset((
 
 @dataclass(frozen=True, slots=True)
 class Entry:
-    """An image of a dataset as listed: nothing of it has been read yet.
+    """An image of a dataset as listed; its bytes have not been read yet.
 
     `path` is its name within the dataset, `uri` the address of its bytes, `size` in bytes, UNKNOWN where a listing
-    does not say. `version` is that of the file which holds it ("mtime:<ns>", "etag:<etag>"), None where there is none:
-    offsets in a rewritten archive point at other bytes.
+    does not say. `version` is that of the file which holds it ("mtime:<ns>", "etag:<etag>"), or None: offsets in a
+    rewritten archive point at other bytes.
     """
 
     path: str
@@ -42,7 +42,7 @@ class Entry:
 
 
 class Skipped(Counter[str]):
-    """How many entries of a dataset are no images of it, by reason."""
+    """How many entries of a dataset are not listed as images, by reason."""
 
 
 def is_image(name: str) -> bool:
@@ -54,13 +54,13 @@ def is_hidden(name: str) -> bool:
 
 
 def first_folder(path: str) -> str | None:
-    """The label that a folder tree gives: the first folder below the root; None directly in the root."""
+    """The label in a folder tree: the first folder below the root; None directly in the root."""
     folder, slash, _ = path.partition("/")
     return folder if slash else None
 
 
 def file_uri(path: str) -> str:
-    """`path` as a file:// URI, any byte in the name kept."""
+    """`path` as a file:// URI that keeps every byte of the name."""
     return "file://" + quote(path.encode("utf-8", "surrogateescape"))
 
 
@@ -70,5 +70,5 @@ def part_uri(uri: str, fragment: dict[str, object]) -> str:
 
 
 def printable(name: str) -> str:
-    """A name as text that every format can hold: bytes that are not UTF-8 become backslash escapes."""
+    """A name as text that every format can store: bytes that are not UTF-8 become backslash escapes."""
     return name.encode("utf-8", "surrogateescape").decode("utf-8", "backslashreplace")

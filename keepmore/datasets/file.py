@@ -1,4 +1,4 @@
-"""A file that a dataset is read from, wherever it is."""
+"""A file that a dataset is read from, local or remote."""
 
 from __future__ import annotations
 
@@ -17,8 +17,17 @@ BUFFER_BYTES = 1 << 16
 
 
 @dataclass(frozen=True, slots=True)
-class Opened:
-    """`name` as a user knows it, `size` in bytes or UNKNOWN, `version` as of an Entry; `path` of a local file only."""
+class Content:
+    """A whole file: `data` (empty if the file is larger than was allowed), `size` in bytes, `version` as in Entry."""
+
+    data: bytes
+    size: int
+    version: str | None
+
+
+@dataclass(frozen=True, slots=True)
+class SourceFile:
+    """An open file: `name` as a user knows it, `size` in bytes or UNKNOWN, `version` as in Entry; `path` if local."""
 
     file: io.BufferedReader[Any]
     name: str
@@ -27,7 +36,7 @@ class Opened:
     version: str | None
     path: str | None = None
 
-    def __enter__(self) -> Opened:
+    def __enter__(self) -> SourceFile:
         return self
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, tb: TracebackType | None) -> None:
@@ -38,28 +47,28 @@ class Opened:
 
     @property
     def native(self) -> str | io.BufferedReader[Any]:
-        """What pyarrow reads fastest: the path of a local file."""
+        """What pyarrow reads fastest: the path, for a local file."""
         return self.path or self.file
 
     def check_seekable(self) -> None:
-        """Raises NO_RANGES for a file that its server can only send from the start to the end."""
+        """Raises RemoteFailure (NO_RANGES) for a file that its server can only send from start to end."""
         if not self.file.seekable():
             raise RemoteFailure(FailureReason.NO_RANGES, "its server does not answer requests for a part (HTTP ranges)")
 
     def version_now(self) -> str | None:
-        """A local file can have changed since; of others every answer was compared."""
+        """A local file may have changed since; of a remote one, every answer was checked."""
         return version_of(os.stat(self.path)) if self.path else self.version
 
 
-def open_local(path: str) -> Opened:
+def open_local(path: str) -> SourceFile:
     """Raises OSError, and UnreadableImage for what is no regular file."""
-    # Without O_NONBLOCK a named pipe in a table's `uri` would hang the worker for ever.
+    # Without O_NONBLOCK a named pipe in a table's `uri` would hang the worker forever.
     file = io.BufferedReader(io.FileIO(os.open(path, os.O_RDONLY | os.O_NONBLOCK)), BUFFER_BYTES)
     state = os.fstat(file.fileno())
     if not stat.S_ISREG(state.st_mode):
         file.close()
         raise UnreadableImage(f"{path} is not a regular file")
-    return Opened(file, path, file_uri(os.path.realpath(path)), state.st_size, version_of(state), path)
+    return SourceFile(file, path, file_uri(os.path.realpath(path)), state.st_size, version_of(state), path)
 
 
 def version_of(state: os.stat_result) -> str:

@@ -1,4 +1,4 @@
-"""Files wherever they are: opened to read parts of them, or read whole under a cap."""
+"""Files wherever they are: opened to read parts of them, or read whole up to a limit."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from types import TracebackType
 
 from keepmore.datasets.entry import Entry, Skipped
-from keepmore.datasets.file import Opened, open_local
+from keepmore.datasets.file import Content, SourceFile, open_local
 from keepmore.datasets.http import HttpFiles
 from keepmore.datasets.s3 import S3Files
 from keepmore.errors import InvalidUri
@@ -33,19 +33,18 @@ class Sources:
         self._http.close()
         self._s3.close()
 
-    def open(self, uri: str) -> Opened:
+    def open(self, uri: str) -> SourceFile:
         remote = self._remote(uri)
         return remote.open(uri) if remote else self._local(uri)
 
-    def read(self, uri: str, most: int) -> tuple[bytes, int, str | None]:
-        """The file's bytes (none if they are more than `most`), its size and its version."""
+    def read(self, uri: str, max_bytes: int) -> Content:
         remote = self._remote(uri)
         if remote:
-            return remote.read(uri, most)
-        with self._local(uri) as opened:
-            # One byte more than there should be, to see whether the file has grown; never room for all of `most`.
-            data = opened.file.read(min(most, opened.size + 1)) if opened.size <= most else b""
-            return data, opened.size, opened.version
+            return remote.read(uri, max_bytes)
+        with self._local(uri) as source:
+            # One byte more than there should be, to see whether the file has grown; never room for all of `max_bytes`.
+            data = source.file.read(min(max_bytes, source.size + 1)) if source.size <= max_bytes else b""
+            return Content(data, source.size, source.version)
 
     def list_prefix(self, uri: str, skipped: Skipped) -> Iterator[Entry]:
         """Images below an s3:// prefix."""
@@ -57,11 +56,13 @@ class Sources:
             return self._http
         return self._s3 if scheme == "s3" else None
 
-    def _local(self, uri: str) -> Opened:
+    def _local(self, uri: str) -> SourceFile:
         self._access.check(uri)
-        place = uris.parse(uri)
-        if place.scheme != "file":
-            raise InvalidUri(f"{uri}: {place.scheme}:// cannot be read; use file://, s3://, http:// or https://")
+        parsed = uris.parse(uri)
+        if parsed.scheme != "file":
+            raise InvalidUri(f"{uri}: {parsed.scheme}:// cannot be read; use file://, s3://, http:// or https://")
         if "#" in uri:
-            raise InvalidUri(f'{uri}: "#" begins a part of an archive, which this is not; write %23 for it in a name')
-        return open_local(place.local_path)
+            raise InvalidUri(
+                f'{uri}: "#" begins a part of an archive, and this is not an archive; write it as %23 in a file name'
+            )
+        return open_local(parsed.local_path)

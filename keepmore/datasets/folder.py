@@ -19,7 +19,7 @@ def list_folder(root: Path, skipped: Skipped) -> Iterator[Entry]:
     except OSError as error:
         raise DatasetUnreadable(
             f"dataset {root}: {error.filename or root} cannot be listed ({error.strerror}); "
-            "give permission to read it, or leave it out"
+            "grant permission to read it, or move it out of the dataset"
         ) from error
 
 
@@ -36,10 +36,10 @@ def _walk(folder: str, inside: str, root: str, skipped: Skipped) -> Iterator[Ent
 
 
 def _sorted_names(folder: str, skipped: Skipped) -> list[str]:
-    """Names of images, and of folders with a slash behind, which is how their paths sort among the others."""
+    """Names of images, and of folders with a slash at the end, because that is how their paths sort."""
     names = []
-    with os.scandir(folder) as found:
-        for entry in found:
+    with os.scandir(folder) as entries:
+        for entry in entries:
             if is_hidden(entry.name):
                 skipped["hidden"] += 1
             elif entry.is_dir(follow_symlinks=False):

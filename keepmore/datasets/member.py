@@ -5,12 +5,12 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass
 
-MEMBER = re.compile(r"(.*)#offset=([0-9]{1,19})&length=([0-9]{1,19})&path=[^#&]*", re.DOTALL)
+PART = re.compile(r"(.*)#offset=([0-9]{1,19})&length=([0-9]{1,19})&path=[^#&]*", re.DOTALL)
 ROW = re.compile(r"(.*)#row=([0-9]{1,19})", re.DOTALL)
 
 
 @dataclass(frozen=True, slots=True)
-class Place:
+class Member:
     """`uri` of a file; within it either `length` bytes from `offset`, or the image of `row`."""
 
     uri: str
@@ -19,16 +19,16 @@ class Place:
     row: int | None = None
 
 
-def place_of(uri: str) -> Place:
-    """Only the very end of a URI is ours, and only behind an archive: "#" may stand anywhere in an object's key."""
-    member, row = MEMBER.fullmatch(uri), ROW.fullmatch(uri)
-    if member and _is_archive(member[1], ".tar"):
-        return Place(member[1], int(member[2]), int(member[3]))
+def member_of(uri: str) -> Member:
+    """Only the very end of a URI is ours, and only after an archive: "#" may be anywhere in an object's key."""
+    part, row = PART.fullmatch(uri), ROW.fullmatch(uri)
+    if part and _is_archive(part[1], ".tar"):
+        return Member(part[1], int(part[2]), int(part[3]))
     if row and _is_archive(row[1], ".parquet"):
-        return Place(row[1], row=int(row[2]))
-    return Place(uri)
+        return Member(row[1], row=int(row[2]))
+    return Member(uri)
 
 
 def _is_archive(uri: str, suffix: str) -> bool:
-    # What is behind a "?" may be the signature of a URL.
+    # What follows a "?" may be the signature of a URL.
     return uri.endswith(suffix) or (uri.startswith(("http://", "https://")) and suffix in uri)

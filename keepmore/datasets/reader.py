@@ -7,26 +7,25 @@ from types import TracebackType
 import pyarrow as pa
 
 from keepmore.datasets.entry import UNKNOWN
-from keepmore.datasets.failures import REMEDY, missing, source_error
-from keepmore.datasets.file import Opened
+from keepmore.datasets.file import SourceFile
 from keepmore.datasets.filesystem import Sources
-from keepmore.datasets.member import Place, place_of
+from keepmore.datasets.member import Member, member_of
 from keepmore.datasets.parquet import EmbeddedReader
 from keepmore.errors import DatasetChanged, InvalidUri, SourceTooLarge, UnreadableImage
 from keepmore.net.access import EVERYTHING, Access
-from keepmore.net.failure import RemoteFailure
+from keepmore.net.failure import REMEDY, RemoteFailure, image_error, missing_image
 
 
 class SourceReader:
     """Bytes by source URI; keeps the last archive open, so that reading in listed order is fast.
 
-    `max_bytes` caps an image, `access` says what may be read. Use as a context manager, in one thread.
+    `max_bytes` limits an image, `access` says what may be read. Use as a context manager, in one thread.
     """
 
     def __init__(self, max_bytes: int, access: Access = EVERYTHING) -> None:
         self._max_bytes = max_bytes
         self._sources = Sources(access)
-        self._archive: Opened | None = None
+        self._archive: SourceFile | None = None
         self._archive_uri = ""
         self._embedded: EmbeddedReader | None = None
 
@@ -38,21 +37,21 @@ class SourceReader:
         self._sources.__exit__(kind, error, tb)
 
     def read(self, uri: str, size: int = UNKNOWN, version: str | None = None) -> bytes:
-        """The image's bytes. `size` of the image and `version` of the file that holds it are what the listing saw.
+        """The image's bytes. `size` of the image and `version` of the file that holds it are those of the listing.
 
-        Raises DatasetChanged if they no longer hold, DatasetUnreadable while its server cannot be reached,
+        Raises DatasetChanged if they have changed, DatasetUnreadable while its server cannot be reached,
         SourceNotAllowed and AddressRefused for what may not be read, and ImageError (SourceNotFound, SourceForbidden,
-        SourceTooLarge, UnreadableImage) for what else concerns this image alone.
+        SourceTooLarge, UnreadableImage) for whatever else concerns this image alone.
         """
         listed = (size, version) != (UNKNOWN, None)
         try:
-            data = self._read(uri, place_of(uri), version)
+            data = self._read(uri, member_of(uri), version)
         except RemoteFailure as failure:
-            raise source_error(uri, failure, listed) from failure
+            raise image_error(uri, failure, listed) from failure
         except InvalidUri as error:
             raise UnreadableImage(f"a source cannot be read: {error.message}") from error
         except FileNotFoundError as error:
-            raise missing(uri, listed) from error
+            raise missing_image(uri, listed) from error
         except (OSError, ValueError, pa.ArrowException) as error:
             raise UnreadableImage(f"{uri} cannot be read: {error}") from error
         if len(data) > self._max_bytes:
@@ -61,29 +60,26 @@ class SourceReader:
             raise DatasetChanged(f"{uri} had {size} bytes when it was listed and has {len(data)} now; {REMEDY}")
         return data
 
-    def _read(self, uri: str, place: Place, version: str | None) -> bytes:
-        if place.row is None and place.offset is None:
-            data, found, version_now = self._sources.read(uri, self._max_bytes)
-            _check_unchanged(uri, version, version_now)
-            if found > self._max_bytes:
-                raise _too_large(found, self._max_bytes)
-            return data
-        archive = self._opened(place.uri)
-        _check_unchanged(place.uri, version, archive.version_now())
-        if place.row is not None:
-            self._embedded = self._embedded or EmbeddedReader(archive)
-            return self._embedded.read(place.row)
-        if place.length > self._max_bytes:
-            raise _too_large(place.length, self._max_bytes)
-        archive.check_seekable()
-        archive.file.seek(place.offset or 0)
-        return archive.file.read(place.length)
-
-    def _opened(self, uri: str) -> Opened:
-        if self._archive is None or self._archive_uri != uri:
+    def _read(self, uri: str, member: Member, version: str | None) -> bytes:
+        if member.row is None and member.offset is None:
+            content = self._sources.read(uri, self._max_bytes)
+            _check_unchanged(uri, version, content.version)
+            if content.size > self._max_bytes:
+                raise _too_large(content.size, self._max_bytes)
+            return content.data
+        if self._archive is None or self._archive_uri != member.uri:
             self._close_archive()
-            self._archive, self._archive_uri = self._sources.open(uri), uri
-        return self._archive
+            self._archive, self._archive_uri = self._sources.open(member.uri), member.uri
+        archive = self._archive
+        _check_unchanged(member.uri, version, archive.version_now())
+        if member.row is not None:
+            self._embedded = self._embedded or EmbeddedReader(archive)
+            return self._embedded.read(member.row)
+        if member.length > self._max_bytes:
+            raise _too_large(member.length, self._max_bytes)
+        archive.check_seekable()
+        archive.file.seek(member.offset or 0)
+        return archive.file.read(member.length)
 
     def _close_archive(self) -> None:
         if self._embedded:
@@ -93,10 +89,10 @@ class SourceReader:
         self._archive = self._embedded = None
 
 
-def _check_unchanged(uri: str, listed: str | None, now: str | None) -> None:
-    if listed is not None and listed != now:
-        raise DatasetChanged(f"{uri} was modified after it was listed ({listed}, now {now}); {REMEDY}")
+def _check_unchanged(uri: str, listed_version: str | None, version: str | None) -> None:
+    if listed_version is not None and listed_version != version:
+        raise DatasetChanged(f"{uri} was modified after it was listed ({listed_version}, now {version}); {REMEDY}")
 
 
 def _too_large(size: int, limit: int) -> SourceTooLarge:
-    return SourceTooLarge(f"{size:,} bytes is over the limit of {limit:,} bytes an image; raise it with --max-bytes")
+    return SourceTooLarge(f"{size:,} bytes is over the limit of {limit:,} bytes per image; raise it with --max-bytes")

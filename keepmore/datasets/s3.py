@@ -1,4 +1,4 @@
-"""Objects in S3 as a dataset: a prefix is a folder, and a key below it a path. Keys stand in URIs as they are."""
+"""Objects in S3 as a dataset: a prefix is a folder, and a key below it a path. URIs hold keys unencoded."""
 
 from __future__ import annotations
 
@@ -7,18 +7,18 @@ from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
 from keepmore.datasets.entry import Entry, Skipped, first_folder, is_hidden, is_image
-from keepmore.datasets.file import BUFFER_BYTES, Opened
+from keepmore.datasets.file import BUFFER_BYTES, Content, SourceFile
 from keepmore.net import uri as uris
 from keepmore.net.access import Access
 from keepmore.net.failure import FailureReason, RemoteFailure
 from keepmore.net.ranged import RangedFile
 
 if TYPE_CHECKING:
-    from keepmore.net.s3 import Bucket, Found
+    from keepmore.net.s3 import Bucket, ObjectInfo
 
 
 class S3Files:
-    """Objects by s3:// URI, over one pool of connections a bucket."""
+    """Objects by s3:// URI, over one pool of connections per bucket."""
 
     def __init__(self, access: Access) -> None:
         self._access = access
@@ -29,63 +29,54 @@ class S3Files:
             bucket.close()
         self._buckets.clear()
 
-    def open(self, uri: str) -> Opened:
+    def open(self, uri: str) -> SourceFile:
         bucket, key = self._at(uri)
-        found = bucket.head(key)
-        file = RangedFile(found.size, lambda start, end: bucket.stream(key, start, end, found.etag), bucket.retries)
-        return Opened(io.BufferedReader(file, BUFFER_BYTES), uri, uri, found.size, _version(found))
+        info = bucket.head(key)
+        file = RangedFile(info.size, lambda start, end: bucket.stream(key, start, end, info.etag), bucket.retries)
+        return SourceFile(io.BufferedReader(file, BUFFER_BYTES), uri, uri, info.size, _version(info))
 
-    def read(self, uri: str, most: int) -> tuple[bytes, int, str | None]:
-        """The object's bytes (none if they are more than `most`), its size and its version."""
+    def read(self, uri: str, max_bytes: int) -> Content:
         bucket, key = self._at(uri)
-        data, found = bucket.read(key, most)
-        return data, found.size, _version(found)
+        data, info = bucket.read(key, max_bytes)
+        return Content(data, info.size, _version(info))
 
     def list(self, uri: str, skipped: Skipped) -> Iterator[Entry]:
         """Images below the prefix `uri`, by ascending key; paths, labels and order are those of a copied folder."""
         bucket, key = self._at(uri)
         prefix = key.rstrip("/") + "/" if key.rstrip("/") else ""
         root = f"s3://{bucket.name}/{prefix}"
-        hidden = None
-        anything = False
-        for found in bucket.list(prefix):
-            anything = True
-            path = found.key.removeprefix(prefix)
-            reason = _why_not(path)
-            if reason == "hidden":
+        last_hidden = None
+        is_empty = True
+        for info in bucket.list(prefix):
+            is_empty = False
+            path = info.key.removeprefix(prefix)
+            if path == "" or path.endswith("/"):
+                skipped["folder marker"] += 1
+            elif hidden := _hidden_part(path):
                 # A hidden folder counts once, as on a disk.
-                folder = _hidden_part(path)
-                skipped[reason] += folder != hidden
-                hidden = folder
-            elif reason:
-                skipped[reason] += 1
+                skipped["hidden"] += hidden != last_hidden
+                last_hidden = hidden
+            elif not is_image(path):
+                skipped["not an image"] += 1
             else:
-                yield Entry(path, root + path, first_folder(path), found.size, _version(found))
-        if not anything:
+                yield Entry(path, root + path, first_folder(path), info.size, _version(info))
+        if is_empty:
             raise RemoteFailure(FailureReason.ABSENT, "no object has this prefix")
 
     def _at(self, uri: str) -> tuple[Bucket, str]:
-        # Imported here because minio takes longer to import than all else that a command needs.
+        # Imported here because minio takes longer to import than everything else that a command needs.
         from keepmore.net.s3 import Bucket
 
         self._access.check(uri)
-        place = uris.parse(uri)
-        if place.bucket not in self._buckets:
-            endpoint = self._access.endpoint(place.bucket)
-            self._buckets[place.bucket] = Bucket(endpoint, place.bucket, self._access.retries)
-        return self._buckets[place.bucket], place.key
-
-
-def _why_not(path: str) -> str | None:
-    if path == "" or path.endswith("/"):
-        return "folder marker"
-    if _hidden_part(path):
-        return "hidden"
-    return None if is_image(path) else "not an image"
+        parsed = uris.parse(uri)
+        if parsed.bucket not in self._buckets:
+            endpoint = self._access.endpoint(parsed.bucket)
+            self._buckets[parsed.bucket] = Bucket(endpoint, parsed.bucket, self._access.retries)
+        return self._buckets[parsed.bucket], parsed.key
 
 
 def _hidden_part(path: str) -> str:
-    """`path` up to its first hidden part; nothing if it has none."""
+    """`path` up to its first hidden part; "" if it has none."""
     parts = path.split("/")
     for number, part in enumerate(parts):
         if is_hidden(part):
@@ -93,5 +84,5 @@ def _hidden_part(path: str) -> str:
     return ""
 
 
-def _version(found: Found) -> str | None:
-    return f"etag:{found.etag}" if found.etag else None
+def _version(info: ObjectInfo) -> str | None:
+    return f"etag:{info.etag}" if info.etag else None

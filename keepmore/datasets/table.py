@@ -7,7 +7,7 @@ import json
 import os
 import posixpath
 from collections.abc import Iterator
-from typing import Any
+from itertools import islice
 from urllib.parse import quote, urljoin
 
 import pyarrow as pa
@@ -16,7 +16,7 @@ import pyarrow.csv as pa_csv
 import pyarrow.parquet as pq
 
 from keepmore.datasets.entry import Entry, file_uri
-from keepmore.datasets.file import Opened
+from keepmore.datasets.file import SourceFile
 from keepmore.datasets.parquet import holds_images, list_embedded
 from keepmore.errors import DuplicateImage, InvalidTable
 from keepmore.net import uri as uris
@@ -25,57 +25,52 @@ SCHEMA = pa.schema([("uri", pa.string()), ("label", pa.string())])
 BATCH_ROWS = 10_000
 
 
-def list_table(opened: Opened, kind: str) -> Iterator[Entry]:
-    """Images that a table of `kind` (".csv", ".jsonl", ".parquet") names, by ascending URI; relative URIs are names
-    relative to the table's folder.
+def list_table(source: SourceFile, kind: str) -> Iterator[Entry]:
+    """Images that a table of `kind` (".csv", ".jsonl", ".parquet") names, by ascending URI.
 
-    Raises InvalidTable for what is no such table, DuplicateImage for two rows with one URI.
+    Relative URIs are relative to the table's folder.
+
+    Raises InvalidTable for a malformed table, DuplicateImage for two rows with the same URI.
     """
-    if kind == ".parquet" and holds_images(opened):
-        return list_embedded(opened)
-    return _entries(opened, _read(opened, kind))
-
-
-def _read(opened: Opened, kind: str) -> pa.Table:
-    reader = {".csv": _read_csv, ".jsonl": _read_jsonl, ".parquet": _read_parquet}[kind]
+    if kind == ".parquet" and holds_images(source):
+        return list_embedded(source)
+    read = {".csv": _read_csv, ".jsonl": _read_jsonl, ".parquet": _read_parquet}[kind]
     try:
-        return reader(opened)
+        table = read(source)
     except (pa.ArrowException, UnicodeError) as error:
         raise InvalidTable(
-            f"dataset {opened.name}: {error}; a table needs a column uri, and may have a column label"
+            f"dataset {source.name}: {error}; a table must have a column uri and may have a column label"
         ) from error
+    return _entries(source, table)
 
 
-def _read_csv(opened: Opened) -> pa.Table:
-    if not opened.file.peek(1):
+def _read_csv(source: SourceFile) -> pa.Table:
+    if not source.file.peek(1):
         raise pa.ArrowInvalid("the file is empty")
     options = pa_csv.ConvertOptions(column_types=SCHEMA, strings_can_be_null=True, null_values=[""])
-    with pa_csv.open_csv(opened.native, convert_options=options) as reader:
+    with pa_csv.open_csv(source.native, convert_options=options) as reader:
         batches = [_two_columns(pa.Table.from_batches([batch])) for batch in reader]
     return pa.concat_tables(batches) if batches else SCHEMA.empty_table()
 
 
-def _read_parquet(opened: Opened) -> pa.Table:
-    with pq.ParquetFile(opened.native) as file:
+def _read_parquet(source: SourceFile) -> pa.Table:
+    with pq.ParquetFile(source.native) as file:
         names = file.schema_arrow.names
         return _two_columns(file.read(columns=[name for name in SCHEMA.names if name in names]))
 
 
-def _read_jsonl(opened: Opened) -> pa.Table:
-    batches = []
-    rows: list[dict[str, Any]] = []
-    with io.TextIOWrapper(opened.file, encoding="utf-8-sig") as lines:
-        for number, line in enumerate(lines, 1):
-            if line.strip():
-                rows.append(_json_row(line, number))
-            if len(rows) == BATCH_ROWS:
-                batches.append(pa.Table.from_pylist(rows, SCHEMA))
-                rows = []
-    batches.append(pa.Table.from_pylist(rows, SCHEMA))
-    return pa.concat_tables(batches)
+def _read_jsonl(source: SourceFile) -> pa.Table:
+    tables = []
+    with io.TextIOWrapper(source.file, encoding="utf-8-sig") as lines:
+        rows = (_json_row(line, number) for number, line in enumerate(lines, 1) if line.strip())
+        while batch := list(islice(rows, BATCH_ROWS)):
+            columns = zip(*batch, strict=True)
+            tables.append(pa.Table.from_pydict(dict(zip(SCHEMA.names, columns, strict=True)), SCHEMA))
+    return pa.concat_tables(tables) if tables else SCHEMA.empty_table()
 
 
-def _json_row(line: str, number: int) -> dict[str, Any]:
+def _json_row(line: str, number: int) -> tuple[str, str | None]:
+    """The URI and the label."""
     try:
         row = json.loads(line)
     except ValueError as error:
@@ -83,7 +78,7 @@ def _json_row(line: str, number: int) -> dict[str, Any]:
     if not isinstance(row, dict) or not isinstance(row.get("uri"), str):
         raise pa.ArrowInvalid(f"line {number} has no uri that is a string")
     label = row.get("label")
-    return {"uri": row["uri"], "label": None if label is None else str(label)}
+    return row["uri"], None if label is None else str(label)
 
 
 def _two_columns(table: pa.Table) -> pa.Table:
@@ -95,25 +90,23 @@ def _two_columns(table: pa.Table) -> pa.Table:
     return table.select(SCHEMA.names).cast(SCHEMA)
 
 
-def _entries(opened: Opened, table: pa.Table) -> Iterator[Entry]:
+def _entries(source: SourceFile, table: pa.Table) -> Iterator[Entry]:
     empty = pc.fill_null(pc.equal(table["uri"], ""), True)
     if pc.any(empty).as_py():
         row = pc.index(empty, True).as_py()
-        raise InvalidTable(f"dataset {opened.name}: row {row + 1} has no uri; every row needs one")
+        raise InvalidTable(f"dataset {source.name}: row {row + 1} has no uri; every row needs one")
     table = table.sort_by("uri")
     before = None
     for batch in table.to_batches(max_chunksize=BATCH_ROWS):
         for uri, label in zip(batch["uri"].to_pylist(), batch["label"].to_pylist(), strict=True):
             if uri == before:
-                raise DuplicateImage(
-                    f"dataset {opened.name}: {uri} stands in two rows; every image needs a URI of its own"
-                )
+                raise DuplicateImage(f"dataset {source.name}: {uri} is in two rows; every image needs a URI of its own")
             before = uri
-            yield Entry(uri, resolved(uri, opened.uri), label)
+            yield Entry(uri, resolved(uri, source.uri), label)
 
 
 def resolved(uri: str, table: str) -> str:
-    """The URI that `uri` means in the table at `table`: a name without a scheme is a path, nothing in it encoded."""
+    """The URI that `uri` means in the table at `table`: a name without a scheme is a path, not percent-encoded."""
     if "://" in uri:
         return uri
     if table.startswith("file://"):

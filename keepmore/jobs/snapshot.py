@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-from keepmore.errors import NotFound, StoreError
+from keepmore.compression.listing import Listing
+from keepmore.errors import NotFound
 from keepmore.jobs.graph import ready_steps
 from keepmore.jobs.job import Job
 from keepmore.jobs.requests import training_request
@@ -51,13 +51,10 @@ def _keys(job_id: str, store: Store) -> frozenset[str]:
 
 def chunk_count(store: Store, job_id: str) -> int | None:
     """How many chunks the listing counted; None before there is one."""
-    key = layout.listing(job_id)
     try:
-        return int(json.loads(store.get(key))["chunks"])
+        return Listing.read(store, job_id).chunks
     except NotFound:
         return None
-    except (ValueError, KeyError, TypeError) as error:
-        raise StoreError(f"{key} is damaged ({error!r}); start a new job, which finds the encodings again") from error
 
 
 def _open_trainings(job: Job, done: frozenset[str], store: Store) -> dict[str, Training]:

@@ -1,4 +1,4 @@
-"""What a process may read, and with which credentials. Plain data: it is handed to worker processes."""
+"""What a process may read, and with which credentials. Plain data: it is passed to worker processes."""
 
 from __future__ import annotations
 
@@ -12,14 +12,14 @@ from keepmore.errors import EndpointMissing, InvalidRequest, SourceNotAllowed
 from keepmore.net import uri as uris
 
 REGION = "us-east-1"
-RETRIES = 10  # bridge an outage of about 30 seconds
+RETRIES = 10  # last through an outage of about 30 seconds
 
 
 @dataclass(frozen=True, slots=True)
 class S3Endpoint:
     """A server that speaks S3, the credentials for it, and the buckets it has, as shell patterns.
 
-    `role`: credentials are those of the role that this process was given by its cloud, instead of keys.
+    `role`: the credentials are those of the role that the cloud gave this process, instead of keys.
     """
 
     url: str
@@ -30,18 +30,18 @@ class S3Endpoint:
     role: bool = False
 
     def __post_init__(self) -> None:
-        place = uris.parse(self.url)
-        if place.scheme not in uris.DEFAULT_PORTS or place.path.strip("/"):
+        parsed = uris.parse(self.url)
+        if parsed.scheme not in uris.DEFAULT_PORTS or parsed.path.strip("/"):
             raise InvalidRequest(f"S3 endpoint {self.url}: write it as https://host:port, without a path")
         if self.role and (self.access_key or self.secret_key):
-            raise InvalidRequest(f"S3 endpoint {self.url}: a role or keys, not both; take either away")
+            raise InvalidRequest(f"S3 endpoint {self.url}: it has a role and keys; remove one of them")
 
 
 @dataclass(frozen=True, slots=True)
 class Access:
     """`allowed`: URI prefixes that may be read; None: all. `private_addresses`: whether http(s) may reach the network
-    that this machine is in; it does not concern the endpoints, which an operator chose. `retries`: how often a request
-    is made again, with growing pauses, before its server counts as out of reach.
+    that this machine is in; it does not apply to the endpoints, which an operator chose. `retries`: how often a request
+    is repeated, with growing pauses, before its server counts as unavailable.
     """
 
     endpoints: tuple[S3Endpoint, ...] = ()
@@ -50,12 +50,12 @@ class Access:
     retries: int = RETRIES
 
     def check(self, uri: str) -> None:
-        """Raises SourceNotAllowed for what may not be read, InvalidUri for a URI that plays tricks."""
+        """Raises SourceNotAllowed for what may not be read, InvalidUri for a malformed or deceptive URI."""
         parsed = uris.parse(uri)
         if self.allowed is None or any(uris.covers(prefix, parsed) for prefix in self.allowed):
             return
         raise SourceNotAllowed(
-            f"{uri} may not be read here: it is not below {' or '.join(self.allowed) or 'any allowed place'}; "
+            f"{uri} may not be read here: it is not below {' or '.join(self.allowed) or 'any allowed prefix'}; "
             "add its prefix to KEEPMORE_ALLOWED_SOURCES"
         )
 
@@ -70,7 +70,7 @@ class Access:
         )
 
     def trusting(self, prefix: str) -> Access:
-        """This access, and what lies below `prefix`: how a process reads the objects of its own store."""
+        """This access, and everything below `prefix`: how a process reads the objects of its own store."""
         return self if self.allowed is None else replace(self, allowed=(*self.allowed, prefix))
 
     @staticmethod
@@ -81,35 +81,33 @@ class Access:
             keys = (environ.get("KEEPMORE_S3_ACCESS_KEY", ""), environ.get("KEEPMORE_S3_SECRET_KEY", ""))
             role = _flag(environ, "KEEPMORE_S3_ROLE", "0")
             endpoints += (S3Endpoint(url, *keys, environ.get("KEEPMORE_S3_REGION") or REGION, role=role),)
-        written = environ.get("KEEPMORE_ALLOWED_SOURCES")
-        private = _flag(environ, "KEEPMORE_PRIVATE_ADDRESSES", "1")
-        return Access(endpoints, None if written is None else _prefixes(written), private)
+        private_addresses = _flag(environ, "KEEPMORE_PRIVATE_ADDRESSES", "1")
+        allowed = environ.get("KEEPMORE_ALLOWED_SOURCES")
+        if allowed is None:
+            return Access(endpoints, None, private_addresses)
+        prefixes = tuple(prefix.strip() for prefix in allowed.split(",") if prefix.strip())
+        for prefix in prefixes:
+            if not prefix.endswith("://"):
+                uris.parse(prefix)
+        return Access(endpoints, prefixes, private_addresses)
 
 
 EVERYTHING = Access()
 
 
 def _flag(environ: Mapping[str, str], name: str, default: str) -> bool:
-    written = environ.get(name) or default
-    if written not in ("0", "1"):
-        raise InvalidRequest(f"{name} is {written!r}; write 1 or 0")
-    return written == "1"
+    value = environ.get(name) or default
+    if value not in ("0", "1"):
+        raise InvalidRequest(f"{name} is {value!r}; write 1 or 0")
+    return value == "1"
 
 
-def _prefixes(written: str) -> tuple[str, ...]:
-    found = tuple(prefix.strip() for prefix in written.split(",") if prefix.strip())
-    for prefix in found:
-        if not prefix.endswith("://"):
-            uris.parse(prefix)
-    return found
-
-
-def _sources(written: str) -> tuple[S3Endpoint, ...]:
+def _sources(text: str) -> tuple[S3Endpoint, ...]:
     try:
-        found: Any = json.loads(written or "[]")
-        return tuple(S3Endpoint(**{**one, "buckets": tuple(one.get("buckets", ("*",)))}) for one in found)
+        sources: Any = json.loads(text or "[]")
+        return tuple(S3Endpoint(**{**source, "buckets": tuple(source.get("buckets", ("*",)))}) for source in sources)
     except (ValueError, TypeError, AttributeError):
-        # What was written holds secrets: neither it nor the parser's error is repeated.
+        # The value holds secrets: neither it nor the parser's error is repeated.
         raise InvalidRequest(
             'KEEPMORE_S3_SOURCES is not a JSON list of objects {"url", "access_key", "secret_key", "region", "buckets"}'
         ) from None

@@ -1,11 +1,36 @@
-"""Why a remote read or write failed, and whether it may pass by itself: one translation for S3 and HTTP."""
+"""Why a remote read or write failed: one translation from servers' answers, and one into the words of whoever asked."""
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from enum import StrEnum
 
-from urllib3 import Retry
-from urllib3.exceptions import HTTPError
+from urllib3.exceptions import HTTPError, InvalidHeader, LocationValueError, MaxRetryError
+
+from keepmore.errors import (
+    DatasetChanged,
+    DatasetError,
+    DatasetNotFound,
+    DatasetUnreadable,
+    ImageError,
+    NotFound,
+    SourceForbidden,
+    SourceNotFound,
+    StoreError,
+    StoreFull,
+    StoreUnavailable,
+    StoreUnwritable,
+    UnreadableImage,
+    UnsupportedDataset,
+)
+
+ABSENT_CODES = frozenset({"NoSuchKey", "NoSuchObject", "ResourceNotFound"})
+DENIED_CODES = frozenset(
+    {"AccessDenied", "InvalidAccessKeyId", "SignatureDoesNotMatch", "AllAccessDisabled", "ExpiredToken"}
+)
+FULL_CODES = frozenset({"XMinioStorageFull", "XMinioAdminBucketQuotaExceeded", "QuotaExceeded", "InsufficientStorage"})
+REMEDY = "put the dataset back as it was and resume the job, or start a new job over what is there now"
 
 
 class FailureReason(StrEnum):
@@ -24,25 +49,44 @@ class FailureReason(StrEnum):
 class RemoteFailure(Exception):
     """What went wrong with a remote object; whoever knows what the object is to a user says it in their words."""
 
-    def __init__(self, why: FailureReason, detail: str) -> None:
+    def __init__(self, reason: FailureReason, detail: str) -> None:
         super().__init__(detail)
-        self.why = why
+        self.reason = reason
         self.detail = detail
 
 
-def retry_policy(total: int, status: frozenset[int] = frozenset({429, 500, 502, 503, 504})) -> Retry:
-    """Retries with growing pauses, 33 seconds for 10 of them. Redirects are left to the caller."""
-    return Retry(
-        total,
-        redirect=False,
-        allowed_methods=None,
-        status_forcelist=status,
-        raise_on_status=False,
-        backoff_factor=0.25,
-        backoff_max=5,
-        backoff_jitter=0.5,
-        retry_after_max=30,
-    )
+def failure_of_status(status: int, detail: str, code: str = "") -> RemoteFailure:
+    """The failure that an HTTP status stands for; `code` is what S3 calls it, "" for servers that do not speak S3."""
+    if code == "NoSuchBucket":
+        reason = FailureReason.NO_BUCKET
+    elif code in FULL_CODES or status == 507:
+        reason = FailureReason.FULL
+    elif code in ABSENT_CODES or status in (404, 410):
+        reason = FailureReason.ABSENT
+    elif code in DENIED_CODES or status in (401, 403):
+        reason = FailureReason.DENIED
+    elif status >= 500 or status == 429 or (status == 409 and code):
+        reason = FailureReason.UNAVAILABLE
+    else:
+        reason = FailureReason.OTHER
+    return RemoteFailure(reason, detail)
+
+
+@contextmanager
+def connection_failures() -> Iterator[None]:
+    """Raises RemoteFailure for what urllib3 raises in the block."""
+    try:
+        yield
+    except HTTPError as error:
+        raise failure_of_connection(error) from error
+
+
+def failure_of_connection(error: HTTPError) -> RemoteFailure:
+    """UNAVAILABLE, but for an address or an answer that will be as wrong the next time."""
+    if isinstance(error, (LocationValueError, InvalidHeader)):
+        return RemoteFailure(FailureReason.OTHER, str(error))
+    cause = error.reason if isinstance(error, MaxRetryError) else None
+    return RemoteFailure(FailureReason.UNAVAILABLE, str(cause or error))
 
 
 def check_version(before: str | None, now: str | None) -> None:
@@ -51,3 +95,74 @@ def check_version(before: str | None, now: str | None) -> None:
         raise HTTPError("the connection ended within the headers of an answer")
     if before and before != now:
         raise RemoteFailure(FailureReason.CHANGED, f"it was {before} and is {now} now")
+
+
+def dataset_error(uri: str, failure: RemoteFailure) -> DatasetError:
+    """Why the dataset at `uri` cannot be listed."""
+    where, detail = f"dataset {uri}", failure.detail
+    match failure.reason:
+        case FailureReason.ABSENT | FailureReason.NO_BUCKET:
+            return DatasetNotFound(f"{where}: there is nothing at this address ({detail}); check it")
+        case FailureReason.DENIED:
+            return DatasetUnreadable(
+                f"{where}: access is denied ({detail}); check the credentials and their permissions"
+            )
+        case FailureReason.CHANGED:
+            return DatasetChanged(f"{where} was replaced while it was read ({detail}); list it again")
+        case FailureReason.NO_RANGES:
+            return UnsupportedDataset(f"{where}: {detail}; copy it to a disk or to S3 and use that address")
+        case _:
+            return DatasetUnreadable(
+                f"{where} cannot be read ({detail}); check that its server is running, then resume the job"
+            )
+
+
+def image_error(uri: str, failure: RemoteFailure, listed: bool) -> DatasetError | ImageError:
+    """Why the image at `uri` cannot be read: its own error, or that of a dataset which is no longer what was listed."""
+    detail = failure.detail
+    match failure.reason:
+        case FailureReason.ABSENT | FailureReason.NO_BUCKET:
+            return missing_image(uri, listed)
+        case FailureReason.DENIED:
+            return SourceForbidden(f"{uri}: access is denied ({detail}); check the credentials and their permissions")
+        case FailureReason.CHANGED:
+            return DatasetChanged(f"{uri} was modified after it was listed ({detail}); {REMEDY}")
+        case FailureReason.UNAVAILABLE | FailureReason.FULL:
+            return DatasetUnreadable(
+                f"{uri} cannot be read ({detail}); check that its server is running, then resume the job"
+            )
+        case _:
+            return UnreadableImage(f"{uri} cannot be read: {detail}")
+
+
+def missing_image(uri: str, listed: bool) -> DatasetChanged | SourceNotFound:
+    if listed:
+        return DatasetChanged(f"{uri} was there when the dataset was listed and is gone; {REMEDY}")
+    return SourceNotFound(f"{uri}: there is no such file")
+
+
+def store_error(store: str, key: str, failure: RemoteFailure) -> StoreError:
+    """Why a call for `key` failed; `store` names the place and the server, "s3://bucket/prefix at https://host"."""
+    detail = failure.detail
+    match failure.reason:
+        case FailureReason.ABSENT:
+            return NotFound(f"nothing is stored under {key} in {store}")
+        case FailureReason.NO_BUCKET:
+            return StoreUnwritable(f"the store {store}: there is no such bucket; create it, then resume the job")
+        case FailureReason.DENIED:
+            return StoreUnwritable(
+                f"the store {store} refuses access ({detail}); check KEEPMORE_S3_ACCESS_KEY and "
+                "KEEPMORE_S3_SECRET_KEY, and that they may read, write and list there, then resume the job"
+            )
+        case FailureReason.FULL:
+            return StoreFull(
+                f"the store {store} is full ({detail}); free some space or raise the quota, then resume the job"
+            )
+        case FailureReason.UNAVAILABLE:
+            return StoreUnavailable(
+                f"the store {store} cannot be reached ({detail}); check that it is running, then resume the job"
+            )
+        case FailureReason.CHANGED:
+            return StoreError(f"the store {store}: {key} was replaced while it was read ({detail}); try again")
+        case _:
+            return StoreError(f"the store {store} failed at {key}: {detail}")

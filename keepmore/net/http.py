@@ -16,7 +16,7 @@ from urllib3.util.connection import allowed_gai_family
 
 from keepmore.errors import AddressRefused, InvalidUri
 from keepmore.net.access import RETRIES
-from keepmore.net.failure import retry_policy
+from keepmore.net.retry import retry_policy
 
 CONNECT_S, READ_S = 10, 30
 THREADS = 8
@@ -26,12 +26,11 @@ NAT64 = IPv6Network("64:ff9b::/96")
 def guarded_http(
     private_addresses: bool, retries: Retry | None = None, timeout: Timeout | None = None, threads: int = THREADS
 ) -> PoolManager:
-    """An HTTP client that reaches private, loopback and link-local addresses only if it may.
+    """An HTTP client that reaches private, loopback and link-local addresses only if `private_addresses`.
 
-    The address that is connected to is the one that was checked, whatever the name resolves to a moment later; every
-    redirect makes a connection of its own and is checked like the first. Raises AddressRefused and InvalidUri from a
-    request. Redirects are not followed unless asked for. The timeout for reading holds for the headers of an answer as
-    a whole.
+    It connects to the address that was checked, whatever the name resolves to a moment later; every redirect opens a
+    connection of its own and is checked like the first. Requests raise AddressRefused and InvalidUri. Redirects are not
+    followed unless requested. The timeout for reading applies to the headers of an answer as a whole.
     """
     http = PoolManager(
         maxsize=threads,
@@ -49,31 +48,31 @@ def guarded_http(
 def public_addresses(host: str, port: int) -> list[str]:
     """Addresses of `host` that the whole internet can reach.
 
-    Raises AddressRefused, InvalidUri for what no host can be called, and socket.gaierror for no answer.
+    Raises AddressRefused, InvalidUri for an impossible host name, and socket.gaierror if the name is not found.
     """
     try:
         answers = socket.getaddrinfo(host.strip("[]"), port, allowed_gai_family(), socket.SOCK_STREAM)
     except UnicodeError as error:
         raise InvalidUri(
-            f"{host} is no name of a host: between its dots stand 1 to 63 characters that names may have; check it"
+            f"{host} is not a host name: there must be 1 to 63 valid characters between its dots; check it"
         ) from error
-    found = list(dict.fromkeys(str(answer[4][0]) for answer in answers))
-    public = [address for address in found if is_public(address)]
+    addresses = list(dict.fromkeys(str(answer[4][0]) for answer in answers))
+    public = [address for address in addresses if is_public(address)]
     if not public:
         raise AddressRefused(
-            f"{host} is at {', '.join(found)}: private, loopback and link-local addresses are not connected to; "
-            "set KEEPMORE_PRIVATE_ADDRESSES=1 if they may be"
+            f"{host} is at {', '.join(addresses)}: connections to private, loopback and link-local addresses are not "
+            "allowed; set KEEPMORE_PRIVATE_ADDRESSES=1 to allow them"
         )
     return public
 
 
 def is_public(address: str) -> bool:
-    """Whether a packet to `address` leaves for the internet, wherever IPv6 carries it in disguise."""
+    """Whether a packet to `address` leaves for the internet; IPv4 addresses embedded in IPv6 are looked at."""
     if "%" in address:
         return False  # an address with a zone belongs to one link
     plain = _unwrapped(ip_address(address))
     if isinstance(plain, IPv6Address) and plain.is_site_local:
-        return False  # what private networks had before fc00::/7 (RFC 3879); Python calls it global
+        return False  # private networks before fc00::/7 (RFC 3879); Python calls it global
     return plain.is_global and not (plain.is_multicast or plain.is_reserved or plain.is_unspecified)
 
 
@@ -87,15 +86,15 @@ def _unwrapped(address: IPv4Address | IPv6Address) -> IPv4Address | IPv6Address:
 
 class _Timely(HTTPConnection):
     def getresponse(self) -> HTTPResponse:  # type: ignore[override]
-        with _through_within(self.timeout or READ_S, self.sock):
+        with _time_limit(self.timeout or READ_S, self.sock):
             return super().getresponse()
 
 
 @contextmanager
-def _through_within(seconds: float, sock: socket.socket) -> Iterator[None]:
+def _time_limit(limit_s: float, sock: socket.socket) -> Iterator[None]:
     """Raises TimeoutError unless the block, which reads `sock`, ends in time.
 
-    A socket's own timeout begins anew with every byte: headers sent one by one would hold a worker for days.
+    A socket's own timeout restarts with every byte: headers sent byte by byte would hold a worker for days.
     """
     late = threading.Event()
 
@@ -104,7 +103,7 @@ def _through_within(seconds: float, sock: socket.socket) -> Iterator[None]:
         with suppress(OSError):
             socket.socket.shutdown(sock, socket.SHUT_RDWR)  # not TLS's own, which spoils the reading thread's object
 
-    timer = threading.Timer(seconds, give_up)
+    timer = threading.Timer(limit_s, give_up)
     timer.daemon = True
     timer.start()
     try:
@@ -112,7 +111,7 @@ def _through_within(seconds: float, sock: socket.socket) -> Iterator[None]:
     finally:
         timer.cancel()
         if late.is_set():
-            raise TimeoutError(f"no whole answer within {seconds:g} s")
+            raise TimeoutError(f"no complete answer within {limit_s:g} s")
 
 
 class _TimelyTLS(_Timely, HTTPSConnection):
@@ -128,7 +127,7 @@ class _TimelyTLSPool(HTTPSConnectionPool):
 
 
 class _Guarded(_Timely):
-    """Resolves its host once, and connects to what it found. TLS still verifies the name."""
+    """Resolves its host once, and connects to that address. TLS still verifies the name."""
 
     def _new_conn(self) -> socket.socket:
         name = self._dns_host

@@ -1,4 +1,4 @@
-"""Remote bytes as a file: ranged requests, read ahead, taken up again where a connection broke."""
+"""Remote bytes as a file: ranged requests, read-ahead, resumed where a connection broke."""
 
 from __future__ import annotations
 
@@ -6,25 +6,29 @@ import io
 from collections.abc import Callable
 
 from urllib3 import BaseHTTPResponse, Retry
-from urllib3.exceptions import HTTPError, MaxRetryError
+from urllib3.exceptions import HTTPError
 
-from keepmore.net.failure import FailureReason, RemoteFailure
+from keepmore.net.failure import RemoteFailure
+from keepmore.net.retry import retried
 
-FIRST_BYTES = 1 << 16  # as much as a buffered reader asks for at once: none of it is fetched in vain
+FIRST_BYTES = 1 << 16  # as much as a buffered reader asks for at once, so none of it is wasted
 MOST_BYTES = 1 << 24
 GAP_BYTES = 1 << 18  # reading on over such a gap takes no longer than another request
 PIECE_BYTES = 1 << 20  # what a broken connection can cost
 
 
 class Stream:
-    """The body of an answer as it comes in: the very bytes, whatever encoding a header claims.
+    """The body of an answer as it arrives: its exact bytes, whatever encoding a header claims.
 
-    Making one and reading it raise urllib3's HTTPError for a connection that broke.
+    Creating one and reading it raise urllib3's HTTPError for a connection that broke.
     """
 
     def __init__(self, response: BaseHTTPResponse) -> None:
         self._response = response
-        if not _has_end(response):
+        headers = response.headers
+        ends = "Content-Length" in headers or "Transfer-Encoding" in headers
+        # http.client takes headers that were cut off for all of them: the body would be empty, without an error.
+        if not (ends or response.version == 10 or headers.get("Connection", "").lower() == "close"):
             self.close()
             raise HTTPError("the connection ended within the headers of an answer")
 
@@ -48,20 +52,13 @@ class Stream:
         self._response.release_conn()
 
 
-def _has_end(response: BaseHTTPResponse) -> bool:
-    """http.client takes headers that were cut off for all of them; then the body would be empty, without an error."""
-    headers = response.headers
-    ends = "Content-Length" in headers or "Transfer-Encoding" in headers
-    return ends or response.version == 10 or headers.get("Connection", "").lower() == "close"
-
-
 Fetch = Callable[[int, int], Stream]  # bytes from (inclusive) to (exclusive); raises RemoteFailure
 
 
 class RangedFile(io.RawIOBase):
     """A seekable file of `size` bytes. Requests grow while it is read in order, and small gaps are read over.
 
-    Wrap it in io.BufferedReader. Errors from `fetch` come out of the reading call as `explain` made them.
+    Wrap it in io.BufferedReader. A RemoteFailure leaves the reading call as the exception that `translate` returns.
     """
 
     def __init__(
@@ -69,16 +66,16 @@ class RangedFile(io.RawIOBase):
         size: int,
         fetch: Fetch,
         retries: Retry,
-        explain: Callable[[RemoteFailure], Exception] = lambda failure: failure,
+        translate: Callable[[RemoteFailure], Exception] = lambda failure: failure,
     ) -> None:
         self._size = size
         self._fetch = fetch
         self._retries = retries
-        self._explain = explain
-        self._place = 0
+        self._translate = translate
+        self._position = 0
         self._stream: Stream | None = None
         self._from = self._until = 0  # what the open stream still holds
-        self._window = FIRST_BYTES
+        self._window_bytes = FIRST_BYTES
 
     def readable(self) -> bool:
         return True
@@ -87,74 +84,64 @@ class RangedFile(io.RawIOBase):
         return True
 
     def tell(self) -> int:
-        return self._place
+        return self._position
 
     def seek(self, offset: int, whence: int = io.SEEK_SET) -> int:
-        base = {io.SEEK_SET: 0, io.SEEK_CUR: self._place, io.SEEK_END: self._size}[whence]
+        base = {io.SEEK_SET: 0, io.SEEK_CUR: self._position, io.SEEK_END: self._size}[whence]
         if base + offset < 0:
             raise ValueError(f"seek to {base + offset}, before the start")
-        self._place = base + offset
-        return self._place
+        self._position = base + offset
+        return self._position
 
     def readinto(self, buffer: memoryview) -> int:  # type: ignore[override]
         """One read: fills `buffer` unless the file ends before."""
-        wanted = min(len(buffer), self._size - self._place)
-        done = 0
-        retries = self._retries
-        while done < wanted:
-            try:
-                data = self._read(wanted - done)
-            except RemoteFailure as failure:
-                raise self._explain(failure) from failure
-            except HTTPError as error:
-                self._drop()
-                retries = self._again(retries, error)
-                continue
-            buffer[done : done + len(data)] = data
-            done += len(data)
-        return max(done, 0)
+        start = self._position
+        count = max(0, min(len(buffer), self._size - start))
+
+        def fill() -> None:
+            while (done := self._position - start) < count:
+                data = self._read(count - done)
+                buffer[done : done + len(data)] = data
+
+        try:
+            retried(self._retries, fill)
+        except RemoteFailure as failure:
+            raise self._translate(failure) from failure
+        return count
 
     def close(self) -> None:
-        self._drop()
+        self._close_stream()
         super().close()
 
-    def _read(self, wanted: int) -> bytes:
-        gap = self._place - self._from
-        if self._stream is None or not (0 <= gap <= GAP_BYTES and self._place < self._until):
-            self._request(wanted)
-        elif gap:
-            self._advance(gap)
-        return self._advance(min(wanted, self._until - self._from, PIECE_BYTES))
+    def _read(self, max_bytes: int) -> bytes:
+        """The next bytes, some of them at least."""
+        gap = self._position - self._from
+        try:
+            if self._stream is None or not (0 <= gap <= GAP_BYTES and self._position < self._until):
+                self._stream = self._request(max_bytes)
+            elif gap:
+                self._advance(self._stream, gap)
+            return self._advance(self._stream, min(max_bytes, self._until - self._from, PIECE_BYTES))
+        except HTTPError:
+            self._close_stream()
+            raise
 
-    def _request(self, wanted: int) -> None:
-        in_order = self._until > 0 and 0 <= self._place - self._until <= GAP_BYTES
-        self._window = min(self._window * 2, MOST_BYTES) if in_order else FIRST_BYTES
-        self._drop()
-        until = min(self._place + max(wanted, self._window), self._size)
-        self._stream = self._fetch(self._place, until)
-        self._from, self._until = self._place, until
+    def _request(self, count: int) -> Stream:
+        in_order = self._until > 0 and 0 <= self._position - self._until <= GAP_BYTES
+        self._window_bytes = min(self._window_bytes * 2, MOST_BYTES) if in_order else FIRST_BYTES
+        self._close_stream()
+        until = min(self._position + max(count, self._window_bytes), self._size)
+        stream = self._fetch(self._position, until)
+        self._from, self._until = self._position, until
+        return stream
 
-    def _advance(self, count: int) -> bytes:
-        assert self._stream is not None
-        data = self._stream.exactly(count)
+    def _advance(self, stream: Stream, count: int) -> bytes:
+        data = stream.exactly(count)
         self._from += count
-        self._place = self._from
+        self._position = self._from
         if self._from == self._until:
             self._close_stream()
         return data
-
-    def _again(self, retries: Retry, error: HTTPError) -> Retry:
-        try:
-            left = retries.increment("GET", error=error)
-        except (MaxRetryError, HTTPError) as last:
-            failure = RemoteFailure(FailureReason.UNAVAILABLE, f"{error} ({last})")
-            raise self._explain(failure) from error
-        left.sleep()
-        return left
-
-    def _drop(self) -> None:
-        self._close_stream()
-        self._from = 0
 
     def _close_stream(self) -> None:
         if self._stream is not None:

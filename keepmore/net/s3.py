@@ -17,12 +17,18 @@ from minio.credentials.credentials import Credentials
 from minio.credentials.providers import IamAwsProvider
 from minio.error import InvalidResponseError, MinioException, S3Error, ServerError
 from urllib3 import BaseHTTPResponse, PoolManager, Timeout
-from urllib3.exceptions import HTTPError, MaxRetryError
+from urllib3.exceptions import HTTPError
 
 from keepmore.net.access import RETRIES, S3Endpoint
-from keepmore.net.failure import FailureReason, RemoteFailure, check_version, retry_policy
+from keepmore.net.failure import (
+    FailureReason,
+    RemoteFailure,
+    check_version,
+    connection_failures,
+    failure_of_status,
+)
 from keepmore.net.ranged import Stream
-from keepmore.net.s3_fast_path import ObstoreFastPath
+from keepmore.net.retry import RETRIED_STATUS, retried, retry_policy
 from keepmore.net.s3_listing import OutOfOrder, ascending
 
 THREADS = 16
@@ -31,13 +37,9 @@ PART_BYTES = 16 << 20
 PRESIGNED = timedelta(hours=1)
 CHECKSUM = "x-amz-meta-sha256"
 
-ABSENT = frozenset({"NoSuchKey", "NoSuchObject", "ResourceNotFound"})
-DENIED = frozenset({"AccessDenied", "InvalidAccessKeyId", "SignatureDoesNotMatch", "AllAccessDisabled", "ExpiredToken"})
-FULL = frozenset({"XMinioStorageFull", "XMinioAdminBucketQuotaExceeded", "QuotaExceeded", "InsufficientStorage"})
-
 
 @dataclass(frozen=True, slots=True)
-class Found:
+class ObjectInfo:
     """An object as a listing or an answer describes it; `sha256` only where it was written with one."""
 
     key: str
@@ -55,69 +57,69 @@ class Bucket:
     def __init__(self, endpoint: S3Endpoint, name: str, retries: int = RETRIES, threads: int = THREADS) -> None:
         self.name = name
         self.retries = retry_policy(retries)
-        place = urlsplit(endpoint.url)
+        address = urlsplit(endpoint.url)
         self._http = PoolManager(
             maxsize=threads, retries=self.retries, timeout=Timeout(connect=CONNECT_S, read=READ_S), cert_reqs="REQUIRED"
         )
         self._client = Minio(
-            place.netloc,
+            address.netloc,
             None if endpoint.role else endpoint.access_key or None,
             None if endpoint.role else endpoint.secret_key,
-            secure=place.scheme == "https",
+            secure=address.scheme == "https",
             region=endpoint.region,
             http_client=self._http,
             credentials=_Role(region=endpoint.region) if endpoint.role else None,
         )
-        self._fast_path = ObstoreFastPath(endpoint, name)
-        self._shortcut_leads_here = False
 
     def close(self) -> None:
         self._http.clear()
 
     def check(self) -> None:
-        """Raises NO_BUCKET, where other calls may say that an object is absent, or make the bucket."""
+        """Raises NO_BUCKET, where other calls may say that an object is absent, or create the bucket."""
         try:
-            with _told():
+            with _failures():
                 if not self._client.bucket_exists(self.name):
                     raise RemoteFailure(FailureReason.NO_BUCKET, "NoSuchBucket")
         except RemoteFailure as failure:
-            # Credentials that are bound to a prefix may not look at the bucket; wrong ones fail at the next call.
-            if failure.why is not FailureReason.DENIED:
+            # Credentials that are limited to a prefix may not look at the bucket; wrong ones fail at the next call.
+            if failure.reason is not FailureReason.DENIED:
                 raise
 
     def make(self) -> bool:
-        """Make the bucket; False where it is there already."""
-        with _told():
+        """Create the bucket; False where it exists already."""
+        with _failures():
             if self._client.bucket_exists(self.name):
                 return False
             self._client.make_bucket(self.name)
             return True
 
-    def head(self, key: str) -> Found:
-        with _told():
-            found = self._client.stat_object(self.name, key)
-        headers = found.metadata or {}
-        return Found(key, found.size or 0, found.etag or "", headers.get(CHECKSUM))
+    def head(self, key: str) -> ObjectInfo:
+        with _failures():
+            answer = self._client.stat_object(self.name, key)
+        headers = answer.metadata or {}
+        return ObjectInfo(key, answer.size or 0, answer.etag or "", headers.get(CHECKSUM))
 
-    def read(self, key: str, most: int | None = None) -> tuple[bytes, Found]:
-        """The object's bytes, none if they are more than `most`, and what the answer says of it."""
-        retries = self.retries
-        while True:
+    def read(self, key: str, max_bytes: int | None = None) -> tuple[bytes, ObjectInfo]:
+        """The object's bytes, none if they are more than `max_bytes`, and what the answer says of it."""
+
+        def attempt() -> tuple[bytes, ObjectInfo]:
+            with _s3_failures():
+                response = self._client.get_object(self.name, key)
+            stream = Stream(response)
             try:
-                with _told(broken=True):
-                    return self._read(key, most)
-            except _Broken as broken:
-                try:
-                    retries = retries.increment("GET", error=broken.error)
-                except (MaxRetryError, HTTPError) as error:
-                    raise RemoteFailure(FailureReason.UNAVAILABLE, f"{broken.error}") from error
-                retries.sleep()
+                size = int(response.headers.get("Content-Length", 0))
+                info = ObjectInfo(key, size, _etag(response), response.headers.get(CHECKSUM))
+                return stream.exactly(size) if max_bytes is None or size <= max_bytes else b"", info
+            finally:
+                stream.close()
+
+        return retried(self.retries, attempt)
 
     def stream(self, key: str, start: int, end: int, etag: str = "") -> Stream:
         """Bytes from `start` to before `end`; raises CHANGED if the object is no longer the one with `etag`."""
-        with _told():
+        with _failures():
             response = self._client.get_object(self.name, key, start, end - start)
-        stream = Stream(response)  # raises HTTPError, as reading it does: who reads on may try again
+        stream = Stream(response)  # raises HTTPError, as reading it does: the reader may try again
         try:
             check_version(etag, _etag(response))
         except (RemoteFailure, HTTPError):
@@ -126,88 +128,51 @@ class Bucket:
         return stream
 
     def put(self, key: str, data: bytes) -> None:
-        sha256 = hashlib.sha256(data).hexdigest()
-        if not (self._fast_path.put(key, data, sha256) and self._arrived(key, sha256)):
-            self.put_file(key, io.BytesIO(data), len(data), sha256)
-
-    def _arrived(self, key: str, sha256: str) -> bool:
-        """Whether what took the shortcut is where others look for it: found out with the first object of all."""
-        if not self._shortcut_leads_here:
-            try:
-                found = self.head(key).sha256
-            except RemoteFailure as failure:
-                if failure.why is not FailureReason.ABSENT:
-                    raise
-                found = None
-            self._shortcut_leads_here = found == sha256
-            if not self._shortcut_leads_here:
-                self._fast_path.close(f"{key} was written with the SHA-256 {sha256} and found with {found}")
-        return self._shortcut_leads_here
+        self.put_file(key, io.BytesIO(data), len(data), hashlib.sha256(data).hexdigest())
 
     def put_file(self, key: str, file: BinaryIO, size: int, sha256: str) -> None:
-        """Write `size` bytes of `file`, in parts if they are many; nothing can be seen of them before all are there."""
-        with _told():
+        """Write `size` bytes of `file`, in parts if they are many; none of them can be seen before all are there."""
+        with _failures():
             self._client.put_object(
                 self.name, key, file, size, metadata={"sha256": sha256}, part_size=PART_BYTES, num_parallel_uploads=2
             )
 
     def create(self, key: str, data: bytes) -> bool:
-        """Write unless `key` exists; says whether it wrote. put_object takes no condition: a signed URL does."""
-        with _told():
+        """Write unless `key` exists; says whether it wrote. put_object takes no condition, a signed URL does."""
+        with _failures():
             url = self._client.get_presigned_url("PUT", self.name, key, PRESIGNED)
             response = self._http.request(
                 "PUT",
                 url,
                 body=data,
                 headers={"If-None-Match": "*", "Content-Type": "application/octet-stream"},
-                retries=retry_policy(self.retries.total or 0, frozenset({409, 429, 500, 502, 503, 504})),
+                retries=retry_policy(self.retries.total or 0, RETRIED_STATUS | {409}),
             )
             if response.status in (200, 201, 204):
                 return True
             if response.status in (304, 412):
                 # The answer to an earlier attempt may have been lost: then what is there is ours.
                 return bool(response.retries and response.retries.history) and self.read(key)[0] == data
-            raise _from_status(response)
+            if response.data.lstrip().startswith(b"<"):
+                raise S3Error.fromxml(response)
+            raise _failure(response.status)
 
     def delete(self, key: str) -> None:
-        with _told():
+        with _failures():
             self._client.remove_object(self.name, key)
 
-    def list(self, prefix: str, after: str = "") -> Iterator[Found]:
+    def list(self, prefix: str, after: str = "") -> Iterator[ObjectInfo]:
         """Objects by ascending key, streamed; also folder markers, whose keys end with a slash."""
-        with _told():
-            yield from ascending(self._listing, prefix, after)
 
-    def keys(self, folder: str) -> frozenset[str]:
-        """The keys below `folder`, which ends with a slash, in no order and all at once."""
-        found = self._fast_path.keys(folder) if self._shortcut_leads_here else None
-        return frozenset(one.key for one in self.list(folder)) if found is None else found
+        def unordered(prefix: str, start: str) -> Iterator[ObjectInfo]:
+            for item in self._client.list_objects(self.name, prefix, recursive=True, start_after=start or None):
+                key = item.object_name or ""
+                # SeaweedFS takes the prefix "a//" for "a/".
+                if key.startswith(prefix):
+                    yield ObjectInfo(key, item.size or 0, (item.etag or "").strip('"'))
 
-    def _listing(self, prefix: str, start: str) -> Iterator[Found]:
-        listed = self._client.list_objects(self.name, prefix, recursive=True, start_after=start or None)
-        for one in listed:
-            name = one.object_name or ""
-            # SeaweedFS takes the prefix "a//" for "a/".
-            if name.startswith(prefix):
-                yield Found(name, one.size or 0, (one.etag or "").strip('"'))
-
-    def _read(self, key: str, most: int | None) -> tuple[bytes, Found]:
-        response = self._client.get_object(self.name, key)
-        stream = Stream(response)
-        try:
-            size = int(response.headers.get("Content-Length", 0))
-            found = Found(key, size, _etag(response), response.headers.get(CHECKSUM))
-            return stream.exactly(size) if most is None or size <= most else b"", found
-        finally:
-            stream.close()
-
-
-class _Broken(Exception):
-    """A connection that broke while a body came in; urllib3 retries requests, not bodies."""
-
-    def __init__(self, error: HTTPError) -> None:
-        super().__init__(str(error))
-        self.error = error
+        with _failures():
+            yield from ascending(unordered, prefix, after)
 
 
 def _etag(response: BaseHTTPResponse) -> str:
@@ -215,7 +180,7 @@ def _etag(response: BaseHTTPResponse) -> str:
 
 
 class _Role(IamAwsProvider):
-    """Credentials of the role that the cloud gave this process, from where AWS_* variables or an instance say so: a web
+    """Credentials of the role that the cloud gave this process, from where AWS_* variables or an instance say: a web
     identity (IRSA), a container's endpoint, or the instance's. They are fetched again when they expire."""
 
     def retrieve(self) -> Credentials:
@@ -226,21 +191,21 @@ class _Role(IamAwsProvider):
 
 
 @contextmanager
-def _told(broken: bool = False) -> Iterator[None]:
-    """What minio and urllib3 raise, as RemoteFailure."""
+def _failures() -> Iterator[None]:
+    """Raises RemoteFailure for what minio and urllib3 raise in the block."""
+    with connection_failures(), _s3_failures():
+        yield
+
+
+@contextmanager
+def _s3_failures() -> Iterator[None]:
+    """Raises RemoteFailure for what minio raises in the block, and lets urllib3's exceptions pass."""
     try:
         yield
     except S3Error as error:
-        raise _failure(error.code or "", error.response.status, error.message or error.code or "") from error
+        raise _failure(error.response.status, error.code, error.message) from error
     except (InvalidResponseError, ServerError) as error:
-        status = error.status_code if isinstance(error, ServerError) else error._code
-        raise _failure("", status, f"HTTP status {status}") from error
-    except MaxRetryError as error:
-        raise RemoteFailure(FailureReason.UNAVAILABLE, str(error.reason or error)) from error
-    except HTTPError as error:
-        if broken:
-            raise _Broken(error) from error
-        raise RemoteFailure(FailureReason.UNAVAILABLE, str(error)) from error
+        raise _failure(error.status_code if isinstance(error, ServerError) else error._code) from error
     except OutOfOrder as error:
         raise RemoteFailure(FailureReason.OTHER, f"it does not list its keys in order ({error})") from error
     except ParseError as error:
@@ -249,23 +214,6 @@ def _told(broken: bool = False) -> Iterator[None]:
         raise RemoteFailure(FailureReason.OTHER, str(error)) from error
 
 
-def _from_status(response: BaseHTTPResponse) -> RemoteFailure:
-    if response.data.lstrip().startswith(b"<"):
-        error = S3Error.fromxml(response)
-        return _failure(error.code or "", response.status, error.message or "")
-    return _failure("", response.status, f"HTTP status {response.status}")
-
-
-def _failure(code: str, status: int, detail: str) -> RemoteFailure:
-    detail = f"{code}: {detail}" if code and code != detail else detail
-    if code == "NoSuchBucket":
-        return RemoteFailure(FailureReason.NO_BUCKET, detail)
-    if code in FULL or status == 507:
-        return RemoteFailure(FailureReason.FULL, detail)
-    if code in ABSENT or status == 404:
-        return RemoteFailure(FailureReason.ABSENT, detail)
-    if code in DENIED or status in (401, 403):
-        return RemoteFailure(FailureReason.DENIED, detail)
-    if status >= 500 or status in (409, 429):
-        return RemoteFailure(FailureReason.UNAVAILABLE, detail)
-    return RemoteFailure(FailureReason.OTHER, detail)
+def _failure(status: int, code: str | None = None, message: str | None = None) -> RemoteFailure:
+    detail = ": ".join(dict.fromkeys(filter(None, (code, message)))) or f"HTTP status {status}"
+    return failure_of_status(status, detail, code or "")

@@ -1,4 +1,4 @@
-"""URIs as users write them: taken apart, checked for tricks, and compared by folders."""
+"""URIs as users write them: parsed, checked for deception, and compared by folders."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ DECODE_ROUNDS = 5
 
 @dataclass(frozen=True, slots=True)
 class Uri:
-    """A checked URI. `path` is as written: percent-encoded for file and http(s), the raw key (with "/") for s3.
+    """A checked URI. `path` is as written: percent-encoded for file and http(s), the plain key (with "/") for s3.
 
     `host` is the bucket for s3. A fragment of file and http(s) is not part of it.
     """
@@ -37,7 +37,7 @@ class Uri:
 
     @property
     def key(self) -> str:
-        """An S3 key, as it is: neither percent-encoding nor "#" or "?" mean anything in it."""
+        """An S3 key, unchanged: percent-encoding, "#" and "?" have no meaning in it."""
         return self.path.removeprefix("/")
 
     @property
@@ -49,7 +49,7 @@ class Uri:
 # One request names its dataset at a dozen places, each of which checks something else of it.
 @lru_cache(maxsize=1024)
 def parse(text: str) -> Uri:
-    """Raises InvalidUri for credentials, control characters, ".." beyond a server's sight, and what is no URI.
+    """Raises InvalidUri for credentials, control characters, "." or ".." as a part, and what is not a URI.
 
     Messages never repeat credentials.
     """
@@ -57,20 +57,25 @@ def parse(text: str) -> Uri:
     scheme = scheme.lower()
     authority = re.split("[/?#]", rest, maxsplit=1)[0]
     if not colon or not SCHEME.fullmatch(scheme):
-        raise InvalidUri("what was given is no URI; write file://, s3:// or https:// before it")
+        raise InvalidUri("this is not a URI; write file://, s3:// or https:// before it")
     if "@" in authority:
         raise InvalidUri(
-            f"a {scheme}:// URI holds credentials (name:password@); take them out: those of S3 belong into "
+            f"a {scheme}:// URI contains credentials (name:password@); remove them: those of S3 belong in "
             "KEEPMORE_S3_ACCESS_KEY and KEEPMORE_S3_SECRET_KEY"
         )
     if CONTROL.search(text) or ODD_HOST.search(authority):
-        raise InvalidUri(f"{text!r} holds a character that no URI may hold; percent-encode or remove it")
-    uri = _s3(text, authority, rest) if scheme == "s3" else _split(text, scheme)
+        raise InvalidUri(f"{text!r} contains a character that a URI must not have; percent-encode or remove it")
+    if scheme == "s3":
+        if not BUCKET.fullmatch(authority):
+            raise InvalidUri(f"{text!r} names no bucket; write s3://bucket/prefix")
+        uri = Uri(text, "s3", authority, None, rest[len(authority) :])
+    else:
+        uri = _split(text, scheme)
     if uri.scheme == "file":
         if "\0" in uri.local_path:
-            raise InvalidUri(f"{text!r} holds a NUL character (%00); no file has such a name")
+            raise InvalidUri(f"{text!r} contains a NUL character (%00), which no file name has; remove it")
     elif climbs(uri.path):
-        raise InvalidUri(f'{text!r} has a part "." or "..", which could leave the allowed places; write it without')
+        raise InvalidUri(f'{text!r} has a part "." or "..", which could leave the allowed prefixes; remove it')
     return uri
 
 
@@ -83,7 +88,7 @@ def climbs(path: str) -> bool:
         if decoded == path:
             return False
         path = decoded
-    return True  # nobody encodes a name so often in good faith
+    return True  # no honest name is encoded so often
 
 
 def covers(prefix: str, uri: Uri) -> bool:
@@ -93,11 +98,11 @@ def covers(prefix: str, uri: Uri) -> bool:
     """
     if prefix.lower().removesuffix("://") in ("file", "s3", "http", "https"):
         return uri.scheme == prefix.lower().removesuffix("://")
-    wanted = parse(prefix)
-    if (wanted.scheme, wanted.host, wanted.port) != (uri.scheme, uri.host, uri.port):
+    root = parse(prefix)
+    if (root.scheme, root.host, root.port) != (uri.scheme, uri.host, uri.port):
         return False
-    above, below = _parts(wanted), _parts(uri)
-    return below[: len(above)] == above
+    root_parts = _parts(root)
+    return _parts(uri)[: len(root_parts)] == root_parts
 
 
 def _parts(uri: Uri) -> list[str]:
@@ -109,21 +114,15 @@ def _parts(uri: Uri) -> list[str]:
     return parts if uri.scheme == "s3" else [unquote(part) for part in parts]
 
 
-def _s3(text: str, bucket: str, rest: str) -> Uri:
-    if not BUCKET.fullmatch(bucket):
-        raise InvalidUri(f"{text!r} names no bucket; write s3://bucket/prefix")
-    return Uri(text, "s3", bucket, None, rest[len(bucket) :])
-
-
 def _split(text: str, scheme: str) -> Uri:
     try:
         parts = urlsplit(text)
         port = parts.port or DEFAULT_PORTS.get(scheme)
         host = parts.hostname or ""
     except ValueError as error:
-        raise InvalidUri(f"{text!r} is no URI ({error})") from error
+        raise InvalidUri(f"{text!r} is not a valid URI ({error}); correct it") from error
     if scheme == "file" and host not in ("", "localhost"):
-        raise InvalidUri(f"{text!r} names the machine {host}; write file:///path for a file of this one")
+        raise InvalidUri(f"{text!r} names the machine {host}; write file:///path for a file on this machine")
     if scheme in DEFAULT_PORTS and not host:
         raise InvalidUri(f"{text!r} names no host; write {scheme}://host/path")
     return Uri(text, scheme, "" if scheme == "file" else host, port, parts.path)

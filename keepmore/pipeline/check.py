@@ -12,5 +12,5 @@ from keepmore.storage.base import Store
 
 def run(job: Job, step: Step, store: Store, context: StepContext) -> bytes:
     listing = read_listing(job, store)
-    chunks = [layout.chunk(job.id, listing["listing"], number) for number in codec_check.spread(listing["chunks"])]
-    return to_json(codec_check.run(store, chunks, context.compressor(job, store), job.request.distances))
+    chunks = [layout.chunk(job.id, listing.name, number) for number in codec_check.spread(listing.chunks)]
+    return to_json(codec_check.run(store, chunks, context.compressor(job, store), job.request.distances).as_json())

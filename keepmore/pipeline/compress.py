@@ -2,21 +2,18 @@
 
 from __future__ import annotations
 
-import json
-from dataclasses import asdict
-
 from keepmore.compression import index
 from keepmore.jobs.job import Job
 from keepmore.jobs.step import Step
 from keepmore.pipeline.context import StepContext, read_listing
-from keepmore.progress import METADATA, Progress
+from keepmore.progress import Progress
 from keepmore.storage import layout
 from keepmore.storage.base import Store
 
 
 def run(job: Job, step: Step, store: Store, context: StepContext) -> bytes:
     listing = read_listing(job, store)
-    rows = index.read_chunk(store.get(layout.chunk(job.id, listing["listing"], step.chunk or 0)))
+    rows = index.read_chunk(store.get(layout.chunk(job.id, listing.name, step.chunk or 0)))
     total = Progress()
 
     def report(progress: Progress) -> None:
@@ -25,4 +22,4 @@ def run(job: Job, step: Step, store: Store, context: StepContext) -> bytes:
         context.report(progress)
 
     table = context.compressor(job, store).chunk(rows, report)
-    return index.to_parquet(table.replace_schema_metadata({METADATA: json.dumps(asdict(total)).encode()}))
+    return index.to_parquet(table.replace_schema_metadata(total.as_metadata()))

@@ -12,6 +12,7 @@ from keepmore.codec.sandbox import IsolatedDecoder
 from keepmore.compression.batch import BatchEncoder
 from keepmore.compression.compressor import Compressor
 from keepmore.compression.index import Summary
+from keepmore.compression.listing import Listing
 from keepmore.config import RuntimeConfig
 from keepmore.errors import JobNotReady
 from keepmore.jobs.job import Job
@@ -51,13 +52,13 @@ class StepContext:
         )
 
 
-def read_listing(job: Job, store: Store) -> dict[str, Any]:
+def read_listing(job: Job, store: Store) -> Listing:
     """The job's listing. Raises JobNotReady where objects would get other names, or other bytes, than those that the
     job began with."""
-    listing: dict[str, Any] = json.loads(store.get(layout.listing(job.id)))
-    if listing["codec"] != codec_version.codec():
+    listing = Listing.read(store, job.id)
+    if listing.codec != codec_version.codec():
         raise JobNotReady(
-            f"job {job.id} began with the codec {listing['codec']} and {codec_version.codec()} is installed now; "
+            f"job {job.id} began with the codec {listing.codec} and {codec_version.codec()} is installed now; "
             "one job cannot mix them: install the former again and resume, or start a new job"
         )
     return listing

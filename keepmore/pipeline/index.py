@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import json
-
 from keepmore.compression import merge
+from keepmore.compression.listing import Listing
 from keepmore.jobs.job import Job
 from keepmore.jobs.step import Step
 from keepmore.pipeline.context import StepContext, to_json
@@ -13,9 +12,9 @@ from keepmore.storage.base import Store
 
 
 def run(job: Job, step: Step, store: Store, context: StepContext) -> bytes:
-    listing = json.loads(store.get(layout.listing(job.id)))
-    parts = [layout.part(job.id, number) for number in range(listing["chunks"])]
+    listing = Listing.read(store, job.id)
+    parts = [layout.part(job.id, number) for number in range(listing.chunks)]
     summary = merge.merge(
-        store, parts, listing["splits"], job.request.compressed, layout.index(job.id), layout.evaluation(job.id)
+        store, parts, listing.splits, job.request.compressed, layout.index(job.id), layout.evaluation(job.id)
     )
     return to_json(summary.as_json())

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from keepmore.codec import version as codec_version
 from keepmore.compression import chunking
 from keepmore.jobs.job import Job
 from keepmore.jobs.step import Step
@@ -13,4 +12,4 @@ from keepmore.storage.base import Store
 
 def run(job: Job, step: Step, store: Store, context: StepContext) -> bytes:
     listing = chunking.write_listing(store, job.id, job.request, context.access, lambda: context.report(Progress()))
-    return to_json(listing | {"codec": codec_version.codec()})
+    return to_json(listing.as_json())

@@ -66,7 +66,10 @@ def figures(job: Job, store: Store) -> dict[str, Any]:
         "subset": made["subset"],
         "training": training,
         "comparison": training and json.loads(store.get(layout.comparison(job.id, training))),
-        "errors": list(islice(index.errors(store, layout.index(job.id), layout.evaluation(job.id)), EXAMPLES)),
+        "errors": [
+            image.as_json()
+            for image in islice(index.errors(store, layout.index(job.id), layout.evaluation(job.id)), EXAMPLES)
+        ],
     }
 
 

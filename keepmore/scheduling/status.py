@@ -12,6 +12,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from keepmore.compression.index import Summary
+from keepmore.compression.listing import Listing
 from keepmore.errors import Cancelled, QueueUnavailable, StoreError
 from keepmore.jobs.graph import training_steps
 from keepmore.jobs.job import Job, State
@@ -26,7 +27,7 @@ from keepmore.jobs.requests import (
 from keepmore.jobs.stage import stage
 from keepmore.jobs.step import Kind, Step
 from keepmore.prefetch import ahead
-from keepmore.progress import METADATA, Progress
+from keepmore.progress import Progress
 from keepmore.scheduling.tracker import Pace, StepProgress
 from keepmore.spec.distance import ORIGINAL
 from keepmore.spec.training import NO_WEIGHTS, PROBE, Training, Tuning
@@ -105,7 +106,7 @@ def _compressing(job: Job, store: Store, tracked: StepProgress | None, warnings:
         with suppress(QueueUnavailable):  # the store says the same, only slower and without a rate
             pace = tracked.pace(job.id, Kind.COMPRESS)
     pace = pace or Pace(sum(parts_progress(store, job.id).values(), Progress()), 0, 0.0)
-    listed = int(json.loads(store.get(layout.listing(job.id)))["images"])
+    listed = Listing.read(store, job.id).images
     rate = pace.rate if job.state is State.ACCEPTED else None
     return JobStatus(
         job,
@@ -216,6 +217,6 @@ def _part_progress(store: Store, key: str) -> Progress:
     try:
         with store.open(key) as file:
             metadata = pq.read_metadata(file)
-        return Progress(**json.loads(metadata.metadata[METADATA]))
+        return Progress.from_metadata(metadata.metadata)
     except (pa.ArrowInvalid, KeyError) as error:
         raise StoreError(f"{key} is damaged ({error}); delete it and resume the job, which makes it again") from error

@@ -19,7 +19,7 @@ import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
 from keepmore.compression import index
-from keepmore.compression.batch import COLUMNS, BatchEncoder, encoded
+from keepmore.compression.batch import COLUMNS, BatchEncoder, encode_rows
 from keepmore.errors import BudgetTooSmall, InvalidRequest, StoreError
 from keepmore.selection import fit_search
 from keepmore.selection.fit_search import Curve, Trial
@@ -117,7 +117,7 @@ class _Images:
 
     def tried(self, encoder: BatchEncoder, distance: float) -> tuple[Trial, pa.Table]:
         """What the images take at `distance`, and the kept ones with the SCHEMA."""
-        made = encoded(encoder, self.table, (distance,))
+        made = encode_rows(encoder, self.table, (distance,))
         names = [index.column(name, distance) for name in SCHEMA.names[2:]]
         columns = [self.table["row"], self.table["path"], *(made[name] for name in names)]
         rows = pa.table(columns, schema=SCHEMA)
@@ -129,7 +129,7 @@ class _Images:
         few = np.unique(np.linspace(0, len(self.kept) - 1, min(SAMPLE_IMAGES, len(self.kept))).astype(np.int64))
         table = self.table.take(pa.array(few))
         share = self.originals().point[1] / max(1, pc.sum(table["source_bytes"]).as_py())
-        return share, encoded(encoder, table, distances)
+        return share, encode_rows(encoder, table, distances)
 
     def _trial(self, distance: float, sizes: NDArray[np.int64]) -> Trial:
         """Where no image is behind, one of mean size stands for it: a budget for two more is not filled."""

@@ -1,4 +1,4 @@
-"""Where bytes lie under keys: the protocol that every store implements."""
+"""Bytes under keys: the protocol that every store implements."""
 
 from __future__ import annotations
 
@@ -12,14 +12,14 @@ TEMPORARY = ".tmp"
 
 
 class Store(Protocol):
-    """Bytes under keys. What a call wrote is durable before anything that is written after it can be seen."""
+    """Bytes under keys. What a call wrote is durable before anything written after it becomes visible."""
 
     def get(self, key: str) -> bytes:
         """The bytes under `key`; raises NotFound."""
         ...
 
     def put(self, key: str, data: bytes) -> None:
-        """Write `data` under `key`, atomically: a reader sees the old bytes or the new ones, never a part."""
+        """Write `data` under `key`, atomically: a reader sees the old bytes or the new ones, never a mixture."""
         ...
 
     def put_all(self, objects: Mapping[str, bytes]) -> None:
@@ -33,19 +33,19 @@ class Store(Protocol):
     def exists(self, key: str) -> bool: ...
 
     def delete(self, key: str) -> None:
-        """Remove `key`; nothing happens if it is absent."""
+        """Remove `key`; does nothing if it is absent."""
         ...
 
     def keys(self, prefix: str, after: str = "") -> Iterator[str]:
-        """Keys that start with `prefix` and sort behind `after`, in ascending order, streamed."""
+        """Keys that start with `prefix` and sort after `after`, in ascending order, streamed."""
         ...
 
     def keys_in(self, folder: str) -> frozenset[str]:
-        """The keys below `folder`, all at once, so they should be few; faster than `keys` over a network."""
+        """The keys below `folder`, all at once, so they should be few."""
         ...
 
     def open(self, key: str) -> BinaryIO:
-        """A seekable reader, for formats that read a part of the object; raises NotFound."""
+        """A seekable reader, for formats that read parts of the object; raises NotFound."""
         ...
 
     @contextmanager

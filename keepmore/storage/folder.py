@@ -1,4 +1,4 @@
-"""Bytes under keys: the Store protocol and the store that is a folder on disk. Knows no jobs and no images."""
+"""The store that is a folder on disk."""
 
 from __future__ import annotations
 
@@ -38,9 +38,9 @@ class FolderStore:
 
     def put_all(self, objects: Mapping[str, bytes]) -> None:
         with self._explained():
-            written = {key: self._write_temporary(data) for key, data in objects.items()}
+            temporaries = {key: self._write_temporary(data) for key, data in objects.items()}
             self._sync()
-            for key, temporary in written.items():
+            for key, temporary in temporaries.items():
                 os.replace(temporary, self._ready_path(key))
 
     def create(self, key: str, data: bytes) -> bool:
@@ -118,9 +118,14 @@ class FolderStore:
 
     def _sync(self) -> None:
         """One sync of the file system for a whole batch: a sync per object would cost as much as its encoding."""
+        if _SYNCFS is None:
+            os.sync()
+            return
         folder = os.open(self._temporary, os.O_RDONLY)
         try:
-            _sync_file_system(folder)
+            if _SYNCFS(folder) != 0:
+                number = ctypes.get_errno()
+                raise OSError(number, os.strerror(number))
         finally:
             os.close(folder)
 
@@ -128,8 +133,9 @@ class FolderStore:
         for name in _sorted_names(self.root / folder):
             key = folder + name
             if key.endswith("/"):
-                # `after` may lie inside this folder, so skip it only when all of its keys sort before `after`.
-                if _may_hold(key, prefix) and (key > after or after.startswith(key)):
+                may_match = key.startswith(prefix) or prefix.startswith(key)
+                # `after` may be inside this folder, so skip it only when all of its keys sort before `after`.
+                if may_match and (key > after or after.startswith(key)):
                     yield from self._walk(key, prefix, after)
             elif key.startswith(prefix) and key > after:
                 yield key
@@ -142,7 +148,7 @@ class FolderStore:
                 if path.stat().st_mtime < limit:
                     path.unlink()
             except FileNotFoundError:
-                continue  # its owner, or another starting process, was quicker
+                continue  # its owner, or another starting process, was faster
 
     @contextmanager
     def _explained(self, *but: type[OSError]) -> Iterator[None]:
@@ -154,26 +160,14 @@ class FolderStore:
             raise _explain(error, self.root) from error
 
 
-def _may_hold(folder: str, prefix: str) -> bool:
-    return folder.startswith(prefix) or prefix.startswith(folder)
-
-
 def _sorted_names(folder: Path) -> list[str]:
-    """Names in `folder`, folders with a slash behind: that is how their keys sort among the others."""
+    """Names in `folder`, those of folders with a slash at the end, because that is how their keys sort."""
     try:
         with os.scandir(folder) as entries:
             names = [entry.name + "/" if entry.is_dir(follow_symlinks=False) else entry.name for entry in entries]
     except (FileNotFoundError, NotADirectoryError):
         return []
     return sorted(name for name in names if name != TEMPORARY + "/")
-
-
-def _sync_file_system(folder: int) -> None:
-    if _SYNCFS is None:
-        os.sync()
-    elif _SYNCFS(folder) != 0:
-        number = ctypes.get_errno()
-        raise OSError(number, os.strerror(number))
 
 
 _SYNCFS = getattr(ctypes.CDLL(None, use_errno=True), "syncfs", None)

@@ -1,4 +1,4 @@
-"""Which store a place names."""
+"""Opening the store at an address."""
 
 from __future__ import annotations
 
@@ -10,12 +10,12 @@ from keepmore.storage.base import Store
 from keepmore.storage.folder import FolderStore
 
 
-def open_store(place: str, access: Access) -> Store:
-    """The store at `place`: s3://bucket/prefix, or a folder. Raises EndpointMissing, InvalidUri, StoreUnwritable."""
-    if not place.lower().startswith("s3://"):
-        return FolderStore(Path(place).expanduser())
-    # Imported here because minio takes longer to import than all else that a command needs.
+def open_store(address: str, access: Access) -> Store:
+    """The store at s3://bucket/prefix or in a folder. Raises EndpointMissing, InvalidUri, StoreUnwritable."""
+    if not address.lower().startswith("s3://"):
+        return FolderStore(Path(address).expanduser())
+    # Imported here because minio takes longer to import than everything else that a command needs.
     from keepmore.storage.s3 import S3Store
 
-    uri = uris.parse(place)
+    uri = uris.parse(address)
     return S3Store(access.endpoint(uri.bucket), uri.bucket, uri.key, access.retries)

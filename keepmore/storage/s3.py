@@ -11,50 +11,50 @@ from concurrent.futures import ThreadPoolExecutor, wait
 from contextlib import contextmanager
 from typing import Any, BinaryIO, cast
 
-from keepmore.errors import NotFound, StoreError, StoreFull, StoreUnavailable, StoreUnwritable
+from keepmore.errors import NotFound, StoreError, StoreFull
 from keepmore.net.access import RETRIES, S3Endpoint
-from keepmore.net.failure import FailureReason, RemoteFailure
+from keepmore.net.failure import RemoteFailure, store_error
 from keepmore.net.ranged import RangedFile
 from keepmore.net.s3 import Bucket
 from keepmore.storage.base import check_key, is_key
 
 WHOLE_BYTES = 8 << 20  # up to here an object is fetched and verified at once
 BUFFER_BYTES = 1 << 16
-WRITERS = 8  # more take turns with the encoder so often that it loses a tenth of its time
-CALLERS = 40  # threads that an API answers with; a worker has a few
+WRITERS = 8  # more threads alternate with the encoder so often that it loses a tenth of its time
+CALLERS = 40  # threads with which an API answers; a worker has a few
 SPOOL_BYTES = 8 << 20  # up to here a writer's bytes stay in memory
 
 
 class S3Store:
     """Keys are objects below `prefix`. What a call wrote is durable, and can be read, when the call returns.
 
-    Bytes are written with their SHA-256 and compared with it when they are read whole. `retries` with growing pauses
-    bridge an outage of about 30 seconds. Nothing connects before the first call.
+    Bytes are written with their SHA-256 and compared with it when they are read whole. The default `retries`, with
+    growing pauses, last through an outage of about 30 seconds. Nothing connects before the first call.
     """
 
     def __init__(self, endpoint: S3Endpoint, bucket: str, prefix: str = "", retries: int = RETRIES) -> None:
         self._arguments = (endpoint, bucket, prefix, retries)
         self._prefix = prefix.strip("/") + "/" if prefix.strip("/") else ""
-        self._place = f"s3://{bucket}/{self._prefix}".removesuffix("/")
-        self._endpoint = endpoint.url
-        self._unchecked = Bucket(endpoint, bucket, retries, WRITERS + CALLERS)
-        self._checked = False
+        self._uri = f"s3://{bucket}/{self._prefix}".removesuffix("/")
+        self._title = f"{self._uri} at {endpoint.url}"
+        self._unchecked_bucket = Bucket(endpoint, bucket, retries, WRITERS + CALLERS)
+        self._bucket_exists = False
         self._threads = ThreadPoolExecutor(WRITERS, "store")  # none before the first call
 
     def __reduce__(self) -> tuple[type[S3Store], tuple[Any, ...]]:
-        # Connections belong to one process: another one that is handed this store makes its own.
+        # Connections belong to one process: another process that receives this store opens its own.
         return S3Store, self._arguments
 
     def get(self, key: str) -> bytes:
         name = self._name(key)
         with self._explained(key):
             for _ in range(2):
-                data, found = self._bucket.read(name)
-                if found.sha256 in (None, hashlib.sha256(data).hexdigest()):
+                data, info = self._bucket.read(name)
+                if info.sha256 in (None, hashlib.sha256(data).hexdigest()):
                     return data
         raise StoreError(
-            f"the store {self._place} at {self._endpoint}: {key} is damaged, its content is not what was written "
-            "(SHA-256); delete that object and resume the job, which makes it again"
+            f"the store {self._title}: {key} is damaged, its content is not what was written (SHA-256); "
+            "delete that object and resume the job, which writes it again"
         )
 
     def put(self, key: str, data: bytes) -> None:
@@ -63,17 +63,16 @@ class S3Store:
             self._bucket.put(name, data)
 
     def put_all(self, objects: Mapping[str, bytes]) -> None:
-        # A task a thread, not one an object: handing them out would cost as much as a third of the writing.
-        items = list(objects.items())
-        shares = [items[start::WRITERS] for start in range(min(WRITERS, len(items)))]
-        writing = [self._threads.submit(self._put_each, share) for share in shares]
-        wait(writing)  # whatever fails, nothing is written any more when this returns
-        for share in writing:
-            share.result()
+        def put_each(items: Sequence[tuple[str, bytes]]) -> None:
+            for key, data in items:
+                self.put(key, data)
 
-    def _put_each(self, objects: Sequence[tuple[str, bytes]]) -> None:
-        for key, data in objects:
-            self.put(key, data)
+        # A task per thread, not per object: submitting those would cost as much as a third of the writing.
+        items = list(objects.items())
+        writes = [self._threads.submit(put_each, items[start::WRITERS]) for start in range(min(WRITERS, len(items)))]
+        wait(writes)  # whatever fails, nothing is written any more when this returns
+        for write in writes:
+            write.result()
 
     def create(self, key: str, data: bytes) -> bool:
         name = self._name(key)
@@ -96,36 +95,34 @@ class S3Store:
 
     def keys(self, prefix: str, after: str = "") -> Iterator[str]:
         with self._explained(prefix):
-            for found in self._bucket.list(self._prefix + prefix, self._prefix + after if after else ""):
-                key = found.key.removeprefix(self._prefix)
+            for info in self._bucket.list(self._prefix + prefix, self._prefix + after if after else ""):
+                key = info.key.removeprefix(self._prefix)
                 if is_key(key):
                     yield key
 
     def keys_in(self, folder: str) -> frozenset[str]:
-        name = self._name(folder) + "/"
-        with self._explained(folder):
-            found = (key.removeprefix(self._prefix) for key in self._bucket.keys(name))
-            return frozenset(filter(is_key, found))
+        check_key(folder)
+        return frozenset(self.keys(folder + "/"))
 
     def open(self, key: str) -> BinaryIO:
         name = self._name(key)
         with self._explained(key):
-            found = self._bucket.head(name)
-        if found.size <= WHOLE_BYTES:
+            info = self._bucket.head(name)
+        if info.size <= WHOLE_BYTES:
             return io.BytesIO(self.get(key))
         bucket = self._bucket
         file = RangedFile(
-            found.size,
-            lambda start, end: bucket.stream(name, start, end, found.etag),
+            info.size,
+            lambda start, end: bucket.stream(name, start, end, info.etag),
             bucket.retries,
-            lambda failure: self._error(key, failure),
+            lambda failure: store_error(self._title, key, failure),
         )
         return io.BufferedReader(file, BUFFER_BYTES)
 
     @contextmanager
     def writer(self, key: str) -> Iterator[BinaryIO]:
         name = self._name(key)
-        with _room(), tempfile.SpooledTemporaryFile(SPOOL_BYTES) as spool:
+        with _temporary_space(), tempfile.SpooledTemporaryFile(SPOOL_BYTES) as spool:
             file = cast(BinaryIO, spool)
             yield file
             size = file.seek(0, io.SEEK_END)
@@ -136,17 +133,17 @@ class S3Store:
                 self._bucket.put_file(name, file, size, sha256)
 
     def uri(self, key: str) -> str:
-        """s3://bucket/prefix/key, the key as it is: not percent-encoded."""
+        """s3://bucket/prefix/key; the key is not percent-encoded."""
         check_key(key)
-        return f"{self._place}/{key}"
+        return f"{self._uri}/{key}"
 
     @property
     def _bucket(self) -> Bucket:
-        """The bucket, once it is known to be there: some servers make a bucket when something is put into it."""
-        if not self._checked:
-            self._unchecked.check()
-            self._checked = True
-        return self._unchecked
+        """The bucket, once it is known to exist: some servers create a bucket when something is put into it."""
+        if not self._bucket_exists:
+            self._unchecked_bucket.check()
+            self._bucket_exists = True
+        return self._unchecked_bucket
 
     def _name(self, key: str) -> str:
         check_key(key)
@@ -157,36 +154,11 @@ class S3Store:
         try:
             yield
         except RemoteFailure as failure:
-            raise self._error(key, failure) from failure
-
-    def _error(self, key: str, failure: RemoteFailure) -> StoreError:
-        where = f"the store {self._place} at {self._endpoint}"
-        match failure.why:
-            case FailureReason.ABSENT:
-                return NotFound(f"nothing is stored under {key} in {self._place} at {self._endpoint}")
-            case FailureReason.NO_BUCKET:
-                return StoreUnwritable(f"{where}: there is no such bucket; make it, then resume the job")
-            case FailureReason.DENIED:
-                return StoreUnwritable(
-                    f"{where} refuses access ({failure.detail}); check KEEPMORE_S3_ACCESS_KEY and "
-                    "KEEPMORE_S3_SECRET_KEY, and that they may read, write and list there, then resume the job"
-                )
-            case FailureReason.FULL:
-                return StoreFull(
-                    f"{where} is full ({failure.detail}); free some space or raise the quota, then resume the job"
-                )
-            case FailureReason.UNAVAILABLE:
-                return StoreUnavailable(
-                    f"{where} cannot be reached ({failure.detail}); see that it runs, then resume the job"
-                )
-            case FailureReason.CHANGED:
-                return StoreError(f"{where}: {key} was written anew while it was read ({failure.detail}); try again")
-            case _:
-                return StoreError(f"{where} failed at {key}: {failure.detail}")
+            raise store_error(self._title, key, failure) from failure
 
 
 @contextmanager
-def _room() -> Iterator[None]:
+def _temporary_space() -> Iterator[None]:
     try:
         yield
     except OSError as error:

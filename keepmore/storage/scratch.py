@@ -1,4 +1,4 @@
-"""Local disk for what can be made again: decoded images, files on their way."""
+"""Local disk for what can be computed or fetched again: decoded images, weights."""
 
 from __future__ import annotations
 
@@ -17,27 +17,28 @@ from keepmore.spec import budget
 
 SHARE_OF_FREE = 0.5
 LOCK = ".lock"
-RESERVED = ".reserved"  # a file without content, as long as what may be written beside it
+RESERVED = ".reserved"  # a sparse file, as long as what may be written beside it
 
 
 @dataclass(frozen=True, slots=True)
 class Scratch:
-    """A folder (None: one of the user's own among temporary files) and the bytes that it may take in all (None: half
-    of what is free). Entries are folders; of those that nobody holds, the one that was longest unused goes first.
+    """A folder (None: one of the user's own among temporary files) and its limit in bytes (None: half of what is free).
+
+    Entries are folders. Of those that no process holds, the least recently used is removed first.
     """
 
     folder: str | None = None
-    most_bytes: int | None = None
+    max_bytes: int | None = None
 
     @staticmethod
     def from_environment(environment: Mapping[str, str]) -> Scratch:
         """From KEEPMORE_SCRATCH and KEEPMORE_SCRATCH_BYTES, such as 20GB. Raises InvalidRequest."""
-        written = environment.get("KEEPMORE_SCRATCH_BYTES", "")
+        size = environment.get("KEEPMORE_SCRATCH_BYTES", "")
         try:
-            most = budget.parse_size(written) if written else None
+            max_bytes = budget.parse_size(size) if size else None
         except InvalidRequest as error:
-            raise InvalidRequest(f"KEEPMORE_SCRATCH_BYTES: {written!r} is no size; write such as 20GB") from error
-        return Scratch(environment.get("KEEPMORE_SCRATCH") or None, most)
+            raise InvalidRequest(f"KEEPMORE_SCRATCH_BYTES: {size!r} is not a size; write one such as 20GB") from error
+        return Scratch(environment.get("KEEPMORE_SCRATCH") or None, max_bytes)
 
     @property
     def root(self) -> Path:
@@ -45,25 +46,29 @@ class Scratch:
         try:
             root.mkdir(parents=True, exist_ok=True, mode=0o700)
         except OSError as error:
-            raise StoreUnwritable(f"{root} cannot be made ({error.strerror}); set KEEPMORE_SCRATCH") from error
+            raise StoreUnwritable(f"{root} cannot be created ({error.strerror}); set KEEPMORE_SCRATCH") from error
         if root.stat().st_uid != os.getuid():
             raise StoreUnwritable(f"{root} belongs to another user; set KEEPMORE_SCRATCH to a folder of your own")
         return root
 
     @contextmanager
     def entry(self, name: str, write: Callable[[Path], None]) -> Iterator[Path]:
-        """The entry `name`, which `write` fills if it is not there; while it lasts, no process removes it.
+        """The entry `name`, which `write` fills if it does not exist; no process removes it within the block.
 
         Raises StoreFull if the disk is full.
         """
-        with ExitStack() as held:
-            while (entry := self._held(name, held)) is None:
-                made = held.enter_context(self.temporary(f"{name}."))
-                with self._space():
-                    write(made)
-                (made / RESERVED).unlink(missing_ok=True)
+        with ExitStack() as locks:
+            while (entry := self._lock_entry(name, locks)) is None:
+                folder = locks.enter_context(self.temporary(f"{name}."))
                 try:
-                    made.rename(self.root / name)
+                    write(folder)
+                except OSError as error:
+                    if error.errno != errno.ENOSPC:
+                        raise
+                    raise self.full() from error
+                (folder / RESERVED).unlink(missing_ok=True)
+                try:
+                    folder.rename(self.root / name)
                 except OSError:  # another process was faster
                     if not (self.root / name).exists():
                         raise
@@ -71,58 +76,58 @@ class Scratch:
 
     @contextmanager
     def temporary(self, prefix: str) -> Iterator[Path]:
-        """A new folder, for as long as it lasts."""
-        with ExitStack() as held:
-            while (made := self._held(tempfile.mkdtemp(dir=self.root, prefix=prefix), held)) is None:
-                pass  # whoever makes room was faster
+        """A new folder, removed after the block."""
+        with ExitStack() as locks:
+            while (folder := self._lock_entry(tempfile.mkdtemp(dir=self.root, prefix=prefix), locks)) is None:
+                pass  # a process that makes room was faster
             try:
-                yield made
-            finally:  # what cannot be removed is an entry that nobody holds, and goes when room is made
-                shutil.rmtree(made, ignore_errors=True)
+                yield folder
+            finally:  # what cannot be removed is an entry that no process holds, and goes when room is made
+                shutil.rmtree(folder, ignore_errors=True)
 
     @contextmanager
-    def found(self, name: str) -> Iterator[Path | None]:
-        """The entry `name` if it is there; it counts as used now, and while it lasts, no process removes it."""
-        with ExitStack() as held:
-            yield self._held(name, held)
+    def existing(self, name: str) -> Iterator[Path | None]:
+        """The entry `name` if it exists; it counts as used now, and no process removes it within the block."""
+        with ExitStack() as locks:
+            yield self._lock_entry(name, locks)
 
     def has_room(self, bytes_: int) -> bool:
-        """Whether `make_room` could make as much."""
-        with self._alone():
-            return self._census().could_hold(bytes_)
+        """Whether `make_room` could free as much."""
+        with self._root_lock():
+            return self._usage().could_hold(bytes_)
 
     def make_room(self, bytes_: int, entry: Path) -> bool:
-        """Remove what nobody holds until `bytes_` may be written to `entry`, and reserve them: until the entry is
-        whole, no other process takes them. Says whether they may be written, and if not, removes nothing."""
-        with self._alone():
+        """Remove entries that no process holds until `bytes_` may be written to `entry`, and reserve them until the
+        entry is complete. Says whether they may be written; if not, removes nothing."""
+        with self._root_lock():
             (entry / RESERVED).unlink(missing_ok=True)
-            census = self._census()
-            if not census.could_hold(bytes_):
+            usage = self._usage()
+            if not usage.could_hold(bytes_):
                 return False
-            taken = sum(census.sizes.values())
-            for other in census.loose:
-                if taken + bytes_ <= census.most:
+            used_bytes = sum(usage.sizes.values())
+            for other in usage.removable:
+                if used_bytes + bytes_ <= usage.max_bytes:
                     break
-                taken -= census.sizes[other] if _removed(other) else 0
-            if taken + bytes_ > census.most:  # somebody began to use what nobody held
+                used_bytes -= usage.sizes[other] if _remove(other) else 0
+            if used_bytes + bytes_ > usage.max_bytes:  # meanwhile a process began to use an entry that was not held
                 return False
             with (entry / RESERVED).open("wb") as file:
                 file.truncate(bytes_)
         return True
 
     def remove(self, name: str) -> bool:
-        """Remove the entry `name`, unless somebody holds it."""
-        with self._alone():
-            return _removed(self.root / name)
+        """Remove the entry `name`, unless a process holds it; says whether it is gone."""
+        with self._root_lock():
+            return _remove(self.root / name)
 
-    def _held(self, name: str, held: ExitStack) -> Path | None:
-        """The entry, if it is there, held until `held` ends."""
+    def _lock_entry(self, name: str, locks: ExitStack) -> Path | None:
+        """The entry, if it exists, held until `locks` ends."""
         entry = self.root / name
         try:
-            place = os.open(entry, os.O_RDONLY)
-            held.callback(os.close, place)
-            fcntl.flock(place, fcntl.LOCK_SH)  # waits for whoever removes it just now
-            if os.path.samestat(os.fstat(place), entry.stat()):
+            descriptor = os.open(entry, os.O_RDONLY)
+            locks.callback(os.close, descriptor)
+            fcntl.flock(descriptor, fcntl.LOCK_SH)  # waits for a process that is removing it
+            if os.path.samestat(os.fstat(descriptor), entry.stat()):
                 os.utime(entry)
                 return entry
         except FileNotFoundError:
@@ -130,23 +135,14 @@ class Scratch:
         return None
 
     @contextmanager
-    def _alone(self) -> Iterator[None]:
+    def _root_lock(self) -> Iterator[None]:
         """One process at a time looks for room, and makes it."""
-        place = os.open(self.root / LOCK, os.O_RDWR | os.O_CREAT, 0o600)
+        descriptor = os.open(self.root / LOCK, os.O_RDWR | os.O_CREAT, 0o600)
         try:
-            fcntl.flock(place, fcntl.LOCK_EX)
+            fcntl.flock(descriptor, fcntl.LOCK_EX)
             yield
         finally:
-            os.close(place)
-
-    @contextmanager
-    def _space(self) -> Iterator[None]:
-        try:
-            yield
-        except OSError as error:
-            if error.errno != errno.ENOSPC:
-                raise
-            raise self.full() from error
+            os.close(descriptor)
 
     def full(self) -> StoreFull:
         return StoreFull(
@@ -154,37 +150,42 @@ class Scratch:
             "KEEPMORE_SCRATCH_BYTES, then resume the job"
         )
 
-    def _census(self) -> _Census:
+    def _usage(self) -> _Usage:
         used_at = {entry: _used_at(entry) for entry in self.root.iterdir() if entry.is_dir()}
-        written = {entry: _size(entry) for entry in used_at}
-        disk = shutil.disk_usage(self.root).free + sum(written.values())
-        return _Census(
-            {entry: max(size, _bytes(entry / RESERVED)) for entry, size in written.items()},
+        file_bytes = {
+            entry: sum(
+                _bytes(Path(folder) / name) for folder, _, names in os.walk(entry) for name in names if name != RESERVED
+            )
+            for entry in used_at
+        }
+        disk_bytes = shutil.disk_usage(self.root).free + sum(file_bytes.values())
+        return _Usage(
+            {entry: max(size, _bytes(entry / RESERVED)) for entry, size in file_bytes.items()},
             [entry for entry in sorted(used_at, key=used_at.__getitem__) if not _is_held(entry)],
-            int(SHARE_OF_FREE * disk) if self.most_bytes is None else min(self.most_bytes, disk),
+            int(SHARE_OF_FREE * disk_bytes) if self.max_bytes is None else min(self.max_bytes, disk_bytes),
         )
 
 
 @dataclass(frozen=True, slots=True)
-class _Census:
-    """What each entry takes or has reserved; those that nobody holds, longest unused first; what all may take."""
+class _Usage:
+    """Bytes that each entry takes or has reserved; entries that no process holds, least recently used first."""
 
     sizes: dict[Path, int]
-    loose: list[Path]
-    most: int
+    removable: list[Path]
+    max_bytes: int
 
     def could_hold(self, bytes_: int) -> bool:
-        return sum(self.sizes.values()) - sum(self.sizes[entry] for entry in self.loose) + bytes_ <= self.most
+        return sum(self.sizes.values()) - sum(self.sizes[entry] for entry in self.removable) + bytes_ <= self.max_bytes
 
 
-def _removed(entry: Path) -> bool:
-    """Remove an entry; says if it is gone, which it is not while somebody holds it."""
-    with ExitStack() as held:
+def _remove(entry: Path) -> bool:
+    """Remove an entry; says if it is gone, which it is not while a process holds it."""
+    with ExitStack() as locks:
         try:
-            place = os.open(entry, os.O_RDONLY)
-            held.callback(os.close, place)
-            fcntl.flock(place, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            gone = entry.with_name(f"{entry.name}.gone")  # else somebody could find half an entry
+            descriptor = os.open(entry, os.O_RDONLY)
+            locks.callback(os.close, descriptor)
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            gone = entry.with_name(f"{entry.name}.gone")  # otherwise another process could find half an entry
             shutil.rmtree(gone, ignore_errors=True)
             entry.rename(gone)
             shutil.rmtree(gone, ignore_errors=True)
@@ -195,7 +196,7 @@ def _removed(entry: Path) -> bool:
     return True
 
 
-# Other processes make room too: what is gone meanwhile was used never, takes nothing, and nobody holds it.
+# Other processes make room too: an entry that is gone meanwhile was never used, takes nothing, and is not held.
 
 
 def _used_at(entry: Path) -> float:
@@ -217,10 +218,6 @@ def _is_held(entry: Path) -> bool:
     finally:
         os.close(folder)
     return False
-
-
-def _size(folder: Path) -> int:
-    return sum(_bytes(Path(place) / name) for place, _, names in os.walk(folder) for name in names if name != RESERVED)
 
 
 def _bytes(file: Path) -> int:

@@ -1,6 +1,6 @@
 """Draw a labelled set of photograph-like JPEGs, so that the demonstration needs no download.
 
-The class is in the shape, parts and colours of the thing that is drawn, all of which vary; nothing else tells it.
+Only the shape, parts and colours of the object that is drawn show its class, and all of them vary.
 """
 
 from __future__ import annotations
@@ -32,11 +32,11 @@ def write_sample(
 ) -> None:
     """Write root/train/<class>/<nnnn>.jpg and root/test/<class>/<nnnn>.jpg, the same for the same seed.
 
-    `on_image` is called with (done, total) after each image. `root` appears when all of it is drawn. Raises
-    InvalidRequest if it holds something already, so that nothing is mixed with or written over.
+    `on_image` is called with (done, total) after each image. `root` appears when all images are drawn. Raises
+    InvalidRequest if it is not empty, so that nothing is mixed with the images or overwritten.
     """
     if root.exists() and any(root.iterdir()):
-        raise InvalidRequest(f"{root} is not empty: name a new folder, or empty this one first")
+        raise InvalidRequest(f"{root} is not empty; name a new folder, or empty this one first")
     root.parent.mkdir(parents=True, exist_ok=True)
     unfinished = Path(tempfile.mkdtemp(prefix=f"{root.name}.", dir=root.parent))
     try:
@@ -50,7 +50,7 @@ def write_sample(
 def _draw(
     root: Path, per_class: tuple[int, int], seed: int, processes: int, on_image: Callable[[int, int], None] | None
 ) -> None:
-    numbers = [
+    pictures = [
         (split, kind, number)
         for split, count in enumerate(per_class)
         for kind in range(len(CLASSES))
@@ -59,13 +59,13 @@ def _draw(
     for split in SPLITS:
         for name in CLASSES:
             (root / split / name).mkdir(parents=True)
-    context = multiprocessing.get_context("spawn")  # a fork may copy the caller's locks, held
+    context = multiprocessing.get_context("spawn")  # a fork may copy locks while the caller holds them
     with ProcessPoolExecutor(processes, mp_context=context) as pool:
         write = partial(_write_picture, root, seed)
-        written = pool.map(write, numbers, chunksize=8) if processes > 1 else map(write, numbers)
-        for done, _ in enumerate(written, start=1):
+        writes = pool.map(write, pictures, chunksize=8) if processes > 1 else map(write, pictures)
+        for done, _ in enumerate(writes, start=1):
             if on_image:
-                on_image(done, len(numbers))
+                on_image(done, len(pictures))
 
 
 def _write_picture(root: Path, seed: int, which: tuple[int, int, int]) -> None:

@@ -1,4 +1,4 @@
-"""Colours and textures, and what the layers of a picture share."""
+"""Colours and textures, and the scene that the layers of a picture share."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ Array = NDArray[np.floating]
 Rng = np.random.Generator
 
 FIELD_SIDE = 768
-# (how much of one octave's strength the next has, how far it is drawn out to one side)
+# (strength of an octave relative to the one before, stretch in one direction)
 FIELDS = ((0.5, 1), (0.62, 1), (0.74, 1), (0.86, 1), (0.66, 10), (0.8, 5))
 ODD_COLOUR = 0.65  # how often an object is not of its class's usual colours
 
@@ -27,7 +27,7 @@ class Part(NamedTuple):
 
 
 class Scene(NamedTuple):
-    """What the layers of one picture share; `light` is the way the light travels."""
+    """What the layers of one picture share; `light` is the direction in which the light travels."""
 
     rng: Rng
     width: int
@@ -37,7 +37,7 @@ class Scene(NamedTuple):
 
     @property
     def side(self) -> int:
-        """The shorter side, the unit in which things are scaled."""
+        """The shorter side, to which objects are scaled."""
         return min(self.width, self.height)
 
 
@@ -65,7 +65,7 @@ def toned(colour: Array, factor: float | Array) -> Array:
 
 @lru_cache(maxsize=1)
 def noise_fields(seed: int) -> Array:
-    """Fields of 1/f-like noise, from which textures are cut; the last is plain white noise."""
+    """Fields of 1/f-like noise, from which textures are cut; the last is white noise."""
     rng = np.random.default_rng(seed)
     fields = np.zeros((len(FIELDS), FIELD_SIDE, FIELD_SIDE), np.float32)
     for field, (persistence, stretch) in zip(fields, FIELDS, strict=True):

@@ -1,7 +1,7 @@
-"""Composing a picture: a lit backdrop, clutter, one thing of a class, then the camera.
+"""Composing a picture: a lit background, clutter, one object of a class, then the camera.
 
-Noise is what compression removes first: more of it makes files shrink further, but makes compressed pictures differ
-more from uncompressed ones.
+Compression removes noise first: more noise makes files shrink further, but makes compressed pictures differ more from
+uncompressed ones.
 """
 
 from __future__ import annotations
@@ -16,12 +16,12 @@ from keepmore.synthetic.shapes import CLASSES, UPRIGHT, arc, line, moved, polar,
 
 SIZES = ((400, 300), (400, 320), (400, 360), (400, 400), (300, 400), (320, 400))
 SUPERSAMPLE = 2  # ImageDraw does not smooth edges, so outlines are drawn larger and reduced
-# Ranges, one value a picture or a layer.
-GRAIN = (0.1, 0.35)  # texture of things
+# Ranges, one value per picture or layer.
+GRAIN = (0.1, 0.35)  # texture of objects
 MOTTLE = (0.15, 0.45)  # texture of the ground
 EXPOSURE = (0.55, 1.35)
-CAST = (0.75, 1.25)  # of the light, on each colour
-SOFTNESS = (0.0, 0.25)  # of the lens: how much of its neighbour each pixel takes
+CAST = (0.75, 1.25)  # of the light, in each colour
+SOFTNESS = (0.0, 0.25)  # of the lens: the share of its neighbour in each pixel
 LUMA_NOISE = (0.003, 0.016)
 CHROMA_NOISE = (0.002, 0.007)
 BEND = 0.1  # how far an outline strays from its pattern
@@ -98,7 +98,7 @@ def planar(colour: Array) -> Array:
 
 
 def rounded(cover: Image.Image, radius: float) -> Array:
-    """The cover blurred, as a swelling form and as a shadow; a small copy blurs faster."""
+    """The cover blurred, as a rounded form and as a shadow; a small copy blurs faster."""
     shrink = 1 + radius / 2
     width, height = (max(round(side / shrink), 2) for side in cover.size)
     small = cover.resize((width, height), Image.Resampling.BILINEAR, reducing_gap=2)
@@ -107,7 +107,7 @@ def rounded(cover: Image.Image, radius: float) -> Array:
 
 
 def lit(form: Array, light: tuple[float, float]) -> Array:
-    """How brightly the light strikes a surface of this height, about 1 where it is flat."""
+    """How brightly a surface of this height is lit, about 1 where it is flat."""
     slope = np.zeros_like(form)
     slope[:, 1:] = np.diff(form, axis=1) * light[0]
     slope[1:] += np.diff(form, axis=0) * light[1]
@@ -132,7 +132,7 @@ def add_layer(canvas: Array, parts: list[Part], scene: Scene, bulge: float, defo
 
 
 def backdrop(scene: Scene) -> Array:
-    """A mottled ground, in half the pictures meeting a plainer wall at a horizon."""
+    """A mottled ground, which in half the pictures meets a plainer wall at a horizon."""
     rng = scene.rng
     first, wall = some_colour(rng, 0.1), some_colour(rng, 0.1)
     second = np.clip(first * rng.uniform(0.5, 1.6) + rng.normal(0, 0.06, 3), 0, 1)
@@ -147,7 +147,7 @@ def backdrop(scene: Scene) -> Array:
 
 
 def developed(canvas: Array, scene: Scene) -> Image.Image:
-    """The picture as a camera gives it: uneven light, vignetting, a soft lens and noise."""
+    """The picture as a camera takes it: uneven light, vignetting, a soft lens and noise."""
     rng = scene.rng
     y = np.linspace(-1, 1, scene.height, dtype=np.float32)[:, None]
     x = np.linspace(-1, 1, scene.width, dtype=np.float32)

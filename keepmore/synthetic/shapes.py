@@ -1,4 +1,4 @@
-"""The things of the eight classes, as outlines in a square from -1 to 1 with y downwards."""
+"""The objects of the eight classes, as outlines in a square from -1 to 1 with y downwards."""
 
 from __future__ import annotations
 
@@ -114,7 +114,7 @@ def bottle(rng: Rng) -> list[Part]:
 
 
 def mug(rng: Rng) -> list[Part]:
-    """A cylinder with an open top and a handle, which may be turned half out of sight."""
+    """A cylinder with an open top and a handle, which may be half hidden."""
     glaze = colour_near(rng, (0.85, 0.83, 0.78), (0.2, 0.3, 0.55), (0.65, 0.2, 0.15))
     tall, waist, tilt = rng.uniform(0.55, 0.95), rng.uniform(0.4, 0.62), rng.uniform(0.06, 0.2)
     reach = rng.uniform(0.1, 0.45)
@@ -184,17 +184,17 @@ def flower(rng: Rng) -> list[Part]:
 
 
 def starfish(rng: Rng) -> list[Part]:
-    """Five variants or so, tapering from a body, with rows of spots."""
+    """Five arms or so, tapering from a body, with rows of spots."""
     skin = colour_near(rng, (0.8, 0.4, 0.15), (0.7, 0.25, 0.25), (0.55, 0.4, 0.6), (0.8, 0.7, 0.5))
-    variants, slim = rng.choice((5, 5, 5, 6, 7)), rng.uniform(0.7, 2.5)
+    arms, slim = rng.choice((5, 5, 5, 6, 7)), rng.uniform(0.7, 2.5)
     angle = arc(0, 1, 90)
-    radius = 0.3 + 0.68 * ((1 + np.cos(variants * angle)) / 2) ** slim
+    radius = 0.3 + 0.68 * ((1 + np.cos(arms * angle)) / 2) ** slim
     spot = toned(skin, rng.uniform(0.6, 1.5))
     parts = [Part(polar(radius, angle), skin)]
-    for n in range(variants):
+    for n in range(arms):
         for out in (0.2, 0.4, 0.6)[: rng.integers(4)]:
             dot = ellipse(out, 0, 0.05, 0.05)
-            parts.append(Part(rotated(dot, 2 * np.pi * n / variants), spot, 240))
+            parts.append(Part(rotated(dot, 2 * np.pi * n / arms), spot, 240))
     return parts
 
 

@@ -9,13 +9,12 @@ from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
 from keepmore.datasets.entry import UNKNOWN
-from keepmore.datasets.failures import source_error
-from keepmore.datasets.file import Opened
+from keepmore.datasets.file import SourceFile
 from keepmore.datasets.filesystem import Sources
 from keepmore.datasets.listing import absolute_uri
 from keepmore.errors import DatasetError, ImageError, KeepmoreError, SourceTooLarge, UnreadableImage, WeightsUnavailable
 from keepmore.net.access import Access
-from keepmore.net.failure import RemoteFailure
+from keepmore.net.failure import RemoteFailure, image_error
 from keepmore.storage.scratch import Scratch
 
 LARGEST_BYTES = 20_000_000_000
@@ -58,19 +57,19 @@ def _fetched(uri: str, name: str, access: Access, scratch: Scratch, held: ExitSt
             write(folder)
             return folder / name
     except RemoteFailure as failure:
-        raise _unavailable(uri, source_error(uri, failure, listed=False)) from failure
+        raise _unavailable(uri, image_error(uri, failure, listed=False)) from failure
     except (DatasetError, ImageError) as error:
         raise _unavailable(uri, error) from error
 
 
-def _opened(sources: Sources, uri: str) -> Opened:
+def _opened(sources: Sources, uri: str) -> SourceFile:
     try:
         return sources.open(uri)
     except OSError as error:
         raise UnreadableImage(f"{uri}: {error.strerror}") from error
 
 
-def _copy(source: Opened, target: Path) -> None:
+def _copy(source: SourceFile, target: Path) -> None:
     with target.open("wb") as file:
         shutil.copyfileobj(source.file, file)
         written = file.tell()

@@ -101,9 +101,9 @@ def test_keys_are_those_with_the_prefix_in_order(maker: Maker, request: pytest.F
     @settings(max_examples=EXAMPLES[request.node.callspec.params["maker"]])
     def check(keys: list[str], prefix: str, after: str) -> None:
         keys = [key for key in keys if not any(other.startswith(key + "/") for other in keys)]
-        found = maker()
-        found.put_all(dict.fromkeys(keys, b""))
-        assert list(found.keys(prefix, after)) == sorted(k for k in keys if k.startswith(prefix) and k > after)
+        store = maker()
+        store.put_all(dict.fromkeys(keys, b""))
+        assert list(store.keys(prefix, after)) == sorted(k for k in keys if k.startswith(prefix) and k > after)
 
     check()
 
@@ -116,11 +116,11 @@ def test_keys_in_a_folder(maker: Maker, request: pytest.FixtureRequest) -> None:
     @settings(max_examples=EXAMPLES[request.node.callspec.params["maker"]])
     def check(keys: list[str], folder: str) -> None:
         keys = [key for key in keys if not any(other.startswith(key + "/") for other in keys)]
-        found = maker()
-        found.put_all(dict.fromkeys(keys, b""))
+        store = maker()
+        store.put_all(dict.fromkeys(keys, b""))
         folders = {key.rpartition("/")[0] for key in keys if "/" in key} | {folder}
         for one in folders:
-            assert found.keys_in(one) == {key for key in keys if key.startswith(one + "/")}
+            assert store.keys_in(one) == {key for key in keys if key.startswith(one + "/")}
 
     check()
 

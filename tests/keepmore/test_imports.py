@@ -34,7 +34,7 @@ def test_only_the_trainer_imports_torch(module: str) -> None:
 def test_who_only_asks_needs_nothing_that_does_the_steps(module: str) -> None:
     """Else the API of a distributed service and a client of it fail where only they are installed."""
     loaded = _loaded(f"import {module}, keepmore_services.broker.celery_queue, keepmore_services.broker.redis_tracker")
-    assert not {"PIL", "pillow_jxl", "jinja2", "matplotlib", "obstore"} & loaded
+    assert not {"PIL", "pillow_jxl", "jinja2", "matplotlib"} & loaded
     assert {"PIL", "pillow_jxl"} <= _loaded("import keepmore.cli.local, keepmore_api.backend.embedded")
 
 

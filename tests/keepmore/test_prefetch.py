@@ -1,4 +1,4 @@
-"""The next ones are begun before they are asked for, and no more of them than that."""
+"""The next items are started before they are needed, and no more of them than allowed."""
 
 from __future__ import annotations
 
@@ -15,21 +15,21 @@ from keepmore.prefetch import ahead
 def test_all_come_once_in_order_and_few_are_begun(early: list[bool], most: int) -> None:
     """Else an image gets the bytes of another one, or a worker holds more images than it has memory for."""
     items = list(enumerate(early))
-    begun: list[tuple[int, bool]] = []
+    started: list[tuple[int, bool]] = []
 
     def submit(item: tuple[int, bool]) -> Future[int]:
-        begun.append(item)
+        started.append(item)
         done: Future[int] = Future()
         done.set_result(item[0])
         return done
 
     for taken, (item, future) in enumerate(ahead(items, submit, most, lambda item: item[1]), 1):
         assert item == items[taken - 1] == (future.result(), item[1])
-        assert begun == items[: len(begun)]
-        assert all(small for _, small in begun[taken:])
-        assert len(begun) == taken + most or begun == items or not items[len(begun)][1]
-        assert len(begun) <= taken + most
-    assert begun == items
+        assert started == items[: len(started)]
+        assert all(small for _, small in started[taken:])
+        assert len(started) == taken + most or started == items or not items[len(started)][1]
+        assert len(started) <= taken + most
+    assert started == items
 
 
 def test_one_that_fails_fails_in_its_turn() -> None:

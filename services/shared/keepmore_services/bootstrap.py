@@ -47,7 +47,7 @@ def make_bucket(settings: Settings) -> bool:
     try:
         return bucket.make()
     except RemoteFailure as failure:
-        kind = StoreUnavailable if failure.why is FailureReason.UNAVAILABLE else StoreError
+        kind = StoreUnavailable if failure.reason is FailureReason.UNAVAILABLE else StoreError
         raise kind(f"the store's bucket {place.bucket}: {failure}") from failure
     finally:
         bucket.close()

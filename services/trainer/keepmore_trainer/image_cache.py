@@ -71,7 +71,7 @@ def folder_of(images: Images, transform: Transform) -> str:
 
 def found(images: Images, transform: Transform, scratch: Scratch) -> Decoded | None:
     """The images, if somebody decoded them before."""
-    with scratch.found(folder_of(images, transform)) as folder:
+    with scratch.existing(folder_of(images, transform)) as folder:
         return opened(folder, transform) if folder else None
 
 

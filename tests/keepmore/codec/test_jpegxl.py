@@ -124,8 +124,8 @@ def test_colours_of_another_profile_are_converted() -> None:
     lab = ImageCms.ImageCmsProfile(ImageCms.createProfile("sRGB"))
     swapped = _swapped_profile(lab.tobytes())
     flat = Image.new("RGB", (8, 8), (200, 40, 40))
-    found = jpegxl.decode(_saved(flat, "PNG", icc_profile=swapped), MAX)
-    assert np.asarray(found)[0, 0].tolist() == [40, 200, 40]
+    image = jpegxl.decode(_saved(flat, "PNG", icc_profile=swapped), MAX)
+    assert np.asarray(image)[0, 0].tolist() == [40, 200, 40]
 
 
 def _swapped_profile(icc: bytes) -> bytes:
@@ -141,8 +141,8 @@ def _swapped_profile(icc: bytes) -> bytes:
 def test_a_broken_profile_is_taken_as_srgb() -> None:
     """Else one damaged colour profile loses a good picture."""
     flat = Image.new("RGB", (8, 8), (200, 40, 40))
-    found = jpegxl.decode(_saved(flat, "PNG", icc_profile=b"not a profile"), MAX)
-    assert np.asarray(found)[0, 0].tolist() == [200, 40, 40]
+    image = jpegxl.decode(_saved(flat, "PNG", icc_profile=b"not a profile"), MAX)
+    assert np.asarray(image)[0, 0].tolist() == [200, 40, 40]
 
 
 @pytest.mark.parametrize(
@@ -164,17 +164,17 @@ def test_a_broken_profile_is_taken_as_srgb() -> None:
 )
 def test_every_mode_becomes_one_that_encodes(mode: str, kind: str, expected: str) -> None:
     """Else a palette, CMYK or gray image fails, or loses its transparency."""
-    found = jpegxl.decode(_saved(_gradient(mode), kind), MAX)
-    assert found.mode == expected
-    again = jpegxl.decode(jpegxl.encode(found, 2, 3), MAX)
+    image = jpegxl.decode(_saved(_gradient(mode), kind), MAX)
+    assert image.mode == expected
+    again = jpegxl.decode(jpegxl.encode(image, 2, 3), MAX)
     assert (again.mode, again.size) == (expected, (64, 48))
 
 
 def test_sixteen_bits_keep_their_brightness() -> None:
     """Else 16-bit scans come out black or clipped."""
     values = np.linspace(0, 65535, 64 * 48).reshape(48, 64).astype(np.uint16)
-    found = np.asarray(jpegxl.decode(_saved(Image.fromarray(values), "PNG"), MAX), np.float64)
-    assert np.abs(found - values / 257).max() <= 0.51
+    pixels = np.asarray(jpegxl.decode(_saved(Image.fromarray(values), "PNG"), MAX), np.float64)
+    assert np.abs(pixels - values / 257).max() <= 0.51
 
 
 def test_palette_transparency_is_kept() -> None:

@@ -29,6 +29,6 @@ def faults_an_encoding() -> float:
 @pytest.mark.skipif(not malloc.return_large_blocks(), reason="no mallopt here")
 def test_small_images_do_not_have_the_kernel_clear_the_same_pages_again() -> None:
     """Else compressing takes up to twice as long."""
-    program = f"from {__name__} import *; memory.suit_image({PIXELS**2}); print(faults_an_encoding())"
+    program = f"from {__name__} import *; malloc.suit_image({PIXELS**2}); print(faults_an_encoding())"
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
     assert float(done.stdout) < PAGE_FAULTS

@@ -14,7 +14,7 @@ from keepmore.codec import jpegxl
 from keepmore.codec import version as codec_version
 from keepmore.codec.sandbox import IsolatedDecoder
 from keepmore.compression import index
-from keepmore.compression.compressor import Compressor, Stored, encodings, smallest
+from keepmore.compression.compressor import Compressor, EncodedImage, encodings, smallest
 from keepmore.compression.index import EVALUATION, POOL, Listed
 from keepmore.datasets.entry import Skipped
 from keepmore.datasets.listing import absolute_uri, list_images
@@ -37,8 +37,8 @@ def _rows(folder: Path, split: str = POOL) -> list[Listed]:
 
 
 def _compressed(compressor: Compressor, rows: list[Listed]) -> list[dict[str, Any]]:
-    found: list[dict[str, Any]] = compressor.chunk(rows, lambda progress: None).to_pylist()
-    return found
+    table_rows: list[dict[str, Any]] = compressor.chunk(rows, lambda progress: None).to_pylist()
+    return table_rows
 
 
 def test_every_row_describes_its_objects(compressor: Compressor, store: FolderStore, sample: Path) -> None:
@@ -88,9 +88,9 @@ def test_isolated_decoding_gives_the_same_rows(compressor: Compressor, sample: P
 def test_nothing_larger_than_its_source_is_kept() -> None:
     """Else compressing makes a dataset of small files larger."""
     source, packed, lossy = b"s" * 10, b"p" * 8, b"l" * 9
-    assert smallest(source, lossy, packed) == Stored("lossless", packed)
-    assert smallest(source, lossy, None) == Stored("lossy", lossy)
-    assert smallest(source, b"l" * 11, b"p" * 12) == Stored("original", source)
+    assert smallest(source, lossy, packed) == EncodedImage("lossless", packed)
+    assert smallest(source, lossy, None) == EncodedImage("lossy", lossy)
+    assert smallest(source, b"l" * 11, b"p" * 12) == EncodedImage("original", source)
     assert smallest(source, b"l" * 10, None).encoding == "original", "of equals, the truest"
 
 
@@ -98,10 +98,10 @@ def test_small_distances_of_a_compressed_jpeg_are_kept_lossless(sample: Path, ho
     """Else a quality-70 JPEG at distance 0.5 is stored larger than it was, with a second loss."""
     source = (hostile / "libjxl" / "bicycles_restarts.jpg").read_bytes()
     image = jpegxl.decode(source, 10**8)
-    kept = dict(encodings(image, source, (0.5, 10.0), 3))
-    assert kept[0.5].encoding == "lossless"
-    assert jpegxl.restore(kept[0.5].data) == source
-    assert kept[10.0].encoding == "lossy"
+    encoded = dict(encodings(image, source, (0.5, 10.0), 3))
+    assert encoded[0.5].encoding == "lossless"
+    assert jpegxl.restore(encoded[0.5].data) == source
+    assert encoded[10.0].encoding == "lossy"
 
 
 def test_a_tiny_original_is_kept_as_an_object(compressor: Compressor, store: FolderStore, tmp_path: Path) -> None:
@@ -150,13 +150,13 @@ def test_a_dataset_that_changed_stops_the_chunk(compressor: Compressor, sample: 
 
 def test_progress_adds_up(compressor: Compressor, sample: Path) -> None:
     """Else the time left and the rates that a user sees are made up."""
-    seen: list[Progress] = []
+    reports: list[Progress] = []
     rows = _rows(sample / "test" / "apple")
-    table = compressor.chunk(rows, seen.append)
-    assert sum(p.images for p in seen) == len(rows)
-    assert sum(p.bytes_in for p in seen) == sum(table["source_bytes"].to_pylist())
+    table = compressor.chunk(rows, reports.append)
+    assert sum(p.images for p in reports) == len(rows)
+    assert sum(p.bytes_in for p in reports) == sum(table["source_bytes"].to_pylist())
     encoded = sum(sum(table[index.column("bytes", d)].to_pylist()) for d in DISTANCES[1:])
-    assert sum(p.bytes_out for p in seen) == encoded
+    assert sum(p.bytes_out for p in reports) == encoded
 
 
 def test_what_is_kept_does_not_depend_on_earlier_jobs_or_other_distances(
@@ -167,13 +167,13 @@ def test_what_is_kept_does_not_depend_on_earlier_jobs_or_other_distances(
     folder.mkdir()
     shutil.copy(hostile / "libjxl" / "bicycles_restarts.jpg", folder / "1.jpg")
 
-    def kept(store: str, *distances: float) -> Any:
+    def checksums(store: str, *distances: float) -> Any:
         compressor = Compressor(FolderStore(tmp_path / store), distances, 3, Limits(), decoder)
         return [_compressed(compressor, _rows(folder))[0][f"sha256@{d:g}"] for d in distances]
 
-    alone = [kept(f"alone {d}", d)[0] for d in (0.5, 2.0, 3.0)]
-    assert kept("together", 0.5, 2.0, 3.0) == alone
-    assert kept("alone 2.0", 0.5, 2.0, 3.0) == alone
+    alone = [checksums(f"alone {d}", d)[0] for d in (0.5, 2.0, 3.0)]
+    assert checksums("together", 0.5, 2.0, 3.0) == alone
+    assert checksums("alone 2.0", 0.5, 2.0, 3.0) == alone
 
 
 def test_the_cap_holds_for_images_that_an_earlier_job_stored(compressor: Compressor, sample: Path) -> None:
@@ -206,5 +206,5 @@ def test_a_damaged_object_is_written_again(
     for key in list(store.keys("objects/")):
         store.put(key, damage)
     assert _compressed(compressor, rows) == first
-    kept = layout.object(first[0]["source_sha256"], first[0]["encoding@4"], 4, 3, codec_version.codec())
-    assert hashlib.sha256(store.get(kept)).hexdigest() == first[0]["sha256@4"]
+    key = layout.object(first[0]["source_sha256"], first[0]["encoding@4"], 4, 3, codec_version.codec())
+    assert hashlib.sha256(store.get(key)).hexdigest() == first[0]["sha256@4"]

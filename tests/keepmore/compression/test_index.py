@@ -63,7 +63,7 @@ def test_merging_counts_every_image_once(store: FolderStore) -> None:
     assert summary.errors == {"unreadable_image": 1}
     paths = [row["path"] for batch in index.rows(store, layout.index("job")) for row in batch.to_pylist()]
     assert paths == ["a", "b", "c", "d"]
-    assert [row["error"] for row in index.errors(store, layout.index("job"))] == ["why"]
+    assert [image.error for image in index.errors(store, layout.index("job"))] == ["why"]
     assert Summary.from_json(json.loads(json.dumps(summary.as_json()))) == summary
 
 
@@ -113,8 +113,8 @@ def test_a_lost_row_is_noticed(store: FolderStore) -> None:
     """Else an image that was listed and neither compressed nor failed is deleted as "not kept"."""
     part = _part(store, 0, _row("a"), _row("b"), _row("c", EVALUATION, sha="11"))
     for pool, evaluation in ((3, 1), (2, 2), (3, 0)):
-        told = f"{pool} images of the pool and {evaluation} of the evaluation split were listed and 2 and 1 are in"
-        with pytest.raises(CountMismatch, match=told):
+        message = f"{pool} images of the pool and {evaluation} of the evaluation split were listed and 2 and 1 are in"
+        with pytest.raises(CountMismatch, match=message):
             _merge(store, [part], pool, evaluation)
         assert not store.exists(layout.index("job"))
 
@@ -122,17 +122,17 @@ def test_a_lost_row_is_noticed(store: FolderStore) -> None:
 def test_a_damaged_index_is_an_error_and_no_other_index(store: FolderStore) -> None:
     """Else one flipped bit on a disk makes a budget fit that does not, or drops images from a manifest."""
     _merge(store, [_part(store, n, *(_row(f"{n}{m:03d}", size=m) for m in range(100))) for n in range(3)], 300)
-    written = store.get(layout.index("job"))
-    wanted = _sizes(store)
+    intact = store.get(layout.index("job"))
+    expected = _sizes(store)
     refused = 0
-    for place in range(0, len(written), 11):
-        store.put(layout.index("job"), written[:place] + bytes([written[place] ^ 4]) + written[place + 1 :])
+    for position in range(0, len(intact), 11):
+        store.put(layout.index("job"), intact[:position] + bytes([intact[position] ^ 4]) + intact[position + 1 :])
         try:
-            found = _sizes(store)
+            sizes = _sizes(store)
         except StoreError as error:
             refused += "index.parquet is damaged" in error.message
         else:
-            assert found == wanted, "the byte says something of these columns"
+            assert sizes == expected, "the byte says something of these columns"
     assert refused > 100
 
 
@@ -156,12 +156,12 @@ def test_an_index_of_many_row_groups_is_read_in_flat_memory(store: FolderStore) 
     with store.writer(layout.index("job")) as file, pq.ParquetWriter(file, columns) as parquet:
         for _ in range(40 * index.ROW_GROUPS):
             parquet.write_table(group)
-    read, held = 0, []
+    read, held_bytes = 0, []
     for batch in index.rows(store, layout.index("job")):
         read += len(batch)
-        held.append(pa.total_allocated_bytes())
+        held_bytes.append(pa.total_allocated_bytes())
     assert read == 40 * index.ROW_GROUPS * 500
-    assert max(held) < 2 * held[0]
+    assert max(held_bytes) < 2 * held_bytes[0]
 
 
 def test_two_images_of_one_path_are_noticed(store: FolderStore) -> None:
@@ -195,14 +195,12 @@ def test_chunks_are_bounded_and_complete() -> None:
 def test_the_hold_out_is_drawn_before_anything_is_compressed(store: FolderStore, sample: Path) -> None:
     """Else test images are in the pool, and the accuracy is measured on what was trained on."""
     request = Request((sample / "train").as_uri(), DISTANCES, evaluation=Evaluation(holdout=0.34))
-    made = chunking.write_listing(store, "job", request, EVERYTHING)
+    listing = chunking.write_listing(store, "job", request, EVERYTHING)
     rows = [
-        row
-        for n in range(made["chunks"])
-        for row in index.read_chunk(store.get(layout.chunk("job", made["listing"], n)))
+        row for n in range(listing.chunks) for row in index.read_chunk(store.get(layout.chunk("job", listing.name, n)))
     ]
-    assert made["images"] == len(rows) == 48
-    assert made["splits"] == {POOL: 32, EVALUATION: 16}
+    assert listing.images == len(rows) == 48
+    assert listing.splits == {POOL: 32, EVALUATION: 16}
     for label in {row.entry.label for row in rows}:
         assert sum(row.split == EVALUATION for row in rows if row.entry.label == label) == 2
 
@@ -212,10 +210,10 @@ def test_what_is_held_out_does_not_depend_on_how_many_are_ranked_at_once() -> No
     entries = [
         Entry(f"{n:05d}", "file:///x", str(n % 7) if n % 5 else None) for n in range(2 * chunking.BLOCK_IMAGES + 9)
     ]
-    found = list(chunking.split(iter(entries), iter(entries), 0.3, 5))
-    assert [row.entry for row in found] == entries
+    rows = list(chunking.split(iter(entries), iter(entries), 0.3, 5))
+    assert [row.entry for row in rows] == entries
     for label in {entry.label for entry in entries}:
-        mine = [row for row in found if row.entry.label == label]
+        mine = [row for row in rows if row.entry.label == label]
         rank = {row.entry.path: ranks(np.array([path_hash(row.entry.path)], np.uint64), 5)[0] for row in mine}
         held_out = {row.entry.path for row in mine if row.split == EVALUATION}
         assert held_out == set(sorted(rank, key=rank.__getitem__)[: round(0.3 * len(mine))])

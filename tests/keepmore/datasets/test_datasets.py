@@ -195,7 +195,7 @@ def test_broken_tars_are_named(tmp_path: Path) -> None:
     with pytest.raises(UnsupportedDataset, match=r"bad\.tar: not an uncompressed tar"):
         _listed(bad)
     twice = tar_file(tmp_path / "twice.tar", {"a/1.jpg": b"1", "./a/1.jpg": b"2"})
-    with pytest.raises(DuplicateImage, match=r"a/1\.jpg is there twice"):
+    with pytest.raises(DuplicateImage, match=r"a/1\.jpg occurs twice"):
         _listed(twice)
     with pytest.raises(InvalidTable, match=r"0\.json: not readable as a label"):
         _listed(tar_file(tmp_path / "label.tar", {"0.jpg": b"", "0.json": b"{"}))
@@ -224,7 +224,7 @@ def _table(path: Path, rows: list[tuple[str, str | None]]) -> Path:
 @pytest.mark.parametrize("kind", ["csv", "jsonl", "parquet"])
 def test_two_rows_with_one_uri_are_refused(tmp_path: Path, kind: str) -> None:
     """Else one image counts twice against the budget, with two labels."""
-    with pytest.raises(DuplicateImage, match=r"1\.jpg stands in two rows"):
+    with pytest.raises(DuplicateImage, match=r"1\.jpg is in two rows"):
         _listed(_table(tmp_path / f"t.{kind}", [("1.jpg", "a"), ("2.jpg", "a"), ("1.jpg", "b")]))
 
 
@@ -271,7 +271,7 @@ def test_a_uri_that_names_nothing(tmp_path: Path) -> None:
     with pytest.raises(DatasetNotFound, match="there is nothing at"):
         _listed(tmp_path / "none")
     (tmp_path / "x.zip").write_bytes(b"")
-    with pytest.raises(UnsupportedDataset, match=r"a \.zip cannot be read; give a folder"):
+    with pytest.raises(UnsupportedDataset, match=r"a \.zip cannot be read; use a folder"):
         _listed(tmp_path / "x.zip")
     with pytest.raises(UnsupportedDataset, match="ftp://host cannot be read"):
         absolute_uri("ftp://host/x")

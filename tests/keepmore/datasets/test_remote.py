@@ -18,7 +18,7 @@ from hypothesis import strategies as st
 
 from keepmore.datasets.entry import Entry, Skipped
 from keepmore.datasets.listing import absolute_uri, check_dataset, list_images
-from keepmore.datasets.member import Place, place_of
+from keepmore.datasets.member import Member, member_of
 from keepmore.datasets.reader import SourceReader
 from keepmore.errors import (
     DatasetChanged,
@@ -56,8 +56,8 @@ Upload = Callable[[Path], str]
 @pytest.fixture
 def web_server(tmp_path: Path) -> Iterator[WebServer]:
     """A web server over tmp_path."""
-    with web(tmp_path) as found:
-        yield found
+    with web(tmp_path) as server:
+        yield server
 
 
 @pytest.fixture
@@ -302,7 +302,7 @@ def test_an_address_that_names_nothing(s3: S3Server, web_server: WebServer, acce
     ):
         with pytest.raises(DatasetNotFound, match="there is nothing at this address"):
             _listed(uri, access)
-    with pytest.raises(UnsupportedDataset, match=r"a \.zip cannot be read; give a folder.*s3://bucket/prefix"):
+    with pytest.raises(UnsupportedDataset, match=r"a \.zip cannot be read; use a folder.*s3://bucket/prefix"):
         check_dataset("https://h.example/x.zip", access)
     with pytest.raises(EndpointMissing, match="KEEPMORE_S3_ENDPOINT"):
         check_dataset("s3://bucket/x", Access())
@@ -366,23 +366,23 @@ def test_reading_in_order_takes_few_requests(tmp_path: Path, web_server: WebServ
 
 def _let_finish(web_server: WebServer) -> None:
     """Wait until the server has noticed that nobody reads on."""
-    sent = -1
-    while sent != web_server.sent:
-        sent = web_server.sent
+    sent_bytes = -1
+    while sent_bytes != web_server.sent:
+        sent_bytes = web_server.sent
         time.sleep(0.3)
 
 
 @pytest.mark.parametrize(
-    ("uri", "place"),
+    ("uri", "member"),
     [
-        ("s3://b/a#b?c.jpg", Place("s3://b/a#b?c.jpg")),
-        ("s3://b/x#y.tar#offset=512&length=7&path=a%23b.jpg", Place("s3://b/x#y.tar", 512, 7)),
-        ("s3://b/x.jpg#offset=512&length=7&path=a", Place("s3://b/x.jpg#offset=512&length=7&path=a")),
-        ("s3://b/x.tar#offset=-1&length=7&path=a", Place("s3://b/x.tar#offset=-1&length=7&path=a")),
-        ("file:///x.parquet#row=3", Place("file:///x.parquet", row=3)),
-        ("https://h/x.tar?sig=1#offset=512&length=7&path=a", Place("https://h/x.tar?sig=1", 512, 7)),
+        ("s3://b/a#b?c.jpg", Member("s3://b/a#b?c.jpg")),
+        ("s3://b/x#y.tar#offset=512&length=7&path=a%23b.jpg", Member("s3://b/x#y.tar", 512, 7)),
+        ("s3://b/x.jpg#offset=512&length=7&path=a", Member("s3://b/x.jpg#offset=512&length=7&path=a")),
+        ("s3://b/x.tar#offset=-1&length=7&path=a", Member("s3://b/x.tar#offset=-1&length=7&path=a")),
+        ("file:///x.parquet#row=3", Member("file:///x.parquet", row=3)),
+        ("https://h/x.tar?sig=1#offset=512&length=7&path=a", Member("https://h/x.tar?sig=1", 512, 7)),
     ],
 )
-def test_only_the_end_of_a_uri_names_a_part_of_an_archive(uri: str, place: Place) -> None:
+def test_only_the_end_of_a_uri_names_a_part_of_an_archive(uri: str, member: Member) -> None:
     """Else an object whose key holds "#" is reported missing."""
-    assert place_of(uri) == place
+    assert member_of(uri) == member

@@ -83,7 +83,7 @@ def test_a_finished_job_is_shown_as_it_was(written: FolderStore, job: Job) -> No
         "0": 2,
     }
     errors = list(index.errors(written, layout.index(job.id), layout.evaluation(job.id)))
-    assert [one["path"] for one in errors] == ["apple/broken.jpg"]
+    assert [image.path for image in errors] == ["apple/broken.jpg"]
 
 
 def test_its_report_is_still_drawn(written: FolderStore, job: Job) -> None:

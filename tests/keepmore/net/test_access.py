@@ -178,7 +178,7 @@ def test_the_environment_says_what_may_be_read() -> None:
         ({"KEEPMORE_S3_ENDPOINT": "http://minio:9000", "KEEPMORE_S3_ROLE": "yes"}, "KEEPMORE_S3_ROLE"),
         (
             {"KEEPMORE_S3_ENDPOINT": "http://minio:9000", "KEEPMORE_S3_ROLE": "1", "KEEPMORE_S3_ACCESS_KEY": "k"},
-            "a role or keys, not both",
+            "it has a role and keys; remove one",
         ),
     ],
 )
@@ -287,10 +287,10 @@ def test_an_answer_that_comes_byte_by_byte_is_given_up() -> None:
     """Else a server holds a worker for days, and whoever waits for a subset waits with it."""
     http = guarded_http(private_addresses=True, retries=NEVER, timeout=Timeout(connect=5, read=0.5))
     with serving(_Slow) as url:
-        begun = time.monotonic()
+        start_s = time.monotonic()
         with pytest.raises(HTTPError, match="timed out"):
             http.request("GET", url)
-        assert time.monotonic() - begun < 3
+        assert time.monotonic() - start_s < 3
 
 
 def test_private_addresses_are_read_where_they_may_be(tmp_path: Path) -> None:

@@ -32,18 +32,18 @@ class Cloud:
             self.asked += 1
         until = datetime.now(UTC) + timedelta(seconds=self.valid_s)
         # The server takes no session's token that it did not give; minio sends one that is not empty.
-        found = {"AccessKeyId": self.s3.access_key, "SecretAccessKey": self.s3.secret_key, "Token": ""}
-        return json.dumps(found | {"Expiration": until.strftime("%Y-%m-%dT%H:%M:%SZ")}).encode()
+        fields = {"AccessKeyId": self.s3.access_key, "SecretAccessKey": self.s3.secret_key, "Token": ""}
+        return json.dumps(fields | {"Expiration": until.strftime("%Y-%m-%dT%H:%M:%SZ")}).encode()
 
 
 @pytest.fixture
 def cloud(s3: S3Server, monkeypatch: pytest.MonkeyPatch) -> Iterator[Cloud]:
-    found = Cloud(s3)
+    fake = Cloud(s3)
 
     class Handler(BaseHTTPRequestHandler):
         def do_GET(self) -> None:
-            body = found.answer()
-            self.send_response(403 if found.refuses else 200)
+            body = fake.answer()
+            self.send_response(403 if fake.refuses else 200)
             self.send_header("Content-Length", str(len(body)))
             self.end_headers()
             self.wfile.write(body)
@@ -52,9 +52,9 @@ def cloud(s3: S3Server, monkeypatch: pytest.MonkeyPatch) -> Iterator[Cloud]:
             return None
 
     with serving(Handler) as url:
-        found.url = url
+        fake.url = url
         monkeypatch.setenv("AWS_CONTAINER_CREDENTIALS_FULL_URI", f"{url}/credentials")
-        yield found
+        yield fake
 
 
 def _store(cloud: Cloud) -> S3Store:

@@ -41,11 +41,11 @@ def _by_walk(keys: list[str], skips: bool) -> Listing[Name]:
 def test_names_come_in_order(kind: str, keys: list[str], prefix: str, after: str, batch: int) -> None:
     """Else a class `cat-big` beside `cat` lists behind it, and the index of a dataset is refused or short of images."""
     listing = _by_bytes(keys) if kind == "bytes" else _by_walk(keys, skips=kind.endswith("skips"))
-    found = [name.key for name in ascending(listing, prefix, after, batch)]
-    assert found == sorted(key for key in keys if key.startswith(prefix) and key > after)
+    listed = [name.key for name in ascending(listing, prefix, after, batch)]
+    assert listed == sorted(key for key in keys if key.startswith(prefix) and key > after)
 
 
 def test_a_server_without_any_order_is_refused() -> None:
     """Else images that such a server lists late are dropped without a word."""
-    with pytest.raises(OutOfOrder, match="'b' is listed behind 'd'"):
+    with pytest.raises(OutOfOrder, match="'b' is listed after 'd'"):
         list(ascending(lambda prefix, start: iter([Name("c"), Name("d"), Name("b")]), "", batch=2))

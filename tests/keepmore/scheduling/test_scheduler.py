@@ -11,10 +11,10 @@ from typing import Any
 import pyarrow as pa
 import pytest
 
-from keepmore.codec import version as codec_version
 from keepmore.codec.sandbox import IsolatedDecoder
 from keepmore.compression import chunking, index
 from keepmore.compression.index import Summary
+from keepmore.compression.listing import Listing
 from keepmore.config import RuntimeConfig
 from keepmore.errors import Cancelled, DatasetChanged, NotTrainable, StoreError
 from keepmore.jobs.job import Job, JobRepository, State
@@ -51,7 +51,7 @@ def test_the_own_training_of_a_cancelled_job_can_be_asked_for_again(store: Folde
     for key, found in (
         (layout.index_summary(job.id), Summary(pool=3, evaluation=1, classes={"a": 2, "b": 1}).as_json()),
         (layout.subset(job.id, request.subset_id), {}),
-        (layout.listing(job.id), {"chunks": 1, "images": 4, "codec": "any"}),
+        (layout.listing(job.id), Listing("a", 1, 4, {"pool": 3, "evaluation": 1}, {}, "any").as_json()),
     ):
         store.put(key, json.dumps(found).encode())
     name = request_training(job, store, TrainingRequest(request.subset_id, Training()))
@@ -129,9 +129,8 @@ def queue(store: FolderStore) -> Iterator[LocalQueue]:
 
 
 def _listed(store: FolderStore, job: Job, chunks: int) -> None:
-    store.put(
-        layout.listing(job.id), json.dumps({"listing": "a", "chunks": chunks, "images": 9, "codec": "any"}).encode()
-    )
+    listing = Listing("a", chunks, 9, {"pool": 9, "evaluation": 0}, {}, "any")
+    store.put(layout.listing(job.id), json.dumps(listing.as_json()).encode())
 
 
 def test_a_job_that_was_cancelled_stays_cancelled(store: FolderStore, queue: LocalQueue) -> None:
@@ -269,11 +268,11 @@ def test_of_two_listings_the_first_counts(store: FolderStore, sample: Path, deco
     job = JobRepository(store).create(Request(changing.as_uri(), (4,)))
     context = StepContext.at(RuntimeConfig(str(store.root)), decoder, lambda progress: None)
     first = chunking.write_listing(store, job.id, job.request, EVERYTHING)
-    store.put(layout.listing(job.id), json.dumps(first | {"codec": codec_version.codec()}).encode())
+    store.put(layout.listing(job.id), json.dumps(first.as_json()).encode())
     min(changing.rglob("*.jpg")).unlink()
     second = chunking.write_listing(store, job.id, job.request, EVERYTHING)
-    assert second["images"] == first["images"] - 1
-    assert not store.create(layout.listing(job.id), json.dumps(second).encode())
+    assert second.images == first.images - 1
+    assert not store.create(layout.listing(job.id), json.dumps(second.as_json()).encode())
     with pytest.raises(DatasetChanged, match="gone"):
         run_step(Step(job.id, Kind.COMPRESS, chunk=0), store, context)
 

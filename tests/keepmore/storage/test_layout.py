@@ -14,24 +14,24 @@ distances = st.floats(0.11, 25.0)
 
 
 @given(st.lists(numbers, min_size=2, max_size=20, unique=True))
-def test_chunks_and_parts_sort_by_number(found: list[int]) -> None:
+def test_chunks_and_parts_sort_by_number(chunk_numbers: list[int]) -> None:
     """Else a merge concatenates parts out of order, and the index is not sorted by path."""
     for key in (partial(layout.chunk, "job", "listing"), partial(layout.part, "job")):
-        assert sorted(map(key, found)) == [key(n) for n in sorted(found)]
+        assert sorted(map(key, chunk_numbers)) == [key(n) for n in sorted(chunk_numbers)]
 
 
 @given(
     st.lists(st.tuples(st.sampled_from(["lossy", "lossless", "original"]), distances, st.integers(1, 10)), unique=True)
 )
-def test_objects_share_a_key_only_if_they_are_the_same(found: list[tuple[str, float, int]]) -> None:
+def test_objects_share_a_key_only_if_they_are_the_same(encodings: list[tuple[str, float, int]]) -> None:
     """Else one encoding overwrites another: images are lost or have the wrong size."""
-    made: dict[str, tuple[object, ...]] = {}
-    for encoding, distance, effort in found:
+    by_key: dict[str, tuple[object, ...]] = {}
+    for encoding, distance, effort in encodings:
         key = layout.object("ab" * 32, encoding, distance, effort, "codec")
         same = (encoding, distance, effort) if encoding == "lossy" else (encoding,)
-        assert made.setdefault(key, same) == same
+        assert by_key.setdefault(key, same) == same
     other = layout.object("cd" * 32, "lossy", 2, 3, "codec")
-    assert other not in made
+    assert other not in by_key
     assert layout.object("cd" * 32, "lossy", 2, 3, "newer codec") != other
 
 

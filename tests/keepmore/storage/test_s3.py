@@ -184,7 +184,7 @@ def test_an_object_that_is_replaced_while_it_is_read(s3_store: S3Store) -> None:
         file.read(10)
         _write(s3_store, "big", b"\1" * (WHOLE_BYTES + 1))
         file.seek(WHOLE_BYTES - 10)
-        with pytest.raises(StoreError, match="big was written anew while it was read"):
+        with pytest.raises(StoreError, match="big was replaced while it was read"):
             file.read()
 
 

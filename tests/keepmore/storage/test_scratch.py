@@ -15,8 +15,8 @@ from keepmore.storage.scratch import Scratch
 KB = 1000
 
 
-def _scratch(folder: Path, most_bytes: int | None = 10 * KB) -> Scratch:
-    return Scratch(str(folder / "scratch"), most_bytes)
+def _scratch(folder: Path, max_bytes: int | None = 10 * KB) -> Scratch:
+    return Scratch(str(folder / "scratch"), max_bytes)
 
 
 def _entry(scratch: Scratch, name: str, size: int, age_s: float) -> Path:
@@ -42,30 +42,30 @@ def test_room_is_made_of_what_was_longest_unused(tmp_path: Path) -> None:
     old, older, new = (_entry(scratch, name, 3 * KB, age) for name, age in (("b", 100), ("a", 1000), ("c", 10)))
     assert _makes_room(scratch, 1 * KB)
     assert all(entry.exists() for entry in (old, older, new)), "there was room"
-    with scratch.found("a") as found:
+    with scratch.existing("a") as found:
         assert found == older
     assert _makes_room(scratch, 4 * KB)
     assert [entry.exists() for entry in (old, older, new)] == [False, True, True], "looking for it counts as use"
-    with scratch.found("b") as gone:
+    with scratch.existing("b") as gone:
         assert gone is None
 
 
 def test_what_is_held_stays(tmp_path: Path) -> None:
     """Else a fine-tuning loses its images under its hands because another one began."""
     scratch = _scratch(tmp_path)
-    held, loose = _entry(scratch, "held", 4 * KB, 1000), _entry(scratch, "loose", 4 * KB, 10)
-    with scratch.found("held"), scratch.found("held"):
-        os.utime(held, (0, 0))
+    held_entry, free_entry = _entry(scratch, "held", 4 * KB, 1000), _entry(scratch, "loose", 4 * KB, 10)
+    with scratch.existing("held"), scratch.existing("held"):
+        os.utime(held_entry, (0, 0))
         assert not scratch.has_room(7 * KB)
         assert not _makes_room(scratch, 7 * KB)
-        assert loose.exists(), "nothing goes for what does not fit anyway"
+        assert free_entry.exists(), "nothing goes for what does not fit anyway"
         assert _makes_room(scratch, 5 * KB)
-        assert (held.exists(), loose.exists()) == (True, False)
+        assert (held_entry.exists(), free_entry.exists()) == (True, False)
         assert not scratch.remove("held")
     assert scratch.has_room(7 * KB)
-    assert held.exists(), "asking removes nothing"
+    assert held_entry.exists(), "asking removes nothing"
     assert _makes_room(scratch, 7 * KB)
-    assert not held.exists()
+    assert not held_entry.exists()
 
 
 def test_another_process_holds_until_it_dies(tmp_path: Path) -> None:
@@ -74,7 +74,7 @@ def test_another_process_holds_until_it_dies(tmp_path: Path) -> None:
     entry = _entry(scratch, "held", 8 * KB, 0)
     program = (
         "import sys; from keepmore.storage.scratch import Scratch\n"
-        "with Scratch(sys.argv[1]).found('held'):\n    print('held', flush=True); sys.stdin.read()\n"
+        "with Scratch(sys.argv[1]).existing('held'):\n    print('held', flush=True); sys.stdin.read()\n"
     )
     with subprocess.Popen(
         [sys.executable, "-c", program, str(scratch.root)], stdin=subprocess.PIPE, stdout=subprocess.PIPE
@@ -109,8 +109,8 @@ def test_an_entry_is_whole_or_not_there(tmp_path: Path) -> None:
 
     def broken(folder: Path) -> None:
         (folder / "file").write_bytes(b"half")
-        with scratch.found("a") as found:
-            assert found is None
+        with scratch.existing("a") as entry:
+            assert entry is None
         raise StoreUnwritable("no")
 
     def full(folder: Path) -> None:
@@ -142,8 +142,8 @@ def test_processes_that_make_room_leave_each_other_what_they_use(tmp_path: Path)
         for name in ("one", "other")
     ]
     for process in running:
-        _, said = process.communicate(timeout=60)
-        assert process.returncode == 0, said.decode()
+        _, errors = process.communicate(timeout=60)
+        assert process.returncode == 0, errors.decode()
     left = sum(file.stat().st_size for file in scratch.root.rglob("*") if file.is_file())
     assert left <= 20 * KB
 
@@ -173,14 +173,14 @@ def test_the_environment_names_place_and_limit(tmp_path: Path) -> None:
     found = Scratch.from_environment({"KEEPMORE_SCRATCH": str(tmp_path / "a" / "b"), "KEEPMORE_SCRATCH_BYTES": "20GB"})
     assert found == Scratch(str(tmp_path / "a" / "b"), 20 * 10**9)
     assert found.root.stat().st_mode & 0o777 == 0o700, "images may be private"
-    with pytest.raises(InvalidRequest, match="KEEPMORE_SCRATCH_BYTES: 'much' is no size; write such as 20GB"):
+    with pytest.raises(InvalidRequest, match="KEEPMORE_SCRATCH_BYTES: 'much' is not a size; write one such as 20GB"):
         Scratch.from_environment({"KEEPMORE_SCRATCH_BYTES": "much"})
 
 
 def test_a_place_that_cannot_be_used_says_what_to_set(tmp_path: Path) -> None:
     """Else training ends with a traceback about a folder that the user never named."""
     (tmp_path / "file").write_bytes(b"")
-    with pytest.raises(StoreUnwritable, match=r"cannot be made .* set KEEPMORE_SCRATCH"):
+    with pytest.raises(StoreUnwritable, match=r"cannot be created .* set KEEPMORE_SCRATCH"):
         _ = Scratch(str(tmp_path / "file" / "under")).root
     if os.getuid():
         with pytest.raises(StoreUnwritable, match="belongs to another user; set KEEPMORE_SCRATCH"):

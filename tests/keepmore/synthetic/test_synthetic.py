@@ -77,7 +77,7 @@ def test_progress_is_reported_after_every_picture(tmp_path: Path) -> None:
 def test_a_folder_that_holds_something_is_refused(tmp_path: Path) -> None:
     """Else a mistyped folder would have pictures mixed into the user's own files."""
     (tmp_path / "mine.txt").write_text("keep")
-    with pytest.raises(InvalidRequest, match="not empty: name a new folder") as error:
+    with pytest.raises(InvalidRequest, match="not empty; name a new folder") as error:
         write_sample(tmp_path, train_per_class=1, test_per_class=1)
     assert str(tmp_path) in str(error.value)
     assert list(contents(tmp_path)) == ["mine.txt"]

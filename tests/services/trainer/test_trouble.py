@@ -94,14 +94,14 @@ def test_images_that_do_not_fit_the_disk_are_decoded_each_time(
     assert whole.notes == []
     files = sum(train.table["bytes"].to_pylist())
     small = replace(
-        workplace, scratch=replace(workplace.scratch, folder=f"{workplace.scratch.root}-2", most_bytes=files + 400_000)
+        workplace, scratch=replace(workplace.scratch, folder=f"{workplace.scratch.root}-2", max_bytes=files + 400_000)
     )
     tight = tuned(training, train, test, small)
     assert "images are decoded again every time: the scratch disk holds no more" in tight.notes[0]
     assert np.array_equal(tight.named[""], whole.named[""])
     used = sum(file.stat().st_size for file in small.scratch.root.rglob("*") if file.is_file())
     assert used < files + 500_000
-    larger = replace(small, scratch=replace(small.scratch, most_bytes=None))
+    larger = replace(small, scratch=replace(small.scratch, max_bytes=None))
     assert tuned(training, train, test, larger).notes == [], "more room is used as soon as it is there"
 
 

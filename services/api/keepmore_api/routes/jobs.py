@@ -257,8 +257,8 @@ def show_errors(job_id: str, caller: Reader, repository: RepositoryDep, store: S
 
 
 def _error_lines(store: Store, job_id: str) -> Iterator[str]:
-    for row in index.errors(store, layout.index(job_id), layout.evaluation(job_id)):
-        yield json.dumps(row, ensure_ascii=False) + "\n"
+    for image in index.errors(store, layout.index(job_id), layout.evaluation(job_id)):
+        yield json.dumps(image.as_json(), ensure_ascii=False) + "\n"
 
 
 @router.get(
