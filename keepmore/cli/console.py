@@ -15,7 +15,7 @@ from rich.table import Column, Table
 
 from keepmore.errors import KeepmoreError
 from keepmore.reporting import verdicts
-from keepmore.selection.manifest import Problem
+from keepmore.selection.manifest import Metadata, Problem
 from keepmore.spec import variants as variant_specs
 
 TRAINED = ("top-1", "95 %", "verdict")
@@ -183,16 +183,16 @@ class Console:
         if found["report"]:
             self.out.print(f"report: {found['report']}", markup=False)
 
-    def verified(self, file: str, about: dict[str, Any], problems: Sequence[Problem]) -> None:
+    def verified(self, file: str, about: Metadata, problems: Sequence[Problem]) -> None:
         if self.as_json:
             found = [{"path": p.path, "code": p.code, "message": p.message} for p in problems]
-            print(json.dumps({"manifest": file, "digest": about["digest"], "problems": found}, ensure_ascii=False))
+            print(json.dumps({"manifest": file, "digest": about.totals.digest, "problems": found}, ensure_ascii=False))
             return
         for problem in problems:
             self.out.print(f"{problem.path or 'manifest'}: {problem.code}: {problem.message}", markup=False)
         bad = len({problem.path for problem in problems if problem.path})
         self.out.print(
-            f"{about['images']:,} images, {about['bytes']:,} bytes, digest {about['digest']}: "
+            f"{about.totals.images:,} images, {about.totals.bytes:,} bytes, digest {about.totals.digest}: "
             + (
                 f"{len(problems)} found wrong, {bad:,} images cannot be relied on"
                 if problems

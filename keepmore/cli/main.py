@@ -338,7 +338,7 @@ def verify(reference: str, max_pixels: int, max_bytes: int, as_json: bool, **ask
     with _backend(asked).manifest(reference) as file:
         with manifest.opened(file) as parquet:
             about = manifest.metadata(parquet)
-        with console.counting("verify", about["images"]) as on_row:
+        with console.counting("verify", about.totals.images) as on_row:
             # What callers of a service may read does not bind whoever checks its manifests.
             access = replace(Access.from_environment(os.environ), allowed=None)
             limits = Limits(max_pixels, max_bytes)

@@ -157,8 +157,8 @@ def _select(job: Job, step: Step, store: Store, context: StepContext) -> bytes:
     _listed(job, store)
     request = job.request
     budget, selection = subset_request(job, step.part, store)
-    asked = select.Asked(request.distances, request.effort, budget, selection, request.rules)
-    return _json(select.write_subsets(store, job.id, step.part, asked, _summary(job, store)))
+    asked = select.SubsetRequest(request.distances, request.effort, budget, selection, request.rules)
+    return _json(select.write_subsets(store, job.id, step.part, asked, _summary(job, store)).as_json())
 
 
 def _summary(job: Job, store: Store) -> Summary:

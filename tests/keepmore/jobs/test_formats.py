@@ -55,7 +55,7 @@ def _digests(store: FolderStore, job: Job, subset: str) -> dict[str, str]:
         with manifest.opened(store.get(layout.manifest(job.id, subset, variant))) as parquet:
             for batch in manifest.batches(parquet):
                 digest.add(batch)
-            assert manifest.metadata(parquet)["digest"] == digest.hexdigest()
+            assert manifest.metadata(parquet).totals.digest == digest.hexdigest()
         found[variant] = digest.hexdigest()
     return found
 
