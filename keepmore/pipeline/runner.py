@@ -168,7 +168,7 @@ def _summary(job: Job, store: Store) -> Summary:
 def _features(job: Job, step: Step, store: Store, context: StepContext) -> bytes:
     name, part = step.part.split("/")
     lesson = context.lesson(job, name, store)
-    return _json(lesson.features(part, context.trainer(lesson.training.method)))
+    return _json(lesson.features(part, context.trainer(lesson.training.method)).as_json())
 
 
 def _tune(job: Job, step: Step, store: Store, context: StepContext) -> bytes:
@@ -180,11 +180,11 @@ def _tune(job: Job, step: Step, store: Store, context: StepContext) -> bytes:
 def _train(job: Job, step: Step, store: Store, context: StepContext) -> bytes:
     name, variant = step.part.split("/")
     lesson = context.lesson(job, name, store)
-    return _json(lesson.results(variant, context.trainer(lesson.training.method)))
+    return _json(lesson.results(variant, context.trainer(lesson.training.method)).as_json())
 
 
 def _compare(job: Job, step: Step, store: Store, context: StepContext) -> bytes:
-    return _json(context.lesson(job, step.part, store).comparison(job.request.variants))
+    return _json(context.lesson(job, step.part, store).comparison(job.request.variants).as_json())
 
 
 def _pilot(job: Job, step: Step, store: Store, context: StepContext) -> bytes:
@@ -202,7 +202,7 @@ def _advise(job: Job, step: Step, store: Store, context: StepContext) -> bytes:
     question = advice_request(job, step.part, store)
     trainer = context.trainer(question.training.method)
     adviser = advice_step.Adviser(job, store, context.access, context.scratch, context.report, trainer)
-    return _json(adviser.advise(question, step.part))
+    return _json(adviser.advise(question, step.part).as_json())
 
 
 def _report(job: Job, step: Step, store: Store, context: StepContext) -> bytes:

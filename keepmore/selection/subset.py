@@ -57,7 +57,7 @@ Levels = SpreadLevels | FitLevels
 
 @dataclass(frozen=True, slots=True)
 class SubsetRow:
-    """What is kept in one variant: `manifest` is its address, `classes` counts images; fixed distances have no levels."""
+    """What is kept in a variant: `manifest` is an address, `classes` counts images; fixed distances have no levels."""
 
     images: int
     bytes: int

@@ -107,7 +107,7 @@ def test_a_corrupt_object_is_named_and_nothing_is_left_half_written(
         lesson.features("8", load_trainer("probe"))
     assert left() == before
     broken.write_bytes(good)
-    assert lesson.features("8", load_trainer("probe"))["images"] == 6
+    assert lesson.features("8", load_trainer("probe")).images == 6
 
 
 def test_one_class_is_nothing_to_tell_apart(
@@ -129,7 +129,7 @@ def test_one_image_to_test_on_is_enough_to_end_a_training(
     job = selected(store, request_for([(one, 3), (other, 3)], [(one, 1)]))
     for found in _trained(job, store, scratch).values():
         assert (found["test_images"], found["untested_classes"]) == (1, [other])
-    assert _lesson(job, store, scratch).comparison(job.request.variants)["comparisons"] == []
+    assert _lesson(job, store, scratch).comparison(job.request.variants).pairs == []
 
 
 def test_a_class_with_one_image_and_a_class_that_training_never_saw(
@@ -188,12 +188,12 @@ def test_test_images_at_a_distance_are_what_a_job_stores_at_it(
         file.write_bytes(file.read_bytes() + b"0")  # the same picture; the same file would not be kept
     job = selected(store, _request(*folders))
     stored, table = _objects(job, store, "8"), training_steps.evaluation_table(store, job.id)
-    with training_steps.opened(table, job.request, EVERYTHING, EVALUATION, "8") as images:
+    with training_steps.open_images(table, job.request, EVERYTHING, EVALUATION, "8") as images:
         assert len(images) == len(stored) == 4
         for row, path in enumerate(images.table["path"].to_pylist()):
             original = images.read(row)
             assert original != images.changed(original) == stored[path].read_bytes()
-    with training_steps.opened(table, job.request, EVERYTHING, EVALUATION) as plain:
+    with training_steps.open_images(table, job.request, EVERYTHING, EVALUATION) as plain:
         assert plain.changed(original) == original
         assert not set(plain.names().tolist()) & set(images.names().tolist())
 
@@ -218,11 +218,11 @@ def test_arms_without_predictions_are_left_out_of_the_comparison(
     job = selected(store, request_for([(n, 4) for n in names], [(n, 3) for n in names], distances=(0, 4, 8)))
     _trained(job, store, scratch)
     lesson = _lesson(job, store, scratch)
-    whole = {(row["arm"], row["against"]) for row in lesson.comparison(job.request.variants)["comparisons"]}
+    whole = {(pair.variant, pair.against) for pair in lesson.comparison(job.request.variants).pairs}
     assert {variant for pair in whole for variant in pair} == {"0", "4", "8"}
     store.delete(layout.predictions(job.id, lesson.name, "4"))
-    part = {(row["arm"], row["against"]) for row in lesson.comparison(job.request.variants)["comparisons"]}
+    part = {(pair.variant, pair.against) for pair in lesson.comparison(job.request.variants).pairs}
     assert {variant for pair in part for variant in pair} == {"0", "8"}
     for variant in ("0", "8"):
         store.delete(layout.predictions(job.id, lesson.name, variant))
-    assert lesson.comparison(job.request.variants)["comparisons"] == []
+    assert lesson.comparison(job.request.variants).pairs == []

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from keepmore.reporting import verdicts
-from keepmore.training import results
+from keepmore.training import evaluation
 
 
 def _correct(*shares: float) -> np.ndarray[Any, np.dtype[np.bool_]]:
@@ -16,7 +16,9 @@ def _correct(*shares: float) -> np.ndarray[Any, np.dtype[np.bool_]]:
     return np.stack([np.arange(400) < share * 400 for share in shares])
 
 
-COMPARED = results.compared({"0": _correct(0.5, 0.5), "4": _correct(0.51, 0.5), "10": _correct(0.75, 0.74)})
+COMPARED = evaluation.compare_all(
+    {"0": _correct(0.5, 0.5), "4": _correct(0.51, 0.5), "10": _correct(0.75, 0.74)}
+).as_json()
 ROWS = [{"distance": "0", "top1": 0.5}, {"distance": "4", "top1": 0.505}, {"distance": "10", "top1": 0.745}]
 
 
@@ -31,7 +33,7 @@ def test_the_best_is_compared_with_all_unless_it_is_the_first() -> None:
     assert [(one["arm"], one["against"]) for one in verdicts.table(COMPARED)] == [
         ("4", "0"), ("10", "0"), ("0", "10"), ("4", "10"),
     ]  # fmt: skip
-    first_is_best = results.compared({"0": _correct(0.9, 0.9), "4": _correct(0.5, 0.5)})
+    first_is_best = evaluation.compare_all({"0": _correct(0.9, 0.9), "4": _correct(0.5, 0.5)}).as_json()
     assert [(one["arm"], one["against"]) for one in verdicts.table(first_is_best)] == [("4", "0")]
     assert verdicts.by_arm(first_is_best) == {"4": "worse than 0"}
 
