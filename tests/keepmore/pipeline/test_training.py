@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import json
 import shutil
+from collections import Counter
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 import pytest
 
@@ -19,7 +20,7 @@ from keepmore.pipeline.training import TrainingSteps
 from keepmore.selection import manifest
 from keepmore.spec.budget import BytesBudget
 from keepmore.spec.job import Evaluation, Request, Selection
-from keepmore.spec.training import Training
+from keepmore.spec.training import Training, Tuning
 from keepmore.storage import layout
 from keepmore.storage.folder import FolderStore
 from keepmore.storage.scratch import Scratch
@@ -226,3 +227,48 @@ def test_arms_without_predictions_are_left_out_of_the_comparison(
     for variant in ("0", "8"):
         store.delete(layout.predictions(job.id, lesson.name, variant))
     assert lesson.comparison(job.request.variants).pairs == []
+
+
+class _CountingStore(FolderStore):
+    """Counts how often each key is opened, which `get` does, too."""
+
+    def __init__(self, root: Path) -> None:
+        super().__init__(root)
+        self.reads: Counter[str] = Counter()
+
+    def open(self, key: str) -> BinaryIO:
+        self.reads[key] += 1
+        return super().open(key)
+
+    def tables_read(self) -> dict[str, int]:
+        """Since the last call: how often each Parquet file was read, and the index's summary."""
+        reads = {Path(key).name: count for key, count in self.reads.items() if key.endswith((".parquet", "index.json"))}
+        self.reads.clear()
+        return reads
+
+
+@pytest.mark.parametrize("method", ["probe", "finetune"])
+def test_a_training_step_reads_each_table_once(
+    store: FolderStore, scratch: Scratch, request_for: Callable[..., Request], sample: Path, method: str
+) -> None:
+    """Else each of a thousand training steps fetches a manifest of a million rows over the network several times."""
+    names = _classes(sample, 2)
+    tuning = Tuning(batch=4, image_size=32) if method == "finetune" else None
+    training = Training(
+        weights="none", method=method, steps=2, seeds=2 if method == "probe" else 1, tuning=tuning, test_distances=(10,)
+    )
+    counting = _CountingStore(store.root)
+    request = request_for([(n, 4) for n in names], [(n, 2) for n in names], distances=(8,), training=training)
+    job = selected(counting, request)
+    counting.reads.clear()
+    steps = [
+        (Kind.FEATURES, {"8.parquet": 1, "evaluation.parquet": 2}),  # a step each for the variant and both test sets
+        (Kind.TRAIN, {"8.parquet": 1, "evaluation.parquet": 1, "index.json": 1}),
+        (Kind.COMPARE, {}),
+    ]
+    if method == "finetune":
+        steps[0] = Kind.TUNE, {"8.parquet": 1, "evaluation.parquet": 1, "index.json": 1}
+    for kind, reads in steps:
+        done_by(kind, job, counting, scratch)
+        assert counting.tables_read() == reads, kind
+    assert counting.exists(layout.comparison(job.id, job.request.training_id))
