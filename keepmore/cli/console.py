@@ -54,7 +54,7 @@ class Console:
         if self.as_json:
             print(json.dumps(made, ensure_ascii=False))
             return
-        self._table(made["distances"], made["budget_bytes"], verdicts.by_arm(made.get("comparison")))
+        self._table(made["distances"], made["budget_bytes"], verdicts.by_variant(made.get("comparison")))
         counts = made["index"]
         self.out.print(
             f"{counts['listed']:,} images listed: {counts['compressed']:,} good, {counts['failed']:,} failed"
@@ -86,7 +86,7 @@ class Console:
         for name in ("distance", "images", *TRAINED):
             table.add_column(name, justify="right", overflow="fold")
         rows = [{"distance": distance, **result} for distance, result in found["distances"].items()]
-        judged = verdicts.by_arm(found.get("comparison"))
+        judged = verdicts.by_variant(found.get("comparison"))
         for row in rows:
             table.add_row(row["distance"], f"{row['train_images']:,}", *_accuracy(row), judged.get(row["distance"], ""))
         self.out.print(table)
@@ -96,9 +96,9 @@ class Console:
 
     def _kept(self, rows: Sequence[dict[str, Any]]) -> None:
         """Where the files of a training are."""
-        places = verdicts.places(rows)
+        places = verdicts.folders(rows)
         if "weights" in places:
-            self.out.print(f"weights: {places['weights']} ({len(verdicts.kept(rows))} files)", markup=False)
+            self.out.print(f"weights: {places['weights']} ({len(verdicts.weights(rows))} files)", markup=False)
         if "events" in places:
             self.out.print(f"loss of every step: tensorboard --logdir {shlex.quote(places['events'])}", markup=False)
 

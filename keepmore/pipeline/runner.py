@@ -208,11 +208,11 @@ def _advise(job: Job, step: Step, store: Store, context: StepContext) -> bytes:
 def _report(job: Job, step: Step, store: Store, context: StepContext) -> bytes:
     _listed(job, store)
     # Imported here because matplotlib would cost every worker of every kind 40 MB.
-    from keepmore.reporting import report
+    from keepmore.reporting import figures, report
 
-    figures = report.figures(job, store)
-    store.put(layout.report_page(job.id), report.page(job, store, figures, context.access).encode())
-    return _json(figures)
+    result = figures.figures(job, store)
+    store.put(layout.report_page(job.id), report.page(job, store, result, context.access).encode())
+    return _json(result.as_json())
 
 
 def _json(value: Any) -> bytes:

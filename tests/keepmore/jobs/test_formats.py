@@ -20,6 +20,7 @@ from keepmore.jobs.job import Job, JobRepository, State
 from keepmore.jobs.requests import request_subset
 from keepmore.pipeline.runner import StepContext, run_step
 from keepmore.reporting import report
+from keepmore.reporting.figures import figures
 from keepmore.scheduling import status
 from keepmore.selection import manifest
 from keepmore.spec.budget import BytesBudget
@@ -83,7 +84,7 @@ def test_its_report_is_still_drawn(written: FolderStore, job: Job) -> None:
     assert "spread of seeds" in page
     step = Step(job.id, Kind.COMPARE, job.request.training_id)
     written.put(step.output, b'{"format": 1, "comparisons": []}')
-    made = report.figures(job, written)
+    made = figures(job, written).as_json()
     assert made["comparison"]["comparisons"] == []
     assert "Which distances differ" not in report.html(made, [])
 

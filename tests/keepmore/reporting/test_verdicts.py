@@ -24,8 +24,8 @@ ROWS = [{"distance": "0", "top1": 0.5}, {"distance": "4", "top1": 0.505}, {"dist
 
 def test_every_arm_is_judged_against_the_first() -> None:
     """Else a user ranks distances by noise."""
-    assert verdicts.by_arm(COMPARED) == {"4": "cannot tell from 0", "10": "better than 0"}
-    assert verdicts.by_arm(None) == {}
+    assert verdicts.by_variant(COMPARED) == {"4": "cannot tell from 0", "10": "better than 0"}
+    assert verdicts.by_variant(None) == {}
 
 
 def test_the_best_is_compared_with_all_unless_it_is_the_first() -> None:
@@ -35,7 +35,7 @@ def test_the_best_is_compared_with_all_unless_it_is_the_first() -> None:
     ]  # fmt: skip
     first_is_best = evaluation.compare_all({"0": _correct(0.9, 0.9), "4": _correct(0.5, 0.5)}).as_json()
     assert [(one["arm"], one["against"]) for one in verdicts.table(first_is_best)] == [("4", "0")]
-    assert verdicts.by_arm(first_is_best) == {"4": "worse than 0"}
+    assert verdicts.by_variant(first_is_best) == {"4": "worse than 0"}
 
 
 @pytest.mark.parametrize(
@@ -62,13 +62,13 @@ def test_what_was_kept_is_found() -> None:
     kept = {"seed": 1, "weights": {"uri": f"{place}/weights/0-1.safetensors", "bytes": 3, "sha256": "ab"}}
     kept["events"] = {"uri": f"{place}/events/0-1/events.out.tfevents.0", "bytes": 9}
     row = {"distance": "0", "kept": [kept]}
-    assert verdicts.places([row]) == {
+    assert verdicts.folders([row]) == {
         "weights": "/a b/work/job/trainings/t/weights",
         "events": "/a b/work/job/trainings/t/events",
     }
-    (file,) = verdicts.kept([row])
-    assert (file["distance"], file["seed"], file["sha256"]) == ("0", 1, "ab")
-    assert verdicts.places([{"distance": "0"}]) == {}
+    (file,) = verdicts.weights([row])
+    assert (file.distance, file.seed, file.sha256) == ("0", 1, "ab")
+    assert verdicts.folders([{"distance": "0"}]) == {}
 
 
 def test_notes_name_their_arm() -> None:
