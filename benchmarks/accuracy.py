@@ -38,7 +38,7 @@ from keepmore.spec.training import Training, TrainingRequest, Tuning
 from keepmore.spec.variants import Spread
 from keepmore.storage import layout
 from keepmore.storage.base import Store
-from keepmore.training import results, statistics
+from keepmore.training import evaluation, results, statistics
 
 DISTANCES = (0.0, 2.0, 4.0, 6.0, 8.0, 10.0, 15.0, 20.0, 25.0)
 SPREAD = Spread(0.5, 15)
@@ -98,7 +98,7 @@ class Measured:
     correct: Correct
 
     @property
-    def summary(self) -> statistics.Summary:
+    def summary(self) -> results.Summary:
         return statistics.summary(self.correct)
 
 
@@ -130,7 +130,7 @@ def _variants(store: Store, job: Job, draws: Sequence[tuple[str, str]]) -> Varia
     made = [json.loads(store.get(layout.subset(job.id, subset)))["distances"] for subset, _ in draws]
     found = {}
     for variant in job.request.variants:
-        correct = [results.read_correct(store.get(layout.predictions(job.id, name, variant))) for _, name in draws]
+        correct = [evaluation.read_correct(store.get(layout.predictions(job.id, name, variant))) for _, name in draws]
         images, size = (float(np.mean([subset[variant][what] for subset in made])) for what in ("images", "bytes"))
         found[variant] = Measured(images, size, np.concatenate(correct))
     return found
@@ -225,7 +225,7 @@ def _mean_sizes(pool: Summary) -> dict[float, float]:
     return {distance: size / pool.pool for distance, size in pool.pool_bytes.items()}
 
 
-def paired(variants: Variants, one: str, other: str) -> statistics.Difference:
+def paired(variants: Variants, one: str, other: str) -> results.Difference:
     """How much more accurate a variant is than another, on the same draws' test images."""
     return statistics.compare(variants[one].correct, variants[other].correct)
 

@@ -20,6 +20,7 @@ from benchmarks.accuracy import EFFORTS, FRACTIONS, SEEDS, SPREAD, Measured, Var
 from keepmore.codec import version as codec_version
 from keepmore.reporting.plots import STYLE
 from keepmore.training import statistics
+from keepmore.training.results import Difference
 
 DOCS = Path("docs")
 WIDTH = 120
@@ -367,7 +368,7 @@ def _ends(interval: Sequence[float]) -> str:
     return f"{100 * interval[0]:.1f}–{100 * interval[1]:.1f}"
 
 
-def _ahead(found: statistics.Difference) -> str:
+def _ahead(found: Difference) -> str:
     return f"{100 * found.difference:+.1f} ({100 * found.interval[0]:+.1f} to {100 * found.interval[1]:+.1f})"
 
 

@@ -32,7 +32,7 @@ from keepmore.jobs.step import Kind, Step
 from keepmore.pipeline.context import StepContext
 from keepmore.pipeline.runner import run_step
 from keepmore.progress import Progress
-from keepmore.reporting import report
+from keepmore.reporting.figures import figures
 from keepmore.scheduling.scheduler import Scheduler
 from keepmore.spec.budget import DistanceBudget
 from keepmore.spec.job import Evaluation, Request
@@ -200,7 +200,7 @@ class Driver:
             case Kind.COMPRESS:
                 return self._write_part(step)
             case Kind.REPORT:
-                self._put(step, report.figures(JobRepository(self.store).get(JOB), self.store))
+                self._put(step, figures(JobRepository(self.store).get(JOB), self.store).as_json())
             case _:
                 with IsolatedDecoder() as decoder:
                     run_step(

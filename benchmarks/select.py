@@ -26,7 +26,7 @@ from keepmore import sampling
 from keepmore.compression import index
 from keepmore.compression.index import Summary
 from keepmore.selection.pool import Pool
-from keepmore.selection.select import Asked, choose, write_subsets
+from keepmore.selection.select import SelectionPlan, choose, write_subsets
 from keepmore.spec.budget import DistanceBudget
 from keepmore.spec.job import Selection
 from keepmore.storage import layout
@@ -120,7 +120,7 @@ def measure_manifests() -> dict[str, list[float]]:
         selection = Selection(balance=False)
         for _ in range(ROUNDS):
             begun = time.perf_counter()
-            write_subsets(store, "job", "subset", Asked(DISTANCES, 3, budget, selection), summary)
+            write_subsets(store, "job", "subset", SelectionPlan(DISTANCES, 3, budget, selection), summary)
             found["keepmore"].append(time.perf_counter() - begun)
             begun = time.perf_counter()
             by_hand(store.root / layout.index("job"), Path(folder), budget.bytes(summary.pool_bytes))

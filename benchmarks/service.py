@@ -35,7 +35,9 @@ from keepmore.compression import chunking
 from keepmore.jobs.job import JobRepository
 from keepmore.net.access import EVERYTHING
 from keepmore.selection import manifest
-from keepmore.spec.job import Request
+from keepmore.selection.manifest import ManifestSpec
+from keepmore.selection.subset import SubsetSpec
+from keepmore.spec.job import Request, Selection
 from keepmore.storage import layout
 from keepmore.storage.folder import FolderStore
 from keepmore.synthetic.dataset import write_sample
@@ -249,7 +251,7 @@ def stream(root: Path) -> None:
 
 
 def _write_manifest(file: object, count: int) -> None:
-    writer = manifest.Writer(file, {"budget_bytes": None, "distance": 4.0})  # type: ignore[arg-type]
+    writer = manifest.Writer(file, ManifestSpec(SubsetSpec("job", None, None, Selection(), 3), 4.0))  # type: ignore[arg-type]
     for start in range(0, count, 10_000):
         names = [f"class/{number:09d}.jpg" for number in range(start, start + 10_000)]
         columns = {

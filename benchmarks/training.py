@@ -114,7 +114,8 @@ def extraction(images: Images, scratch: Scratch) -> tuple[float, float, float]:
                 backbone.module(batch)
 
     def ours(known: image_cache.Decoded | None) -> None:
-        probe_trainer.extract(backbone, probe_trainer.middles(images, rows, backbone, lambda progress: None, known))
+        crops = probe_trainer.center_crops(images, rows, backbone, lambda progress: None, known)
+        probe_trainer.extract(backbone, crops)
 
     return timed(lambda: ours(pixels)), timed(lambda: ours(None)), timed(bare)
 

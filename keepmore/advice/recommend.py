@@ -1,29 +1,49 @@
-"""From pilot trainings and a pool's sizes to the distance to store at, for any budget. Pure: plain data out.
+"""From pilot trainings and a pool's sizes to the distance to store at, for any budget. Pure: arrays in, records out.
 
-The storage scaling law (see `law`) is fitted to the pilots; how its predictions scatter over resampled pilots gives the
-intervals. They hold what test images and draws of training images leave open, not how far the law itself is beside the
-truth: that is what `left_out_points` is for.
+The storage scaling law (see `scaling_law`) is fitted to the pilots; the scatter of its predictions over resampled
+pilots gives the intervals. They cover the uncertainty from test images and draws of training images, not the error of
+the law itself: that is what `left_out_points` is for.
 """
 
 from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from decimal import Decimal
-from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from keepmore.advice import scaling_law as laws
+from keepmore.advice.answer import (
+    FORMAT,
+    Advice,
+    BudgetAdvice,
+    BudgetDistance,
+    Constant,
+    Curve,
+    EnvelopePoint,
+    Interval,
+    LawFit,
+    Lead,
+    Limit,
+    Most,
+    Optimum,
+    Pilot,
+    Plain,
+    PoolDistance,
+    PoolSizes,
+    Prediction,
+    Recommended,
+    TargetAdvice,
+)
 from keepmore.advice.scaling_law import CONSTANTS, Fit, Floats, Law
 from keepmore.errors import BudgetTooSmall, InvalidRequest
 from keepmore.spec.budget import BYTES_PER_GB
 from keepmore.spec.distance import ORIGINAL, SMALLEST, text
 from keepmore.training import statistics as accuracies
 
-FORMAT = 1
 PLAIN = 8.0
 REPLICATES = 200
 # Predictions further out than this, in images of the largest pilot, are marked, and those below the smallest.
@@ -55,8 +75,8 @@ class Pilots:
 
 @dataclass(frozen=True, slots=True)
 class Sizes:
-    """The pool that may be stored: mean bytes of its images at each distance, how many images it has, and which part of
-    them has a label: the others take room and teach nothing."""
+    """The pool that may be stored: mean bytes of its images at each distance, how many images it has, and the share of
+    them that has a label: the others take bytes and do not train the model."""
 
     bytes_per_image: Mapping[float, float]
     images: int
@@ -65,6 +85,10 @@ class Sizes:
     @property
     def distances(self) -> list[float]:
         return sorted(self.bytes_per_image)
+
+    @property
+    def labelled_images(self) -> int:
+        return round(self.images * self.labelled)
 
     @property
     def means(self) -> Floats:
@@ -102,8 +126,9 @@ class Sizes:
 
 @dataclass(frozen=True, slots=True)
 class _Forecast:
-    """The fitted law first, then those of resampled pilots: shape (1 + replicates, 5), as of images stored, of which
-    some have no label. `pilots`: how many images stored have as many labelled ones as the smallest and the largest."""
+    """The fitted law first, then those of resampled pilots: shape (1 + replicates, 5), for numbers of stored images, of
+    which some have no label. `pilots`: the stored images among which the smallest and the largest pilot's are labelled.
+    """
 
     laws: Floats
     pilots: tuple[float, float]
@@ -115,30 +140,35 @@ class _Forecast:
 
     def accuracy(self, n: ArrayLike, size: ArrayLike) -> Floats:
         """Shape (1 + replicates, points); an accuracy is never below 0."""
-        found: Floats = np.clip(1 - laws.errors(self.laws, n, size), 0, 1)
-        return found
+        accuracies: Floats = np.clip(1 - laws.errors(self.laws, n, size), 0, 1)
+        return accuracies
 
-    def rows(self, n: ArrayLike, size: ArrayLike) -> list[dict[str, Any]]:
-        """Predicted accuracy with its 95 % interval, and what is stored for it, of each (n, size)."""
+    def predictions(self, n: ArrayLike, size: ArrayLike) -> list[Prediction]:
+        """One for each (n, size)."""
         n, size = np.broadcast_arrays(np.asarray(n, np.float64), np.asarray(size, np.float64))
-        found = self.accuracy(n, size)
-        return [
-            {"images": int(count), **self.costs(round(count * mean))}
-            | figure(found[:, place])
-            | {"extrapolated": not self.pilots[0] <= count <= FURTHEST * self.pilots[1]}
-            for place, (count, mean) in enumerate(zip(n.tolist(), size.tolist(), strict=True))
-        ]
+        accuracies = self.accuracy(n, size)
+        predictions = []
+        for place, (count, mean) in enumerate(zip(n.tolist(), size.tolist(), strict=True)):
+            bytes_, extrapolated = round(count * mean), not self.pilots[0] <= count <= FURTHEST * self.pilots[1]
+            accuracy, interval = figure(accuracies[:, place])
+            predictions.append(
+                Prediction(int(count), bytes_, self.monthly_cost(bytes_), accuracy, interval, extrapolated)
+            )
+        return predictions
 
-    def costs(self, size: int) -> dict[str, Any]:
-        cost = None if self.price is None else float(f"{size * self.price / BYTES_PER_GB:.12g}")
-        return {"bytes": size, "monthly_cost": cost}
+    def at_budget(self, prediction: Prediction, budget: int) -> Prediction:
+        """The same prediction with the bytes of its budget, which its images do not quite fill."""
+        return replace(prediction, bytes=budget, monthly_cost=self.monthly_cost(budget))
+
+    def monthly_cost(self, size: int) -> float | None:
+        return None if self.price is None else float(f"{size * self.price / BYTES_PER_GB:.12g}")
 
 
-def figure(values: Floats, name: str = "accuracy") -> dict[str, Any]:
-    """The first of `values`, with the interval that the others give; it holds the first."""
+def figure(values: Floats) -> tuple[float, Interval]:
+    """The first of `values`, and the interval that the others give, extended to hold the first."""
     value = float(values[0])
     low, high = laws.intervals(values[1:]).tolist()
-    return {name: value, "interval": [min(low, value), max(high, value)]}
+    return value, (min(low, value), max(high, value))
 
 
 def advise(
@@ -149,137 +179,117 @@ def advise(
     price_per_gb_month: Decimal | float | None = None,
     replicates: int = REPLICATES,
     seed: int = 0,
-) -> dict[str, Any]:
-    """Which distance to store at for each of `budgets` (bytes), and what it takes to reach `accuracy` (0..1).
+) -> Advice:
+    """The distance to store at for each of `budgets` (bytes), and what it takes to reach `accuracy` (0..1).
 
-    Plain data for JSON. Distances are written as `distance.text` does, accuracies are shares of 0..1, intervals are
-    95 % and [low, high], `monthly_cost` is None without a price for 10^9 bytes a month. Raises PilotsInsufficient where
-    the pilots are no ground for advice, BudgetTooSmall where a budget holds no image, and InvalidRequest for an
-    accuracy that is not between 0 and 1.
+    Raises PilotsInsufficient where the pilots are no ground for advice, BudgetTooSmall where a budget holds no image,
+    and InvalidRequest for an accuracy that is not between 0 and 1.
     """
     if accuracy is not None and not 0 < accuracy < 1:
         raise InvalidRequest(f"accuracy: {accuracy} is not possible; give a share between 0 and 1, such as 0.8")
-    wrong = 1 - pilots.correct.mean(axis=(1, 2))
-    fitted = laws.fit(pilots.n, pilots.size, wrong, seed=seed)
-    labelled = round(sizes.images * sizes.labelled)
-    drawn = laws.draws(pilots.correct, pilots.n, pilots.distance, pilots.images, max(labelled, pilots.images))
-    laws.check(fitted, pilots.n, pilots.distance, pilots.correct, drawn)
-    resampled = laws.bootstrap(fitted.law, pilots.correct, pilots.n, pilots.size, drawn, replicates, seed)
-    constants = np.vstack([fitted.law.constants, resampled])
     price = None if price_per_gb_month is None else float(price_per_gb_month)
-    ends = float(pilots.n.min() / sizes.labelled), float(pilots.n.max() / sizes.labelled)
-    forecast = _Forecast(_of_stored(constants, sizes.labelled), ends, price)
-    return {
-        "format": FORMAT,
-        "pool": {"images": sizes.images, "labelled": labelled, "distances": _pool(sizes, forecast)},
-        "price_per_gb_month": price,
-        "test_images": pilots.correct.shape[2],
-        "seeds": pilots.correct.shape[1],
-        "pilots": _pilots(pilots, fitted.law),
-        "fit": _fit(fitted, constants, replicates, seed),
-        "budgets": [_budget(budget, sizes, forecast) for budget in budgets],
-        "wished": None if accuracy is None else _wished(accuracy, sizes, forecast),
-        "curves": _curves(round(ends[0]), sizes, forecast),
-        "envelope": _envelope(round(ends[0]), sizes, forecast),
-    }
+    fitted, constants = _fit(pilots, sizes, replicates, seed)
+    fewest = float(pilots.n.min() / sizes.labelled)
+    # Of n images stored, the part `labelled` is trained on: A (labelled n)^-alpha has another A.
+    stored = constants.copy()
+    stored[:, 0] *= sizes.labelled ** -stored[:, 1]
+    forecast = _Forecast(stored, (fewest, float(pilots.n.max() / sizes.labelled)), price)
+    named = {name: Constant(*figure(constants[:, place])) for place, name in enumerate(CONSTANTS)}
+    return Advice(
+        format=FORMAT,
+        pool=_pool(sizes, forecast),
+        price_per_gb_month=price,
+        test_images=pilots.correct.shape[2],
+        seeds=pilots.correct.shape[1],
+        pilots=_pilots(pilots, fitted.law),
+        fit=LawFit(named, fitted.r2, fitted.rmse, fitted.left_out_points, replicates, seed),
+        budgets=[_budget(budget, sizes, forecast) for budget in budgets],
+        wished=None if accuracy is None else _target(accuracy, sizes, forecast),
+        curves=_curves(round(fewest), sizes, forecast),
+        envelope=_envelope(round(fewest), sizes, forecast),
+    )
 
 
-def _of_stored(constants: Floats, labelled: float) -> Floats:
-    """The laws of images stored, of which the part `labelled` is trained on: A (labelled n)^-alpha has another A."""
-    found = constants.copy()
-    found[:, 0] *= labelled ** -found[:, 1]
-    return found
+def _fit(pilots: Pilots, sizes: Sizes, replicates: int, seed: int) -> tuple[Fit, Floats]:
+    """The law, and the constants of it and of resampled pilots, (1 + replicates, 5); raises PilotsInsufficient."""
+    fitted = laws.fit(pilots.n, pilots.size, 1 - pilots.correct.mean(axis=(1, 2)), seed=seed)
+    labelled = max(sizes.labelled_images, pilots.images)
+    deviations = laws.draws(pilots.correct, pilots.n, pilots.distance, pilots.images, labelled)
+    laws.check(fitted, pilots.n, pilots.distance, pilots.correct, deviations)
+    resampled = laws.bootstrap(fitted.law, pilots.correct, pilots.n, pilots.size, deviations, replicates, seed)
+    return fitted, np.vstack([fitted.law.constants, resampled])
 
 
-def _pool(sizes: Sizes, forecast: _Forecast) -> list[dict[str, Any]]:
+def _pool(sizes: Sizes, forecast: _Forecast) -> PoolSizes:
     """What the whole pool takes at each distance."""
-    return [
-        {"distance": text(distance), "bytes_per_image": mean, **forecast.costs(round(mean * sizes.images))}
-        for distance, mean in zip(sizes.distances, sizes.means.tolist(), strict=True)
-    ]
+    rows = []
+    for distance, mean in zip(sizes.distances, sizes.means.tolist(), strict=True):
+        size = round(mean * sizes.images)
+        rows.append(PoolDistance(text(distance), mean, size, forecast.monthly_cost(size)))
+    return PoolSizes(sizes.images, sizes.labelled_images, rows)
 
 
-def _pilots(pilots: Pilots, law: Law) -> list[dict[str, Any]]:
+def _pilots(pilots: Pilots, law: Law) -> list[Pilot]:
     predicted = np.clip(1 - law.error(pilots.n, pilots.size), 0, 1).tolist()
     rows = []
     for place in np.lexsort((pilots.n, pilots.distance)).tolist():
         measured = accuracies.summary(pilots.correct[place])
-        rows.append(
-            {
-                "distance": text(pilots.distance[place]),
-                "images": int(pilots.n[place]),
-                "bytes_per_image": float(pilots.size[place]),
-                "top1": measured.top1,
-                "interval": list(measured.interval),
-                "predicted": predicted[place],
-            }
-        )
+        distance, images, size = text(pilots.distance[place]), int(pilots.n[place]), float(pilots.size[place])
+        rows.append(Pilot(distance, images, size, measured.top1, measured.interval, predicted[place]))
     return rows
 
 
-def _fit(fitted: Fit, constants: Floats, replicates: int, seed: int) -> dict[str, Any]:
-    named = {name: figure(constants[:, place], "value") for place, name in enumerate(CONSTANTS)}
-    measured = {"r2": fitted.r2, "rmse": fitted.rmse, "left_out_points": fitted.left_out_points}
-    return {"constants": named, **measured, "replicates": replicates, "seed": seed}
-
-
-def _budget(budget: int, sizes: Sizes, forecast: _Forecast) -> dict[str, Any]:
+def _budget(budget: int, sizes: Sizes, forecast: _Forecast) -> BudgetAdvice:
     """What fits `budget` at each distance, the distance to choose, and how it compares with plain distance 8."""
     sizes.require_room(budget)
     counts, means = sizes.fitting(budget), sizes.means
     rows = [
-        {"distance": text(distance), "whole_pool": row["images"] == sizes.images} | row
-        for distance, row in zip(sizes.distances, forecast.rows(np.maximum(counts, 1), means), strict=True)
+        BudgetDistance(text(distance), prediction.images == sizes.images, prediction)
+        for distance, prediction in zip(
+            sizes.distances, forecast.predictions(np.maximum(counts, 1), means), strict=True
+        )
     ]
-    found = forecast.accuracy(np.maximum(counts, 1), means)
+    predicted = forecast.accuracy(np.maximum(counts, 1), means)
     possible = np.flatnonzero(counts)
-    best = int(possible[np.argmax(found[0, possible])])
-    ahead = [_ahead(found, best, place) for place in range(len(rows))]
-    plain = sizes.distances.index(PLAIN) if PLAIN in sizes.distances else best
-    alike = [rows[place]["distance"] for place in possible.tolist() if ahead[place]["verdict"] == "cannot tell"]
-    return {
-        **forecast.costs(budget),
-        "distances": [rows[place] for place in possible.tolist()],
-        "recommended": rows[best] | {"alike": alike},
-        "optimum": _optimum(budget, sizes, forecast),
-        "plain": rows[plain] | {"ahead": ahead[plain]} if PLAIN in sizes.distances and counts[plain] else None,
-    }
+    best = int(possible[np.argmax(predicted[0, possible])])
+    leads = [_lead(predicted, best, place) for place in range(len(rows))]
+    alike = [rows[place].distance for place in possible.tolist() if leads[place].verdict == "cannot tell"]
+    plain = None
+    if PLAIN in sizes.distances and counts[place := sizes.distances.index(PLAIN)]:
+        plain = Plain(rows[place].distance, rows[place].whole_pool, rows[place].prediction, leads[place])
+    recommended = Recommended(rows[best].distance, rows[best].whole_pool, rows[best].prediction, alike)
+    optimum, cost = _optimum(budget, sizes, forecast), forecast.monthly_cost(budget)
+    return BudgetAdvice(budget, cost, [rows[place] for place in possible.tolist()], recommended, optimum, plain)
 
 
-def _ahead(found: Floats, best: int, place: int) -> dict[str, Any]:
+def _lead(predicted: Floats, best: int, place: int) -> Lead:
     """How much more accurate the best distance is than another one, and whether the pilots can tell."""
-    difference = figure(found[:, best] - found[:, place], "difference")
-    verdict = "same" if best == place else "better" if difference["interval"][0] > 0 else "cannot tell"
-    return difference | {"verdict": verdict}
+    difference, interval = figure(predicted[:, best] - predicted[:, place])
+    return Lead(difference, interval, "same" if best == place else "better" if interval[0] > 0 else "cannot tell")
 
 
-def _optimum(budget: int, sizes: Sizes, forecast: _Forecast) -> dict[str, Any]:
-    """The law's own optimum, at any distance between those that were asked for."""
+def _optimum(budget: int, sizes: Sizes, forecast: _Forecast) -> Optimum:
     size = float(np.clip(forecast.law.optimum(budget, sizes.images)[1], sizes.means.min(), sizes.means.max()))
     count = max(1, min(sizes.images, math.floor(budget / size)))
-    distance = text(round(sizes.distance_at(size), 2))
-    return {"distance": distance, "bytes_per_image": size} | forecast.rows([count], [size])[0]
+    return Optimum(text(round(sizes.distance_at(size), 2)), size, forecast.predictions([count], [size])[0])
 
 
-def _wished(accuracy: float, sizes: Sizes, forecast: _Forecast) -> dict[str, Any]:
+def _target(accuracy: float, sizes: Sizes, forecast: _Forecast) -> TargetAdvice:
     """The smallest budget that reaches `accuracy`, or the most that this pool can reach."""
     counts = np.stack([_images_for(accuracy, forecast.laws, mean, sizes.images) for mean in sizes.means], axis=1)
     needed = counts * sizes.means
     best = int(needed[0].argmin())
     smallest = np.ceil(needed.min(axis=1))
     low, high = np.quantile(smallest[1:], [0.025, 0.975], method="closest_observation").tolist()
-    low, high = min(low, smallest[0]), max(high, smallest[0])
-    answer = {
-        "accuracy_wished": accuracy,
-        "reached": bool(np.isfinite(smallest[0])),
-        "reached_share": float(np.isfinite(smallest[1:]).mean()),
-        "bytes_interval": [int(end) if math.isfinite(end) else None for end in (low, high)],
-        "most": _most(sizes, forecast),
-    }
-    if not answer["reached"]:
-        return answer | {"distance": None}
-    row = forecast.rows([counts[0, best]], [sizes.means[best]])[0] | forecast.costs(int(smallest[0]))
-    return answer | {"distance": text(sizes.distances[best])} | row
+    low, high = (int(end) if math.isfinite(end) else None for end in (min(low, smallest[0]), max(high, smallest[0])))
+    reached, share = bool(np.isfinite(smallest[0])), float(np.isfinite(smallest[1:]).mean())
+    target = TargetAdvice(accuracy, reached, share, (low, high), _most(sizes, forecast))
+    if not reached:
+        return target
+    (prediction,) = forecast.predictions([counts[0, best]], [sizes.means[best]])
+    return replace(
+        target, distance=text(sizes.distances[best]), prediction=forecast.at_budget(prediction, int(smallest[0]))
+    )
 
 
 def _images_for(accuracy: float, laws_: Floats, size: float, most: int) -> Floats:
@@ -293,30 +303,29 @@ def _images_for(accuracy: float, laws_: Floats, size: float, most: int) -> Float
     return np.where(count <= most, np.maximum(count, 1), np.inf)
 
 
-def _most(sizes: Sizes, forecast: _Forecast) -> dict[str, Any]:
-    """The whole pool at its best distance; `limit` is what endless images like it would reach."""
-    rows = forecast.rows(np.full(len(sizes.means), sizes.images), sizes.means)
-    best = max(range(len(rows)), key=lambda place: float(rows[place]["accuracy"]))
-    limit = figure(forecast.accuracy([np.inf], [sizes.means.max()])[:, 0])
-    return {"distance": text(sizes.distances[best])} | rows[best] | {"limit": limit}
+def _most(sizes: Sizes, forecast: _Forecast) -> Most:
+    rows = forecast.predictions(np.full(len(sizes.means), sizes.images), sizes.means)
+    best = max(range(len(rows)), key=lambda place: rows[place].accuracy)
+    limit = Limit(*figure(forecast.accuracy([np.inf], [sizes.means.max()])[:, 0]))
+    return Most(text(sizes.distances[best]), rows[best], limit)
 
 
-def _curves(fewest: int, sizes: Sizes, forecast: _Forecast) -> list[dict[str, Any]]:
+def _curves(fewest: int, sizes: Sizes, forecast: _Forecast) -> list[Curve]:
     """Predictions for growing numbers of images at each distance, up to the whole pool."""
     counts = np.unique(np.geomspace(min(fewest, sizes.images), sizes.images, CURVE_POINTS).round())
     return [
-        {"distance": text(distance), "bytes_per_image": mean, "points": forecast.rows(counts, mean)}
+        Curve(text(distance), mean, forecast.predictions(counts, mean))
         for distance, mean in zip(sizes.distances, sizes.means.tolist(), strict=True)
     ]
 
 
-def _envelope(fewest: int, sizes: Sizes, forecast: _Forecast) -> list[dict[str, Any]]:
+def _envelope(fewest: int, sizes: Sizes, forecast: _Forecast) -> list[EnvelopePoint]:
     """The best of the distances at growing budgets, up to the whole pool at its largest."""
     smallest, largest = min(fewest, sizes.images) * sizes.means.min(), sizes.images * sizes.means.max()
     points = []
     for budget in np.geomspace(smallest, largest, CURVE_POINTS).round().astype(np.int64).tolist():
         counts = np.maximum(sizes.fitting(budget), 1)
         best = int(np.where(sizes.fitting(budget) > 0, forecast.accuracy(counts, sizes.means)[0], -1).argmax())
-        row = forecast.rows(counts[[best]], sizes.means[[best]])[0]
-        points.append({"distance": text(sizes.distances[best])} | row | forecast.costs(budget))
+        (prediction,) = forecast.predictions(counts[[best]], sizes.means[[best]])
+        points.append(EnvelopePoint(text(sizes.distances[best]), forecast.at_budget(prediction, budget)))
     return points

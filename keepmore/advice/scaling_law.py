@@ -8,8 +8,7 @@ to.
 from __future__ import annotations
 
 import math
-from dataclasses import asdict, dataclass
-from typing import Any
+from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -43,8 +42,8 @@ class Law:
 
     def error(self, n: ArrayLike, size: ArrayLike) -> Floats:
         """Errors of models trained on `n` images of `size` mean bytes; any shapes that broadcast. Not cut at 1."""
-        found: Floats = errors(np.array([self.constants]), n, size)[0]
-        return found
+        law_errors: Floats = errors(np.array([self.constants]), n, size)[0]
+        return law_errors
 
     @property
     def constants(self) -> tuple[float, float, float, float, float]:
@@ -68,16 +67,13 @@ class Law:
             size = storage if held[0] else least if held[1] else math.exp(log_size)
         return min(storage / size, most_images), size
 
-    def as_json(self) -> dict[str, float]:
-        return asdict(self)
-
 
 @dataclass(frozen=True, slots=True)
 class Fit:
     """A law, and how well it describes its pilots.
 
     `r2` is the share of the (weighted) variance of the errors that it explains, `rmse` its root mean squared residual.
-    `left_out_points` is how far it is beside pilots of a size that it was not fitted to: mean absolute error, in
+    `left_out_points` is how far it is off pilots of a size that it was not fitted to: mean absolute error, in
     points (hundredths), over refits without each n in turn; NaN where there is only one n.
     """
 
@@ -85,10 +81,6 @@ class Fit:
     r2: float
     rmse: float
     left_out_points: float
-
-    def as_json(self) -> dict[str, Any]:
-        measured = {"r2": self.r2, "rmse": self.rmse, "left_out_points": self.left_out_points}
-        return {"law": self.law.as_json()} | {name: None if v != v else v for name, v in measured.items()}
 
 
 @dataclass(frozen=True, slots=True)
@@ -114,8 +106,8 @@ class _Problem:
 
     def residuals(self, x: Floats) -> Floats:
         a, alpha, b, beta, c = x
-        found: Floats = self.roots * (np.array([a, b, c]) @ self.terms(alpha, beta) - self.error)
-        return found
+        weighted: Floats = self.roots * (np.array([a, b, c]) @ self.terms(alpha, beta) - self.error)
+        return weighted
 
     def jacobian(self, x: Floats) -> Floats:
         a, alpha, b, beta, _ = x
@@ -134,7 +126,7 @@ class _Problem:
         low = np.array([0, EXPONENTS[0], 0, EXPONENTS[0], 0])
         high = np.array([np.inf, EXPONENTS[1], np.inf, EXPONENTS[1], least])
         room = np.array([1e-3, 1e-3, 1e-3, 1e-3, least / 100])
-        found = [
+        solutions = [
             optimize.least_squares(
                 self.residuals,
                 np.clip(start, low + room, high - room),
@@ -146,7 +138,7 @@ class _Problem:
             )
             for start in starts
         ]
-        best: Floats = min(found, key=lambda solution: float(solution.cost)).x
+        best: Floats = min(solutions, key=lambda solution: float(solution.cost)).x
         return best
 
     def scaled(self, law: Law) -> Floats:
@@ -162,8 +154,8 @@ def errors(laws: Floats, n: ArrayLike, size: ArrayLike) -> Floats:
     """Errors of many laws at once: `laws` has shape (laws, 5), columns as CONSTANTS; shape (laws, *that of n, size)."""
     n, size = np.broadcast_arrays(np.asarray(n, np.float64), np.asarray(size, np.float64))
     a, alpha, b, beta, c = laws.T.reshape(5, len(laws), *[1] * n.ndim)
-    found: Floats = a * n**-alpha + b * size**-beta + c
-    return found
+    law_errors: Floats = a * n**-alpha + b * size**-beta + c
+    return law_errors
 
 
 def fit(
@@ -180,18 +172,18 @@ def fit(
     are in proportion to 1 / variance. Raises ValueError for no pilots, or an n or size that is not above 0.
     """
     n, size, error = (np.asarray(values, np.float64) for values in (n, size, error))
-    given = np.ones_like(n) if weights is None else np.asarray(weights, np.float64)
-    if n.size == 0 or not n.shape == size.shape == error.shape == given.shape or min(n.min(), size.min()) <= 0:
+    weight = np.ones_like(n) if weights is None else np.asarray(weights, np.float64)
+    if n.size == 0 or not n.shape == size.shape == error.shape == weight.shape or min(n.min(), size.min()) <= 0:
         raise ValueError("n, size and error are of one shape (pilots,), with numbers above 0")
-    problem = _Problem.of(n, size, error, given)
-    drawn = np.random.default_rng(seed).uniform(math.log(0.1), math.log(2), (starts - 1, 2))
-    exponents = [(0.4, 0.8), *np.exp(drawn).tolist()]
+    problem = _Problem.of(n, size, error, weight)
+    exponent_logs = np.random.default_rng(seed).uniform(math.log(0.1), math.log(2), (starts - 1, 2))
+    exponents = [(0.4, 0.8), *np.exp(exponent_logs).tolist()]
     law = problem.law(problem.solved([problem.start(*pair) for pair in exponents]))
     residuals = law.error(n, size) - error
-    mean_square = float(np.average(residuals**2, weights=given))
-    variance = float(np.average((error - np.average(error, weights=given)) ** 2, weights=given))
+    mean_square = float(np.average(residuals**2, weights=weight))
+    variance = float(np.average((error - np.average(error, weights=weight)) ** 2, weights=weight))
     r2 = 1 - mean_square / variance if variance > 0 else 0.0
-    return Fit(law, r2, math.sqrt(mean_square), _left_out_points(law, n, size, error, given))
+    return Fit(law, r2, math.sqrt(mean_square), _left_out_points(law, n, size, error, weight))
 
 
 def refit(law: Law, n: Floats, size: Floats, error: Floats, weights: Floats) -> Law:
@@ -201,13 +193,13 @@ def refit(law: Law, n: Floats, size: Floats, error: Floats, weights: Floats) -> 
 
 
 def _left_out_points(law: Law, n: Floats, size: Floats, error: Floats, weights: Floats) -> float:
-    beside = []
+    deviations: list[float] = []
     for left_out in np.unique(n):
-        out, kept = n == left_out, n != left_out
-        if kept.any():
-            found = refit(law, n[kept], size[kept], error[kept], weights[kept])
-            beside += np.abs(found.error(n[out], size[out]) - error[out]).tolist()
-    return 100 * float(np.mean(beside)) if beside else math.nan
+        out, rest = n == left_out, n != left_out
+        if rest.any():
+            other = refit(law, n[rest], size[rest], error[rest], weights[rest])
+            deviations += np.abs(other.error(n[out], size[out]) - error[out]).tolist()
+    return 100 * float(np.mean(deviations)) if deviations else math.nan
 
 
 def draws(correct: NDArray[np.bool_], n: ArrayLike, distance: ArrayLike, images: int, pool: int) -> Floats:
@@ -244,26 +236,26 @@ def bootstrap(
     correct: NDArray[np.bool_],
     n: ArrayLike,
     size: ArrayLike,
-    drawn: Floats,
+    deviations: Floats,
     replicates: int = 200,
     seed: int = 0,
 ) -> Floats:
     """Laws of resampled pilots: shape (replicates, 5), columns as CONSTANTS.
 
-    `correct` has shape (pilots, seeds, test images); `drawn` is what `draws` says of them. A replicate draws test
+    `correct` has shape (pilots, seeds, test images); `deviations` is the result of `draws`. A replicate draws test
     images, the same for all pilots (the bootstrap, Efron 1979), and adds what other draws of training images would;
-    few seeds know little of that, which makes it Student's t. It is refitted from `fitted`. How far the law itself is
-    beside the truth is not in it.
+    few seeds know little of that, which makes it Student's t. It is refitted from `fitted`. The error of the
+    law itself is not in it.
     """
     n, size = np.asarray(n, np.float64), np.asarray(size, np.float64)
     rng = np.random.default_rng(seed)
     _, seeds, images = correct.shape
     counts = rng.multinomial(images, np.full(images, 1 / images), size=replicates)
     wrong = (1 - correct.mean(axis=1)) @ counts.T / images
-    numbers = rng.normal(size=(drawn.shape[1], replicates))
+    numbers = rng.normal(size=(deviations.shape[1], replicates))
     if seeds > 1:
         numbers *= np.sqrt((seeds - 1) / rng.chisquare(seeds - 1, replicates))
-    error = np.clip(wrong + drawn @ numbers, 0, 1)
+    error = np.clip(wrong + deviations @ numbers, 0, 1)
     weights = np.ones_like(n)
     return np.array([refit(fitted, n, size, error[:, run], weights).constants for run in range(replicates)])
 
@@ -273,23 +265,23 @@ def intervals(values: Floats, rate: float = RATE) -> Floats:
 
     For the constants, `values` are the laws of `bootstrap`; for predictions, their `errors`.
     """
-    found: Floats = np.quantile(values, [(1 - rate) / 2, (1 + rate) / 2], axis=0)
-    return found
+    ends: Floats = np.quantile(values, [(1 - rate) / 2, (1 + rate) / 2], axis=0)
+    return ends
 
 
-def check(fitted: Fit, n: ArrayLike, distance: ArrayLike, correct: NDArray[np.bool_], drawn: Floats) -> None:
+def check(fitted: Fit, n: ArrayLike, distance: ArrayLike, correct: NDArray[np.bool_], deviations: Floats) -> None:
     """Raises PilotsInsufficient, with the reason, where a fit to these pilots is no ground for advice.
 
-    `n` and `distance` have shape (pilots,), `correct` (pilots, seeds, test images); `drawn` is as for `bootstrap`.
+    `n` and `distance` have shape (pilots,), `correct` (pilots, seeds, test images); `deviations` is as for `bootstrap`.
     """
     n, distance = np.asarray(n, np.float64), np.asarray(distance, np.float64)
     pilot_grid.check(len(np.unique(n)), len(np.unique(distance)), correct.shape[-1])
-    for reason in (_does_not_fall(n, distance, correct, drawn), _does_not_fit(fitted)):
+    for reason in (_does_not_fall(n, distance, correct, deviations), _does_not_fit(fitted)):
         if reason:
             raise PilotsInsufficient(f"pilots: {reason}")
 
 
-def _does_not_fall(n: Floats, distance: Floats, correct: NDArray[np.bool_], drawn: Floats) -> str | None:
+def _does_not_fall(n: Floats, distance: Floats, correct: NDArray[np.bool_], deviations: Floats) -> str | None:
     """One-sided test of the slope of error over log n within distances, over test images and draws (with degrees of
     freedom as Satterthwaite 1946)."""
     log_n = np.log(n)
@@ -301,7 +293,7 @@ def _does_not_fall(n: Floats, distance: Floats, correct: NDArray[np.bool_], draw
     contrast = log_n / spread
     by_image = contrast @ (1 - correct.mean(axis=1))
     images, seeds = len(by_image), correct.shape[1]
-    of_images, of_draws = float(by_image.var(ddof=1)) / images, float(((contrast @ drawn) ** 2).sum())
+    of_images, of_draws = float(by_image.var(ddof=1)) / images, float(((contrast @ deviations) ** 2).sum())
     variance = of_images + of_draws
     doubt = of_images**2 / (images - 1) + of_draws**2 / max(1, seeds - 1)
     quantile = float(special.stdtrit(variance**2 / doubt, RATE)) if doubt > 0 else 0.0
@@ -319,7 +311,7 @@ def _does_not_fit(fitted: Fit) -> str | None:
         return f"the law explains {fitted.r2:.2f} of the variance of their errors (R²), less than {LEAST_R2}"
     if not fitted.left_out_points <= MOST_LEFT_OUT_POINTS:
         return (
-            f"fitted without one size, the law is {fitted.left_out_points:.1f} points beside it, "
+            f"fitted without one size, the law is {fitted.left_out_points:.1f} points off that size, "
             f"more than {MOST_LEFT_OUT_POINTS:g}; use more sizes or seeds"
         )
     return None

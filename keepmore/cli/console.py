@@ -18,7 +18,7 @@ from keepmore.reporting import verdicts
 from keepmore.spec import variants as variant_specs
 
 if TYPE_CHECKING:
-    from keepmore.selection.manifest import Problem
+    from keepmore.selection.manifest import Metadata, Problem
 
 TRAINED = ("top-1", "95 %", "verdict")
 FILE_WIDTH = 120  # of tables in a file or a pipe, where no window says how wide they may be
@@ -56,7 +56,7 @@ class Console:
         if self.as_json:
             print(json.dumps(made, ensure_ascii=False))
             return
-        self._table(made["distances"], made["budget_bytes"], verdicts.by_arm(made.get("comparison")))
+        self._table(made["distances"], made["budget_bytes"], verdicts.by_variant(made.get("comparison")))
         counts = made["index"]
         self.out.print(
             f"{counts['listed']:,} images listed: {counts['compressed']:,} good, {counts['failed']:,} failed"
@@ -88,7 +88,7 @@ class Console:
         for name in ("distance", "images", *TRAINED):
             table.add_column(name, justify="right", overflow="fold")
         rows = [{"distance": distance, **result} for distance, result in found["distances"].items()]
-        judged = verdicts.by_arm(found.get("comparison"))
+        judged = verdicts.by_variant(found.get("comparison"))
         for row in rows:
             table.add_row(row["distance"], f"{row['train_images']:,}", *_accuracy(row), judged.get(row["distance"], ""))
         self.out.print(table)
@@ -98,9 +98,9 @@ class Console:
 
     def _kept(self, rows: Sequence[dict[str, Any]]) -> None:
         """Where the files of a training are."""
-        places = verdicts.places(rows)
+        places = verdicts.folders(rows)
         if "weights" in places:
-            self.out.print(f"weights: {places['weights']} ({len(verdicts.kept(rows))} files)", markup=False)
+            self.out.print(f"weights: {places['weights']} ({len(verdicts.weights(rows))} files)", markup=False)
         if "events" in places:
             self.out.print(f"loss of every step: tensorboard --logdir {shlex.quote(places['events'])}", markup=False)
 
@@ -185,16 +185,16 @@ class Console:
         if found["report"]:
             self.out.print(f"report: {found['report']}", markup=False)
 
-    def verified(self, file: str, about: dict[str, Any], problems: Sequence[Problem]) -> None:
+    def verified(self, file: str, about: Metadata, problems: Sequence[Problem]) -> None:
         if self.as_json:
             found = [{"path": p.path, "code": p.code, "message": p.message} for p in problems]
-            print(json.dumps({"manifest": file, "digest": about["digest"], "problems": found}, ensure_ascii=False))
+            print(json.dumps({"manifest": file, "digest": about.totals.digest, "problems": found}, ensure_ascii=False))
             return
         for problem in problems:
             self.out.print(f"{problem.path or 'manifest'}: {problem.code}: {problem.message}", markup=False)
         bad = len({problem.path for problem in problems if problem.path})
         self.out.print(
-            f"{about['images']:,} images, {about['bytes']:,} bytes, digest {about['digest']}: "
+            f"{about.totals.images:,} images, {about.totals.bytes:,} bytes, digest {about.totals.digest}: "
             + (
                 f"{len(problems)} found wrong, {bad:,} images cannot be relied on"
                 if problems

@@ -37,7 +37,7 @@ def verify(reference: str, max_pixels: int, max_bytes: int, place: Place, as_jso
     with open_backend(place).manifest(reference) as file:
         with manifest.opened(file) as parquet:
             about = manifest.metadata(parquet)
-        with console.counting("verify", about["images"]) as on_row:
+        with console.counting("verify", about.totals.images) as on_row:
             # What callers of a service may read does not bind whoever checks its manifests.
             access = replace(Access.from_environment(os.environ), allowed=None)
             problems = list(problems_of(file, Limits(max_pixels, max_bytes), on_row, access))

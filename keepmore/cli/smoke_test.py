@@ -13,6 +13,7 @@ from keepmore.client import Client
 from keepmore.errors import InternalError, InvalidRequest
 from keepmore.net.access import Access
 from keepmore.selection import manifest
+from keepmore.selection.manifest import Metadata, Totals
 from keepmore.storage.open import open_store
 from keepmore.synthetic.dataset import write_sample
 
@@ -59,17 +60,17 @@ def _check(client: Client, job: str, report: dict[str, Any], images: int) -> Non
         raise InternalError(f"job {job}: {report['index']['compressed']} of {images} images were compressed")
     for stated in report["distances"]:
         about, counted = _counted(client, job, stated["distance"])
-        for name, found in counted.items():
-            if not stated[name] == about[name] == found:
-                raise InternalError(
-                    f"job {job}, distance {stated['distance']}: the report says {name} {stated[name]}, the manifest "
-                    f"{about[name]}, and its rows give {found}"
-                )
-        if counted["bytes"] > about["budget_bytes"]:
-            raise InternalError(f"job {job}, distance {stated['distance']}: {counted['bytes']} bytes: over the budget")
+        reported = Totals(stated["images"], stated["bytes"], stated["digest"])
+        if not reported == about.totals == counted:
+            raise InternalError(
+                f"job {job}, distance {stated['distance']}: the report says {reported}, the manifest {about.totals}, "
+                f"and its rows give {counted}"
+            )
+        if about.budget_bytes is not None and counted.bytes > about.budget_bytes:
+            raise InternalError(f"job {job}, distance {stated['distance']}: {counted.bytes} bytes: over the budget")
 
 
-def _counted(client: Client, job: str, distance: str) -> tuple[dict[str, Any], dict[str, Any]]:
+def _counted(client: Client, job: str, distance: str) -> tuple[Metadata, Totals]:
     """What a manifest says of itself, and what its rows give."""
     file, digest, images, total = io.BytesIO(), manifest.Digest(), 0, 0
     client.download_manifest(job, distance, file)
@@ -78,4 +79,4 @@ def _counted(client: Client, job: str, distance: str) -> tuple[dict[str, Any], d
             digest.add(batch)
             images += len(batch)
             total += sum(batch["bytes"].to_pylist())
-        return manifest.metadata(parquet), {"images": images, "bytes": total, "digest": digest.hexdigest()}
+        return manifest.metadata(parquet), Totals(images, total, digest.hexdigest())

@@ -5,10 +5,9 @@ from __future__ import annotations
 import io
 import json
 from collections.abc import Iterator
-from contextlib import AbstractContextManager
-from dataclasses import dataclass, replace
+from contextlib import contextmanager
+from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -16,6 +15,7 @@ import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
 from keepmore.advice import pilots, recommend
+from keepmore.advice.answer import Advice, Origin
 from keepmore.advice.recommend import Pilots, Sizes
 from keepmore.compression import index
 from keepmore.compression.index import Summary
@@ -37,12 +37,31 @@ from keepmore.storage.scratch import Scratch
 from keepmore.training import results
 from keepmore.training.feature_cache import FeatureCache
 from keepmore.training.trainer import Images, Trainer, TrainerContext
-from keepmore.training.weights import weights_file
+
+
+@dataclass(frozen=True, slots=True)
+class PilotContext(TrainerContext):
+    """The context of pilots, which leave nothing in the store, and read each feature cache once."""
+
+    caches: dict[tuple[str, str], FeatureCache] = field(default_factory=dict)
+
+    def feature_cache(self, backbone: str, group: str) -> FeatureCache:
+        cache = FeatureCache(self.store, layout.feature_cache(backbone, group), held=True)
+        return self.caches.setdefault((backbone, group), cache)
+
+    def save_artifact(self, kind: str, seed: int, file: Path) -> None:
+        return None
+
+    def save_checkpoint(self, file: Path) -> None:
+        return None
+
+    def load_checkpoint(self, file: Path) -> bool:
+        return False
 
 
 @dataclass(frozen=True, slots=True)
 class Adviser:
-    """What advice on a job is made with."""
+    """A job to advise on, and what its pilots are trained with."""
 
     job: Job
     store: Store
@@ -51,54 +70,29 @@ class Adviser:
     report: Report
     trainer: Trainer
 
-    def advise(self, request: AdviceRequest, name: str) -> dict[str, Any]:
-        """The advice, with its page in the store. Raises PilotsInsufficient where the pilots are no ground for any."""
+    def advise(self, request: AdviceRequest, name: str) -> Advice:
+        """The advice; its page is in the store on return. Raises PilotsInsufficient where the pilots are no ground for
+        any."""
         data = self.store.get(layout.pilots(self.job.id, name))
         encoded = pq.read_table(io.BytesIO(data), page_checksum_verification=True)
         summary = Summary.from_json(json.loads(self.store.get(layout.index_summary(self.job.id))))
         pool_means = {d: size / summary.pool for d, size in summary.pool_bytes.items() if d in request.distances}
-        pool_means[ORIGINAL] = _pool_mean(self.store, self.job.id)
+        pool_means[ORIGINAL] = _mean_source_bytes(self.store, self.job.id)
         labelled = 1 - summary.unlabelled / summary.pool
         sizes = Sizes(pilots.means(encoded, request.distances, pool_means), summary.pool, labelled)
         budgets = [budget.bytes(summary.pool_bytes) for budget in request.budgets]
         for budget in budgets:
             sizes.require_room(budget)  # before minutes go into the pilots
-        found = recommend.advise(
-            _Trials(self, request, self._trainer_context()).run(encoded),
-            sizes,
-            budgets,
-            request.accuracy,
-            request.price,
-        )
-        found |= {"advice": name, "job": self.job.id, "request": request.as_json(), "pilot_images": len(encoded)}
-        self.store.put(layout.advice_page(self.job.id, name), advice_page.page(found).encode())
-        return found
-
-    def _trainer_context(self) -> TrainerContext:
-        """As a lesson's, but that pilots leave nothing and every shelf is read once."""
-        shelves: dict[tuple[str, str], FeatureCache] = {}
-
-        def feature_cache(backbone: str, group: str) -> FeatureCache:
-            return shelves.setdefault(
-                (backbone, group), FeatureCache(self.store, layout.feature_cache(backbone, group), held=True)
-            )
-
-        def nothing(kind: str, seed: int, file: Path) -> dict[str, Any]:
-            return {}
-
-        return TrainerContext(
-            scratch=self.scratch,
-            report=self.report,
-            file=lambda uri: weights_file(uri, self.access, self.scratch),
-            feature_cache=feature_cache,
-            save_artifact=nothing,
-            checkpoint=lambda file: None,
-            load_checkpoint=lambda file: False,
-        )
+        context = PilotContext(self.store, self.access, self.scratch, self.report)
+        results = _PilotTrainings(self, request, context).run(encoded)
+        advice = recommend.advise(results, sizes, budgets, request.accuracy, request.price)
+        advice = replace(advice, origin=Origin(name, self.job.id, request, len(encoded)))
+        self.store.put(layout.advice_page(self.job.id, name), advice_page.page(advice).encode())
+        return advice
 
 
-def _pool_mean(store: Store, job_id: str) -> float:
-    """Mean bytes of the pool's sources."""
+def _mean_source_bytes(store: Store, job_id: str) -> float:
+    """Of the pool's good images."""
     total = count = 0
     for batch in index.rows(store, layout.index(job_id), ["error_code", "source_bytes"]):
         sizes = batch.filter(batch["error_code"].is_null())["source_bytes"]
@@ -107,8 +101,8 @@ def _pool_mean(store: Store, job_id: str) -> float:
 
 
 @dataclass(frozen=True, slots=True)
-class _Trials:
-    """The pilots of one request."""
+class _PilotTrainings:
+    """The trainings of the pilots of one request."""
 
     adviser: Adviser
     request: AdviceRequest
@@ -124,18 +118,17 @@ class _Trials:
         orders = [pilots.order(encoded, seed) for seed in range(self.request.training.seeds)]
         counts = pilot_grid.sizes(len(encoded), len(labels))
         pilot_grid.check(len(counts), len(self.request.distances), len(tested))
-        at = [(distance, count) for distance in self.request.distances for count in counts]
-        with self._opened(tested, EVALUATION) as unprepared:
-            test = self._with_features(unprepared)
-            made = [
-                trained
+        grid = [(distance, count) for distance in self.request.distances for count in counts]
+        with self._open(tested, EVALUATION) as test:
+            pairs = [
+                pair
                 for distance in self.request.distances
-                for trained in self._at(distance, encoded, test, orders, counts, classes)
+                for pair in self._at(distance, encoded, test, orders, counts, classes)
             ]
-        sizes, correct = zip(*made, strict=True)
+        sizes, correct = zip(*pairs, strict=True)
         return Pilots(
-            n=np.array([count for _, count in at]),
-            distance=np.array([distance for distance, _ in at]),
+            n=np.array([count for _, count in grid]),
+            distance=np.array([distance for distance, _ in grid]),
             size=np.array(sizes),
             correct=np.stack(correct),
             images=len(encoded),
@@ -150,27 +143,26 @@ class _Trials:
         counts: list[int],
         classes: list[str],
     ) -> Iterator[tuple[float, NDArray[np.bool_]]]:
-        """For each of `counts`, mean bytes of the images, and which tests each seed gets right, (seeds, images)."""
-        truth = results.numbers(test.labels, classes)
-        with self._opened(self._table(encoded, distance), text(distance)) as unprepared:
-            images = self._with_features(unprepared)
+        """For each of `counts`, mean bytes of the images, and which tests each seed classifies correctly, (seeds,
+        images)."""
+        truth, training = results.numbers(test.labels, classes), self.request.training
+        with self._open(self._table(encoded, distance), text(distance)) as images:
             for count in counts:
                 sizes, correct = [], []
                 for seed, order in enumerate(orders):
-                    chosen = replace(images, table=images.table.take(pa.array(np.sort(order[:count]))))
-                    sizes.append(np.mean(chosen.table["bytes"].to_numpy()))
-                    training = self.request.training
-                    runs = self.adviser.trainer.train(chosen, [test], classes, training, [seed], self.context)
-                    correct += [run.named[""][:, 0] == truth for run in runs]
+                    part = replace(images, table=images.table.take(pa.array(np.sort(order[:count]))))
+                    sizes.append(np.mean(part.table["bytes"].to_numpy()))
+                    runs = self.adviser.trainer.train(part, [test], classes, training, [seed], self.context)
+                    correct += [run.top_classes[""][:, 0] == truth for run in runs]
                 yield float(np.mean(sizes)), np.stack(correct)
 
-    def _with_features(self, images: Images) -> Images:
-        return replace(images, made=self.adviser.trainer.features(images, self.request.training, self.context))
-
-    def _opened(self, table: pa.Table, group: str) -> AbstractContextManager[Images]:
-        store = self.adviser.store
-        access = self.adviser.access.trusting(store.uri(layout.objects()))
-        return training_steps.opened(table, self.adviser.job.request, access, group)
+    @contextmanager
+    def _open(self, table: pa.Table, group: str) -> Iterator[Images]:
+        """The images of `table`, with their features."""
+        access = self.adviser.access.trusting(self.adviser.store.uri(layout.objects()))
+        with training_steps.open_images(table, self.adviser.job.request, access, group) as images:
+            features = self.adviser.trainer.features(images, self.request.training, self.context)
+            yield replace(images, features=features)
 
     def _table(self, encoded: pa.Table, distance: float) -> pa.Table:
         """The pilots' images as a manifest has them."""

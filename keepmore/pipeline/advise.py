@@ -15,4 +15,4 @@ def run(job: Job, step: Step, store: Store, context: StepContext) -> bytes:
     request = advice_request(job, step.request, store)
     trainer = context.trainer(request.training.method)
     adviser = Adviser(job, store, context.access, context.scratch, context.report, trainer)
-    return to_json(adviser.advise(request, step.request))
+    return to_json(adviser.advise(request, step.request).as_json())

@@ -11,4 +11,4 @@ from keepmore.storage.base import Store
 
 def run(job: Job, step: Step, store: Store, context: StepContext) -> bytes:
     training = TrainingSteps.of(job, step.request, store, context.access, context.scratch, context.report)
-    return to_json(training.comparison(job.request.variants))
+    return to_json(training.comparison(job.request.variants).as_json())

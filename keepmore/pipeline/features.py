@@ -11,4 +11,4 @@ from keepmore.storage.base import Store
 
 def run(job: Job, step: Step, store: Store, context: StepContext) -> bytes:
     training = TrainingSteps.of(job, step.request, store, context.access, context.scratch, context.report)
-    return to_json(training.features(step.variant, context.trainer(training.training.method)))
+    return to_json(training.features(step.variant, context.trainer(training.training.method)).as_json())

@@ -13,7 +13,7 @@ from keepmore.storage.base import Store
 def run(job: Job, step: Step, store: Store, context: StepContext) -> bytes:
     read_listing(job, store)
     request = subset_request(job, step.request, store)
-    wanted = select.Asked(
+    plan = select.SelectionPlan(
         job.request.distances, job.request.effort, request.budget, request.selection, job.request.rules
     )
-    return to_json(select.write_subsets(store, job.id, step.request, wanted, read_summary(job, store)))
+    return to_json(select.write_subsets(store, job.id, step.request, plan, read_summary(job, store)).as_json())

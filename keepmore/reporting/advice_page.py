@@ -2,61 +2,61 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import Any
-
+from keepmore.advice.answer import Advice, BudgetAdvice, TargetAdvice
 from keepmore.reporting import plots
 from keepmore.reporting.html import ends, percent, render
 
+SMALLEST_SHOWN = 1e-9  # a constant that the fit left at its bound is 0
 UNITS = (("TB", 10**12), ("GB", 10**9), ("MB", 10**6), ("kB", 10**3))
 
 
-def page(advice: dict[str, Any], title: str = "Keepmore advice") -> str:
-    """The HTML page of what `keepmore.advice.recommend.advise` answered; it needs nothing beside it."""
+def page(advice: Advice, title: str = "Keepmore advice") -> str:
+    """The HTML page of an advice; it needs no other file."""
     drawn = {"surface": plots.fitted_surface(advice), "storage": plots.accuracy_by_storage(advice)}
-    if advice["price_per_gb_month"] is not None:
+    if advice.price_per_gb_month is not None:
         drawn["cost"] = plots.accuracy_by_cost(advice)
-    sentences = [recommendation(budget) for budget in advice["budgets"]]
+    sentences = [recommendation(budget) for budget in advice.budgets]
     return render(
         "advice.html",
-        {"number": _number},
+        {"number": lambda value: "0" if abs(value) < SMALLEST_SHOWN else f"{value:.4g}"},
         advice=advice,
         title=title,
         sentences=sentences,
-        wish=wish(advice["wished"]),
+        wish=wish(advice.wished),
         plots=drawn,
     )
 
 
-def recommendation(budget: Mapping[str, Any]) -> str:
+def recommendation(budget: BudgetAdvice) -> str:
     """The advice for one of the budgets, in a sentence or two."""
-    best = budget["recommended"]
-    said = (
-        f"With {_stored(budget)}, store at distance {_named(best['distance'])}: it keeps {best['images']:,} images, "
-        f"with a predicted accuracy of {percent(best['accuracy'])} ({ends(best['interval'])})."
+    best = budget.recommended
+    sentence = (
+        f"With {_stored(budget.bytes, budget.monthly_cost)}, store at distance {_named(best.distance)}: it keeps "
+        f"{best.prediction.images:,} images, with a predicted accuracy of {percent(best.prediction.accuracy)} "
+        f"({ends(best.prediction.interval)})."
     )
-    if best["alike"]:
-        several = "distance" if len(best["alike"]) == 1 else "distances"
-        said += f" The pilots cannot tell it from {several} {', '.join(best['alike'])}."
-    return said
+    if best.alike:
+        several = "distance" if len(best.alike) == 1 else "distances"
+        sentence += f" The pilots cannot tell it from {several} {', '.join(best.alike)}."
+    return sentence
 
 
-def wish(wished: Mapping[str, Any] | None) -> str | None:
-    """What it takes to reach the accuracy that was wished for, in a sentence; None where none was."""
-    if wished is None:
+def wish(target: TargetAdvice | None) -> str | None:
+    """What it takes to reach the requested accuracy, in a sentence; None where none was requested."""
+    if target is None:
         return None
-    aim = percent(wished["accuracy_wished"])
-    most = wished["most"]
-    if not wished["reached"]:
+    aim = percent(target.accuracy_wished)
+    if target.distance is None or target.prediction is None:
+        most = target.most
         return (
-            f"This pool is predicted not to reach {aim}: the whole of it, at distance {_named(most['distance'])}, "
-            f"makes {percent(most['accuracy'])} ({ends(most['interval'])})."
+            f"This pool is predicted not to reach {aim}: the whole of it, at distance {_named(most.distance)}, "
+            f"makes {percent(most.prediction.accuracy)} ({ends(most.prediction.interval)})."
         )
-    low, high = wished["bytes_interval"]
-    between = f"{written_bytes(low)} to {'more than the pool' if high is None else written_bytes(high)}"
+    low, high = ("more than the pool" if end is None else written_bytes(end) for end in target.bytes_interval)
+    prediction = target.prediction
     return (
-        f"To reach {aim}, store {wished['images']:,} images at distance {_named(wished['distance'])}: "
-        f"{_stored(wished)} ({between})."
+        f"To reach {aim}, store {prediction.images:,} images at distance {_named(target.distance)}: "
+        f"{_stored(prediction.bytes, prediction.monthly_cost)} ({low} to {high})."
     )
 
 
@@ -68,14 +68,8 @@ def written_bytes(size: float) -> str:
     return f"{size:.0f} bytes"
 
 
-def _stored(row: Mapping[str, Any]) -> str:
-    cost = "" if row["monthly_cost"] is None else f" at {row['monthly_cost']:.4g} a month"
-    return written_bytes(row["bytes"]) + cost
-
-
-def _number(value: float) -> str:
-    """Four digits; a constant that the fit left at its bound of 0 is 0."""
-    return "0" if abs(value) < 1e-9 else f"{value:.4g}"
+def _stored(size: int, monthly_cost: float | None) -> str:
+    return written_bytes(size) + ("" if monthly_cost is None else f" at {monthly_cost:.4g} a month")
 
 
 def _named(distance: str) -> str:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from typing import Any
 
 import jinja2
@@ -14,7 +15,8 @@ def render(template: str, filters: Mapping[str, Callable[..., str]], **values: A
     environment = jinja2.Environment(
         loader=jinja2.PackageLoader("keepmore.reporting"), autoescape=True, undefined=jinja2.StrictUndefined
     )
-    environment.filters |= {"json": _json, "percent": percent, "ends": ends, **filters}
+    environment.filters |= {"json": partial(json.dumps, indent=1, ensure_ascii=False)}
+    environment.filters |= {"percent": percent, "ends": ends, **filters}
     return environment.get_template(template).render(**values)
 
 
@@ -25,7 +27,3 @@ def percent(share: float) -> str:
 def ends(interval: Sequence[float]) -> str:
     """An interval of shares."""
     return f"{100 * interval[0]:.1f} to {100 * interval[1]:.1f} %"
-
-
-def _json(value: Any) -> str:
-    return json.dumps(value, indent=1, ensure_ascii=False)

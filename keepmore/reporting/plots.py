@@ -5,7 +5,8 @@ from __future__ import annotations
 import io
 import warnings
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any
+from operator import attrgetter
+from typing import Any, Literal
 
 import matplotlib as mpl
 import numpy as np
@@ -13,6 +14,8 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import EngFormatter, Formatter, LogLocator, NullFormatter, NullLocator, StrMethodFormatter
 from numpy.typing import NDArray
+
+from keepmore.advice.answer import Advice
 
 SIZE_INCHES = (5.2, 3.7)
 WIDE_INCHES = (13.2, 3.6)
@@ -36,7 +39,8 @@ STYLE: dict[Any, Any] = {
     "axes.titlelocation": "left",
 }
 
-Rows = Sequence[dict[str, Any]]
+# Rows of a report: JSON, because reports of earlier releases are drawn, too.
+Rows = Sequence[Mapping[str, Any]]
 
 
 def images_kept(rows: Rows) -> str:
@@ -78,8 +82,9 @@ def _points(axes: Axes, rows: Rows, places: Sequence[float], color: str, line: s
         return
     top1 = np.array([row["top1"] for row in chosen]) * 100
     ends = np.array([row["interval"] for row in chosen]).T * 100
-    style: dict[str, Any] = {"marker": "o", "capsize": 4, "linewidth": 2, "markersize": 6, "linestyle": line}
-    axes.errorbar(places, top1, yerr=np.abs(ends - top1), color=color, **style)
+    axes.errorbar(
+        places, top1, np.abs(ends - top1), color=color, marker="o", capsize=4, linewidth=2, markersize=6, linestyle=line
+    )
     for place, value in zip(places, top1, strict=True):
         axes.annotate(f"{value:.1f}", (place, value), (9, 7), textcoords="offset points", fontsize=10)
     axes.set_ylabel("top-1 accuracy (%)")
@@ -106,7 +111,7 @@ def loss(rows: Rows) -> str:
     """The loss over the steps of training, one line a variant: the mean of its seeds."""
 
     def draw(axes: Axes) -> None:
-        for row, shade in zip(rows, _shades(rows), strict=True):
+        for row, shade in zip(rows, _shades(len(rows)), strict=True):
             mean = np.mean([run["loss"] for run in row["curves"]], axis=0)
             axes.plot(row["curves"][0]["step"], mean, color=shade, label=row["distance"], linewidth=1.6)
         axes.legend(title="distance", ncols=2, frameon=False, fontsize=9, title_fontsize=9)
@@ -116,13 +121,13 @@ def loss(rows: Rows) -> str:
     return _svg(draw, "Loss while training, mean of the seeds")
 
 
-def confusion(found: dict[str, Any], variant: str) -> str:
-    """Of the test images of each class, a row, the share that was named as each class, a column; of all seeds."""
+def confusion(matrix: Mapping[str, Any], variant: str) -> str:
+    """Of the test images of each class, a row, the share that was predicted as each class, a column; of all seeds."""
 
     def draw(axes: Axes) -> None:
-        counts = np.array(found["counts"], float)
+        counts = np.array(matrix["counts"], float)
         shares = 100 * counts / np.maximum(1, counts.sum(axis=1, keepdims=True))
-        _heat(axes, shares, found["classes"], found["classes"], "{:.0f}", most=100)
+        _heat(axes, shares, matrix["classes"], matrix["classes"], "{:.0f}", most=100)
         axes.set_xlabel("named as")
         axes.set_ylabel("class")
 
@@ -148,9 +153,9 @@ def _heat(
     low, high = (0, most) if most else (float(values.min()), float(values.max()))
     axes.imshow(values, cmap="Blues", vmin=low, vmax=high, aspect="auto")
     axes.grid(visible=False)
-    for ticks, names, turned in ((axes.set_xticks, columns, 90), (axes.set_yticks, rows, 0)):
+    for ticks, names, angle in ((axes.set_xticks, columns, 90), (axes.set_yticks, rows, 0)):
         shown = names if len(names) <= MOST_BARS else []
-        rotation = turned if len(names) > MOST_CELLS_WRITTEN // 2 else 0
+        rotation = angle if len(names) > MOST_CELLS_WRITTEN // 2 else 0
         ticks(range(len(shown)), shown, rotation=rotation, fontsize=9)
     if max(values.shape) <= MOST_CELLS_WRITTEN:
         for (row, column), value in np.ndenumerate(values):
@@ -176,7 +181,7 @@ def class_balance(rows: Rows) -> str:
     """Images of each class in the subset at each distance: grouped bars, or curves where there are many classes."""
 
     def draw(axes: Axes) -> None:
-        shades = _shades(rows)
+        shades = _shades(len(rows))
         for place, row in enumerate(rows):
             counts = list(row["classes"].values())
             if len(counts) > MOST_BARS:
@@ -185,35 +190,31 @@ def class_balance(rows: Rows) -> str:
                 width = 0.84 / len(rows)
                 at = np.arange(len(counts)) + (place - (len(rows) - 1) / 2) * width
                 axes.bar(at, counts, width, color=shades[place])
-        _name_classes(axes, list(rows[0]["classes"]))
-        drawn = axes.lines if axes.lines else axes.containers
-        axes.legend(drawn, _names(rows), title="distance", ncols=min(6, len(rows)), frameon=False, loc="upper left")
+        names = list(rows[0]["classes"])
+        if len(names) > MOST_BARS:
+            axes.set_xlabel(f"{len(names):,} classes, by images kept")
+        else:
+            axes.set_xticks(np.arange(len(names)), names, rotation=90 if len(names) > 14 else 0, fontsize=10)
+            axes.set_xlabel("class")
+        handles = axes.lines if axes.lines else axes.containers
+        axes.legend(handles, _names(rows), title="distance", ncols=min(6, len(rows)), frameon=False, loc="upper left")
         axes.set_ylim(0, max(1, *(max(row["classes"].values()) for row in rows)) * 1.35)
         axes.set_ylabel("images kept")
 
     return _svg(draw, "Class balance of the subsets", WIDE_INCHES)
 
 
-def fitted_surface(advice: dict[str, Any]) -> str:
+def fitted_surface(advice: Advice) -> str:
     """The pilots' errors and the fitted law over the number of images, one line a distance; both axes logarithmic."""
 
     def draw(axes: Axes) -> None:
-        for curve, shade in zip(advice["curves"], _shades(advice["curves"]), strict=True):
-            measured = [pilot for pilot in advice["pilots"] if pilot["distance"] == curve["distance"]]
-            axes.plot(
-                [point["images"] for point in curve["points"]],
-                [100 * (1 - point["accuracy"]) for point in curve["points"]],
-                color=shade,
-                label=curve["distance"],
-            )
-            axes.plot(
-                [pilot["images"] for pilot in measured],
-                [100 * (1 - pilot["top1"]) for pilot in measured],
-                marker="o",
-                markersize=5,
-                linestyle="",
-                color=shade,
-            )
+        for curve, shade in zip(advice.curves, _shades(len(advice.curves)), strict=True):
+            pilots = [pilot for pilot in advice.pilots if pilot.distance == curve.distance]
+            images = [point.images for point in curve.points]
+            errors = [100 * (1 - point.accuracy) for point in curve.points]
+            axes.plot(images, errors, color=shade, label=curve.distance)
+            images, errors = [pilot.images for pilot in pilots], [100 * (1 - pilot.top1) for pilot in pilots]
+            axes.plot(images, errors, marker="o", markersize=5, linestyle="", color=shade)
         _log_axes(axes, "images trained on", "top-1 error (%)", StrMethodFormatter("{x:,.0f}"))
         axes.set_yscale("log")
         axes.yaxis.set_major_locator(LogLocator(subs=(1, 2, 3, 5, 7), numticks=20))
@@ -223,54 +224,47 @@ def fitted_surface(advice: dict[str, Any]) -> str:
     return _svg(draw, "Pilots (points) and the fitted law (lines)")
 
 
-def accuracy_by_storage(advice: dict[str, Any]) -> str:
+def accuracy_by_storage(advice: Advice) -> str:
     """Predicted accuracy over stored bytes, one line a distance; the best of them thick, the budgets' advice marked."""
     return _svg(lambda axes: _accuracy_over(axes, advice, "bytes", "bytes stored"), "Predicted accuracy by storage")
 
 
-def accuracy_by_cost(advice: dict[str, Any]) -> str:
+def accuracy_by_cost(advice: Advice) -> str:
     """As `accuracy_by_storage`, over the monthly cost; raises ValueError where the advice was given without a price."""
-    if advice["price_per_gb_month"] is None:
+    if advice.price_per_gb_month is None:
         raise ValueError("advice without a price has no monthly costs")
     return _svg(lambda axes: _accuracy_over(axes, advice, "monthly_cost", "cost a month"), "Predicted accuracy by cost")
 
 
-def _accuracy_over(axes: Axes, advice: dict[str, Any], name: str, label: str) -> None:
-    best = [point for point in advice["envelope"] if point[name] > 0]
-    low, high = np.array([point["interval"] for point in best]).T * 100
-    places = [point[name] for point in best]
+def _accuracy_over(axes: Axes, advice: Advice, name: Literal["bytes", "monthly_cost"], label: str) -> None:
+    x_of = attrgetter(name)
+    best = [point.prediction for point in advice.envelope if x_of(point.prediction) > 0]
+    low, high = np.array([point.interval for point in best]).T * 100
+    places = [x_of(point) for point in best]
     axes.fill_between(places, low, high, color=ORANGE, alpha=0.15, linewidth=0)
-    axes.plot(places, [100 * point["accuracy"] for point in best], color=ORANGE, linewidth=5, alpha=0.6, label="best")
-    for curve, shade in zip(advice["curves"], _shades(advice["curves"]), strict=True):
-        points = [point for point in curve["points"] if point[name] > 0]
-        found = [100 * point["accuracy"] for point in points]
-        axes.plot([point[name] for point in points], found, color=shade, linewidth=1.3, label=curve["distance"])
-    chosen = [(budget[name], 100 * budget["recommended"]["accuracy"]) for budget in advice["budgets"]]
-    if marked := [pair for pair in chosen if pair[0] > 0]:
-        axes.plot(*zip(*marked, strict=True), marker="D", markersize=7, linestyle="", color=ORANGE)
-    written = EngFormatter("B") if name == "bytes" else StrMethodFormatter("{x:g}")
-    _log_axes(axes, label, "predicted top-1 accuracy (%)", written)
+    axes.plot(places, [100 * point.accuracy for point in best], color=ORANGE, linewidth=5, alpha=0.6, label="best")
+    for curve, shade in zip(advice.curves, _shades(len(advice.curves)), strict=True):
+        points = [point for point in curve.points if x_of(point) > 0]
+        accuracies = [100 * point.accuracy for point in points]
+        axes.plot([x_of(point) for point in points], accuracies, color=shade, linewidth=1.3, label=curve.distance)
+    recommended = [(x_of(budget), 100 * budget.recommended.prediction.accuracy) for budget in advice.budgets]
+    if shown := [pair for pair in recommended if pair[0] > 0]:
+        axes.plot(*zip(*shown, strict=True), marker="D", markersize=7, linestyle="", color=ORANGE)
+    formatter = EngFormatter("B") if name == "bytes" else StrMethodFormatter("{x:g}")
+    _log_axes(axes, label, "predicted top-1 accuracy (%)", formatter)
 
 
-def _log_axes(axes: Axes, x_label: str, y_label: str, written: Formatter) -> None:
+def _log_axes(axes: Axes, x_label: str, y_label: str, x_formatter: Formatter) -> None:
     axes.set_xscale("log")
-    axes.xaxis.set_major_formatter(written)
+    axes.xaxis.set_major_formatter(x_formatter)
     axes.xaxis.set_minor_formatter(NullFormatter())
     axes.set_xlabel(x_label)
     axes.set_ylabel(y_label)
     axes.legend(title="distance", ncols=2, frameon=False, fontsize=9, title_fontsize=9)
 
 
-def _shades(rows: Rows) -> Any:
-    return mpl.colormaps["viridis"](np.linspace(0.85, 0.1, len(rows)))
-
-
-def _name_classes(axes: Axes, names: list[str]) -> None:
-    if len(names) > MOST_BARS:
-        axes.set_xlabel(f"{len(names):,} classes, by images kept")
-        return
-    axes.set_xticks(np.arange(len(names)), names, rotation=90 if len(names) > 14 else 0, fontsize=10)
-    axes.set_xlabel("class")
+def _shades(count: int) -> Any:
+    return mpl.colormaps["viridis"](np.linspace(0.85, 0.1, count))
 
 
 def _names(rows: Rows) -> list[str]:
@@ -288,5 +282,5 @@ def _svg(draw: Callable[[Axes], None], title: str, size: tuple[float, float] = S
         axes.set_title(title)
         buffer = io.StringIO()
         figure.savefig(buffer, format="svg", metadata={"Date": None})
-    drawn = buffer.getvalue()
-    return drawn[drawn.index("<svg") :]
+    svg = buffer.getvalue()
+    return svg[svg.index("<svg") :]

@@ -1,53 +1,61 @@
-"""What the results of a training say, in words and tables, for the command and the report. Pure: plain data in and out.
+"""What the results of a training say, in words and tables, for the command and the report. Pure.
 
-`rows` are results by variant, each with its name as `distance`. Those of releases that kept less are taken, too.
+`rows` are results by variant as JSON, each with its name as `distance`; earlier releases wrote fewer fields.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 from urllib.parse import unquote
 
-REFERENCE, BEST = "reference", "best"
+REFERENCE = "reference"
 PREPOSITIONS = {"better": "than", "worse": "than", "cannot tell": "from"}
 
 Rows = Sequence[Mapping[str, Any]]
-Compared = Mapping[str, Any] | None
+Comparison = Mapping[str, Any] | None
 
 
-def by_arm(comparison: Compared) -> dict[str, str]:
+@dataclass(frozen=True, slots=True)
+class StoredWeights:
+    """The weights of one seed of a variant."""
+
+    distance: str
+    seed: int
+    uri: str
+    bytes: int
+    sha256: str
+
+
+def by_variant(comparison: Comparison) -> dict[str, str]:
     """Every variant against the first one: "better than 0", "cannot tell from 0"."""
-    found = comparison["comparisons"] if comparison else []
-    return {one["arm"]: in_words(one) for one in found if one["family"] == REFERENCE}
+    pairs = comparison["comparisons"] if comparison else []
+    return {
+        pair["arm"]: f"{pair['verdict']} {PREPOSITIONS[pair['verdict']]} {pair['against']}"
+        for pair in pairs
+        if pair["family"] == REFERENCE
+    }
 
 
-def in_words(one: Mapping[str, Any]) -> str:
-    return f"{one['verdict']} {PREPOSITIONS[one['verdict']]} {one['against']}"
-
-
-def table(comparison: Compared) -> list[dict[str, Any]]:
+def table(comparison: Comparison) -> Rows:
     """All variants against the first one; then against the best, unless that is the first one."""
-    found = comparison["comparisons"] if comparison else []
-    first = {one["against"] for one in found if one["family"] == REFERENCE}
-    return [dict(one) for one in found if one["family"] == REFERENCE or one["against"] not in first]
+    pairs = comparison["comparisons"] if comparison else []
+    first = {pair["against"] for pair in pairs if pair["family"] == REFERENCE}
+    return [pair for pair in pairs if pair["family"] == REFERENCE or pair["against"] not in first]
 
 
-def clause(last: Mapping[str, Any], first: Mapping[str, Any], comparison: Compared) -> str:
+def clause(last: Mapping[str, Any], first: Mapping[str, Any], comparison: Comparison) -> str:
     """What `last` is to `first`, the variant that all others are compared with, as the end of a sentence."""
-    for one in table(comparison):
-        if (one["arm"], one["against"], one["family"]) == (last["distance"], first["distance"], REFERENCE):
-            return _judged(one)
+    for pair in table(comparison):
+        if (pair["arm"], pair["against"], pair["family"]) == (last["distance"], first["distance"], REFERENCE):
+            points, (low, high) = 100 * pair["difference"], (100 * end for end in pair["interval"])
+            measured = f"{abs(points):.1f} points {_more(points)} (95 % interval {low:+.1f} to {high:+.1f})"
+            if pair["verdict"] == "cannot tell":
+                return f"whether the classifier is better cannot be told: its top-1 is {measured}"
+            return f"the classifier is {pair['verdict']}: its top-1 is {measured}"
     points = 100 * (last["top1"] - first["top1"])
     return f"the classifier's top-1 is {abs(points):.1f} points {_more(points)}; whether by chance was not tested"
-
-
-def _judged(one: Mapping[str, Any]) -> str:
-    points, (low, high) = 100 * one["difference"], (100 * end for end in one["interval"])
-    measured = f"{abs(points):.1f} points {_more(points)} (95 % interval {low:+.1f} to {high:+.1f})"
-    if one["verdict"] == "cannot tell":
-        return f"whether the classifier is better cannot be told: its top-1 is {measured}"
-    return f"the classifier is {one['verdict']}: its top-1 is {measured}"
 
 
 def _more(points: float) -> str:
@@ -73,21 +81,21 @@ def best(rows: Rows) -> Mapping[str, Any]:
     return max(rows, key=lambda row: float(row["top1"]))
 
 
-def kept(rows: Rows) -> list[dict[str, Any]]:
-    """The files of weights that were kept: variant, seed, uri, bytes, sha256."""
-    found = ((row["distance"], run) for row in rows for run in row.get("kept", ()))
-    return [{"distance": variant, "seed": run["seed"], **run["weights"]} for variant, run in found if "weights" in run]
+def weights(rows: Rows) -> list[StoredWeights]:
+    """The files of weights that were stored."""
+    runs = ((row["distance"], run) for row in rows for run in row.get("kept", ()))
+    return [StoredWeights(variant, run["seed"], **run["weights"]) for variant, run in runs if "weights" in run]
 
 
-def places(rows: Rows) -> dict[str, str]:
-    """The folders that hold what was kept: `weights` and `events`, as paths where they are on this machine."""
-    found = {}
+def folders(rows: Rows) -> dict[str, str]:
+    """The folders of what was stored: `weights` and `events`, as paths where they are on this machine."""
+    by_kind = {}
     for run in (run for row in rows for run in row.get("kept", ())):
-        for kind, above in (("weights", 1), ("events", 2)):
+        for kind, levels_up in (("weights", 1), ("events", 2)):
             if kind in run:
-                folder = run[kind]["uri"].rsplit("/", above)[0]
-                found[kind] = unquote(folder.removeprefix("file://")) if folder.startswith("file://") else folder
-    return found
+                folder = run[kind]["uri"].rsplit("/", levels_up)[0]
+                by_kind[kind] = unquote(folder.removeprefix("file://")) if folder.startswith("file://") else folder
+    return by_kind
 
 
 def grid(rows: Rows) -> tuple[list[str], list[list[Mapping[str, Any]]]]:

@@ -1,8 +1,8 @@
-"""The fit step: the distance at which exactly so many images fill the budget, found by encoding them.
+"""The fit step: finds the distance at which exactly so many images fill the budget, by encoding them.
 
-Sizes at any distance are not in the index, so a few images are encoded at distances all over the range, and then all of
-them at a handful of distances that come ever closer. What is encoded stays in the store: a step that is repeated, or
-another job, finds it there.
+The index does not have sizes at every distance. So a few images are encoded at distances over the whole range, then all
+of them at a handful of distances that come ever closer. Encodings stay in the store, where a repeated step or another
+job finds them.
 """
 
 from __future__ import annotations
@@ -18,8 +18,8 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
-from keepmore.compression import index
-from keepmore.compression.batch import COLUMNS, BatchEncoder, encode_rows
+from keepmore.compression import batch, index
+from keepmore.compression.batch import BatchEncoder
 from keepmore.errors import BudgetTooSmall, InvalidRequest, StoreError
 from keepmore.selection import fit_search
 from keepmore.selection.fit_search import Curve, Trial
@@ -57,38 +57,40 @@ class FitResult:
 
 
 def find(encoder: BatchEncoder, index_key: str, fit: FitCount, budget: int, selection: Selection) -> bytes:
-    """What `read` reads. `budget` in bytes; the images are the first of the order that `selection` says.
+    """The result and the images' rows as Parquet, for `read`. `budget` is in bytes; the images are the first ones in
+    the order of `selection`.
 
     Raises InvalidRequest where the pool has too few images, BudgetTooSmall where they fit at no distance, and
     DatasetChanged.
     """
     images = _Images.first(encoder.store, index_key, fit, selection)
     if (originals := images.originals()).fits(budget):
-        return to_parquet(FitResult(ORIGINAL, originals.hits(budget), 0), images.as_they_are())
+        return to_parquet(FitResult(ORIGINAL, originals.hits(budget), 0), images.original_rows())
     digits = fit_search.digits(fit.images)
-    curve = _curve(encoder, images)
-    tried: list[Trial] = []
+    curve = Curve(images.sample_points(encoder, SAMPLE_DISTANCES))
+    trials: list[Trial] = []
     best: tuple[Trial, pa.Table] | None = None
-    while (distance := fit_search.next_trial(curve, tried, budget, digits)) is not None:
-        trial, rows = images.tried(encoder, distance)
-        tried.append(trial)
+    while (distance := fit_search.next_trial(curve, trials, budget, digits)) is not None:
+        trial, rows = images.encode(encoder, distance)
+        trials.append(trial)
         if trial.fits(budget) and (best is None or trial.hits(budget) or trial.bytes > best[0].bytes):
             best = trial, rows  # a hit is the last one
     if best is None:
-        least = min(trial.bytes for trial in tried)
+        least = min(trial.bytes for trial in trials)
         raise BudgetTooSmall(
             f"{fit.name}: budget: {budget:,} bytes do not hold {fit.images:,} images at any distance; they take "
             f"{least:,} bytes at least: raise the budget, or fit fewer"
         )
     trial, rows = best
-    return to_parquet(FitResult(trial.distance, trial.hits(budget), len(tried)), rows)
+    return to_parquet(FitResult(trial.distance, trial.hits(budget), len(trials)), rows)
 
 
 @dataclass(frozen=True, slots=True)
 class _Images:
-    """The first images of an order, and the one behind them if there is one, in the index's order.
+    """The first images of an order, and the following one if there is one, in the index's order.
 
-    `table` holds columns of the index and `row`, an image's place there; `kept` (images,) is False for the one behind.
+    `table` holds columns of the index and `row`, an image's place there; `kept` (images,) is False for the following
+    one.
     """
 
     table: pa.Table
@@ -103,44 +105,40 @@ class _Images:
             )
         places = in_order(pool, selection, pool.bytes[ORIGINAL])[: fit.images + 1]
         by_row = np.argsort(places)
-        return _Images(rows_at(store, index_key, pool, places[by_row], COLUMNS), by_row < fit.images)
+        return _Images(rows_at(store, index_key, pool, places[by_row], batch.COLUMNS), by_row < fit.images)
 
     def originals(self) -> Trial:
         return self._trial(ORIGINAL, self.table["source_bytes"].to_numpy())
 
-    def as_they_are(self) -> pa.Table:
+    def original_rows(self) -> pa.Table:
         """The kept images as their sources, with the SCHEMA."""
         kept = self.table.filter(pa.array(self.kept))
         columns = [kept["row"], kept["path"], kept["source_bytes"], pa.repeat(pa.scalar("original"), len(kept))]
         columns += [kept["source_sha256"], pa.nulls(len(kept), pa.float32())]
         return pa.table(columns, schema=SCHEMA)
 
-    def tried(self, encoder: BatchEncoder, distance: float) -> tuple[Trial, pa.Table]:
+    def encode(self, encoder: BatchEncoder, distance: float) -> tuple[Trial, pa.Table]:
         """What the images take at `distance`, and the kept ones with the SCHEMA."""
-        made = encode_rows(encoder, self.table, (distance,))
+        encodings = batch.encode_rows(encoder, self.table, (distance,))
         names = [index.column(name, distance) for name in SCHEMA.names[2:]]
-        columns = [self.table["row"], self.table["path"], *(made[name] for name in names)]
+        columns = [self.table["row"], self.table["path"], *(encodings[name] for name in names)]
         rows = pa.table(columns, schema=SCHEMA)
         trial = self._trial(distance, rows["bytes"].to_numpy())
         return trial, rows.filter(pa.array(self.kept)).combine_chunks()
 
-    def sample(self, encoder: BatchEncoder, distances: Sequence[float]) -> tuple[float, pa.Table]:
-        """Some images at `distances`, and how many times the bytes of their sources all images have."""
+    def sample_points(self, encoder: BatchEncoder, distances: Sequence[float]) -> list[tuple[float, float]]:
+        """Each of `distances` and the bytes of all images there, extrapolated from a sample by the sources' bytes."""
         few = np.unique(np.linspace(0, len(self.kept) - 1, min(SAMPLE_IMAGES, len(self.kept))).astype(np.int64))
         table = self.table.take(pa.array(few))
-        share = self.originals().point[1] / max(1, pc.sum(table["source_bytes"]).as_py())
-        return share, encode_rows(encoder, table, distances)
+        scale = self.originals().point[1] / max(1, pc.sum(table["source_bytes"]).as_py())
+        encodings = batch.encode_rows(encoder, table, distances)
+        return [(d, scale * pc.sum(encodings[index.column("bytes", d)]).as_py()) for d in distances]
 
     def _trial(self, distance: float, sizes: NDArray[np.int64]) -> Trial:
-        """Where no image is behind, one of mean size stands for it: a budget for two more is not filled."""
+        """Where no image follows, one of mean size stands for it: then a budget for two more is not filled."""
         total = int(sizes[self.kept].sum())
-        behind = sizes[~self.kept]
-        return Trial(distance, total, float(behind[0]) if len(behind) else total / len(self.kept))
-
-
-def _curve(encoder: BatchEncoder, images: _Images) -> Curve:
-    share, made = images.sample(encoder, SAMPLE_DISTANCES)
-    return Curve([(d, share * pc.sum(made[index.column("bytes", d)]).as_py()) for d in SAMPLE_DISTANCES])
+        following = sizes[~self.kept]
+        return Trial(distance, total, float(following[0]) if len(following) else total / len(self.kept))
 
 
 def to_parquet(result: FitResult, rows: pa.Table) -> bytes:

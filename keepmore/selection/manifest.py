@@ -7,7 +7,7 @@ import io
 import json
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from json.encoder import encode_basestring_ascii as quoted
 from pathlib import Path
 from typing import Any, BinaryIO
@@ -20,7 +20,9 @@ import pyarrow.parquet as pq
 
 from keepmore.codec import version as codec_version
 from keepmore.errors import InvalidRequest
+from keepmore.selection.subset import FitLevels, Levels, SpreadLevels, SubsetSpec
 from keepmore.spec.distance import text
+from keepmore.spec.variants import VariantSpec
 
 FORMAT = 1
 METADATA = b"keepmore"
@@ -97,11 +99,9 @@ def _are_plain(
     complete = not any(column.null_count for column in (path, size, sha256, encoding, distance))
     texts = (path, label, sha256, encoding)
     typed = all(column.type == pa.string() for column in texts) and pa.types.is_integer(size.type)
-    return complete and typed and len(pc.unique(distance)) == 1 and all(map(_is_plain, texts))
-
-
-def _is_plain(texts: pa.Array) -> bool:
-    return bool(UNQUOTED[np.frombuffer(_text_bytes(texts), np.uint8)].all())
+    if not (complete and typed and len(pc.unique(distance)) == 1):
+        return False
+    return all(bool(UNQUOTED[np.frombuffer(_text_bytes(column), np.uint8)].all()) for column in texts)
 
 
 def _text_bytes(texts: pa.Array) -> memoryview:
@@ -111,11 +111,51 @@ def _text_bytes(texts: pa.Array) -> memoryview:
     return memoryview(values or b"")[ends[0] : ends[len(texts)]]
 
 
+@dataclass(frozen=True, slots=True)
+class ManifestSpec:
+    """What the images of a manifest were asked to be: the subset's spec, and the variant's distance, which is None for
+    a spread; of a level also its rule and what that came to."""
+
+    subset: SubsetSpec
+    distance: float | None
+    rule: VariantSpec | None = None
+    levels: Levels | None = None
+
+    def as_json(self) -> dict[str, Any]:
+        record = self.subset.as_json() | {"distance": self.distance}
+        if self.rule:
+            record["level"] = self.rule.as_json()
+        match self.levels:
+            case SpreadLevels(scale):
+                record["scale"] = scale
+            case FitLevels(_, exact):
+                record["exact"] = exact
+        return record
+
+
+@dataclass(frozen=True, slots=True)
+class Totals:
+    """What the rows of a manifest add up to."""
+
+    images: int
+    bytes: int
+    digest: str
+
+
+@dataclass(frozen=True, slots=True)
+class Metadata:
+    """What a manifest states of itself; the file has its spec, codec and versions, too."""
+
+    format: int
+    totals: Totals
+    budget_bytes: int | None
+
+
 class Writer:
     """Writes rows (RecordBatches of SCHEMA, by ascending path), then the metadata: totals, digest, what was asked."""
 
-    def __init__(self, file: BinaryIO, about: dict[str, Any]) -> None:
-        self._about = about
+    def __init__(self, file: BinaryIO, spec: ManifestSpec) -> None:
+        self._spec = spec
         self._parquet = pq.ParquetWriter(
             file, SCHEMA, compression="zstd", use_dictionary=REPEATING, write_page_checksum=True
         )
@@ -129,20 +169,19 @@ class Writer:
         self.images += len(rows)
         self.bytes += pc.sum(rows["bytes"]).as_py() or 0
 
-    def close(self) -> dict[str, Any]:
-        """Finish the file; gives the metadata that it holds."""
-        metadata = {
+    def close(self) -> Totals:
+        """Write the metadata and finish the file."""
+        totals = Totals(self.images, self.bytes, self._digest.hexdigest())
+        record = {
             "format": FORMAT,
-            "images": self.images,
-            "bytes": self.bytes,
-            "digest": self._digest.hexdigest(),
+            **asdict(totals),
             "codec": codec_version.codec(),
             "versions": codec_version.versions(),
-            **self._about,
+            **self._spec.as_json(),
         }
-        self._parquet.add_key_value_metadata({METADATA: json.dumps(metadata).encode()})
+        self._parquet.add_key_value_metadata({METADATA: json.dumps(record).encode()})
         self._parquet.close()
-        return metadata
+        return totals
 
 
 @contextmanager
@@ -159,7 +198,7 @@ def opened(file: Path | BinaryIO | bytes) -> Iterator[pq.ParquetFile]:
     with parquet:
         if METADATA not in (parquet.schema_arrow.metadata or {}) and METADATA not in (parquet.metadata.metadata or {}):
             raise InvalidRequest(f"manifest {name}: a Parquet file, but not a manifest that Keepmore wrote")
-        if (later := metadata(parquet)["format"]) > FORMAT:
+        if (later := metadata(parquet).format) > FORMAT:
             raise InvalidRequest(
                 f"manifest {name}: of format {later}, which a later release wrote; read it with that one"
             )
@@ -182,9 +221,10 @@ def batches(parquet: pq.ParquetFile, most_rows: int = BATCH_ROWS) -> Iterator[pa
         raise pa.ArrowInvalid(f"{left:,} of its {parquet.metadata.num_rows:,} rows are missing")
 
 
-def metadata(parquet: pq.ParquetFile) -> dict[str, Any]:
-    found: dict[str, Any] = json.loads(parquet.metadata.metadata[METADATA])
-    return found
+def metadata(parquet: pq.ParquetFile) -> Metadata:
+    record = json.loads(parquet.metadata.metadata[METADATA])
+    totals = Totals(record["images"], record["bytes"], record["digest"])
+    return Metadata(record["format"], totals, record["budget_bytes"])
 
 
 def rows(file: Path | BinaryIO | bytes) -> Iterator[dict[str, Any]]:
@@ -204,14 +244,14 @@ def ndjson_lines(file: Path | BinaryIO) -> Iterator[bytes]:
 
 def csv_blocks(file: Path | BinaryIO) -> Iterator[bytes]:
     """A header, then one line a row; a missing label is an empty, unquoted field."""
-    written = io.BytesIO()
-    with opened(file) as parquet, pa_csv.CSVWriter(written, SCHEMA) as writer:
+    buffer = io.BytesIO()
+    with opened(file) as parquet, pa_csv.CSVWriter(buffer, SCHEMA) as writer:
         for batch in batches(parquet):
             writer.write_batch(batch.cast(SCHEMA))
-            yield written.getvalue()
-            written.seek(0)
-            written.truncate()
-        yield written.getvalue()
+            yield buffer.getvalue()
+            buffer.seek(0)
+            buffer.truncate()
+        yield buffer.getvalue()
 
 
 def parquet_blocks(file: Path | BinaryIO) -> Iterator[bytes]:
@@ -230,17 +270,17 @@ EXPORTS: dict[str, Callable[[Path | BinaryIO], Iterator[bytes]]] = {
 
 @dataclass(frozen=True, slots=True)
 class Problem:
-    """What is wrong with one row, or (path "") with the manifest as a whole."""
+    """What is wrong with one row, or (path "") with the manifest as a whole: one outcome of `verify`."""
 
     path: str
     code: str
     message: str
 
 
-def check_bytes(row: dict[str, Any], data: bytes) -> str | None:
-    """What is wrong with `data` as the object of a manifest's row; None if nothing is."""
-    if len(data) != row["bytes"]:
-        return f"has {len(data):,} bytes, not the {row['bytes']:,} of the manifest"
-    if hashlib.sha256(data).hexdigest() != row["sha256"]:
+def check_bytes(data: bytes, size: int, sha256: str) -> str | None:
+    """What is wrong with `data` as an object of which a manifest states `size` and `sha256`; None if nothing is."""
+    if len(data) != size:
+        return f"has {len(data):,} bytes, not the {size:,} of the manifest"
+    if hashlib.sha256(data).hexdigest() != sha256:
         return "has another SHA-256 than the manifest: its content changed"
     return None

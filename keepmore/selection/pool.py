@@ -72,15 +72,15 @@ def _read_pool(store: Store, index_key: str, sizes: dict[float, str]) -> Pool:
 
 
 class _Column:
-    """A column of the pool while it is read, in batches of its own: what pyarrow decoded is not held by them."""
+    """A column of the pool while it is read, as copies, so that they do not keep pyarrow's buffers alive."""
 
     def __init__(self, kind: type[np.generic]) -> None:
         self._kind = kind
         self._batches: list[NDArray[Any]] = []
 
     def add(self, values: pa.Array | NDArray[Any]) -> None:
-        found = np.asarray(values)
-        self._batches.append(_narrow(found) if self._kind is np.uint32 else found.astype(self._kind))
+        array = np.asarray(values)
+        self._batches.append(_narrow(array) if self._kind is np.uint32 else array.astype(self._kind))
 
     def whole(self) -> NDArray[Any]:
         batches, self._batches = self._batches, []
@@ -94,11 +94,11 @@ def _narrow(numbers: NDArray[np.integer[Any]]) -> NDArray[np.integer[Any]]:
 
 
 def _numbered(labels: pa.Array, numbers: dict[str, int]) -> NDArray[np.int32]:
-    """The number of every label, −1 where there is none; a label that `numbers` lacks gets the next."""
+    """The number of each label, −1 where there is none; a label that is not in `numbers` gets the next number."""
     encoded = labels.dictionary_encode()
-    found = [numbers.setdefault(name, len(numbers)) if name else -1 for name in encoded.dictionary.to_pylist()]
+    known = [numbers.setdefault(name, len(numbers)) if name else -1 for name in encoded.dictionary.to_pylist()]
     places: NDArray[np.int32] = np.asarray(encoded.indices.fill_null(-1))
-    return np.take(np.array([*found, -1], np.int32), places)
+    return np.take(np.array([*known, -1], np.int32), places)
 
 
 def in_order(pool: Pool, selection: Selection, bytes_: NDArray[np.integer[Any]] | None) -> NDArray[np.int64]:
@@ -112,10 +112,10 @@ def in_order(pool: Pool, selection: Selection, bytes_: NDArray[np.integer[Any]] 
 
 def rows_at(store: Store, index_key: str, pool: Pool, places: NDArray[np.int64], columns: Sequence[str]) -> pa.Table:
     """`columns` of the index's rows of ascending `places` in the pool, each with its `row`."""
-    wanted = pool.rows[places].astype(np.int64)
-    found, start = [], 0
+    rows = pool.rows[places].astype(np.int64)
+    batches, start = [], 0
     for batch in index.rows(store, index_key, columns):
-        first, behind = np.searchsorted(wanted, [start, start + len(batch)])
-        found.append(batch.take(pa.array(wanted[first:behind] - start)))
+        first, end = np.searchsorted(rows, [start, start + len(batch)])
+        batches.append(batch.take(pa.array(rows[first:end] - start)))
         start += len(batch)
-    return pa.Table.from_batches(found).append_column("row", pa.array(wanted)).combine_chunks()
+    return pa.Table.from_batches(batches).append_column("row", pa.array(rows)).combine_chunks()

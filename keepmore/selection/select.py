@@ -5,9 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, contextmanager
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass
 from itertools import repeat
-from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -23,8 +22,9 @@ from keepmore.errors import BudgetTooSmall
 from keepmore.selection import fit, manifest
 from keepmore.selection import spread as ladders
 from keepmore.selection.fit import FitResult
+from keepmore.selection.manifest import ManifestSpec, Totals
 from keepmore.selection.pool import Pool, in_order, read_pool
-from keepmore.spec import budget as budgets
+from keepmore.selection.subset import FitLevels, Levels, SpreadLevels, Subset, SubsetRow, SubsetSpec
 from keepmore.spec.budget import Budget
 from keepmore.spec.distance import ORIGINAL, text
 from keepmore.spec.job import Selection
@@ -50,20 +50,16 @@ def choose(
         yield from repeat(np.arange(len(pool.rows)), len(distances))
     else:
         with freed_memory_kept():
-            yield from _choose(pool, distances, selection, budget)
-
-
-def _choose(pool: Pool, distances: Sequence[float], selection: Selection, budget: int) -> Iterator[NDArray[np.int64]]:
-    order = in_order(pool, selection, None) if selection.order == "random" else None
-    for distance in distances:
-        found = in_order(pool, selection, pool.bytes[distance]) if order is None else order
-        with _named(f"distance {text(distance)}"):
-            yield sampling.select(pool.bytes[distance], found, budget)
+            fixed_order = in_order(pool, selection, None) if selection.order == "random" else None
+            for distance in distances:
+                order = in_order(pool, selection, pool.bytes[distance]) if fixed_order is None else fixed_order
+                with _naming(f"distance {text(distance)}"):
+                    yield sampling.select(pool.bytes[distance], order, budget)
 
 
 @contextmanager
-def _named(variant: str) -> Iterator[None]:
-    """A budget that is too small says at what."""
+def _naming(variant: str) -> Iterator[None]:
+    """The message of a budget that is too small begins with the variant."""
     try:
         yield
     except BudgetTooSmall as error:
@@ -72,24 +68,19 @@ def _named(variant: str) -> Iterator[None]:
 
 def choose_rungs(pool: Pool, spread: Spread, selection: Selection, budget: int | None) -> ladders.Choice:
     """What each image of the pool is kept at; `pool` has the sizes at all levels of the spread's ladder."""
-    with freed_memory_kept(), _named(spread.name):
-        sizes = _ladder_sizes(pool, spread.ladder)
+    ladder = spread.ladder
+    with freed_memory_kept(), _naming(spread.name):
+        sizes = np.empty((len(ladder), len(pool.rows)), np.result_type(*(pool.bytes[d] for d in ladder)))
+        for rung, distance in enumerate(ladder):
+            sizes[rung] = pool.bytes[distance]
+            pool.bytes[distance] = sizes[rung]  # a view, so that sizes are in memory once
         order = in_order(pool, selection, sizes.min(axis=0))
         return ladders.choose(spread, sizes, pool.path_hashes, selection.seed, order, budget)
 
 
-def _ladder_sizes(pool: Pool, distances: Sequence[float]) -> NDArray[np.integer[Any]]:
-    """Bytes at these distances, shape (rungs, images). The pool's own become its rows, so that they are held once."""
-    sizes = np.empty((len(distances), len(pool.rows)), np.result_type(*(pool.bytes[d] for d in distances)))
-    for rung, distance in enumerate(distances):
-        sizes[rung] = pool.bytes[distance]
-        pool.bytes[distance] = sizes[rung]
-    return sizes
-
-
 @dataclass(frozen=True, slots=True)
-class Asked:
-    """What a subset is asked to be: the variants of a job, and the budget and order of the question."""
+class SelectionPlan:
+    """The variants of a job, and the budget and order that a subset of each is chosen with."""
 
     distances: Sequence[float]
     effort: int
@@ -102,39 +93,28 @@ class Asked:
         return [rule for rule in self.rules if isinstance(rule, Spread)]
 
 
-def write_subsets(store: Store, job_id: str, subset_id: str, asked: Asked, summary: Summary) -> dict[str, Any]:
-    """Write a manifest for every variant; gives the subset's record, by the variants' names.
-
-    What the fit steps of the subset found is read from the store.
-    """
-    budget_bytes = asked.budget.bytes(summary.pool_bytes) if asked.budget else None
-    index_key = layout.index(job_id)
-    about = {
-        "job": job_id,
-        "budget": budgets.as_json(asked.budget),
-        "budget_bytes": budget_bytes,
-        "selection": asdict(asked.selection),
-        "effort": asked.effort,
-    }
-    images, variants = _variants(store, job_id, subset_id, asked, budget_bytes)
+def write_subsets(store: Store, job_id: str, subset_id: str, plan: SelectionPlan, summary: Summary) -> Subset:
+    """Write a manifest for every variant. The results of the subset's fit steps are read from the store."""
+    budget_bytes = plan.budget.bytes(summary.pool_bytes) if plan.budget else None
+    spec = SubsetSpec(job_id, plan.budget, budget_bytes, plan.selection, plan.effort)
+    pool_images, variants = _variants(store, subset_id, plan, spec)
+    keys = [layout.manifest(job_id, subset_id, variant.name) for variant in variants]
     with ExitStack() as stack:
-        manifests = []
-        for variant in variants:
-            file = stack.enter_context(store.writer(layout.manifest(job_id, subset_id, variant.name)))
-            manifests.append(_Manifest(store, variant, asked.effort, manifest.Writer(file, {**about, **variant.about})))
-        written = _write(manifests, index.rows(store, index_key, _columns(variants)))
-    made = {
-        variant.name: {
-            "images": totals["images"],
-            "bytes": totals["bytes"],
-            "digest": totals["digest"],
-            "manifest": store.uri(layout.manifest(job_id, subset_id, variant.name)),
-            "classes": variant.classes,
-            **variant.record,
-        }
-        for variant, totals in zip(variants, written, strict=True)
+        files = [stack.enter_context(store.writer(key)) for key in keys]
+        manifests = [
+            _Manifest(store, variant, plan.effort, manifest.Writer(file, variant.spec))
+            for variant, file in zip(variants, files, strict=True)
+        ]
+        indexed = sorted({d for variant in variants if variant.fitted is None for d in variant.distances})
+        columns = [*SHARED, *(index.column(name, d) for d in indexed for name in OWN)]
+        totals = _write(manifests, index.rows(store, layout.index(job_id), columns))
+    rows = {
+        variant.name: SubsetRow(
+            **asdict(total), manifest=store.uri(key), classes=variant.classes, levels=variant.levels
+        )
+        for variant, total, key in zip(variants, totals, keys, strict=True)
     }
-    return {**about, "subset": subset_id, "pool_images": images, "distances": made}
+    return Subset(spec, subset_id, pool_images, rows)
 
 
 @dataclass(frozen=True, slots=True)
@@ -142,64 +122,52 @@ class _Variant:
     """What is kept in one manifest. `marks`: for every row of the index up to the last good one 0, or 1 and the place
     among `distances` at which it is kept; `fitted`: the rows themselves, where the index does not have their sizes.
 
-    `about` goes into the manifest's metadata, `record` into the subset's.
+    `spec` goes into the manifest's metadata, `levels` into the subset's record.
     """
 
     name: str
     distances: Sequence[float]
     marks: NDArray[np.uint8]
     classes: dict[str, int]
-    about: dict[str, Any]
-    record: dict[str, Any] = field(default_factory=dict)
+    spec: ManifestSpec
+    levels: Levels | None = None
     fitted: pa.Table | None = None
 
 
-def _variants(
-    store: Store, job_id: str, subset_id: str, asked: Asked, budget: int | None
-) -> tuple[int, list[_Variant]]:
+def _variants(store: Store, subset_id: str, plan: SelectionPlan, spec: SubsetSpec) -> tuple[int, list[_Variant]]:
     """How many images there are to choose from, and what is kept in every variant.
 
     Holds the pool, which nobody needs any more on return, and a byte an image for each variant.
     """
-    compressed = {*asked.distances, *(d for spread in asked.spreads for d in spread.ladder)}
-    pool = read_pool(store, layout.index(job_id), sorted(compressed))
+    compressed = {*plan.distances, *(d for spread in plan.spreads for d in spread.ladder)}
+    pool = read_pool(store, layout.index(spec.job), sorted(compressed))
     variants = []
-    for d, places in zip(asked.distances, choose(pool, asked.distances, asked.selection, budget), strict=True):
+    choices = choose(pool, plan.distances, plan.selection, spec.budget_bytes)
+    for d, places in zip(plan.distances, choices, strict=True):
         marks = _marks(pool, places, np.uint8(1))
-        variants.append(_Variant(text(d), (d,), marks, _class_counts(pool, places), {"distance": d}))
-    for rule in asked.rules:
+        variants.append(_Variant(text(d), (d,), marks, _class_counts(pool, places), ManifestSpec(spec, d)))
+    for rule in plan.rules:
         if isinstance(rule, Spread):
-            variants.append(_spread(pool, rule, asked.selection, budget))
+            variants.append(_spread(pool, rule, spec))
         else:
-            variants.append(_fit(pool, rule, *fit.read(store, layout.fitted(job_id, subset_id, rule.name))))
+            variants.append(_fit(pool, rule, *fit.read(store, layout.fitted(spec.job, subset_id, rule.name)), spec))
     return len(pool.rows), variants
 
 
-def _spread(pool: Pool, spread: Spread, selection: Selection, budget: int | None) -> _Variant:
-    chosen = choose_rungs(pool, spread, selection, budget)
-    counts = np.bincount(chosen.rungs, minlength=len(spread.ladder)).tolist()
-    used = {text(d): count for d, count in zip(spread.ladder, counts, strict=True) if count}
-    return _Variant(
-        spread.name,
-        spread.ladder,
-        _marks(pool, chosen.places, chosen.rungs + np.uint8(1)),
-        _class_counts(pool, chosen.places),
-        {"distance": None, "level": spread.as_json(), "scale": chosen.scale},
-        {"levels": {"scale": chosen.scale, "distances": used}},
-    )
+def _spread(pool: Pool, spread: Spread, spec: SubsetSpec) -> _Variant:
+    choice = choose_rungs(pool, spread, spec.selection, spec.budget_bytes)
+    counts = np.bincount(choice.rungs, minlength=len(spread.ladder)).tolist()
+    levels = SpreadLevels(choice.scale, {text(d): n for d, n in zip(spread.ladder, counts, strict=True) if n})
+    marks, classes = _marks(pool, choice.places, choice.rungs + np.uint8(1)), _class_counts(pool, choice.places)
+    return _Variant(spread.name, spread.ladder, marks, classes, ManifestSpec(spec, None, spread, levels), levels)
 
 
-def _fit(pool: Pool, fit: FitCount, found: FitResult, rows: pa.Table) -> _Variant:
+def _fit(pool: Pool, rule: FitCount, result: FitResult, rows: pa.Table, spec: SubsetSpec) -> _Variant:
     places = np.searchsorted(pool.rows, rows["row"].to_numpy())
-    return _Variant(
-        fit.name,
-        (found.distance,),
-        _marks(pool, places, np.uint8(1)),
-        _class_counts(pool, places),
-        {"distance": found.distance, "level": fit.as_json(), "exact": found.exact},
-        {"levels": {"distance": found.distance, "exact": found.exact}},
-        rows,
-    )
+    levels = FitLevels(result.distance, result.exact)
+    marks, classes = _marks(pool, places, np.uint8(1)), _class_counts(pool, places)
+    manifest_spec = ManifestSpec(spec, result.distance, rule, levels)
+    return _Variant(rule.name, (result.distance,), marks, classes, manifest_spec, levels, rows)
 
 
 def _marks(pool: Pool, places: NDArray[np.int64], values: NDArray[np.uint8] | np.uint8) -> NDArray[np.uint8]:
@@ -226,12 +194,15 @@ class _Manifest:
     def add(self, batch: pa.RecordBatch, start: int) -> None:
         """Write the rows among `batch`, which begins at row `start` of the index."""
         marks = self.variant.marks[start : start + len(batch)]
-        kept = [(d, np.flatnonzero(marks == place)) for place, d in enumerate(self.variant.distances, start=1)]
-        pieces = [(places, self._rows(batch, start, d, places)) for d, places in kept if len(places)]
+        by_distance = [(d, np.flatnonzero(marks == mark)) for mark, d in enumerate(self.variant.distances, start=1)]
+        pieces = [(places, self._rows(batch, start, d, places)) for d, places in by_distance if len(places)]
         if len(pieces) == 1:
             self.writer.add(pieces[0][1])
-        elif pieces:
-            self.writer.add(_by_place(pieces))
+        elif pieces:  # rows by ascending place, whatever their distance
+            order = np.argsort(np.concatenate([places for places, _ in pieces]))
+            table = pa.Table.from_batches([rows for _, rows in pieces]).combine_chunks()
+            (rows,) = table.take(pa.array(order)).combine_chunks().to_batches()
+            self.writer.add(rows)
 
     def _rows(self, batch: pa.RecordBatch, start: int, distance: float, places: NDArray[np.int64]) -> pa.RecordBatch:
         """The rows of the manifest for images at one distance, at `places` in the batch."""
@@ -257,21 +228,8 @@ class _Manifest:
         return {name: rows[name].chunk(0) for name in OWN}
 
 
-def _by_place(pieces: Sequence[tuple[NDArray[np.int64], pa.RecordBatch]]) -> pa.RecordBatch:
-    """The rows of all pieces, each with the places of its own, by ascending place."""
-    order = np.argsort(np.concatenate([places for places, _ in pieces]))
-    table = pa.Table.from_batches([rows for _, rows in pieces]).combine_chunks()
-    (rows,) = table.take(pa.array(order)).combine_chunks().to_batches()
-    return rows
-
-
-def _columns(variants: Sequence[_Variant]) -> list[str]:
-    indexed = sorted({d for variant in variants if variant.fitted is None for d in variant.distances})
-    return [*SHARED, *(index.column(name, d) for d in indexed for name in OWN)]
-
-
-def _write(manifests: Sequence[_Manifest], batches: Iterable[pa.RecordBatch]) -> list[dict[str, Any]]:
-    """Pass the index once; gives the metadata of each manifest.
+def _write(manifests: Sequence[_Manifest], batches: Iterable[pa.RecordBatch]) -> list[Totals]:
+    """Pass the index once; gives what the rows of each manifest add up to.
 
     A batch goes into all manifests at the same time: pyarrow and hashlib hold no lock while they work.
     """
@@ -280,7 +238,7 @@ def _write(manifests: Sequence[_Manifest], batches: Iterable[pa.RecordBatch]) ->
         for batch in batches:
             list(threads.map(_Manifest.add, manifests, repeat(batch), repeat(start)))
             start += len(batch)
-        return list(threads.map(manifest.Writer.close, [made.writer for made in manifests]))
+        return list(threads.map(manifest.Writer.close, [each.writer for each in manifests]))
 
 
 def object_uris(store: Store, sha256: pa.Array, encodings: pa.Array, distance: float, effort: int) -> pa.Array:

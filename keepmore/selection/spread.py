@@ -1,4 +1,4 @@
-"""What a spread chooses: a level of its ladder for each image, so that all of the pool fills a budget. Pure.
+"""What a spread chooses: a level of its ladder for each image, so that the whole pool fills a budget. Pure.
 
 After the randomised levels of Mentzer and Montanari, "Scaling Training Data with Lossy Image Compression" (2024).
 """
@@ -16,15 +16,15 @@ from numpy.typing import NDArray
 from keepmore import sampling
 from keepmore.spec.variants import Spread
 
-HALVINGS = 200  # of the logarithm of the scale: far beyond what a float can tell apart
+HALVINGS = 200  # of the logarithm of the scale: far beyond the precision of a float
 
 
 @dataclass(frozen=True, slots=True)
 class Ladder:
     """A ladder as images see it: none goes to a level at which a truer one takes as few bytes.
 
-    `sizes` (levels, images) are bytes as they were measured; `levels` (levels, images) says whose encoding an image
-    has on each step, so that its bytes never grow along the ladder.
+    `sizes` (levels, images) are measured bytes; `rungs` (levels, images) is the level whose encoding an image has on
+    each step, so that its bytes never grow along the ladder.
     """
 
     sizes: NDArray[np.integer[Any]]
@@ -41,17 +41,17 @@ class Ladder:
 
     def bytes_at(self, steps: NDArray[np.intp]) -> NDArray[np.int64]:
         """Bytes of every image on its step, shape (images,)."""
-        rungs = self.rungs_at(steps)
-        found: NDArray[np.integer[Any]] = np.take_along_axis(self.sizes, rungs[np.newaxis].astype(np.intp), 0)[0]
-        return found.astype(np.int64)
+        rungs = self.rungs_at(steps)[np.newaxis].astype(np.intp)
+        sizes: NDArray[np.integer[Any]] = np.take_along_axis(self.sizes, rungs, 0)[0]
+        return sizes.astype(np.int64)
 
     def least(self) -> NDArray[np.int64]:
         """Bytes of every image at the end of the ladder: its fewest."""
         return self.bytes_at(np.full(self.sizes.shape[1], len(self.sizes) - 1))
 
     def rungs_at(self, steps: NDArray[np.intp]) -> NDArray[np.uint8]:
-        found: NDArray[np.uint8] = np.take_along_axis(self.rungs, steps[np.newaxis], 0)[0]
-        return found
+        rungs: NDArray[np.uint8] = np.take_along_axis(self.rungs, steps[np.newaxis], 0)[0]
+        return rungs
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,54 +71,51 @@ def choose(
     order: NDArray[np.int64],
     budget: int | None,
 ) -> Choice:
-    """Every image's level, so that all of the pool fills `budget` and never passes it.
+    """Every image's level, so that the whole pool fills `budget` and never exceeds it.
 
-    `sizes` (levels, images) are bytes at the levels of the spread's ladder. If not even the largest distance makes room
-    for all, the longest prefix of `order` that fits is kept at it. Raises BudgetTooSmall.
+    `sizes` (levels, images) are bytes at the levels of the spread's ladder. If the pool does not fit even at the
+    largest distance, the longest prefix of `order` that fits is kept at it. Raises BudgetTooSmall.
     """
-    steps = Ladder.of(sizes)
+    ladder = Ladder.of(sizes)
     images = np.arange(sizes.shape[1])
-    ranks = sampling.ranks(path_hashes, _seed(seed))
-    wish = _Wish(spread, ranks / 2.0**64)
+    # Ranks of their own: an image's level is independent of its place in the order.
+    ranks_seed = int.from_bytes(blake2b(f"spread {seed}".encode(), digest_size=8).digest(), "little")
+    ranks = sampling.ranks(path_hashes, ranks_seed)
+    targets = _Targets(spread, ranks / 2.0**64)
     if budget is None:
-        return Choice(images, steps.rungs_at(wish.steps(1.0)), 1.0)
-    least = steps.least()
+        return Choice(images, ladder.rungs_at(targets.steps(1.0)), 1.0)
+    least = ladder.least()
     if int(least.sum()) > budget or len(images) == 0:
-        kept = sampling.select(least, order, budget)
-        return Choice(kept, steps.rungs[-1][kept], spread.high / spread.low)
-    scale = _scale(spread, steps, wish, budget)
-    found = wish.steps(scale)
-    _fill(steps, found, sampling.in_order(ranks), budget)
-    return Choice(images, steps.rungs_at(found), scale)
-
-
-def _seed(seed: int) -> int:
-    """Ranks for levels that have nothing to do with those of the order."""
-    return int.from_bytes(blake2b(f"spread {seed}".encode(), digest_size=8).digest(), "little")
+        prefix = sampling.select(least, order, budget)
+        return Choice(prefix, ladder.rungs[-1][prefix], spread.high / spread.low)
+    scale = _scale(spread, ladder, targets, budget)
+    steps = targets.steps(scale)
+    _fill(ladder, steps, sampling.in_order(ranks), budget)
+    return Choice(images, ladder.rungs_at(steps), scale)
 
 
 @dataclass(frozen=True, slots=True)
-class _Wish:
-    """The distance that each image wishes for at a scale; `shares` (images,), 0 to 1, says where in the spread."""
+class _Targets:
+    """The distance that each image should have at a scale; `shares` (images,), 0 to 1, is its place in the spread."""
 
     spread: Spread
     shares: NDArray[np.float64]
 
     def steps(self, scale: float) -> NDArray[np.intp]:
-        """The nearest place on the ladder, by ratio, of each image's wish."""
+        """The step of the ladder that is nearest, by ratio, to each image's target."""
         low, high = self.spread.low, self.spread.high
-        wished = np.clip(scale * (low + self.shares * (high - low)), low, high)
+        distances = np.clip(scale * (low + self.shares * (high - low)), low, high)
         ladder = np.array(self.spread.ladder)
-        return np.searchsorted(np.sqrt(ladder[1:] * ladder[:-1]), wished, side="right")
+        return np.searchsorted(np.sqrt(ladder[1:] * ladder[:-1]), distances, side="right")
 
 
-def _scale(spread: Spread, steps: Ladder, wish: _Wish, budget: int) -> float:
+def _scale(spread: Spread, ladder: Ladder, targets: _Targets, budget: int) -> float:
     """The smallest scale at which all images fit; they do at the largest. Bisection, on the scale's logarithm."""
     ratio = spread.high / spread.low
     over, fits = math.log(1 / ratio), math.log(ratio)
 
     def total(scale: float) -> int:
-        return int(steps.bytes_at(wish.steps(scale)).sum())
+        return int(ladder.bytes_at(targets.steps(scale)).sum())
 
     if total(math.exp(over)) <= budget:
         return math.exp(over)
@@ -133,21 +130,16 @@ def _scale(spread: Spread, steps: Ladder, wish: _Wish, budget: int) -> float:
     return math.exp(fits)
 
 
-def _fill(steps: Ladder, found: NDArray[np.intp], order: NDArray[np.int64], budget: int) -> None:
-    """Move images, in `order`, to their next truer level as long as that fits: changes `found`."""
-    slack = budget - int(steps.bytes_at(found).sum())
-    truer = _truer(steps, found)
-    costs = steps.bytes_at(truer) - steps.bytes_at(found)
+def _fill(ladder: Ladder, steps: NDArray[np.intp], order: NDArray[np.int64], budget: int) -> None:
+    """Move images, in `order`, to their next truer level for as long as that fits: changes `steps`."""
+    slack = budget - int(ladder.bytes_at(steps).sum())
+    # Each image's nearest lower step that takes more bytes; its own where there is none.
+    truer = np.maximum(ladder.rungs_at(steps).astype(np.intp) - 1, 0)
+    costs = ladder.bytes_at(truer) - ladder.bytes_at(steps)
     rest = order[costs[order] > 0]
     while len(rest := rest[costs[rest] <= slack]):
         running = np.cumsum(costs[rest])
         moved = int(np.searchsorted(running, slack, side="right"))
-        found[rest[:moved]] = truer[rest[:moved]]
+        steps[rest[:moved]] = truer[rest[:moved]]
         slack -= int(running[moved - 1])
         rest = rest[moved:]
-
-
-def _truer(steps: Ladder, found: NDArray[np.intp]) -> NDArray[np.intp]:
-    """For each image the nearest lower step that takes more bytes; its own where there is none."""
-    now = steps.rungs_at(found).astype(np.intp)  # the truest step of these bytes
-    return np.maximum(now - 1, 0)

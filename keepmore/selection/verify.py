@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +12,7 @@ from keepmore.datasets.reader import SourceReader
 from keepmore.errors import ImageError, InvalidRequest
 from keepmore.net.access import Access
 from keepmore.selection import manifest
-from keepmore.selection.manifest import Problem
+from keepmore.selection.manifest import Metadata, Problem, Totals
 from keepmore.spec.job import Limits
 
 BATCH_ROWS = 64
@@ -31,39 +32,42 @@ def verify(
 
 
 def _verify(file: Path, limits: Limits, on_row: Callable[[int, int], None], access: Access) -> Iterator[Problem]:
-    digest, images, total = manifest.Digest(), 0, 0
+    digest, images, size = manifest.Digest(), 0, 0
     reading = SourceReader(limits.max_bytes, access)
     with manifest.opened(file) as parquet, reading as reader, IsolatedDecoder() as decoder:
-        about = manifest.metadata(parquet)
+        metadata = manifest.metadata(parquet)
         for batch in manifest.batches(parquet, BATCH_ROWS):
             digest.add(batch)
             for row in batch.to_pylist():
                 images += 1
-                total += row["bytes"]
+                size += row["bytes"]
                 yield from _check_row(row, reader, decoder, limits)
                 on_row(1, row["bytes"])
-    yield from _check_whole(about, images, total, digest.hexdigest())
+    yield from _check_totals(metadata, Totals(images, size, digest.hexdigest()))
 
 
 def _check_row(
-    row: dict[str, Any], reader: SourceReader, decoder: IsolatedDecoder, limits: Limits
+    row: Mapping[str, Any], reader: SourceReader, decoder: IsolatedDecoder, limits: Limits
 ) -> Iterator[Problem]:
+    """`row` has the columns of manifest.SCHEMA."""
     try:
         data = reader.read(row["object_uri"])
-        found = manifest.check_bytes(row, data)
-        if found is None:
+        difference = manifest.check_bytes(data, row["bytes"], row["sha256"])
+        if difference is None:
             image = decoder.decode(data, limits.max_pixels)
             if image.size != (row["width"], row["height"]):
-                found = f"decodes to {image.width} x {image.height} pixels, not {row['width']} x {row['height']}"
-        if found:
-            yield Problem(row["path"], "differs", f"{row['object_uri']} {found}")
+                difference = f"decodes to {image.width} x {image.height} pixels, not {row['width']} x {row['height']}"
+        if difference:
+            yield Problem(row["path"], "differs", f"{row['object_uri']} {difference}")
     except (ImageError, InvalidRequest) as error:
         yield Problem(row["path"], error.code, error.message)
 
 
-def _check_whole(about: dict[str, Any], images: int, total: int, digest: str) -> Iterator[Problem]:
-    for name, found in (("images", images), ("bytes", total), ("digest", digest)):
-        if about[name] != found:
-            yield Problem("", "altered", f"the manifest states {name} {about[name]}, its rows give {found}")
-    if about["budget_bytes"] is not None and total > about["budget_bytes"]:
-        yield Problem("", "over_budget", f"{total:,} bytes are over the budget of {about['budget_bytes']:,}")
+def _check_totals(metadata: Metadata, totals: Totals) -> Iterator[Problem]:
+    for field in fields(Totals):
+        stated, counted = getattr(metadata.totals, field.name), getattr(totals, field.name)
+        if stated != counted:
+            yield Problem("", "altered", f"the manifest states {field.name} {stated}, its rows give {counted}")
+    limit = metadata.budget_bytes
+    if limit is not None and totals.bytes > limit:
+        yield Problem("", "over_budget", f"{totals.bytes:,} bytes are over the budget of {limit:,}")

@@ -1,7 +1,7 @@
 """Accuracy from right and wrong answers: intervals, and which of two variants is better. Pure: arrays in, numbers out.
 
 A variant is one way to train. `correct` says of every seed (a training of its own) and every test image whether the
-model named the image right; shape (seeds, test images). All variants share their test images, and no two share a
+model was right; shape (seeds, test images). All variants share their test images, and no two share a
 training. Seeds and images are crossed, so an accuracy varies with both: the two-way random effects model (Owen 2007,
 "The pigeonhole bootstrap", section 2, has the variances).
 """
@@ -10,70 +10,21 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
 from scipy import special
 
+from keepmore.training.results import ClassAccuracy, Comparison, Difference, Summary, Verdict
+
 Z_95 = 1.959963984540054
 RATE = 0.95
-# So few test images that were ever wrong (or ever right) do not say how far seeds agree on them.
+# Fewer test images that were ever wrong (or ever right) do not tell how far seeds agree on them.
 FEW_IMAGES = 10
 
 Correct = NDArray[np.bool_]
-Verdict = Literal["better", "worse", "cannot tell"]
-
-
-@dataclass(frozen=True, slots=True)
-class Summary:
-    """Top-1 of one variant, a share of 0..1, with its 95 % interval; `seed_std` is None for one seed."""
-
-    test_images: int
-    top1: float
-    interval: tuple[float, float]
-    interval_kind: str
-    top1_by_seed: tuple[float, ...]
-    seed_std: float | None
-
-    def as_json(self) -> dict[str, Any]:
-        return asdict(self) | {"interval": list(self.interval), "top1_by_seed": list(self.top1_by_seed)}
-
-
-@dataclass(frozen=True, slots=True)
-class Difference:
-    """Top-1 of one variant less that of another, -1..1, its 95 % interval, and a two-sided p value."""
-
-    difference: float
-    interval: tuple[float, float]
-    p_value: float
-    verdict: Verdict
-    method: str
-
-    def as_json(self) -> dict[str, Any]:
-        return asdict(self) | {"interval": list(self.interval)}
-
-
-@dataclass(frozen=True, slots=True)
-class Comparison:
-    """`variant` less `against`, one of the family of all variants against the `reference`, or against the `best`
-    variant.
-
-    `adjusted_p` allows for the size of the family, and the verdict is drawn from it; the interval is that of this pair
-    alone.
-    """
-
-    variant: str
-    against: str
-    family: Literal["reference", "best"]
-    found: Difference
-    adjusted_p: float
-    verdict: Verdict
-
-    def as_json(self) -> dict[str, Any]:
-        named = {"arm": self.variant, "against": self.against, "family": self.family}
-        return named | self.found.as_json() | {"adjusted_p": self.adjusted_p, "verdict": self.verdict}
 
 
 @dataclass(frozen=True, slots=True)
@@ -108,7 +59,11 @@ def summary(correct: Correct) -> Summary:
     else:
         by_image = correct.mean(axis=0)
         variance, freedom = _total([_Part(float(by_image.var(ddof=1)) / images, images - 1), *_seed_parts(correct)])
-        interval = wilson(top1, _effective_images(correct, top1, variance), _quantile(freedom))
+        # How many independent answers would leave the same variance; at most as many as there are.
+        effective = min(top1 * (1 - top1) / variance, correct.size) if variance > 0 else correct.size
+        if min(correct.any(axis=0).sum(), (~correct).any(axis=0).sum()) < FEW_IMAGES:
+            effective = min(effective, images)
+        interval = wilson(top1, effective, _quantile(freedom))
         kind = "95 % Wilson interval over test images and seeds"
     deviation = float(by_seed.std(ddof=1)) if seeds > 1 else None
     return Summary(images, top1, interval, kind, tuple(by_seed.tolist()), deviation)
@@ -140,13 +95,6 @@ def _total(parts: Sequence[_Part]) -> tuple[float, float]:
     return variance, variance**2 / doubt if doubt > 0 else parts[0].freedom
 
 
-def _effective_images(correct: Correct, top1: float, variance: float) -> float:
-    """How many independent answers would leave the same variance; at most as many as there are."""
-    effective = min(top1 * (1 - top1) / variance, correct.size) if variance > 0 else correct.size
-    right, wrong = correct.any(axis=0).sum(), (~correct).any(axis=0).sum()
-    return min(effective, correct.shape[1]) if min(right, wrong) < FEW_IMAGES else effective
-
-
 def _quantile(freedom: float) -> float:
     return float(special.stdtrit(freedom, (1 + RATE) / 2))
 
@@ -162,35 +110,28 @@ def compare(ours: Correct, theirs: Correct) -> Difference:
     """
     images = _shape(ours)[1]
     if _shape(theirs)[1] != images or images < 2:
-        raise ValueError(f"the arms have {images} and {theirs.shape[1]} test images; they share two or more")
+        raise ValueError(f"the variants have {images} and {theirs.shape[1]} test images; they share two or more")
     by_image = ours.mean(axis=0) - theirs.mean(axis=0)
     middle = float(by_image.sum()) / (images + 2)
     spread = (float((by_image**2).sum()) + 1) / (images + 2) - middle**2
-    variance, freedom = _total([_Part(spread / (images + 1), images - 1), *_seed_parts_of_both(ours, theirs)])
+    if len(ours) > 1 and len(theirs) > 1:
+        seed_parts = _seed_parts(ours) + _seed_parts(theirs)
+    else:  # the variance of one seed more, beside that of the mean of several
+        several = max(ours, theirs, key=len)
+        seed_parts = [_Part(part.variance * (1 + len(several)), part.freedom) for part in _seed_parts(several)]
+    variance, freedom = _total([_Part(spread / (images + 1), images - 1), *seed_parts])
     half = _quantile(freedom) * math.sqrt(variance)
     interval = max(-1.0, middle - half), min(1.0, middle + half)
     difference = float(by_image.mean())
     if len(ours) == len(theirs) == 1:
-        p_value, method = _mcnemar(ours[0], theirs[0]), "McNemar's exact test over test images; seeds are not counted"
+        method = "McNemar's exact test over test images; seeds are not counted"
+        only_ours, only_theirs = int((ours & ~theirs).sum()), int((theirs & ~ours).sum())
+        tail = special.bdtr(min(only_ours, only_theirs), only_ours + only_theirs, 0.5)
+        p_value = 1.0 if only_ours == only_theirs else min(1.0, 2 * float(tail))
     else:
         p_value = float(2 * special.stdtr(freedom, -abs(middle) / math.sqrt(variance)))
         method = "paired t over test images and seeds"
     return Difference(difference, interval, p_value, _verdict(difference, p_value), method)
-
-
-def _seed_parts_of_both(ours: Correct, theirs: Correct) -> list[_Part]:
-    if len(ours) > 1 and len(theirs) > 1:
-        return _seed_parts(ours) + _seed_parts(theirs)
-    several = max(ours, theirs, key=len)
-    # The variance of one seed more, beside that of the mean of several.
-    return [_Part(part.variance * (1 + len(several)), part.freedom) for part in _seed_parts(several)]
-
-
-def _mcnemar(ours: Correct, theirs: Correct) -> float:
-    only_ours, only_theirs = int((ours & ~theirs).sum()), int((theirs & ~ours).sum())
-    if only_ours == only_theirs:
-        return 1.0
-    return min(1.0, 2 * float(special.bdtr(min(only_ours, only_theirs), only_ours + only_theirs, 0.5)))
 
 
 def _verdict(difference: float, p_value: float) -> Verdict:
@@ -206,18 +147,18 @@ def comparisons(correct: Mapping[str, Correct]) -> list[Comparison]:
     adjusted as Holm (1979) does, and verdicts follow them. The best variant is picked by the same test images, which
     flatters it a little. Nothing is compared on one test image. Raises ValueError as `compare` does.
     """
-    if not correct or any(found.shape[-1] < 2 for found in correct.values()):
+    if not correct or any(answers.shape[-1] < 2 for answers in correct.values()):
         return []
     best = max(correct, key=lambda name: float(correct[name].mean()))
     return [*_family(correct, next(iter(correct)), "reference"), *_family(correct, best, "best")]
 
 
 def _family(correct: Mapping[str, Correct], against: str, family: Literal["reference", "best"]) -> list[Comparison]:
-    found = {name: compare(ours, correct[against]) for name, ours in correct.items() if name != against}
-    adjusted = holm([difference.p_value for difference in found.values()])
+    differences = {name: compare(ours, correct[against]) for name, ours in correct.items() if name != against}
+    adjusted = holm([difference.p_value for difference in differences.values()])
     return [
         Comparison(name, against, family, difference, p_value, _verdict(difference.difference, p_value))
-        for (name, difference), p_value in zip(found.items(), adjusted, strict=True)
+        for (name, difference), p_value in zip(differences.items(), adjusted, strict=True)
     ]
 
 
@@ -227,26 +168,26 @@ def holm(p_values: Sequence[float]) -> list[float]:
     factors = np.arange(len(p_values), 0, -1)
     adjusted = np.empty(len(p_values))
     adjusted[order] = np.maximum.accumulate(np.minimum(1.0, np.asarray(p_values)[order] * factors))
-    found: list[float] = adjusted.tolist()
-    return found
+    in_order: list[float] = adjusted.tolist()
+    return in_order
 
 
-def per_class(correct: Correct, truth: NDArray[np.integer[Any]], classes: Sequence[str]) -> dict[str, dict[str, Any]]:
+def per_class(correct: Correct, truth: NDArray[np.integer[Any]], classes: Sequence[str]) -> dict[str, ClassAccuracy]:
     """Test images, top-1 and its interval for every class that has a test image.
 
     `correct` has shape (seeds, test images), `truth` the number of each image's class in `classes`, shape (images,).
     """
-    found = {}
+    accuracies = {}
     for number, name in enumerate(classes):
-        here = truth == number
-        if here.any():
-            of_class = summary(correct[:, here])
-            found[name] = {"images": of_class.test_images, "top1": of_class.top1, "interval": list(of_class.interval)}
-    return found
+        of_class = truth == number
+        if of_class.any():
+            result = summary(correct[:, of_class])
+            accuracies[name] = ClassAccuracy(result.test_images, result.top1, result.interval)
+    return accuracies
 
 
 def confusion(predicted: NDArray[np.integer[Any]], truth: NDArray[np.integer[Any]], classes: int) -> NDArray[np.int64]:
-    """How often each class was named for each: shape (classes, classes), rows the truth, summed over seeds.
+    """How often each class was predicted for each: shape (classes, classes), rows the truth, summed over seeds.
 
     `predicted` has shape (seeds, test images), `truth` (test images,); both are numbers of 0..classes - 1, or
     ValueError is raised.

@@ -15,7 +15,7 @@ import pytest
 
 from keepmore.cli.main import cli
 from keepmore.compression import index
-from keepmore.reporting.report import command
+from keepmore.reporting.command import command
 from keepmore.selection import manifest
 from keepmore.spec.job import Request
 from keepmore.storage import layout

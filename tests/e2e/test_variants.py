@@ -18,7 +18,7 @@ import pytest
 
 from keepmore.cli.main import cli
 from keepmore.jobs.job import JobRepository
-from keepmore.reporting.report import command
+from keepmore.reporting.command import command
 from keepmore.selection import manifest
 from keepmore.spec.variants import Spread
 from keepmore.storage import layout

@@ -5,12 +5,14 @@ from __future__ import annotations
 import json
 import tempfile
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from safetensors.torch import save_file
 from torch import Tensor
 
+from keepmore.training.results import Artifact
 from keepmore.training.trainer import EVENTS, WEIGHTS, TrainerContext
 
 POINTS = 200  # of a curve in the results; the events have every step
@@ -20,12 +22,12 @@ def curve(losses: Sequence[float], rates: Sequence[float]) -> dict[str, list[flo
     """Loss and learning rate over the steps: means over stretches of them, POINTS at most."""
     stride = -(-len(losses) // POINTS) or 1
     starts = range(0, len(losses), stride)
-    made = {"step": [float(min(start + stride, len(losses))) for start in starts]}
+    curves = {"step": [float(min(start + stride, len(losses))) for start in starts]}
     for name, values in (("loss", losses), ("learning_rate", rates)):
         if values:
             parts = [values[start : start + stride] for start in starts]
-            made[name] = [round(sum(part) / len(part), 6) for part in parts]
-    return made
+            curves[name] = [round(sum(part) / len(part), 6) for part in parts]
+    return curves
 
 
 def save_weights(state: Mapping[str, Tensor], about: Mapping[str, Any], file: Path) -> None:
@@ -33,19 +35,22 @@ def save_weights(state: Mapping[str, Tensor], about: Mapping[str, Any], file: Pa
     save_file(dict(state), file, {"keepmore": json.dumps(about)})
 
 
-def keep_weights(
+def store_weights(
     state: Mapping[str, Tensor], about: Mapping[str, Any], seed: int, context: TrainerContext
-) -> dict[str, Any]:
-    """Keep a state dict as safetensors; what the results say of it."""
+) -> dict[str, Artifact]:
+    """Store a state dict as safetensors; nothing where the context stores none."""
     with tempfile.TemporaryDirectory() as folder:
         file = Path(folder) / "weights.safetensors"
         tensors = {name: value.detach().cpu().contiguous().clone() for name, value in state.items()}
         save_weights(tensors, about, file)
-        return context.save_artifact(WEIGHTS, seed, file)
+        artifact = context.save_artifact(WEIGHTS, seed, file)
+    return {WEIGHTS: artifact} if artifact else {}
 
 
-def keep_events(losses: Sequence[float], rates: Sequence[float], seed: int, context: TrainerContext) -> dict[str, Any]:
-    """Keep every step of a run as TensorBoard reads it; its time is the step's number."""
+def store_events(
+    losses: Sequence[float], rates: Sequence[float], seed: int, context: TrainerContext
+) -> dict[str, Artifact]:
+    """Store every step of a run in TensorBoard's format, with the step's number as its time."""
     from torch.utils.tensorboard.writer import SummaryWriter
 
     with tempfile.TemporaryDirectory() as folder:
@@ -54,6 +59,6 @@ def keep_events(losses: Sequence[float], rates: Sequence[float], seed: int, cont
                 writer.add_scalar("loss/train", loss, step, walltime=step)
                 writer.add_scalar("learning_rate", rate, step, walltime=step)
         (file,) = Path(folder).glob("events.out.tfevents.*")
-        kept = context.save_artifact(EVENTS, seed, file)
-    # Its first record holds the time: the only bytes that differ when a run is done again.
-    return {name: value for name, value in kept.items() if name != "sha256"}
+        artifact = context.save_artifact(EVENTS, seed, file)
+    # Its first record has the current time: the only bytes that differ when a run is repeated.
+    return {EVENTS: replace(artifact, sha256=None)} if artifact else {}

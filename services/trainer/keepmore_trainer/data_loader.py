@@ -16,14 +16,14 @@ from keepmore_trainer.image_cache import Decoded, Pixels
 from keepmore_trainer.run_plan import Plan
 from keepmore_trainer.transforms import Transform, random_crop
 
-# Threads that cut images: on a processor two are enough for it to be never without, a GPU is fast.
+# Threads that crop images: two keep a CPU busy, a GPU is faster.
 LOADERS_CPU, LOADERS_GPU = 2, 8
 
 
 @dataclass(frozen=True, slots=True)
 class DataLoader:
-    """The images of every step, this process's part: cut in threads; for a GPU a step ahead. On a processor that would
-    only take turns with the threads that compute, which wait for each other many times a step."""
+    """The images of every step, this process's part: cropped in threads, for a GPU a step ahead. On a CPU, that would
+    only compete with the threads that compute, which wait for each other many times a step."""
 
     plan: Plan
     images: Decoded
@@ -32,26 +32,26 @@ class DataLoader:
 
     def steps(self, first: int) -> Iterator[tuple[list[Pixels], list[int]]]:
         """Images (crop, crop, 3) and their classes, for every step from `first` on."""
-        on_processor = self.process_group.place.type == "cpu"
-        with ThreadPoolExecutor(LOADERS_CPU if on_processor else LOADERS_GPU) as threads:
+        on_cpu = self.process_group.place.type == "cpu"
+        with ThreadPoolExecutor(LOADERS_CPU if on_cpu else LOADERS_GPU) as threads:
             waiting: deque[tuple[list[Future[Pixels]], list[int]]] = deque()
             for step in range(first, self.plan.steps):
                 if not waiting:
-                    waiting.append(self._begun(step, threads))
-                if not on_processor and step + 1 < self.plan.steps:
-                    waiting.append(self._begun(step + 1, threads))
+                    waiting.append(self._start(step, threads))
+                if not on_cpu and step + 1 < self.plan.steps:
+                    waiting.append(self._start(step + 1, threads))
                 images, targets = waiting.popleft()
                 yield [image.result() for image in images], targets
 
-    def _begun(self, step: int, threads: ThreadPoolExecutor) -> tuple[list[Future[Pixels]], list[int]]:
+    def _start(self, step: int, threads: ThreadPoolExecutor) -> tuple[list[Future[Pixels]], list[int]]:
         batch = self.plan.batch
         places = range(step * batch, (step + 1) * batch)[self.process_group.share(batch)]
         rows = [self._row(place) for place in places]
-        cut = [threads.submit(self._cut, row, place) for row, place in zip(rows, places, strict=True)]
-        return cut, [self.plan.targets[row] for row in rows]
+        images = [threads.submit(self._cut, row, place) for row, place in zip(rows, places, strict=True)]
+        return images, [self.plan.targets[row] for row in rows]
 
     def _row(self, place: int) -> int:
-        """Which image is the `place`-th that the run sees: one shuffled pass over all of them after another."""
+        """The row of the `place`-th image that the run sees: one shuffled pass over all of them after another."""
         count = len(self.plan.targets)
         return int(_order(count, self.plan.seed, place // count)[place % count])
 

@@ -1,4 +1,4 @@
-"""The processes that train one model together, each with a part of every batch: one, or as many as torchrun started."""
+"""The processes that train one model together, each on a part of every batch: one, or as many as torchrun started."""
 
 from __future__ import annotations
 
@@ -24,30 +24,30 @@ class ProcessGroup:
         return self.rank == 0
 
     def share(self, count: int) -> slice:
-        """This process's part of `count` things that lie in a row."""
+        """This process's part of `count` consecutive items."""
         return slice(self.rank * count // self.size, (self.rank + 1) * count // self.size)
 
     def total(self, *values: float) -> list[float]:
         """The sum of each of `values` over all processes."""
         if self.size == 1:
             return list(values)
-        added = torch.tensor(values, dtype=torch.float64, device=self.place if self.place.type == "cuda" else "cpu")
-        dist.all_reduce(added)
-        found: list[float] = added.tolist()
-        return found
+        tensor = torch.tensor(values, dtype=torch.float64, device=self.place if self.place.type == "cuda" else "cpu")
+        dist.all_reduce(tensor)
+        totals: list[float] = tensor.tolist()
+        return totals
 
     def all_gather(self, own: object) -> list[object]:
-        """What every process gives, by rank."""
+        """The objects that the processes give, by rank."""
         if self.size == 1:
             return [own]
-        found: list[object] = [None] * self.size
-        dist.all_gather_object(found, own)
-        return found
+        by_rank: list[object] = [None] * self.size
+        dist.all_gather_object(by_rank, own)
+        return by_rank
 
 
 @contextmanager
-def assembled() -> Iterator[ProcessGroup]:
-    """The team that torchrun's variables describe; alone without them."""
+def process_group() -> Iterator[ProcessGroup]:
+    """The group that torchrun's environment variables describe; this process alone without them."""
     size = int(os.environ.get("WORLD_SIZE", "1"))
     if size == 1:
         yield ProcessGroup(0, 1, device.device())

@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, nullcontext
+from dataclasses import asdict
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
@@ -14,12 +13,12 @@ import torch
 from keepmore.errors import KeepmoreError
 from keepmore.progress import Progress
 from keepmore.spec.training import PROBE, Training, Tuning
-from keepmore.training.results import numbers
-from keepmore.training.trainer import EVENTS, WEIGHTS, Images, Run, TrainerContext
+from keepmore.training.results import Features, FineTuneExecution, Run, numbers
+from keepmore.training.trainer import WEIGHTS, Images, TrainerContext
 from keepmore_trainer import artifacts, distributed, image_cache, models, run_plan, torchrun
 from keepmore_trainer.linear_probe import fit_probe
 from keepmore_trainer.probe_trainer import ProbeTrainer, load_features
-from keepmore_trainer.run_plan import Plan
+from keepmore_trainer.run_plan import Outcome, Plan
 from keepmore_trainer.train_loop import Interrupted, fit
 
 PROBE_STEPS = 300
@@ -34,7 +33,7 @@ class FineTuner:
         self._checkpoint_every_s = checkpoint_every_s
         self._probe = ProbeTrainer()
 
-    def features(self, images: Images, training: Training, context: TrainerContext) -> dict[str, Any]:
+    def features(self, images: Images, training: Training, context: TrainerContext) -> Features:
         return self._probe.features(images, training, context)
 
     def train(
@@ -46,68 +45,69 @@ class FineTuner:
         seeds: Sequence[int],
         context: TrainerContext,
     ) -> Iterator[Run]:
-        with ExitStack() as held:
+        with ExitStack() as stack:
             weights = training.weights
             if models.is_file(weights):
-                weights = str(held.enter_context(context.file(weights)))
+                weights = str(stack.enter_context(context.weights_file(weights)))
             classifier = models.load(training.model, training.weights, lambda uri: nullcontext(Path(weights)))
-            transform = classifier.at(_tuning(training).image_size).transform
+            tuning = training.tuning or Tuning()
+            transform = classifier.at(tuning.image_size).transform
 
-            def local(given: Images) -> tuple[Path, image_cache.Decoded]:
-                return held.enter_context(image_cache.decode_all(given, transform, context.scratch, context.report))
+            def decode(source: Images) -> tuple[Path, image_cache.Decoded]:
+                return stack.enter_context(image_cache.decode_all(source, transform, context.scratch, context.report))
 
-            (folder, pixels), *others = map(local, [images, *tests])
-            tested = {test.at: str(place) for test, (place, _) in zip(tests, others, strict=True)}
-            notes = _fallbacks([pixels, *(of_test for _, of_test in others)])
+            (folder, pixels), *decoded_tests = map(decode, [images, *tests])
+            test_folders = {test.at: str(path) for test, (path, _) in zip(tests, decoded_tests, strict=True)}
+            notes = _fallbacks([pixels, *(test_pixels for _, test_pixels in decoded_tests)])
             targets: list[int] = numbers(images.labels, classes).tolist()
             for seed in seeds:
                 with context.scratch.temporary("run-") as work:
-                    made = Plan(
-                        str(work), training, seed, classes, targets, str(folder), tested, weights,
+                    plan = Plan(
+                        str(work), training, seed, classes, targets, str(folder), test_folders, weights,
                         self._checkpoint_every_s,
                     )  # fmt: skip
-                    if not context.load_checkpoint(made.file(run_plan.CHECKPOINT)):
-                        self._start_head(made, images, context)
-                    self._run(made, context)
-                    yield _run_of(made, context, notes)
+                    if not context.load_checkpoint(plan.file(run_plan.CHECKPOINT)):
+                        self._start_head(plan, images, context)
+                    self._run(plan, context)
+                    yield _run_of(plan, context, notes)
 
-    def _start_head(self, made: Plan, images: Images, context: TrainerContext) -> None:
-        """Leave a head that fits the untouched features: from a random one, few steps would go into finding it (Kumar
-        et al. 2022)."""
-        if made.tuning.head != PROBE or made.weights == models.NO_WEIGHTS:
+    def _start_head(self, plan: Plan, images: Images, context: TrainerContext) -> None:
+        """Leave a head that fits the pretrained features: from a random one, a short run would be spent on finding it
+        (Kumar et al. 2022)."""
+        if plan.tuning.head != PROBE or plan.weights == models.NO_WEIGHTS:
             return
-        vectors = load_features(images, self._probe.features(images, made.training, context), context)
-        head, _ = fit_probe(vectors, torch.tensor(made.targets), len(made.classes), PROBE_STEPS, made.seed)
-        torch.save(head.state_dict(), made.file(run_plan.HEAD))
+        vectors = load_features(images, self._probe.features(images, plan.training, context), context)
+        head, _ = fit_probe(vectors, torch.tensor(plan.targets), len(plan.classes), PROBE_STEPS, plan.seed)
+        torch.save(head.state_dict(), plan.file(run_plan.HEAD))
 
-    def _run(self, made: Plan, context: TrainerContext) -> None:
-        trouble: list[KeepmoreError] = []
-        saved = made.file(run_plan.CHECKPOINT)
+    def _run(self, plan: Plan, context: TrainerContext) -> None:
+        errors: list[KeepmoreError] = []
+        saved = plan.file(run_plan.CHECKPOINT)
         uploaded = saved.stat().st_mtime_ns if saved.exists() else 0
 
         def save() -> None:
             nonlocal uploaded
             if saved.exists() and saved.stat().st_mtime_ns != uploaded:
                 uploaded = saved.stat().st_mtime_ns
-                context.checkpoint(saved)
+                context.save_checkpoint(saved)
 
-        def tell(images: int) -> bool:
+        def on_step(images: int) -> bool:
             save()
             try:
                 context.report(Progress(images=images))
             except KeepmoreError as error:
-                trouble.append(error)
-            return bool(trouble)
+                errors.append(error)
+            return bool(errors)
 
         try:
             if self._processes > 1:
-                torchrun.run(made, self._processes, tell)
+                torchrun.run(plan, self._processes, on_step)
             else:
-                with distributed.assembled() as alone:
-                    fit(made, alone, tell)
+                with distributed.process_group() as alone:
+                    fit(plan, alone, on_step)
         except Interrupted:
             save()
-            raise trouble[0] from None
+            raise errors[0] from None
 
 
 def _fallbacks(sets: Sequence[image_cache.Decoded]) -> list[str]:
@@ -120,17 +120,21 @@ def _fallbacks(sets: Sequence[image_cache.Decoded]) -> list[str]:
     ]
 
 
-def _tuning(training: Training) -> Tuning:
-    return training.tuning or Tuning()
-
-
-def _run_of(made: Plan, context: TrainerContext, notes: list[str]) -> Run:
-    said = json.loads(made.file(run_plan.DONE).read_text())
-    with np.load(made.file(run_plan.NAMED)) as arrays:
-        named = {name.removeprefix("@"): arrays[name] for name in arrays}
-    losses, rates = said["losses"], said["rates"]
-    kept = {WEIGHTS: context.save_artifact(WEIGHTS, made.seed, made.file(run_plan.WEIGHTS))}
-    kept[EVENTS] = artifacts.keep_events(losses, rates, made.seed, context)
-    about = {**said["about"], "weights": made.training.weights, "steps": made.steps}
-    about |= {"batch": made.batch, "tuning": made.training.as_json()["tuning"]}
-    return Run(made.seed, named, about, artifacts.curve(losses, rates), kept, [*notes, *said["notes"]])
+def _run_of(plan: Plan, context: TrainerContext, notes: list[str]) -> Run:
+    outcome = Outcome.read(plan.file(run_plan.DONE))
+    with np.load(plan.file(run_plan.NAMED)) as arrays:
+        top_classes = {name.removeprefix("@"): arrays[name] for name in arrays}
+    weights = context.save_artifact(WEIGHTS, plan.seed, plan.file(run_plan.WEIGHTS))
+    events = artifacts.store_events(outcome.losses, outcome.rates, plan.seed, context)
+    execution = FineTuneExecution(
+        **{**asdict(outcome.model), "weights": plan.training.weights},
+        processes=outcome.processes,
+        preparation=outcome.preparation,
+        skipped_steps=outcome.skipped_steps,
+        steps=plan.steps,
+        batch=plan.batch,
+        tuning=plan.training.as_json()["tuning"],
+    )
+    curve = artifacts.curve(outcome.losses, outcome.rates)
+    stored = ({WEIGHTS: weights} if weights else {}) | events
+    return Run(plan.seed, top_classes, execution, curve, stored, [*notes, *outcome.notes])

@@ -23,7 +23,7 @@ from keepmore_trainer.transforms import Transform
 
 PIXELS, ENCODED, TABLE = "pixels.u8", "encoded.bin", "table.npy"
 AHEAD = 64
-# Of an image at its size; guesses whether decoded images fit before they are made.
+# Of an image; for a guess, before they are decoded, at whether decoded images fit.
 USUAL_ASPECT = 1.4
 
 Pixels = NDArray[np.uint8]
@@ -31,8 +31,8 @@ Pixels = NDArray[np.uint8]
 
 @dataclass(frozen=True, slots=True)
 class Decoded:
-    """Images in a folder. `table` (images, 4): where each begins, and its bytes; then its height and width, or 0 and 0
-    for one that is there as a file, to be decoded again by whoever looks at it."""
+    """Images in a folder. `table` (images, 4): the offset of each, and its bytes; then its height and width, or 0 and 0
+    for one that is there as a file and decoded again at each access."""
 
     transform: Transform
     pixels: NDArray[np.uint8]
@@ -55,7 +55,7 @@ class Decoded:
 
 
 def batches(count: int, get: Callable[[int], Pixels], size: int, threads: ThreadPoolExecutor) -> Iterator[list[Pixels]]:
-    """`get(0)`, `get(1)` ... in lists of `size`, made ahead in threads."""
+    """`get(0)`, `get(1)` ... in lists of `size`, computed ahead in threads."""
     waiting: deque[Future[Pixels]] = deque()
     for start in range(0, count, size):
         for row in range(start + len(waiting), min(count, start + 2 * size)):
@@ -64,19 +64,19 @@ def batches(count: int, get: Callable[[int], Pixels], size: int, threads: Thread
 
 
 def folder_of(images: Images, transform: Transform) -> str:
-    """The scratch entry that holds `images` as `preparation` wants them."""
-    said = json.dumps([transform.resize, transform.interpolation])
-    return f"decoded-{hashlib.sha256(images.names().tobytes() + said.encode()).hexdigest()[:24]}"
+    """The scratch entry of `images` as decoded for `transform`."""
+    settings = json.dumps([transform.resize, transform.interpolation])
+    return f"decoded-{hashlib.sha256(images.names().tobytes() + settings.encode()).hexdigest()[:24]}"
 
 
-def found(images: Images, transform: Transform, scratch: Scratch) -> Decoded | None:
-    """The images, if somebody decoded them before."""
+def find(images: Images, transform: Transform, scratch: Scratch) -> Decoded | None:
+    """The images, if they are decoded already."""
     with scratch.existing(folder_of(images, transform)) as folder:
-        return opened(folder, transform) if folder else None
+        return open_folder(folder, transform) if folder else None
 
 
-def opened(folder: Path, transform: Transform) -> Decoded:
-    """The images in a folder, which may go as soon as they are open."""
+def open_folder(folder: Path, transform: Transform) -> Decoded:
+    """The images in a folder, which may be removed as soon as they are open."""
     table = np.load(folder / TABLE)
     return Decoded(transform, _mapped(folder / PIXELS), _mapped(folder / ENCODED), table)
 
@@ -91,18 +91,18 @@ def decode_all(
 ) -> Iterator[tuple[Path, Decoded]]:
     """The images' folder, which is made if it is not there yet and stays for as long as this lasts, and the images.
 
-    What does not fit the scratch disk decoded is kept there as it is, until there is more room.
+    Images that do not fit the scratch disk decoded are copied there as files, until there is more room.
     """
     name = folder_of(images, transform)
-    known = found(images, transform, scratch)
-    if known and known.undecoded and scratch.has_room(_bytes(images, len(images), transform)):
+    cached = find(images, transform, scratch)
+    if cached and cached.undecoded and scratch.has_room(_bytes(images, len(images), transform)):
         scratch.remove(name)
     with scratch.entry(name, lambda folder: _write(folder, images, transform, scratch, report)) as folder:
-        yield folder, opened(folder, transform)
+        yield folder, open_folder(folder, transform)
 
 
 def _bytes(images: Images, count: int, transform: Transform) -> int:
-    """About what `images` take, with `count` of them decoded."""
+    """About how many bytes `images` take, with `count` of them decoded."""
     files: int = sum(images.table["bytes"].to_pylist())
     return count * int(transform.resize**2 * USUAL_ASPECT * 3) + files
 
@@ -120,14 +120,14 @@ def _decode(
     images: Images, count: int, transform: Transform, file: BinaryIO, report: Report
 ) -> Iterator[Sequence[int]]:
     """The first `count` images into `file`."""
-    for data, decoded in decoding(images, range(count), transform):
+    for data, decoded in decode_rows(images, range(count), transform):
         yield (file.tell(), decoded.nbytes, *decoded.shape[:2])
         file.write(np.ascontiguousarray(decoded).data)
         report(Progress(bytes_in=len(data)))
 
 
 def _copy(images: Images, start: int, file: BinaryIO, report: Report) -> Iterator[Sequence[int]]:
-    """The images from `start` on into `file`, as they are."""
+    """The images from `start` on into `file`, undecoded."""
     for row in range(start, len(images)):
         data = images.changed(images.read(row))
         yield (file.tell(), len(data), 0, 0)
@@ -135,7 +135,7 @@ def _copy(images: Images, start: int, file: BinaryIO, report: Report) -> Iterato
         report(Progress(bytes_in=len(data)))
 
 
-def decoding(images: Images, rows: Sequence[int], transform: Transform) -> Iterator[tuple[bytes, Pixels]]:
+def decode_rows(images: Images, rows: Sequence[int], transform: Transform) -> Iterator[tuple[bytes, Pixels]]:
     """The bytes of the images in `rows` and their pixels, read in this thread and decoded ahead in others."""
     with ThreadPoolExecutor(os.cpu_count() or 1) as threads:
         waiting: deque[tuple[bytes, Future[Pixels]]] = deque()

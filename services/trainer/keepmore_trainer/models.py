@@ -8,7 +8,7 @@ import re
 import urllib.error
 from collections.abc import Callable
 from contextlib import AbstractContextManager, ExitStack, nullcontext
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +19,7 @@ from torchvision import models
 from torchvision.transforms._presets import ImageClassification
 
 from keepmore.errors import TrainerMissing, UnknownModel, WeightsUnavailable
+from keepmore.training.results import TOP, LoadedModel, ModelInfo
 from keepmore_trainer.checkpoints import load_trunk, read_state, sha256
 from keepmore_trainer.transforms import Transform
 
@@ -34,15 +35,12 @@ Fetch = Callable[[str], AbstractContextManager[Path]]
 
 @dataclass(frozen=True, slots=True)
 class Classifier:
-    """`module` gives class scores from images that `preparation` made; `head` is the path of its last linear layer.
-
-    `about` says what it is: model, weights, their checksum, versions.
-    """
+    """`module` gives class scores for images that `transform` made; `head` is the path of its last linear layer."""
 
     module: nn.Module
     head: str
     transform: Transform
-    about: dict[str, Any]
+    info: ModelInfo
 
     def at(self, image_size: int | None) -> Classifier:
         """The same for images of another size; None: as it is."""
@@ -67,12 +65,12 @@ def _local(path: str) -> AbstractContextManager[Path]:
 
 
 def load(name: str, weights: str, fetch: Fetch = _local) -> Classifier:
-    """A classifier with its weights, the head as the file has it or new. `name`: as torchvision has it, or timm: and a
-    name of timm's. `weights`: "default", "none", a name of torchvision's, or what `fetch` has a file of.
+    """A classifier with its weights; its head is that of the file, or new. `name` is torchvision's, or "timm:" and a
+    name of timm's. `weights`: "default", "none", a name of torchvision's, or one that `fetch` has the file of.
 
     Raises UnknownModel, TrainerMissing without timm, and WeightsUnavailable saying where to put the file.
     """
-    torch.manual_seed(0)  # what no weights are given for is the same every time
+    torch.manual_seed(0)  # random weights are the same every time
     if name.startswith(TIMM):
         return _from_timm(name, weights, fetch)
     return _from_torchvision(name, weights, fetch)
@@ -87,22 +85,22 @@ def _from_torchvision(name: str, weights: str, fetch: Fetch) -> Classifier:
         raise UnknownModel(f"training.model: torchvision has no classifier {name!r}; use {SUCH_AS}")
     module = models.get_model(name, weights=None)
     head = _last_linear(name, module)
-    transform, file, said = Transform(), None, weights
-    with ExitStack() as held:
+    transform, file, weights_name = Transform(), None, weights
+    with ExitStack() as stack:
         if is_file(weights):
-            file = held.enter_context(fetch(weights))
+            file = stack.enter_context(fetch(weights))
         elif weights != NO_WEIGHTS:
             member = _member(name, weights)
-            file, said, transform = _downloaded(member), member.name, _transform(member.transforms())
+            file, weights_name, transform = _download(member), member.name, _transform(member.transforms())
         if file:
             where = weights if is_file(weights) else str(file)
             load_trunk(module, head, read_state(file, where), where)
-        about = _about(name, said, file, {"torchvision": torchvision.__version__})
-    return Classifier(module, head, transform, about)
+        info = _info(name, weights_name, file, {"torchvision": torchvision.__version__})
+    return Classifier(module, head, transform, info)
 
 
 def _last_linear(name: str, module: nn.Module) -> str:
-    linear: list[str] = [path for path, found in module.named_modules() if isinstance(found, nn.Linear)]
+    linear: list[str] = [path for path, layer in module.named_modules() if isinstance(layer, nn.Linear)]
     if not linear:
         raise UnknownModel(f"training.model: {name} has no linear head to take off; use {SUCH_AS}")
     return linear[-1]
@@ -110,15 +108,15 @@ def _last_linear(name: str, module: nn.Module) -> str:
 
 def _member(name: str, weights: str) -> Any:
     known = models.get_model_weights(name)
-    wanted = DEFAULT_WEIGHTS if weights == DEFAULT else weights
-    if wanted not in known.__members__:
-        names = ", ".join(member.name for member in known)
-        raise WeightsUnavailable(f"training.weights: {name} has no weights {wanted!r}; use {names}, none, or a file")
-    return known[wanted]
+    member = DEFAULT_WEIGHTS if weights == DEFAULT else weights
+    if member not in known.__members__:
+        names = ", ".join(each.name for each in known)
+        raise WeightsUnavailable(f"training.weights: {name} has no weights {member!r}; use {names}, none, or a file")
+    return known[member]
 
 
-def _downloaded(member: Any) -> Path:
-    """The weights' file in torch's cache, fetched if it is not there yet."""
+def _download(member: Any) -> Path:
+    """The weights' file in torch's cache, downloaded if it is not there yet."""
     url: str = member.url
     file = Path(torch.hub.get_dir()) / "checkpoints" / url.rsplit("/", 1)[1]
     if not file.exists():
@@ -145,64 +143,54 @@ def _from_timm(name: str, weights: str, fetch: Fetch) -> Classifier:
         from timm.data.config import resolve_model_data_config
     except ImportError as error:
         raise TrainerMissing(f"training.model: {name} needs timm ({error}); pip install 'keepmore[timm]'") from error
-    wanted = name.removeprefix(TIMM)
-    if not timm.is_model(wanted.split(".")[0]):
-        raise UnknownModel(f"training.model: timm has no model {wanted!r}; timm.list_models() names them")
+    timm_name = name.removeprefix(TIMM)
+    if not timm.is_model(timm_name.split(".")[0]):
+        raise UnknownModel(f"training.model: timm has no model {timm_name!r}; timm.list_models() lists them")
     try:
-        module = timm.create_model(wanted, pretrained=weights == DEFAULT)
+        module = timm.create_model(timm_name, pretrained=weights == DEFAULT)
     except RuntimeError as error:  # no such pretrained tag
-        raise UnknownModel(f"training.model: {name}: {error}; timm.list_pretrained() names what there is") from error
+        raise UnknownModel(f"training.model: {name}: {error}; timm.list_pretrained() lists what there is") from error
     except (OSError, ValueError, HfHubHTTPError) as error:
         raise WeightsUnavailable(
-            f"training.weights: timm's weights of {wanted} cannot be downloaded ({error}); put them into the Hugging "
-            "Face cache ($HF_HOME), then resume the job; or name a file with --weights"
+            f"training.weights: timm's weights of {timm_name} cannot be downloaded ({error}); put them into the "
+            "Hugging Face cache ($HF_HOME), then resume the job; or name a file with --weights"
         ) from error
-    config: dict[str, Any] = dict(module.pretrained_cfg)  # type: ignore[arg-type]
-    head = config.get("classifier")
+    head = dict(module.pretrained_cfg).get("classifier")  # type: ignore[arg-type]
     if not isinstance(head, str) or not isinstance(module.get_submodule(head), nn.Linear):
         raise UnknownModel(f"training.model: {name} has no single linear head to take off; use {SUCH_AS}")
     versions = {"timm": timm.__version__}
     if is_file(weights):
         with fetch(weights) as file:
             load_trunk(module, head, read_state(file, weights), weights)
-            about = _about(name, weights, file, versions)
+            info = _info(name, weights, file, versions)
     elif weights in (DEFAULT, NO_WEIGHTS):
-        about = _about(name, weights, None, versions)
+        info = _info(name, weights, None, versions)
     else:
         raise WeightsUnavailable(f"training.weights: timm has no weights {weights!r}; use default, none, or a file")
-    expected = resolve_model_data_config(module)  # type: ignore[no-untyped-call]
-    return Classifier(module, head, _timm_preparation(expected), about)
+    config = resolve_model_data_config(module)  # type: ignore[no-untyped-call]
+    crop, mean, std = config["input_size"][-1], tuple(config["mean"]), tuple(config["std"])
+    transform = Transform(int(crop / config["crop_pct"]), crop, config["interpolation"], mean, std)
+    return Classifier(module, head, transform, info)
 
 
-def _timm_preparation(config: dict[str, Any]) -> Transform:
-    crop = config["input_size"][-1]
-    return Transform(
-        int(crop / config["crop_pct"]), crop, config["interpolation"], tuple(config["mean"]), tuple(config["std"])
-    )
-
-
-def _about(name: str, weights: str, file: Path | None, versions: dict[str, str]) -> dict[str, Any]:
-    return {
-        "model": name,
-        "weights": weights,
-        "weights_sha256": sha256(file) if file else None,
-        "versions": {"torch": torch.__version__, **versions},
-    }
+def _info(name: str, weights: str, file: Path | None, versions: dict[str, str]) -> ModelInfo:
+    return ModelInfo(name, weights, sha256(file) if file else None, {"torch": torch.__version__, **versions})
 
 
 @dataclass(frozen=True, slots=True)
 class Backbone:
-    """`module` gives features (n, width) from images that `preparation` made. Whoever has the same `id` gives the same
+    """`module` gives features (n, width) of images that `transform` made. Backbones with one `id` give the same
     features."""
 
     module: nn.Module
     transform: Transform
-    about: dict[str, Any]
+    model: LoadedModel
 
     @property
     def id(self) -> str:
-        said = json.dumps([self.about, self.transform.as_json()], sort_keys=True)
-        return f"{re.sub('[^A-Za-z0-9_.]', '-', self.about['model'])}-{hashlib.sha256(said.encode()).hexdigest()[:16]}"
+        record = json.dumps([asdict(self.model), self.transform.as_json()], sort_keys=True)
+        name = re.sub("[^A-Za-z0-9_.]", "-", self.model.model)
+        return f"{name}-{hashlib.sha256(record.encode()).hexdigest()[:16]}"
 
 
 def backbone(classifier: Classifier, place: torch.device, precision: str) -> Backbone:
@@ -210,7 +198,8 @@ def backbone(classifier: Classifier, place: torch.device, precision: str) -> Bac
     classifier.set_head(nn.Identity())
     module = classifier.module.eval().requires_grad_(False)
     module.to(place, memory_format=torch.channels_last)  # type: ignore[call-overload]
-    return Backbone(module, classifier.transform, {**classifier.about, "device": place.type, "precision": precision})
+    model = LoadedModel(**asdict(classifier.info), device=place.type, precision=precision)
+    return Backbone(module, classifier.transform, model)
 
 
 def new_head(width: int, classes: int, seed: int) -> nn.Linear:
@@ -222,6 +211,6 @@ def new_head(width: int, classes: int, seed: int) -> nn.Linear:
     return head
 
 
-def named(scores: Tensor, most: int) -> Tensor:
-    """The numbers of the most likely classes, best first, (n, min(most, classes))."""
-    return scores.topk(min(most, scores.shape[1]), dim=1).indices.to(torch.int32).cpu()
+def top_classes(scores: Tensor) -> Tensor:
+    """The numbers of the most likely classes, best first, (n, min(TOP, classes))."""
+    return scores.topk(min(TOP, scores.shape[1]), dim=1).indices.to(torch.int32).cpu()

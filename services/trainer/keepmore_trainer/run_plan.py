@@ -1,26 +1,27 @@
-"""A fine-tuning as a folder: what a process, or one of several, has to know of it, and what it leaves there."""
+"""A fine-tuning as a folder: the input of its processes, and their output."""
 
 from __future__ import annotations
 
 import json
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import Any
 
 from keepmore.spec.training import Training, Tuning
+from keepmore.training.results import LoadedModel
 
 PLAN, CHECKPOINT, HEAD = "plan.json", "checkpoint.pt", "head.pt"
-WEIGHTS, NAMED, DONE, STOP, COMPLAINTS = "weights.safetensors", "named.npz", "done.json", "stop", "stderr"
+WEIGHTS, NAMED, DONE, STOP, STDERR = "weights.safetensors", "named.npz", "done.json", "stop", "stderr"
 
-# Told how many images a step took; says whether to stop.
-Tell = Callable[[int], bool]
+# Called with the number of images of a step; True asks for a stop.
+OnStep = Callable[[int], bool]
 
 
 @dataclass(frozen=True, slots=True)
 class Plan:
-    """`images` and `tests` (by what `Images.at` calls them) are folders of decoded images; `targets` (images,) numbers
-    of classes. `weights` is what `model.load` takes, of which files are there already."""
+    """`images` and `tests` (by what `Images.at` calls them) are folders of decoded images, `targets` (images,) numbers
+    of classes. `weights` is for `models.load`; a file is on this machine."""
 
     folder: str
     training: Training
@@ -51,10 +52,31 @@ class Plan:
         return Path(self.folder) / name
 
     def write(self) -> None:
-        said: dict[str, Any] = {name: getattr(self, name) for name in self.__slots__}
-        self.file(PLAN).write_text(json.dumps(said | {"training": self.training.as_json()}))
+        values = {each.name: getattr(self, each.name) for each in fields(self)}
+        self.file(PLAN).write_text(json.dumps(values | {"training": self.training.as_json()}))
 
     @staticmethod
     def read(folder: Path) -> Plan:
-        said = json.loads((folder / PLAN).read_text())
-        return Plan(**said | {"training": Training.from_json(said["training"])})
+        record = json.loads((folder / PLAN).read_text())
+        return Plan(**record | {"training": Training.from_json(record["training"])})
+
+
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """How a run went: `losses` and `rates` of every step; `notes` on what it fell back to."""
+
+    model: LoadedModel
+    processes: int
+    preparation: dict[str, Any]
+    skipped_steps: int
+    losses: list[float]
+    rates: list[float]
+    notes: list[str]
+
+    def write(self, file: Path) -> None:
+        file.write_text(json.dumps(asdict(self)))
+
+    @staticmethod
+    def read(file: Path) -> Outcome:
+        record = json.loads(file.read_text())
+        return Outcome(**record | {"model": LoadedModel(**record["model"])})

@@ -13,6 +13,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from keepmore.advice.answer import Advice
 from keepmore.advice.recommend import Sizes, advise
 from keepmore.errors import BudgetTooSmall, InvalidRequest, PilotsInsufficient
 from keepmore.reporting import advice_page, plots
@@ -24,8 +25,18 @@ SMALL, MIDDLE, LARGE = 20_000_000, 80_000_000, 400_000_000
 
 
 @pytest.fixture(scope="module")
-def given_advice() -> dict[str, Any]:
+def advice() -> Advice:
     return advise(drawn_pilots(0), POOL, [SMALL, MIDDLE, LARGE], 0.7, Decimal("0.023"))
+
+
+@pytest.fixture(scope="module")
+def given_advice(advice: Advice) -> dict[str, Any]:
+    """As it is stored and answered."""
+    return advice.as_json()
+
+
+def _advised(*arguments: Any, **settings: Any) -> dict[str, Any]:
+    return advise(*arguments, **settings).as_json()
 
 
 def _true_accuracy(images: int, distance: str) -> float:
@@ -57,7 +68,7 @@ def test_predictions_hold_the_truth() -> None:
     """Else the interval beside a predicted accuracy means nothing."""
     held = []
     for seed in range(20):
-        for budget in advise(drawn_pilots(seed), POOL, [SMALL, LARGE], replicates=100)["budgets"]:
+        for budget in _advised(drawn_pilots(seed), POOL, [SMALL, LARGE], replicates=100)["budgets"]:
             for row in budget["distances"]:
                 low, high = row["interval"]
                 assert low <= row["accuracy"] <= high
@@ -67,8 +78,8 @@ def test_predictions_hold_the_truth() -> None:
 
 def test_images_without_a_label_take_room_and_teach_nothing(given_advice: dict[str, Any]) -> None:
     """Else advice promises the accuracy of three times the images that anything is learnt from."""
-    third = advise(drawn_pilots(0), replace(POOL, labelled=1 / 3), [MIDDLE, 3 * MIDDLE], 0.7)
-    plain = advise(drawn_pilots(0), replace(POOL, images=round(POOL.images / 3)), [MIDDLE], 0.7)
+    third = _advised(drawn_pilots(0), replace(POOL, labelled=1 / 3), [MIDDLE, 3 * MIDDLE], 0.7)
+    plain = _advised(drawn_pilots(0), replace(POOL, images=round(POOL.images / 3)), [MIDDLE], 0.7)
     assert third["pool"] == {**third["pool"], "images": 40_000, "labelled": 13_333}
     assert third["fit"]["constants"]["a"]["value"] == plain["fit"]["constants"]["a"]["value"]
     for tripled, row in zip(third["budgets"][1]["distances"], plain["budgets"][0]["distances"], strict=True):
@@ -79,7 +90,7 @@ def test_images_without_a_label_take_room_and_teach_nothing(given_advice: dict[s
 
 def test_few_images_and_little_money_are_told(given_advice: dict[str, Any]) -> None:
     """Else one image of a thousand classes is foretold an accuracy, or a price in another unit ends in a traceback."""
-    few = advise(drawn_pilots(0), POOL, [50_000], price_per_gb_month=Decimal("1e-18"))["budgets"][0]
+    few = _advised(drawn_pilots(0), POOL, [50_000], price_per_gb_month=Decimal("1e-18"))["budgets"][0]
     assert all(row["extrapolated"] for row in few["distances"])
     assert few["monthly_cost"] == 5e-23
     made = advise(drawn_pilots(0), POOL, [MIDDLE], price_per_gb_month=Decimal("1e-18"))
@@ -106,14 +117,14 @@ def test_plain_distance_8_is_always_compared(given_advice: dict[str, Any]) -> No
     large = given_advice["budgets"][2]["plain"]
     assert large["ahead"]["verdict"] == "better"
     assert large["ahead"]["interval"][0] > 0
-    near = [advise(drawn_pilots(seed), POOL, [SMALL], replicates=50)["budgets"][0] for seed in range(6)]
+    near = [_advised(drawn_pilots(seed), POOL, [SMALL], replicates=50)["budgets"][0] for seed in range(6)]
     assert {budget["plain"]["ahead"]["verdict"] for budget in near} == {"same", "cannot tell"}
     for budget in near:
         told_apart = budget["recommended"]["alike"].count("8") == 0
         assert told_apart == (budget["recommended"]["distance"] == "8")
-    only_8 = advise(drawn_pilots(0), Sizes({8.0: 5200.0}, 40_000), [SMALL])["budgets"][0]
+    only_8 = _advised(drawn_pilots(0), Sizes({8.0: 5200.0}, 40_000), [SMALL])["budgets"][0]
     assert only_8["plain"]["ahead"] == {"difference": 0.0, "interval": [0.0, 0.0], "verdict": "same"}
-    without_8 = advise(drawn_pilots(0), Sizes({0.0: 50_000.0, 6.0: 6500.0}, 40_000), [SMALL])["budgets"][0]
+    without_8 = _advised(drawn_pilots(0), Sizes({0.0: 50_000.0, 6.0: 6500.0}, 40_000), [SMALL])["budgets"][0]
     assert without_8["plain"] is None
 
 
@@ -122,7 +133,7 @@ def test_a_wished_accuracy_is_that_of_its_budget(given_advice: dict[str, Any]) -
     wished = given_advice["wished"]
     assert wished["reached"]
     assert wished["bytes_interval"][0] <= wished["bytes"] <= wished["bytes_interval"][1]
-    again = advise(drawn_pilots(0), POOL, [wished["bytes"], wished["bytes"] - 10_000])["budgets"]
+    again = _advised(drawn_pilots(0), POOL, [wished["bytes"], wished["bytes"] - 10_000])["budgets"]
     assert again[0]["recommended"]["distance"] == wished["distance"]
     assert again[0]["recommended"]["images"] == wished["images"]
     assert again[0]["recommended"]["accuracy"] >= 0.7 > again[1]["recommended"]["accuracy"]
@@ -130,7 +141,7 @@ def test_a_wished_accuracy_is_that_of_its_budget(given_advice: dict[str, Any]) -
 
 def test_an_accuracy_out_of_reach_says_what_the_pool_can_do() -> None:
     """Else a team buys storage for what its images cannot give."""
-    wished = advise(drawn_pilots(0), POOL, [], accuracy=0.9)["wished"]
+    wished = _advised(drawn_pilots(0), POOL, [], accuracy=0.9)["wished"]
     assert (wished["reached"], wished["distance"], wished["bytes_interval"][1]) == (False, None, None)
     assert wished["most"]["images"] == POOL.images
     low, high = wished["most"]["interval"]
@@ -143,14 +154,14 @@ def test_costs_stand_beside_bytes(given_advice: dict[str, Any]) -> None:
     assert [budget["monthly_cost"] for budget in given_advice["budgets"]] == [0.00046, 0.00184, 0.0092]
     assert given_advice["pool"]["distances"][0]["monthly_cost"] == pytest.approx(2 * 0.023)
     free = advise(drawn_pilots(0), POOL, [SMALL])
-    assert free["budgets"][0]["monthly_cost"] is None
+    assert free.budgets[0].monthly_cost is None
     with pytest.raises(ValueError, match="without a price"):
         plots.accuracy_by_cost(free)
 
 
 def test_the_same_pilots_give_the_same_advice(given_advice: dict[str, Any]) -> None:
     """Else asking again changes the answer, or it cannot be written down."""
-    again = advise(drawn_pilots(0), POOL, [SMALL, MIDDLE, LARGE], 0.7, Decimal("0.023"))
+    again = _advised(drawn_pilots(0), POOL, [SMALL, MIDDLE, LARGE], 0.7, Decimal("0.023"))
     written = json.dumps(given_advice, allow_nan=False)
     assert written == json.dumps(again, allow_nan=False)
     assert json.loads(written) == given_advice
@@ -161,12 +172,12 @@ def test_what_cannot_be_advised_is_refused() -> None:
     pilots = drawn_pilots(0)
     chance = np.random.default_rng(0).random(pilots.correct.shape) < 0.3
     with pytest.raises(PilotsInsufficient, match="does not fall"):
-        advise(replace(pilots, correct=chance), POOL, [SMALL])
+        _advised(replace(pilots, correct=chance), POOL, [SMALL])
     with pytest.raises(BudgetTooSmall, match="4,299 bytes hold no image; one takes 4,300"):
-        advise(pilots, POOL, [4299])
-    assert [row["distance"] for row in advise(pilots, POOL, [4300])["budgets"][0]["distances"]] == ["10"]
+        _advised(pilots, POOL, [4299])
+    assert [row["distance"] for row in _advised(pilots, POOL, [4300])["budgets"][0]["distances"]] == ["10"]
     with pytest.raises(InvalidRequest, match="70 is not possible"):
-        advise(pilots, POOL, [], accuracy=70)
+        _advised(pilots, POOL, [], accuracy=70)
     with pytest.raises(ValueError, match="do not match"):
         replace(pilots, n=pilots.n[1:])
 
@@ -185,30 +196,32 @@ def test_distances_follow_sizes(size: float) -> None:
     assert Sizes({4.0: 100.0}, 9).distance_at(100) == pytest.approx(4)
 
 
-def test_sentences_say_what_was_found(given_advice: dict[str, Any]) -> None:
+def test_sentences_say_what_was_found(advice: Advice) -> None:
     """Else the sentence that is read first says something else than the table."""
-    best = given_advice["budgets"][0]["recommended"]
-    said = advice_page.recommendation(given_advice["budgets"][0])
+    best, wished = advice.budgets[0].recommended, advice.wished
+    said = advice_page.recommendation(advice.budgets[0])
     assert said.startswith(
-        f"With 20 MB at 0.00046 a month, store at distance {best['distance']}: it keeps {best['images']:,}"
+        f"With 20 MB at 0.00046 a month, store at distance {best.distance}: it keeps {best.prediction.images:,}"
     )
-    assert f"{100 * best['accuracy']:.1f} %" in said
-    assert f"store {given_advice['wished']['images']:,} images" in str(advice_page.wish(given_advice["wished"]))
-    out_of_reach = advise(drawn_pilots(0), POOL, [], accuracy=0.9)["wished"]
+    assert f"{100 * best.prediction.accuracy:.1f} %" in said
+    assert wished
+    assert wished.prediction
+    assert f"store {wished.prediction.images:,} images" in str(advice_page.wish(wished))
+    out_of_reach = advise(drawn_pilots(0), POOL, [], accuracy=0.9).wished
     assert "predicted not to reach 90.0 %" in str(advice_page.wish(out_of_reach))
     assert advice_page.wish(None) is None
 
 
-def test_the_page_opens_with_its_plots(given_advice: dict[str, Any], chromium: str, tmp_path: Path) -> None:
+def test_the_page_opens_with_its_plots(advice: Advice, chromium: str, tmp_path: Path) -> None:
     """Else the page that decides what is stored is blank, or needs the internet."""
-    (tmp_path / "advice.html").write_text(advice_page.page(given_advice))
+    (tmp_path / "advice.html").write_text(advice_page.page(advice))
     with opened((tmp_path / "advice.html").as_uri(), chromium) as page:
         check_plots(page, ["storage", "cost", "surface"])
         chosen = page.locator("tr.chosen td:first-child").all_inner_texts()
         first = page.locator("p").first.inner_text()
         text = page.inner_text("body")
-    assert chosen == [budget["recommended"]["distance"] for budget in given_advice["budgets"]]
-    assert first == advice_page.recommendation(given_advice["budgets"][0])
+    assert chosen == [budget.recommended.distance for budget in advice.budgets]
+    assert first == advice_page.recommendation(advice.budgets[0])
     assert "mathdefault" not in text, "the browser shows no TeX"
 
 

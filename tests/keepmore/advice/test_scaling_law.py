@@ -238,5 +238,5 @@ def test_pilots_that_do_not_follow_the_law_are_refused() -> None:
         _checked(pilots.n, pilots.distance, pilots.correct & (rng.random(pilots.correct.shape) < kept))
     # The largest pilots learn a lot more than the others let expect.
     jump = (pilots.n == 4000)[:, None, None] & (rng.random(pilots.correct.shape) < 0.5)
-    with pytest.raises(PilotsInsufficient, match="points beside it, more than 3"):
+    with pytest.raises(PilotsInsufficient, match="points off that size, more than 3"):
         _checked(pilots.n, pilots.distance, pilots.correct | jump)

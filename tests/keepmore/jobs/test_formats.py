@@ -21,6 +21,7 @@ from keepmore.jobs.step import Kind, Step
 from keepmore.pipeline.context import StepContext
 from keepmore.pipeline.runner import run_step
 from keepmore.reporting import report
+from keepmore.reporting.figures import figures
 from keepmore.scheduling import status
 from keepmore.selection import manifest
 from keepmore.spec.budget import BytesBudget
@@ -65,7 +66,7 @@ def _digests(store: FolderStore, job: Job, subset: str) -> dict[str, str]:
         with manifest.opened(store.get(layout.manifest(job.id, subset, variant))) as parquet:
             for batch in manifest.batches(parquet):
                 digest.add(batch)
-            assert manifest.metadata(parquet)["digest"] == digest.hexdigest()
+            assert manifest.metadata(parquet).totals.digest == digest.hexdigest()
         found[variant] = digest.hexdigest()
     return found
 
@@ -93,7 +94,7 @@ def test_its_report_is_still_drawn(written: FolderStore, job: Job) -> None:
     assert "spread of seeds" in page
     step = Step(job.id, Kind.COMPARE, job.request.training_id)
     written.put(step.output, b'{"format": 1, "comparisons": []}')
-    made = report.figures(job, written)
+    made = figures(job, written).as_json()
     assert made["comparison"]["comparisons"] == []
     assert "Which distances differ" not in report.html(made, [])
 

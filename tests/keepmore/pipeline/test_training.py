@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import json
 import shutil
+from collections import Counter
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 import pytest
 
@@ -20,7 +21,7 @@ from keepmore.pipeline.training import TrainingSteps
 from keepmore.selection import manifest
 from keepmore.spec.budget import BytesBudget
 from keepmore.spec.job import Evaluation, Request, Selection
-from keepmore.spec.training import Training
+from keepmore.spec.training import Training, Tuning
 from keepmore.storage import layout
 from keepmore.storage.folder import FolderStore
 from keepmore.storage.scratch import Scratch
@@ -108,7 +109,7 @@ def test_a_corrupt_object_is_named_and_nothing_is_left_half_written(
         lesson.features("8", load_trainer("probe"))
     assert left() == before
     broken.write_bytes(good)
-    assert lesson.features("8", load_trainer("probe"))["images"] == 6
+    assert lesson.features("8", load_trainer("probe")).images == 6
 
 
 def test_one_class_is_nothing_to_tell_apart(
@@ -130,7 +131,7 @@ def test_one_image_to_test_on_is_enough_to_end_a_training(
     job = selected(store, request_for([(one, 3), (other, 3)], [(one, 1)]))
     for found in _trained(job, store, scratch).values():
         assert (found["test_images"], found["untested_classes"]) == (1, [other])
-    assert _lesson(job, store, scratch).comparison(job.request.variants)["comparisons"] == []
+    assert _lesson(job, store, scratch).comparison(job.request.variants).pairs == []
 
 
 def test_a_class_with_one_image_and_a_class_that_training_never_saw(
@@ -189,12 +190,12 @@ def test_test_images_at_a_distance_are_what_a_job_stores_at_it(
         file.write_bytes(file.read_bytes() + b"0")  # the same picture; the same file would not be kept
     job = selected(store, _request(*folders))
     stored, table = _objects(job, store, "8"), training_steps.evaluation_table(store, job.id)
-    with training_steps.opened(table, job.request, EVERYTHING, EVALUATION, "8") as images:
+    with training_steps.open_images(table, job.request, EVERYTHING, EVALUATION, "8") as images:
         assert len(images) == len(stored) == 4
         for row, path in enumerate(images.table["path"].to_pylist()):
             original = images.read(row)
             assert original != images.changed(original) == stored[path].read_bytes()
-    with training_steps.opened(table, job.request, EVERYTHING, EVALUATION) as plain:
+    with training_steps.open_images(table, job.request, EVERYTHING, EVALUATION) as plain:
         assert plain.changed(original) == original
         assert not set(plain.names().tolist()) & set(images.names().tolist())
 
@@ -219,11 +220,56 @@ def test_arms_without_predictions_are_left_out_of_the_comparison(
     job = selected(store, request_for([(n, 4) for n in names], [(n, 3) for n in names], distances=(0, 4, 8)))
     _trained(job, store, scratch)
     lesson = _lesson(job, store, scratch)
-    whole = {(row["arm"], row["against"]) for row in lesson.comparison(job.request.variants)["comparisons"]}
+    whole = {(pair.variant, pair.against) for pair in lesson.comparison(job.request.variants).pairs}
     assert {variant for pair in whole for variant in pair} == {"0", "4", "8"}
     store.delete(layout.predictions(job.id, lesson.name, "4"))
-    part = {(row["arm"], row["against"]) for row in lesson.comparison(job.request.variants)["comparisons"]}
+    part = {(pair.variant, pair.against) for pair in lesson.comparison(job.request.variants).pairs}
     assert {variant for pair in part for variant in pair} == {"0", "8"}
     for variant in ("0", "8"):
         store.delete(layout.predictions(job.id, lesson.name, variant))
-    assert lesson.comparison(job.request.variants)["comparisons"] == []
+    assert lesson.comparison(job.request.variants).pairs == []
+
+
+class _CountingStore(FolderStore):
+    """Counts how often each key is opened, which `get` does, too."""
+
+    def __init__(self, root: Path) -> None:
+        super().__init__(root)
+        self.reads: Counter[str] = Counter()
+
+    def open(self, key: str) -> BinaryIO:
+        self.reads[key] += 1
+        return super().open(key)
+
+    def tables_read(self) -> dict[str, int]:
+        """Since the last call: how often each Parquet file was read, and the index's summary."""
+        reads = {Path(key).name: count for key, count in self.reads.items() if key.endswith((".parquet", "index.json"))}
+        self.reads.clear()
+        return reads
+
+
+@pytest.mark.parametrize("method", ["probe", "finetune"])
+def test_a_training_step_reads_each_table_once(
+    store: FolderStore, scratch: Scratch, request_for: Callable[..., Request], sample: Path, method: str
+) -> None:
+    """Else each of a thousand training steps fetches a manifest of a million rows over the network several times."""
+    names = _classes(sample, 2)
+    tuning = Tuning(batch=4, image_size=32) if method == "finetune" else None
+    training = Training(
+        weights="none", method=method, steps=2, seeds=2 if method == "probe" else 1, tuning=tuning, test_distances=(10,)
+    )
+    counting = _CountingStore(store.root)
+    request = request_for([(n, 4) for n in names], [(n, 2) for n in names], distances=(8,), training=training)
+    job = selected(counting, request)
+    counting.reads.clear()
+    steps = [
+        (Kind.FEATURES, {"8.parquet": 1, "evaluation.parquet": 2}),  # a step each for the variant and both test sets
+        (Kind.TRAIN, {"8.parquet": 1, "evaluation.parquet": 1, "index.json": 1}),
+        (Kind.COMPARE, {}),
+    ]
+    if method == "finetune":
+        steps[0] = Kind.TUNE, {"8.parquet": 1, "evaluation.parquet": 1, "index.json": 1}
+    for kind, reads in steps:
+        done_by(kind, job, counting, scratch)
+        assert counting.tables_read() == reads, kind
+    assert counting.exists(layout.comparison(job.id, job.request.training_id))

@@ -11,7 +11,8 @@ import pytest
 
 from keepmore.cli.main import cli
 from keepmore.cli.options import Place, TrainingOptions
-from keepmore.reporting import plots, report
+from keepmore.reporting import plots
+from keepmore.reporting.command import command
 from keepmore.spec.job import Evaluation, Request
 from keepmore.spec.training import Training, Tuning
 
@@ -34,7 +35,7 @@ from keepmore.spec.training import Training, Tuning
 def test_the_command_asks_for_the_same_training(training: Training) -> None:
     """Else a result cannot be had again from its report."""
     request = Request("file:///d", (0, 4), evaluation=Evaluation(holdout=0.2), training=training)
-    words = shlex.split(report.command(request))[2:]
+    words = shlex.split(command(request))[2:]
     values = cli.commands["run"].make_context("run", words).params
     options = TrainingOptions(**{field.name: values[field.name] for field in fields(TrainingOptions)})
     assert options.record(Place("store", None, None)) == training

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from keepmore.reporting import verdicts
-from keepmore.training import results
+from keepmore.training import evaluation
 
 
 def _correct(*shares: float) -> np.ndarray[Any, np.dtype[np.bool_]]:
@@ -16,14 +16,16 @@ def _correct(*shares: float) -> np.ndarray[Any, np.dtype[np.bool_]]:
     return np.stack([np.arange(400) < share * 400 for share in shares])
 
 
-COMPARED = results.compared({"0": _correct(0.5, 0.5), "4": _correct(0.51, 0.5), "10": _correct(0.75, 0.74)})
+COMPARED = evaluation.compare_all(
+    {"0": _correct(0.5, 0.5), "4": _correct(0.51, 0.5), "10": _correct(0.75, 0.74)}
+).as_json()
 ROWS = [{"distance": "0", "top1": 0.5}, {"distance": "4", "top1": 0.505}, {"distance": "10", "top1": 0.745}]
 
 
 def test_every_arm_is_judged_against_the_first() -> None:
     """Else a user ranks distances by noise."""
-    assert verdicts.by_arm(COMPARED) == {"4": "cannot tell from 0", "10": "better than 0"}
-    assert verdicts.by_arm(None) == {}
+    assert verdicts.by_variant(COMPARED) == {"4": "cannot tell from 0", "10": "better than 0"}
+    assert verdicts.by_variant(None) == {}
 
 
 def test_the_best_is_compared_with_all_unless_it_is_the_first() -> None:
@@ -31,9 +33,9 @@ def test_the_best_is_compared_with_all_unless_it_is_the_first() -> None:
     assert [(one["arm"], one["against"]) for one in verdicts.table(COMPARED)] == [
         ("4", "0"), ("10", "0"), ("0", "10"), ("4", "10"),
     ]  # fmt: skip
-    first_is_best = results.compared({"0": _correct(0.9, 0.9), "4": _correct(0.5, 0.5)})
+    first_is_best = evaluation.compare_all({"0": _correct(0.9, 0.9), "4": _correct(0.5, 0.5)}).as_json()
     assert [(one["arm"], one["against"]) for one in verdicts.table(first_is_best)] == [("4", "0")]
-    assert verdicts.by_arm(first_is_best) == {"4": "worse than 0"}
+    assert verdicts.by_variant(first_is_best) == {"4": "worse than 0"}
 
 
 @pytest.mark.parametrize(
@@ -60,13 +62,13 @@ def test_what_was_kept_is_found() -> None:
     kept = {"seed": 1, "weights": {"uri": f"{place}/weights/0-1.safetensors", "bytes": 3, "sha256": "ab"}}
     kept["events"] = {"uri": f"{place}/events/0-1/events.out.tfevents.0", "bytes": 9}
     row = {"distance": "0", "kept": [kept]}
-    assert verdicts.places([row]) == {
+    assert verdicts.folders([row]) == {
         "weights": "/a b/work/job/trainings/t/weights",
         "events": "/a b/work/job/trainings/t/events",
     }
-    (file,) = verdicts.kept([row])
-    assert (file["distance"], file["seed"], file["sha256"]) == ("0", 1, "ab")
-    assert verdicts.places([{"distance": "0"}]) == {}
+    (file,) = verdicts.weights([row])
+    assert (file.distance, file.seed, file.sha256) == ("0", 1, "ab")
+    assert verdicts.folders([{"distance": "0"}]) == {}
 
 
 def test_notes_name_their_arm() -> None:

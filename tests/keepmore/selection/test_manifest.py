@@ -18,8 +18,11 @@ from hypothesis import strategies as st
 from keepmore.codec import jpegxl
 from keepmore.errors import InvalidRequest
 from keepmore.selection import manifest
+from keepmore.selection.manifest import ManifestSpec
+from keepmore.selection.subset import SubsetSpec
 from keepmore.selection.verify import verify
-from keepmore.spec.job import Limits
+from keepmore.spec.budget import BytesBudget
+from keepmore.spec.job import Limits, Selection
 
 texts = st.text(max_size=12)
 found_rows = st.lists(
@@ -130,7 +133,8 @@ def _write(path: Path, objects: dict[str, bytes], budget: int | None = None) -> 
             }
         )
     with path.open("wb") as file:
-        writer = manifest.Writer(file, {"budget_bytes": budget})
+        limit = BytesBudget(budget) if budget else None
+        writer = manifest.Writer(file, ManifestSpec(SubsetSpec("job", limit, budget, Selection(), 3), 0.0))
         writer.add(_batch(rows))
         writer.close()
     return path
@@ -174,7 +178,7 @@ def test_verify_finds_objects_that_do_not_decode(tmp_path: Path) -> None:
 def test_verify_finds_altered_manifests(tmp_path: Path, written: Path) -> None:
     """Else a manifest that lost rows, or exceeds its budget, is believed."""
     with manifest.opened(written) as parquet:
-        table, about = parquet.read(), manifest.metadata(parquet)
+        table, about = parquet.read(), json.loads(parquet.metadata.metadata[manifest.METADATA])
     with pq.ParquetWriter(tmp_path / "short.parquet", manifest.SCHEMA) as writer:
         writer.write_table(table.slice(0, 1))
         writer.add_key_value_metadata({manifest.METADATA: json.dumps(about | {"budget_bytes": 5}).encode()})

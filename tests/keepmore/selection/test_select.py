@@ -19,6 +19,7 @@ from keepmore.sampling import path_hash
 from keepmore.selection import fit, manifest, select
 from keepmore.selection.fit import FitResult
 from keepmore.selection.pool import read_pool
+from keepmore.selection.subset import Subset
 from keepmore.spec.budget import BytesBudget
 from keepmore.spec.distance import text
 from keepmore.spec.job import Selection
@@ -49,12 +50,14 @@ def _sha256(written: str) -> str:
     return hashlib.sha256(written.encode()).hexdigest()
 
 
-def _written(store: FolderStore, images: int, row_group: int, budget: int | None) -> dict[str, Any]:
+def _written(store: FolderStore, images: int, row_group: int, budget: int | None) -> Subset:
     rows = sorted(map(_row, range(images)), key=lambda row: str(row["path"]))
     with store.writer(layout.index("job")) as file:
         pq.write_table(pa.Table.from_pylist(rows, index.schema(DISTANCES)), file, row_group_size=row_group)
     asked = BytesBudget(budget) if budget else None
-    return select.write_subsets(store, "job", "subset", select.Asked(DISTANCES, 3, asked, Selection()), Summary())
+    return select.write_subsets(
+        store, "job", "subset", select.SelectionPlan(DISTANCES, 3, asked, Selection()), Summary()
+    )
 
 
 def test_a_manifest_holds_what_the_index_says_of_the_images_that_were_chosen(store: FolderStore) -> None:
@@ -66,8 +69,8 @@ def test_a_manifest_holds_what_the_index_says_of_the_images_that_were_chosen(sto
     for d, places in zip(DISTANCES, chosen, strict=True):
         rows = list(manifest.rows(store.get(layout.manifest("job", "subset", text(d)))))
         assert [path_hash(row["path"]) for row in rows] == pool.path_hashes[np.sort(places)].tolist()
-        about = made["distances"][text(d)]
-        assert (about["images"], about["bytes"]) == (len(rows), sum(row["bytes"] for row in rows))
+        about = made.rows[text(d)]
+        assert (about.images, about.bytes) == (len(rows), sum(row["bytes"] for row in rows))
         for row in rows:
             listed = by_path[row["path"]]
             assert [row[n] for n in select.SHARED] == [listed[n] for n in select.SHARED]
@@ -80,10 +83,7 @@ def test_a_manifest_holds_what_the_index_says_of_the_images_that_were_chosen(sto
 @pytest.mark.parametrize("budget", [None, 100_000])
 def test_manifests_do_not_depend_on_how_an_index_is_laid_out(store: FolderStore, budget: int | None) -> None:
     """Else the same images have another digest after a resume with other chunks."""
-    digests = [
-        [about["digest"] for about in _written(store, 700, rows, budget)["distances"].values()]
-        for rows in (3, 64, 5000)
-    ]
+    digests = [[about.digest for about in _written(store, 700, rows, budget).rows.values()] for rows in (3, 64, 5000)]
     assert digests[0] == digests[1] == digests[2]
 
 
@@ -149,7 +149,7 @@ def _row_with_levels(number: int) -> dict[str, Any]:
     return row
 
 
-def _levels_written(store: FolderStore, images: int, row_group: int) -> tuple[dict[str, Any], list[dict[str, Any]]]:
+def _levels_written(store: FolderStore, images: int, row_group: int) -> tuple[Subset, list[dict[str, Any]]]:
     """The subset of a spread and a fit, and the index's rows."""
     rows = sorted(map(_row_with_levels, range(images)), key=lambda row: str(row["path"]))
     with store.writer(layout.index("job")) as file:
@@ -167,7 +167,7 @@ def _levels_written(store: FolderStore, images: int, row_group: int) -> tuple[di
     ]
     key = layout.fitted("job", "subset", FIT.name)
     store.put(key, fit.to_parquet(FOUND, pa.Table.from_pylist(fits, fit.SCHEMA)))
-    asked = select.Asked((), 3, BytesBudget(250_000), Selection(), (SPREAD, FIT))
+    asked = select.SelectionPlan((), 3, BytesBudget(250_000), Selection(), (SPREAD, FIT))
     return select.write_subsets(store, "job", "subset", asked, Summary()), rows
 
 
@@ -186,7 +186,7 @@ def test_manifests_of_levels_hold_what_was_chosen_for_each_image(store: FolderSt
         assert row["object_uri"] == store.uri(key)
         assert d == 0.5 or row["encoding"] == "lossy", "no level at which a truer one takes as few bytes"
     found = list(manifest.rows(store.get(layout.manifest("job", "subset", FIT.name))))
-    assert len(found) == made["distances"][FIT.name]["images"] == FIT.images
+    assert len(found) == made.rows[FIT.name].images == FIT.images
     for row in found:
         assert rows[row["bytes"] - 7]["path"] == row["path"]
         assert (row["distance"], row["source_sha256"]) == (FOUND.distance, listed[row["path"]]["source_sha256"])
@@ -198,11 +198,11 @@ def test_manifests_of_levels_do_not_depend_on_how_an_index_is_laid_out(store: Fo
     digests = []
     for row_group in (3, 64, 5000):
         made, _ = _levels_written(store, 700, row_group)
-        digests.append([about["digest"] for about in made["distances"].values()])
-        for variant, about in made["distances"].items():
+        digests.append([about.digest for about in made.rows.values()])
+        for variant, about in made.rows.items():
             digest = manifest.Digest()
             with manifest.opened(store.get(layout.manifest("job", "subset", variant))) as parquet:
                 for batch in manifest.batches(parquet, 50):
                     digest.add(batch)
-            assert digest.hexdigest() == about["digest"]
+            assert digest.hexdigest() == about.digest
     assert digests[0] == digests[1] == digests[2]

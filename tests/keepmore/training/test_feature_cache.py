@@ -16,9 +16,10 @@ from numpy.typing import NDArray
 from keepmore.errors import StoreError
 from keepmore.storage.folder import FolderStore
 from keepmore.training.feature_cache import FeatureCache
+from keepmore.training.results import LoadedModel
 
 PREFIX = "features/backbone/0/"
-ABOUT = {"model": "drawn"}
+MODEL = LoadedModel("drawn", "none", None, {}, "cpu", "float32")
 
 
 def _names(numbers: list[int]) -> NDArray[np.bytes_]:
@@ -42,7 +43,7 @@ def test_what_was_put_there_is_found_and_nothing_else(
     store = FolderStore(tmp_path_factory.mktemp("shelf"))
     feature_cache = FeatureCache(store, PREFIX, held)
     for numbers in added:
-        feature_cache.add(_names(numbers), _vectors(numbers), ABOUT)
+        feature_cache.add(_names(numbers), _vectors(numbers), MODEL)
     known = {number for numbers in added for number in numbers}
     for _ in range(2):
         there, vectors = feature_cache.find(_names(asked))
@@ -55,7 +56,7 @@ def test_names_that_end_in_zeros_are_names_like_others(store: FolderStore) -> No
     """Else one image in 256 is lost, because arrays of bytes are written without zeros at their end."""
     names = np.array([b"a" * 31 + b"\0", b"a" * 30 + b"\0\0", b"a" * 32], "S32")
     feature_cache = FeatureCache(store, PREFIX)
-    feature_cache.add(names[:2], _vectors([1, 2]), ABOUT)
+    feature_cache.add(names[:2], _vectors([1, 2]), MODEL)
     there, vectors = feature_cache.find(names)
     assert there.tolist() == [True, True, False]
     assert np.array_equal(vectors, _vectors([1, 2]))
@@ -64,7 +65,7 @@ def test_names_that_end_in_zeros_are_names_like_others(store: FolderStore) -> No
 def test_the_same_features_are_kept_once(store: FolderStore) -> None:
     """Else every redelivered step fills the disk with another copy."""
     for _ in range(2):
-        FeatureCache(store, PREFIX).add(_names([3, 1, 2, 3]), _vectors([3, 1, 2, 3]), ABOUT)
+        FeatureCache(store, PREFIX).add(_names([3, 1, 2, 3]), _vectors([3, 1, 2, 3]), MODEL)
     assert len(list(store.keys(PREFIX))) == 1
 
 
@@ -72,11 +73,11 @@ def test_two_processes_add_at_once_and_nothing_is_lost(store: FolderStore, tmp_p
     """Else two trainers that share a backbone overwrite each other's features."""
     program = (
         "import sys; from pathlib import Path\n"
-        "from keepmore.training.feature_cache import Shelf; from keepmore.storage.folder import FolderStore\n"
-        "from tests.keepmore.test_shelf import _names, _vectors, PREFIX, ABOUT\n"
-        "shelf = Shelf(FolderStore(Path(sys.argv[1])), PREFIX)\n"
+        "from keepmore.training.feature_cache import FeatureCache; from keepmore.storage.folder import FolderStore\n"
+        "from tests.keepmore.training.test_feature_cache import _names, _vectors, PREFIX, MODEL\n"
+        "cache = FeatureCache(FolderStore(Path(sys.argv[1])), PREFIX)\n"
         "for start in range(int(sys.argv[2]), 400, 10):\n"
-        "    shelf.add(_names([*range(start, start + 20)]), _vectors([*range(start, start + 20)]), ABOUT)\n"
+        "    cache.add(_names([*range(start, start + 20)]), _vectors([*range(start, start + 20)]), MODEL)\n"
     )
     running = [
         subprocess.Popen([sys.executable, "-c", program, str(tmp_path / "store"), start], stderr=subprocess.PIPE)
@@ -98,7 +99,7 @@ def test_a_damaged_file_is_named_or_does_no_harm(
     """Else a flipped bit on the disk ends a training with a traceback, or trains on other features in silence."""
     store = FolderStore(tmp_path_factory.mktemp("damaged"))
     numbers = list(range(8))
-    FeatureCache(store, PREFIX).add(_names(numbers), _vectors(numbers), ABOUT)
+    FeatureCache(store, PREFIX).add(_names(numbers), _vectors(numbers), MODEL)
     (key,) = store.keys(PREFIX)
     data = bytearray(store.get(key))
     place %= len(data)
@@ -113,12 +114,12 @@ def test_a_damaged_file_is_named_or_does_no_harm(
     except StoreError as error:
         said = error.message
     whole = not said and bool(there.all()) and np.array_equal(vectors, _vectors(numbers))
-    assert whole or (key in said and "delete it: what it holds is then made again" in said)
+    assert whole or (key in said and "delete it: its features are then made again" in said)
 
 
 def test_a_held_shelf_reads_each_file_once_and_sees_new_ones(store: FolderStore) -> None:
     """Else a hundred pilots read the same features a hundred times, or miss what was made since the first."""
-    FeatureCache(store, PREFIX).add(_names([1, 2]), _vectors([1, 2]), ABOUT)
+    FeatureCache(store, PREFIX).add(_names([1, 2]), _vectors([1, 2]), MODEL)
     held = FeatureCache(store, PREFIX, held=True)
     assert held.find(_names([1, 2]))[0].all()
     (key,) = store.keys(PREFIX)
@@ -127,15 +128,15 @@ def test_a_held_shelf_reads_each_file_once_and_sees_new_ones(store: FolderStore)
     with pytest.raises(StoreError, match="is damaged"):
         FeatureCache(store, PREFIX).find(_names([2]))
     store.delete(key)
-    FeatureCache(store, PREFIX).add(_names([5]), _vectors([5]), ABOUT)
+    FeatureCache(store, PREFIX).add(_names([5]), _vectors([5]), MODEL)
     assert held.find(_names([5]))[0].all()
 
 
 def test_a_held_shelf_opens_no_file_again_that_has_nothing_for_it(store: FolderStore) -> None:
     """Else a hundred pilots open what all other jobs left, each time: minutes, in a store that many share."""
-    FeatureCache(store, PREFIX).add(_names([1]), _vectors([1]), ABOUT)
+    FeatureCache(store, PREFIX).add(_names([1]), _vectors([1]), MODEL)
     (other,) = store.keys(PREFIX)
-    FeatureCache(store, PREFIX).add(_names([2]), _vectors([2]), ABOUT)
+    FeatureCache(store, PREFIX).add(_names([2]), _vectors([2]), MODEL)
     held = FeatureCache(store, PREFIX, held=True)
     assert held.find(_names([2]))[0].all()
     kept = store.get(other)

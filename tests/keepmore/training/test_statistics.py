@@ -148,7 +148,7 @@ def test_families_of_comparisons() -> None:
     assert [one.verdict for one in reference] == ["better", "better", "cannot tell"]
     assert {one.against for one in best} <= {"4", "8"}
     assert {one.variant: one.verdict for one in best}["0"] == "worse"
-    assert all(one.adjusted_p >= one.found.p_value for one in found)
+    assert all(one.adjusted_p >= one.difference.p_value for one in found)
     assert json.loads(json.dumps([one.as_json() for one in found]))[0]["family"] == "reference"
     assert comparisons({}) == comparisons({"0": np.ones((1, 9), np.bool_)}) == []
     assert comparisons({name: np.ones((2, 1), np.bool_) for name in ("0", "8")}) == [], "one image compares nothing"
@@ -163,7 +163,7 @@ def test_classes_are_summed_up_by_themselves() -> None:
     """Else the accuracy of one class is that of another one."""
     correct = np.array([[True, True, False, True], [True, False, False, True]])
     found = per_class(correct, np.array([0, 0, 2, 3]), ["a", "b", "c", "d"])
-    assert {name: (one["images"], one["top1"]) for name, one in found.items()} == {
+    assert {name: (one.images, one.top1) for name, one in found.items()} == {
         "a": (2, 0.75),
         "c": (1, 0.0),
         "d": (1, 1.0),

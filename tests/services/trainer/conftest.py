@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Callable, Iterator
-from contextlib import nullcontext
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -12,12 +11,11 @@ import pyarrow as pa
 import pytest
 import torch
 
-from keepmore.pipeline import training as training_steps
+from keepmore.net.access import EVERYTHING
+from keepmore.pipeline.training import RunContext
 from keepmore.progress import Progress
-from keepmore.storage import layout
 from keepmore.storage.folder import FolderStore
 from keepmore.storage.scratch import Scratch
-from keepmore.training.feature_cache import FeatureCache
 from keepmore.training.trainer import Images, TrainerContext
 
 Pictures = Callable[..., Images]
@@ -56,15 +54,7 @@ class Workplace:
             self.told.append(progress)
             self.interrupt(self.told)
 
-        return TrainerContext(
-            self.scratch,
-            report,
-            lambda path: nullcontext(Path(path)),
-            lambda backbone, group: FeatureCache(self.store, layout.feature_cache(backbone, group)),
-            lambda kind, seed, file: training_steps.kept(self.store, f"{kind}/{name}-{seed}", file),
-            lambda file: training_steps.copy_in(self.store, f"checkpoints/{name}", file),
-            lambda file: training_steps.copy_out(self.store, f"checkpoints/{name}", file),
-        )
+        return RunContext(self.store, EVERYTHING, self.scratch, report, "job", name, "0", 0)
 
 
 @pytest.fixture

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import Any
 
@@ -11,11 +10,12 @@ import torch
 from safetensors.torch import load_file
 
 from keepmore.spec.training import Training, Tuning
-from keepmore.training.trainer import Images, Run
+from keepmore.training.results import Run
+from keepmore.training.trainer import Images
 from keepmore_trainer import image_cache, models
 from keepmore_trainer.distributed import ProcessGroup
 from keepmore_trainer.finetune_trainer import FineTuner
-from keepmore_trainer.run_plan import DONE, NAMED, WEIGHTS, Plan
+from keepmore_trainer.run_plan import DONE, NAMED, WEIGHTS, Outcome, Plan
 from keepmore_trainer.transforms import Transform
 from tests.services.trainer.conftest import Pictures, Workplace
 
@@ -52,14 +52,14 @@ def never(images: int) -> bool:
     return False
 
 
-def left(plan: Plan) -> tuple[dict[str, torch.Tensor], Any, dict[str, Any]]:
+def left(plan: Plan) -> tuple[dict[str, torch.Tensor], Any, Outcome]:
     with np.load(plan.file(NAMED)) as arrays:
-        return load_file(plan.file(WEIGHTS)), arrays["@"], json.loads(plan.file(DONE).read_text())
+        return load_file(plan.file(WEIGHTS)), arrays["@"], Outcome.read(plan.file(DONE))
 
 
 def alike(one: Plan, other: Plan) -> None:
-    (weights, named, said), (weights_too, named_too, said_too) = left(one), left(other)
+    (weights, named, outcome), (weights_too, named_too, outcome_too) = left(one), left(other)
     assert np.array_equal(named, named_too)
-    assert said["losses"] == said_too["losses"]
+    assert outcome.losses == outcome_too.losses
     for name, value in weights.items():
         assert torch.equal(value, weights_too[name]), name

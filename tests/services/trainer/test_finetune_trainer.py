@@ -22,7 +22,8 @@ from keepmore.errors import Stopping
 from keepmore.progress import Progress
 from keepmore.spec.training import Training, Tuning
 from keepmore.storage.folder import FolderStore
-from keepmore.training.trainer import Images, Run, load_trainer
+from keepmore.training.results import FineTuneExecution, Run
+from keepmore.training.trainer import Images, load_trainer
 from keepmore_trainer import image_cache, models, param_groups
 from keepmore_trainer.data_loader import DataLoader
 from keepmore_trainer.finetune_trainer import FineTuner
@@ -43,7 +44,9 @@ def vit(tmp_path: Path) -> str:
 
 def _top1(run: Run, test: Images) -> float:
     classes = sorted(set(test.labels))
-    return float(np.mean([classes[n] == label for n, label in zip(run.named[""][:, 0], test.labels, strict=True)]))
+    return float(
+        np.mean([classes[n] == label for n, label in zip(run.top_classes[""][:, 0], test.labels, strict=True)])
+    )
 
 
 def test_mobilenet_learns_and_leaves_its_weights(sample: Path, pictures: Pictures, workplace: Workplace) -> None:
@@ -54,13 +57,14 @@ def test_mobilenet_learns_and_leaves_its_weights(sample: Path, pictures: Picture
     train = pictures(sample / "train")
     run = tuned(training, train, train, workplace, trainer)
     assert _top1(run, train) > 0.6, "eight classes: chance is 0.125"
-    assert run.named[""].shape == (48, 5)
-    assert run.about["weights_sha256"].startswith("b0353104")
-    assert (run.about["steps"], run.about["batch"], run.about["processes"]) == (12, 16, 1)
+    assert run.top_classes[""].shape == (48, 5)
+    assert isinstance(run.execution, FineTuneExecution)
+    assert str(run.execution.weights_sha256).startswith("b0353104")
+    assert (run.execution.steps, run.execution.batch, run.execution.processes) == (12, 16, 1)
     assert len(run.curve["loss"]) == 12
-    kept = load_file(run.kept["weights"]["uri"].removeprefix("file://"))
+    kept = load_file(run.artifacts["weights"].uri.removeprefix("file://"))
     assert kept["classifier.1.weight"].shape == (8, 1280)
-    events = Path(run.kept["events"]["uri"].removeprefix("file://"))
+    events = Path(run.artifacts["events"].uri.removeprefix("file://"))
     assert _scalars(events.parent, "loss/train")[-1] == pytest.approx(run.curve["loss"][-1], rel=1e-4)
 
 
@@ -87,7 +91,7 @@ def test_a_transformer_of_timm_learns_from_a_local_file(
     run = tuned(training, train, train, workplace)
     assert _top1(run, train) > 0.3
     assert np.mean(run.curve["loss"][-5:]) < np.mean(run.curve["loss"][:5]) - 0.1
-    assert run.about["model"] == "timm:test_vit"
+    assert run.execution.model == "timm:test_vit"
 
 
 def test_a_killed_run_goes_on_to_the_same_end(
@@ -144,13 +148,14 @@ def test_a_stopped_run_goes_on_elsewhere(
     again = tuned(training, train, test, workplace, trainer)
     after = sum(progress.images for progress in workplace.told)
     assert before + after == 6 * 16, "no step is done twice"
-    assert again.about["processes"] == processes
+    assert isinstance(again.execution, FineTuneExecution)
+    assert again.execution.processes == processes
     elsewhere = replace(workplace, store=FolderStore(workplace.store.root / "other"))
     whole = tuned(training, train, test, elsewhere)
     assert again.curve["loss"] == pytest.approx(whole.curve["loss"], rel=0.02)
     if processes == 1:
-        assert np.array_equal(again.named[""], whole.named[""])
-        assert again.kept["weights"]["sha256"] == whole.kept["weights"]["sha256"]
+        assert np.array_equal(again.top_classes[""], whole.top_classes[""])
+        assert again.artifacts["weights"].sha256 == whole.artifacts["weights"].sha256
 
 
 def test_two_processes_do_what_one_does(
@@ -168,11 +173,11 @@ def test_two_processes_do_what_one_does(
     )  # fmt: skip
     assert done.returncode == 0, done.stderr
     assert done.stdout.count('{"images"') == 4
-    assert left(two)[2]["about"]["processes"] == 2
+    assert left(two)[2].processes == 2
     weights, weights_too = left(one)[0], left(two)[0]
     for key, value in weights.items():
         assert torch.allclose(value.float(), weights_too[key].float(), atol=2e-3), key
-    assert left(one)[2]["losses"] == pytest.approx(left(two)[2]["losses"], rel=0.02)
+    assert left(one)[2].losses == pytest.approx(left(two)[2].losses, rel=0.02)
     agree = (left(one)[1][:, 0] == left(two)[1][:, 0]).mean()
     assert agree >= 23 / 24, "sums in another order may turn one tie"
 
@@ -197,10 +202,10 @@ def test_half_precision_learns_and_goes_on(
     fit(stopped, ALONE, never)
     alike(whole, stopped)
     fit(wide, ALONE, never)
-    about = left(whole)[2]["about"]
-    assert about["precision"] == "float16"
-    assert left(wide)[2]["about"] | {"precision": "float16", "skipped_steps": about["skipped_steps"]} == about
-    assert left(whole)[2]["losses"] == pytest.approx(left(wide)[2]["losses"], rel=0.05)
+    outcome, outcome_wide = left(whole)[2], left(wide)[2]
+    assert outcome.model == replace(outcome_wide.model, precision="float16")
+    assert outcome.preparation == outcome_wide.preparation
+    assert left(whole)[2].losses == pytest.approx(left(wide)[2].losses, rel=0.05)
 
 
 def test_the_loss_is_that_of_pytorch_with_smoothed_labels(
@@ -211,12 +216,12 @@ def test_the_loss_is_that_of_pytorch_with_smoothed_labels(
     training = Training("mobilenet_v2", "default", "finetune", epochs=1, tuning=tuning)
     plan = plan_of(tmp_path / "plan", pictures, sample, workplace, training)
     fit(plan, ALONE, never)
-    losses = left(plan)[2]["losses"]
+    losses = left(plan)[2].losses
     assert len(losses) == 48 / 8, "each image once"
     classifier = models.load("mobilenet_v2", "default").at(64)
     classifier.set_head(models.new_head(classifier.width, 8, plan.seed))
     module = param_groups.trainable(classifier, True, ALONE)
-    images = image_cache.opened(Path(plan.images), classifier.transform)
+    images = image_cache.open_folder(Path(plan.images), classifier.transform)
     batch, targets = next(DataLoader(plan, images, classifier.transform, ALONE).steps(0))
     scores, wanted = module(classifier.transform.tensor(batch, ALONE.place)), torch.tensor(targets)
     expected, plain = (cross_entropy(scores, wanted, label_smoothing=part).item() for part in (0.5, 0.0))
@@ -237,7 +242,7 @@ def test_small_parts_of_a_batch_give_the_same_step(
     ]  # fmt: skip
     for plan in plans:
         fit(plan, ALONE, never)
-    assert left(plans[0])[2]["losses"] == pytest.approx(left(plans[1])[2]["losses"], rel=0.02)
+    assert left(plans[0])[2].losses == pytest.approx(left(plans[1])[2].losses, rel=0.02)
 
 
 def test_decoded_images_are_shared(sample: Path, pictures: Pictures, workplace: Workplace) -> None:

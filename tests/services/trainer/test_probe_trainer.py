@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -11,8 +12,9 @@ import torch
 
 from keepmore.errors import StoreError
 from keepmore.spec.training import Training
-from keepmore.training import results
-from keepmore.training.trainer import Images, Run, Trainer, load_trainer
+from keepmore.training import evaluation, results
+from keepmore.training.results import Run
+from keepmore.training.trainer import Images, Trainer, load_trainer
 from keepmore_trainer import image_cache, models
 from keepmore_trainer.linear_probe import fit_probe
 from keepmore_trainer.probe_trainer import ProbeTrainer
@@ -24,19 +26,18 @@ SMALL = Training(weights="none", steps=20, seeds=2)
 def _trained(
     trainer: Trainer, images: Images, test: Images, training: Training, place: Workplace, seeds: Sequence[int]
 ) -> list[Run]:
-    made = [_with_features(trainer, given, training, place) for given in (images, test)]
+    train, tested = (_with_features(trainer, source, training, place) for source in (images, test))
     classes = results.all_classes(sorted(set(images.labels)), test.labels)
-    return list(trainer.train(made[0], made[1:], classes, training, seeds, place.context()))
+    return list(trainer.train(train, [tested], classes, training, seeds, place.context()))
 
 
 def _with_features(trainer: Trainer, images: Images, training: Training, place: Workplace) -> Images:
-    said = trainer.features(images, training, place.context())
-    return Images(images.table, images.read, images.group, made=said)
+    return replace(images, features=trainer.features(images, training, place.context()))
 
 
 def _result(runs: list[Run], images: Images, test: Images, training: Training) -> dict[str, object]:
     classes = results.all_classes(sorted(set(images.labels)), test.labels)
-    return results.of_arm(runs, images.labels, test.labels, classes, training)
+    return evaluation.evaluate(runs, images.labels, test.labels, classes, training).as_json()
 
 
 def test_pretrained_features_tell_classes_apart(sample: Path, pictures: Pictures, workplace: Workplace) -> None:
@@ -44,7 +45,7 @@ def test_pretrained_features_tell_classes_apart(sample: Path, pictures: Pictures
     trainer, training = load_trainer("probe"), Training(steps=100, seeds=2)
     images, test = pictures(sample / "train"), pictures(sample / "test", "evaluation")
     runs = _trained(trainer, images, test, training, workplace, [0, 1])
-    found = results.of_arm(runs, images.labels, test.labels, sorted(set(images.labels)), training)
+    found = evaluation.evaluate(runs, images.labels, test.labels, sorted(set(images.labels)), training).as_json()
     assert sum(progress.images for progress in workplace.told) == 48 + 24
     assert found["train_images"] == 48
     assert found["test_images"] == 24
@@ -98,15 +99,15 @@ def test_features_do_not_depend_on_where_the_pixels_came_from(
     images = pictures(sample / "test")
     backbone = models.backbone(models.load("mobilenet_v2", "none"), torch.device("cpu"), "float32")
     streamed = ProbeTrainer().features(images, SMALL, workplace.context())
-    _, vectors = workplace.context().feature_cache(streamed["backbone"], "0").find(images.names())
+    _, vectors = workplace.context().feature_cache(streamed.backbone, "0").find(images.names())
     for key in list(workplace.store.keys("features/")):
         workplace.store.delete(key)
     with image_cache.decode_all(images, backbone.transform, workplace.scratch, lambda progress: None):
         pass
-    assert image_cache.found(images, backbone.transform, workplace.scratch) is not None
+    assert image_cache.find(images, backbone.transform, workplace.scratch) is not None
     again = ProbeTrainer().features(images, SMALL, workplace.context())
     assert again == streamed
-    _, from_pixels = workplace.context().feature_cache(streamed["backbone"], "0").find(images.names())
+    _, from_pixels = workplace.context().feature_cache(streamed.backbone, "0").find(images.names())
     assert np.array_equal(vectors, from_pixels)
 
 
@@ -128,7 +129,7 @@ def test_epochs_instead_of_steps(sample: Path, pictures: Pictures, workplace: Wo
     images = pictures(sample / "train")
     training = Training(weights="none", epochs=30, seeds=1)
     (run,) = _trained(ProbeTrainer(), images, images, training, workplace, [0])
-    assert run.about["steps"] == 23, "30 passes over 48 images, 64 a step"
+    assert run.execution.steps == 23, "30 passes over 48 images, 64 a step"
 
 
 def test_a_separable_problem_is_solved() -> None:

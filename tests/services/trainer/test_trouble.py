@@ -66,8 +66,8 @@ def test_out_of_memory_halves_what_goes_through_at_once(
     done = subprocess.run([sys.executable, "-c", script, plan.folder], capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
     said = left(plan)[2]
-    assert said["notes"][0].startswith("out of memory with 32 images at once: 16 from step 1 on; a step still takes 32")
-    assert len(said["losses"]) == 2
+    assert said.notes[0].startswith("out of memory with 32 images at once: 16 from step 1 on; a step still takes 32")
+    assert len(said.losses) == 2
 
 
 def test_a_loss_that_is_no_number_ends_the_run(sample: Path, pictures: Pictures, workplace: Workplace) -> None:
@@ -98,7 +98,7 @@ def test_images_that_do_not_fit_the_disk_are_decoded_each_time(
     )
     tight = tuned(training, train, test, small)
     assert "images are decoded again every time: the scratch disk holds no more" in tight.notes[0]
-    assert np.array_equal(tight.named[""], whole.named[""])
+    assert np.array_equal(tight.top_classes[""], whole.top_classes[""])
     used = sum(file.stat().st_size for file in small.scratch.root.rglob("*") if file.is_file())
     assert used < files + 500_000
     larger = replace(small, scratch=replace(small.scratch, max_bytes=None))
@@ -114,6 +114,6 @@ def test_steps_that_half_precision_cannot_do_are_skipped(
     plan = plan_of(tmp_path / "plan", pictures, sample, workplace, training)
     fit(plan, ALONE, never)
     weights, _, said = left(plan)
-    assert said["about"]["skipped_steps"] == 2
+    assert said.skipped_steps == 2
     head = models.new_head(1280, 8, 0)
     assert torch.equal(weights["classifier.1.weight"], head.weight), "nothing was learnt"

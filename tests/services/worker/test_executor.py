@@ -25,7 +25,7 @@ from keepmore.storage import layout
 from keepmore.storage.folder import FolderStore
 from keepmore.storage.layout import Asked
 from keepmore.storage.scratch import Scratch
-from keepmore.training.trainer import Run
+from keepmore.training.results import Run
 from keepmore_services.tracing import Tracer
 from keepmore_worker import heartbeat
 from keepmore_worker.executor import ChainingQueue, StepExecutor

@@ -1,0 +1,96 @@
+"""What a subset is asked to be, and the record of what became of it. Pure: needs no codec and no store."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from typing import Any
+
+from keepmore.spec import budget as budgets
+from keepmore.spec.budget import Budget
+from keepmore.spec.job import Selection
+
+
+@dataclass(frozen=True, slots=True)
+class SubsetSpec:
+    """The budget and order that all variants of a subset share; `budget_bytes` is what `budget` comes to, or None."""
+
+    job: str
+    budget: Budget | None
+    budget_bytes: int | None
+    selection: Selection
+    effort: int
+
+    def as_json(self) -> dict[str, Any]:
+        return {
+            "job": self.job,
+            "budget": budgets.as_json(self.budget),
+            "budget_bytes": self.budget_bytes,
+            "selection": asdict(self.selection),
+            "effort": self.effort,
+        }
+
+    @staticmethod
+    def from_json(record: Mapping[str, Any]) -> SubsetSpec:
+        budget, selection = budgets.from_json(record["budget"]), Selection(**record["selection"])
+        return SubsetSpec(record["job"], budget, record["budget_bytes"], selection, record["effort"])
+
+
+@dataclass(frozen=True, slots=True)
+class SpreadLevels:
+    """What a spread came to: how its distances were scaled, and how many images are kept at each."""
+
+    scale: float
+    distances: dict[str, int]
+
+
+@dataclass(frozen=True, slots=True)
+class FitLevels:
+    """What a fit came to: its distance, and whether one image more would be over the budget there."""
+
+    distance: float
+    exact: bool
+
+
+Levels = SpreadLevels | FitLevels
+
+
+@dataclass(frozen=True, slots=True)
+class SubsetRow:
+    """What is kept in a variant: `manifest` is an address, `classes` counts images; fixed distances have no levels."""
+
+    images: int
+    bytes: int
+    digest: str
+    manifest: str
+    classes: dict[str, int]
+    levels: Levels | None = None
+
+    def as_json(self) -> dict[str, Any]:
+        record = asdict(self)
+        return record if self.levels else {name: value for name, value in record.items() if name != "levels"}
+
+    @staticmethod
+    def from_json(record: Mapping[str, Any]) -> SubsetRow:
+        levels = record.get("levels")
+        kind = SpreadLevels if levels and "scale" in levels else FitLevels
+        return SubsetRow(**{**record, "levels": levels and kind(**levels)})
+
+
+@dataclass(frozen=True, slots=True)
+class Subset:
+    """The record of a subset: `pool_images` is how many there were to choose from; rows are by the variants' names."""
+
+    spec: SubsetSpec
+    id: str
+    pool_images: int
+    rows: dict[str, SubsetRow]
+
+    def as_json(self) -> dict[str, Any]:
+        rows = {variant: row.as_json() for variant, row in self.rows.items()}
+        return {**self.spec.as_json(), "subset": self.id, "pool_images": self.pool_images, "distances": rows}
+
+    @staticmethod
+    def from_json(record: Mapping[str, Any]) -> Subset:
+        rows = {variant: SubsetRow.from_json(row) for variant, row in record["distances"].items()}
+        return Subset(SubsetSpec.from_json(record), record["subset"], record["pool_images"], rows)
