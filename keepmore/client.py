@@ -7,12 +7,22 @@ import secrets
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from typing import Any, BinaryIO, Literal, NotRequired, TypedDict, cast
+from typing import Any, BinaryIO, cast
 from urllib.parse import quote, urlencode
 
 import urllib3
 from urllib3.response import BaseHTTPResponse
 
+from keepmore.answers import (
+    AdviceAnswer,
+    EstimateAnswer,
+    FailedImageAnswer,
+    JobAnswer,
+    JobRecordAnswer,
+    ReportAnswer,
+    SubsetAnswer,
+    TrainingAnswer,
+)
 from keepmore.errors import Cancelled, InvalidRequest, KeepmoreError, ServiceError, ServiceUnavailable, from_dict, known
 from keepmore.spec.budget import Budget
 from keepmore.spec.job import OWN, Request
@@ -36,34 +46,7 @@ RETRIES = urllib3.Retry(
 )
 
 
-class Counts(TypedDict):
-    listed: int
-    done: int
-    failed: int
-
-
-class JobStatus(TypedDict):
-    """How a job stands; docs/api.md tells each field."""
-
-    job: str
-    state: Literal["accepted", "succeeded", "failed", "cancelled"]
-    stage: Literal["list", "compress", "select", "train", "report"] | None
-    created_at: str
-    ended_at: str | None
-    error: dict[str, Any] | None
-    request: dict[str, Any]
-    images: Counts | None
-    bytes: dict[str, int] | None
-    rate: float | None
-    eta_s: int | None
-    warnings: list[str]
-    subset: dict[str, Any] | None
-    report: str | None
-    links: dict[str, Any]
-    index: NotRequired[dict[str, Any]]
-
-
-OnProgress = Callable[[JobStatus], None]
+OnProgress = Callable[[JobAnswer], None]
 
 
 class Client:
@@ -81,17 +64,17 @@ class Client:
         timeout = urllib3.Timeout(connect=CONNECT_S, read=READ_S)
         self._http = urllib3.PoolManager(maxsize=4, retries=retries, timeout=timeout)
 
-    def start(self, request: Request | Mapping[str, Any], idempotency_key: str | None = None) -> JobStatus:
+    def start(self, request: Request | Mapping[str, Any], idempotency_key: str | None = None) -> JobAnswer:
         """POST a job. Without a key of yours one is drawn, so that a retry after a lost answer starts no second job."""
         body = posted(request) if isinstance(request, Request) else request
         headers = {"Idempotency-Key": idempotency_key or secrets.token_hex(16)}
-        return cast(JobStatus, self._json("POST", "/v1/jobs", body, headers=headers))
+        return cast(JobAnswer, self._json("POST", "/v1/jobs", body, headers=headers))
 
-    def job(self, job: str, wait_s: float = 0) -> JobStatus:
+    def job(self, job: str, wait_s: float = 0) -> JobAnswer:
         """How a job stands; with `wait_s` (60 at most) once it has ended, or after so many seconds."""
-        return cast(JobStatus, self._json("GET", f"/v1/jobs/{_part(job)}", query={"wait": f"{wait_s:g}"}))
+        return cast(JobAnswer, self._json("GET", f"/v1/jobs/{_part(job)}", query={"wait": f"{wait_s:g}"}))
 
-    def jobs(self, state: str | None = None) -> Iterator[dict[str, Any]]:
+    def jobs(self, state: str | None = None) -> Iterator[JobRecordAnswer]:
         """The records of all jobs, oldest first."""
         after: str | None = ""
         while after is not None:
@@ -100,7 +83,7 @@ class Client:
             yield from page["jobs"]
             after = page["next"]
 
-    def wait(self, job: str, on_progress: OnProgress | None = None, timeout_s: float | None = None) -> JobStatus:
+    def wait(self, job: str, on_progress: OnProgress | None = None, timeout_s: float | None = None) -> JobAnswer:
         """The job once it has succeeded; `on_progress` is told whenever something changed.
 
         Raises what made it fail, Cancelled, or TimeoutError; the job itself goes on after a timeout.
@@ -119,29 +102,29 @@ class Client:
             )
             if answer.status == 304:
                 continue
-            found = cast(JobStatus, answer.json())
+            status = cast(JobAnswer, answer.json())
             etag = answer.headers.get("ETag", "")
             if on_progress:
-                on_progress(found)
-            if found["state"] == "failed":
-                raise from_dict(found["error"] or {})
-            if found["state"] == "cancelled":
+                on_progress(status)
+            if status["state"] == "failed" and status["error"]:
+                raise from_dict(status["error"])
+            if status["state"] == "cancelled":
                 raise Cancelled(f"job {job} was cancelled; retry goes on with it")
-            if found["state"] == "succeeded":
-                return found
+            if status["state"] == "succeeded":
+                return status
 
-    def cancel(self, job: str) -> JobStatus:
-        return cast(JobStatus, self._json("POST", f"/v1/jobs/{_part(job)}/cancel"))
+    def cancel(self, job: str) -> JobAnswer:
+        return cast(JobAnswer, self._json("POST", f"/v1/jobs/{_part(job)}/cancel"))
 
-    def retry(self, job: str) -> JobStatus:
-        return cast(JobStatus, self._json("POST", f"/v1/jobs/{_part(job)}/retry"))
+    def retry(self, job: str) -> JobAnswer:
+        return cast(JobAnswer, self._json("POST", f"/v1/jobs/{_part(job)}/retry"))
 
-    def errors(self, job: str) -> Iterator[dict[str, Any]]:
+    def errors(self, job: str) -> Iterator[FailedImageAnswer]:
         """Every image that failed and why, streamed."""
         yield from self._rows(f"/v1/jobs/{_part(job)}/errors")
 
-    def report(self, job: str) -> dict[str, Any]:
-        return self._json("GET", f"/v1/jobs/{_part(job)}/report")
+    def report(self, job: str) -> ReportAnswer:
+        return cast(ReportAnswer, self._json("GET", f"/v1/jobs/{_part(job)}/report"))
 
     def report_page(self, job: str) -> bytes:
         """The report as a page of HTML."""
@@ -149,17 +132,18 @@ class Client:
 
     def select(
         self, job: str, budget: Budget | Any | None = None, selection: Mapping[str, Any] | None = None
-    ) -> dict[str, Any]:
-        """The subset for another budget or order, once it is made. `budget` as in requests, or a record of it."""
-        asked = budget.as_json() if isinstance(budget, Budget) else budget
-        body = {"budget": asked} | ({"selection": dict(selection)} if selection else {})
-        made = self._json("POST", f"/v1/jobs/{_part(job)}/subsets", body)
-        return self._finished(made, f"/v1/jobs/{_part(job)}/subsets/{made['subset']}")
+    ) -> SubsetAnswer:
+        """The subset for another budget or order, once it is there. `budget` as in requests, or a record of it."""
+        body = {"budget": budget.as_json() if isinstance(budget, Budget) else budget}
+        if selection:
+            body["selection"] = dict(selection)
+        subset = self._json("POST", f"/v1/jobs/{_part(job)}/subsets", body)
+        return cast(SubsetAnswer, self._finished(subset, f"/v1/jobs/{_part(job)}/subsets/{subset['subset']}"))
 
-    def subsets(self, job: str) -> list[dict[str, Any]]:
+    def subsets(self, job: str) -> list[SubsetAnswer]:
         return list(self._json("GET", f"/v1/jobs/{_part(job)}/subsets")["subsets"])
 
-    def manifest(self, job: str, distance: str, subset: str | None = None) -> Iterator[dict[str, Any]]:
+    def manifest(self, job: str, distance: str, subset: str | None = None) -> Iterator[Mapping[str, Any]]:
         """The rows of a manifest, streamed. `subset` None: the job's own."""
         yield from self._rows(self._manifest_path(job, distance, subset))
 
@@ -169,37 +153,38 @@ class Client:
             for block in answer.stream(BLOCK_BYTES):
                 file.write(block)
 
-    def train(self, job: str, training: Mapping[str, Any], subset: str | None = None) -> dict[str, Any]:
+    def train(self, job: str, training: Mapping[str, Any], subset: str | None = None) -> TrainingAnswer:
         """Ask for a training on a job's subsets; `training` gives how it stands."""
-        return self._json("POST", f"/v1/jobs/{_part(job)}/trainings", {**training, "subset": subset})
+        body = {**training, "subset": subset}
+        return cast(TrainingAnswer, self._json("POST", f"/v1/jobs/{_part(job)}/trainings", body))
 
-    def training(self, job: str, training: str) -> dict[str, Any]:
-        return self._json("GET", f"/v1/jobs/{_part(job)}/trainings/{_part(training)}")
+    def training(self, job: str, training: str) -> TrainingAnswer:
+        return cast(TrainingAnswer, self._json("GET", f"/v1/jobs/{_part(job)}/trainings/{_part(training)}"))
 
-    def advise(self, job: str, request: Mapping[str, Any]) -> dict[str, Any]:
-        """Advice on a job, once it is made; `request` is the body of POST /v1/jobs/{id}/advice."""
-        made = self._json("POST", f"/v1/jobs/{_part(job)}/advice", dict(request))
-        return self._finished(made, f"/v1/jobs/{_part(job)}/advice/{made['advice']}")
+    def advise(self, job: str, request: Mapping[str, Any]) -> AdviceAnswer:
+        """Advice on a job, once it is there; `request` is the body of POST /v1/jobs/{id}/advice."""
+        advice = self._json("POST", f"/v1/jobs/{_part(job)}/advice", dict(request))
+        return cast(AdviceAnswer, self._finished(advice, f"/v1/jobs/{_part(job)}/advice/{advice['advice']}"))
 
     def advice_page(self, job: str, advice: str) -> bytes:
         """Advice that is made, as a page of HTML."""
         return self._ask("GET", f"/v1/jobs/{_part(job)}/advice/{_part(advice)}", headers={"Accept": HTML}).data
 
-    def estimate(self, question: Mapping[str, Any], idempotency_key: str | None = None) -> dict[str, Any]:
-        """What a dataset would take, once it is known; `question` is the body of POST /v1/estimates."""
+    def estimate(self, request: Mapping[str, Any], idempotency_key: str | None = None) -> EstimateAnswer:
+        """What a dataset would take, once it is known; `request` is the body of POST /v1/estimates."""
         headers = {"Idempotency-Key": idempotency_key or secrets.token_hex(16)}
-        made = self._json("POST", "/v1/estimates", dict(question), headers=headers)
-        return self._finished(made, f"/v1/estimates/{_part(made['estimate'])}")
+        estimate = self._json("POST", "/v1/estimates", dict(request), headers=headers)
+        return cast(EstimateAnswer, self._finished(estimate, f"/v1/estimates/{_part(estimate['estimate'])}"))
 
-    def _finished(self, made: dict[str, Any], path: str) -> dict[str, Any]:
-        while made["state"] == "running":
-            made = self._json("GET", path, query={"wait": f"{LONGEST_WAIT_S:g}"})
-        return made
+    def _finished(self, answer: Mapping[str, Any], path: str) -> Mapping[str, Any]:
+        while answer["state"] == "running":
+            answer = self._json("GET", path, query={"wait": f"{LONGEST_WAIT_S:g}"})
+        return answer
 
     def _manifest_path(self, job: str, distance: str, subset: str | None) -> str:
         return f"/v1/jobs/{_part(job)}/subsets/{_part(subset or OWN)}/{_part(distance)}"
 
-    def _rows(self, path: str) -> Iterator[dict[str, Any]]:
+    def _rows(self, path: str) -> Iterator[Any]:
         with self._stream(path, NDJSON) as answer:
             rest = b""
             for block in answer.stream(BLOCK_BYTES):
@@ -224,10 +209,10 @@ class Client:
         body: Mapping[str, Any] | None = None,
         query: Mapping[str, str] | None = None,
         headers: Mapping[str, str] | None = None,
-    ) -> dict[str, Any]:
+    ) -> Mapping[str, Any]:
         answer = self._ask(method, path, body, query, headers)
         try:
-            return cast(dict[str, Any], answer.json())
+            return cast(Mapping[str, Any], answer.json())
         except ValueError:
             raise _error(answer, self.url + path) from None
 
@@ -267,21 +252,21 @@ def _part(name: str) -> str:
     return quote(name, safe="")
 
 
-def posted(request: Request) -> dict[str, Any]:
+def posted(request: Request) -> Mapping[str, Any]:
     """A request as the API takes it."""
     return {name: value for name, value in request.as_json().items() if value is not None}
 
 
 def _error(answer: BaseHTTPResponse, address: str) -> KeepmoreError:
     try:
-        found = json.loads(answer.data)
-        code, message = str(found["code"]), str(found["detail"])
+        problem = json.loads(answer.data)
+        code, message = str(problem["code"]), str(problem["detail"])
     except (ValueError, KeyError, TypeError):
         return ServiceError(f"{address} answered {answer.status} {answer.reason}: is that a Keepmore service?")
     if not known(code):
         return ServiceError(f"{message} ({address}: {answer.status} {code})")
-    shown = ("type", "title", "status", "code", "detail", "retryable", "errors")
-    details = {name: value for name, value in found.items() if name not in shown}
-    fields = [str(item["field"]) for item in found.get("errors", [])]
+    standard = ("type", "title", "status", "code", "detail", "retryable", "errors")
+    details = {name: value for name, value in problem.items() if name not in standard}
+    fields = [str(item["field"]) for item in problem.get("errors", [])]
     field = fields[0] if len(fields) == 1 else None
     return from_dict({"code": code, "message": message, "field": field, "details": details})

@@ -141,7 +141,7 @@ def tar_file(path: Path, members: dict[str, bytes]) -> Path:
     return path
 
 
-def digests(report: dict[str, Any]) -> dict[str, str]:
+def digests(report: Mapping[str, Any]) -> dict[str, str]:
     """Manifest digests by distance, of a report or a subset."""
     rows = report["distances"]
     named = rows.items() if isinstance(rows, dict) else ((row["distance"], row) for row in rows)

@@ -6,8 +6,18 @@ import os
 from collections.abc import Iterator
 from contextlib import AbstractContextManager
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Protocol
 
+from keepmore.answers import (
+    AdviceAnswer,
+    EstimateAnswer,
+    FailedImageAnswer,
+    JobAnswer,
+    JobRecordAnswer,
+    ReportAnswer,
+    SubsetAnswer,
+    TrainingAnswer,
+)
 from keepmore.cli.console import Console
 from keepmore.cli.options import DEFAULT_STORE, Place
 from keepmore.config import RuntimeConfig, packages_of
@@ -31,31 +41,31 @@ class Backend(Protocol):
         """Write a job down; gives its id."""
         ...
 
-    def work(self, job: str, console: Console) -> dict[str, Any]:
+    def work(self, job: str, console: Console) -> ReportAnswer:
         """Bring a job to its end, showing how far it is; gives its report. Raises what made it fail."""
         ...
 
-    def jobs(self) -> list[dict[str, Any]]: ...
+    def jobs(self) -> list[JobRecordAnswer]: ...
 
-    def status(self, job: str) -> dict[str, Any]: ...
+    def status(self, job: str) -> JobAnswer: ...
 
-    def subsets(self, job: str) -> list[dict[str, Any]]: ...
+    def subsets(self, job: str) -> list[SubsetAnswer]: ...
 
     def cancel(self, job: str) -> None: ...
 
-    def select(self, job: str, budget: Budget | None, selection: Selection) -> dict[str, Any]: ...
+    def select(self, job: str, budget: Budget | None, selection: Selection) -> SubsetAnswer: ...
 
-    def train(self, job: str, subset: str | None, training: Training, console: Console) -> dict[str, Any]:
+    def train(self, job: str, subset: str | None, training: Training, console: Console) -> TrainingAnswer:
         """Train on the subsets `subset` (None: the job's own); gives the results by distance."""
         ...
 
-    def advise(self, job: str, request: AdviceRequest, console: Console) -> tuple[dict[str, Any], bytes]:
+    def advise(self, job: str, request: AdviceRequest, console: Console) -> tuple[AdviceAnswer, bytes]:
         """Advice on a job, and its page."""
         ...
 
-    def estimate(self, request: EstimateRequest, console: Console) -> dict[str, Any]: ...
+    def estimate(self, request: EstimateRequest, console: Console) -> EstimateAnswer: ...
 
-    def errors(self, job: str) -> Iterator[dict[str, Any]]: ...
+    def errors(self, job: str) -> Iterator[FailedImageAnswer]: ...
 
     def manifest(self, reference: str) -> AbstractContextManager[Path]:
         """The file of a manifest, named by its path or as JOB/VARIANT or JOB/SUBSET/VARIANT."""

@@ -13,6 +13,16 @@ from rich.console import Console as RichConsole
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
 from rich.table import Column, Table
 
+from keepmore.answers import (
+    AdviceAnswer,
+    EstimateAnswer,
+    ExpectedValue,
+    JobAnswer,
+    JobRecordAnswer,
+    ReportAnswer,
+    SubsetAnswer,
+    TrainingAnswer,
+)
 from keepmore.errors import KeepmoreError
 from keepmore.reporting import verdicts
 from keepmore.spec import variants as variant_specs
@@ -22,6 +32,8 @@ if TYPE_CHECKING:
 
 TRAINED = ("top-1", "95 %", "verdict")
 FILE_WIDTH = 120  # of tables in a file or a pipe, where no window says how wide they may be
+
+Rows = Sequence[Mapping[str, Any]]
 
 
 class Console:
@@ -47,159 +59,175 @@ class Console:
             print(json.dumps({"error": error.as_dict(), "resume": again}))
         self.error(error.message)
         if again:
-            self.error(f"what is done is kept. After mending the cause, go on with: {again}")
+            self.error(f"what is done is kept. Fix the cause, then go on with: {again}")
         else:
             self.error("trying again will not help: start a new job; it finds the encoded images of this one again")
 
-    def result(self, made: dict[str, Any]) -> None:
-        """A finished job: its table, its warnings and where the report lies."""
+    def _printed(self, answer: object) -> bool:
+        """Prints `answer` for machines, if they asked; says whether."""
         if self.as_json:
-            print(json.dumps(made, ensure_ascii=False))
+            print(json.dumps(answer, ensure_ascii=False))
+        return self.as_json
+
+    def _line(self, text: str) -> None:
+        self.out.print(text, markup=False)
+
+    def result(self, report: ReportAnswer) -> None:
+        """A finished job: its table, its warnings and where the report is."""
+        if self._printed(report):
             return
-        self._table(made["distances"], made["budget_bytes"], verdicts.by_variant(made.get("comparison")))
-        counts = made["index"]
+        self._table(report["distances"], report["budget_bytes"], verdicts.by_variant(report.get("comparison")))
+        counts = report["index"]
         self.out.print(
             f"{counts['listed']:,} images listed: {counts['compressed']:,} good, {counts['failed']:,} failed"
             + (f" ({_by_count(counts['errors'])})" if counts["errors"] else "")
-            + (f"; skipped {_by_count(made['skipped'])}" if made["skipped"] else "")
+            + (f"; skipped {_by_count(report['skipped'])}" if report["skipped"] else "")
         )
-        for warning in made["warnings"]:
-            self.out.print(f"warning: {warning}", markup=False)
-        self._kept(made["distances"])
-        self.out.print(f"report: {made['report']}", markup=False)
+        for warning in report["warnings"]:
+            self._line(f"warning: {warning}")
+        self._artifacts(report["distances"])
+        self._line(f"report: {report.get('report')}")
 
-    def subsets(self, made: dict[str, Any]) -> None:
-        if self.as_json:
-            print(json.dumps(made, ensure_ascii=False))
+    def subsets(self, subset: SubsetAnswer) -> None:
+        if self._printed(subset):
             return
-        rows = [{"distance": distance, **found} for distance, found in made["distances"].items()]
-        first = made["distances"].get("0", {}).get("images")
-        self._table([row | {"factor": first and row["images"] / first} for row in rows], made["budget_bytes"])
+        rows = [{"distance": distance, **row} for distance, row in subset["distances"].items()]
+        first = subset["distances"]["0"]["images"] if "0" in subset["distances"] else None
+        self._table([row | {"factor": first and row["images"] / first} for row in rows], subset["budget_bytes"])
         for row in rows:
-            self.out.print(f"distance {row['distance']}: {row['manifest']}", markup=False)
+            self._line(f"distance {row['distance']}: {row['manifest']}")
 
-    def training(self, found: dict[str, Any]) -> None:
-        """Accuracy by distance of a training on subsets that were there already, and what of it is no chance."""
-        if self.as_json:
-            print(json.dumps(found, ensure_ascii=False))
+    def training(self, training: TrainingAnswer) -> None:
+        """Accuracy by variant of a training on existing subsets, and which differences are significant."""
+        if self._printed(training):
             return
-        asked = found["request"]
-        table = Table(title=f"{asked['model']} ({asked['method']}) on subset {found['subset']}", title_justify="left")
+        request = training["request"]
+        title = f"{request['model']} ({request['method']}) on subset {training['subset']}"
+        table = Table(title=title, title_justify="left")
         for name in ("distance", "images", *TRAINED):
             table.add_column(name, justify="right", overflow="fold")
-        rows = [{"distance": distance, **result} for distance, result in found["distances"].items()]
-        judged = verdicts.by_variant(found.get("comparison"))
+        rows = [{"distance": distance, **result} for distance, result in training["distances"].items()]
+        judged = verdicts.by_variant(training["comparison"])
         for row in rows:
-            table.add_row(row["distance"], f"{row['train_images']:,}", *_accuracy(row), judged.get(row["distance"], ""))
+            accuracy = _accuracy(row["top1"], row["interval"])
+            table.add_row(row["distance"], f"{row['train_images']:,}", *accuracy, judged.get(row["distance"], ""))
         self.out.print(table)
         for note in verdicts.notes(rows) if rows else ():
-            self.out.print(f"warning: {note}", markup=False)
-        self._kept(rows)
+            self._line(f"warning: {note}")
+        self._artifacts(rows)
 
-    def _kept(self, rows: Sequence[dict[str, Any]]) -> None:
+    def _artifacts(self, rows: Rows) -> None:
         """Where the files of a training are."""
-        places = verdicts.folders(rows)
-        if "weights" in places:
-            self.out.print(f"weights: {places['weights']} ({len(verdicts.weights(rows))} files)", markup=False)
-        if "events" in places:
-            self.out.print(f"loss of every step: tensorboard --logdir {shlex.quote(places['events'])}", markup=False)
+        folders = verdicts.folders(rows)
+        if "weights" in folders:
+            self._line(f"weights: {folders['weights']} ({len(verdicts.weights(rows))} files)")
+        if "events" in folders:
+            self._line(f"loss of every step: tensorboard --logdir {shlex.quote(folders['events'])}")
 
-    def advice(self, found: dict[str, Any], page: Path | None) -> None:
-        """For every budget, what each distance is foretold to give; the recommended one first in words."""
-        if self.as_json:
-            print(json.dumps(found, ensure_ascii=False))
+    def advice(self, advice: AdviceAnswer, page: Path | None) -> None:
+        """For every budget what each distance is predicted to give; the recommended one first in words."""
+        if self._printed(advice):
             return
-        for budget in found["budgets"]:
-            best, plain = budget["recommended"], budget["plain"]
-            self.out.print(f"{budget['bytes']:,} bytes: store {best['images']:,} images at distance {best['distance']}")
-            table = Table()
-            for name in ("distance", "images", "top-1 foretold", "95 %"):
-                table.add_column(name, justify="right")
-            for row in budget["distances"]:
-                marks = "*" if row["extrapolated"] else ""
-                table.add_row(row["distance"], f"{row['images']:,}{marks}", *_foretold(row))
-            self.out.print(table)
-            if alike := [name for name in best["alike"] if name != best["distance"]]:
-                self.out.print(f"not to be told from it: distance {', '.join(alike)}")
-            if plain and plain["ahead"]["verdict"] != "same":
-                ahead = plain["ahead"]
-                low, high = (100 * end for end in ahead["interval"])
-                self.out.print(
-                    f"against distance 8: {100 * ahead['difference']:+.1f} points ({low:+.1f} to {high:+.1f}), "
-                    + ("better" if ahead["verdict"] == "better" else "which is within the noise")
-                )
-        fit = found["fit"]
+        for budget in advice["budgets"]:
+            self._budget_advice(budget)
+        fit = advice["fit"]
         constants = ", ".join(f"{name} {value['value']:.3g}" for name, value in fit["constants"].items())
         self.out.print(
             f"law: {constants}; R² {fit['r2']:.3f}; off by {fit['left_out_points']:.1f} points on sizes left out"
         )
-        if found["wished"]:
-            self.out.print(_wish(found["wished"]))
+        if target := advice["wished"]:
+            share = f"top-1 of {100 * target['accuracy_wished']:g} %"
+            if target["reached"]:
+                images, distance = target["images"], target["distance"]
+                self.out.print(f"{share} takes {target['bytes']:,} bytes: {images:,} images at distance {distance}")
+            else:
+                best = 100 * target["most"]["accuracy"]
+                self.out.print(f"{share} is out of reach of this pool, whose best is {best:.1f} %")
         if page:
-            self.out.print(f"page: {page}", markup=False)
+            self._line(f"page: {page}")
 
-    def estimate(self, found: dict[str, Any]) -> None:
+    def _budget_advice(self, budget: Mapping[str, Any]) -> None:
+        best, plain = budget["recommended"], budget["plain"]
+        self.out.print(f"{budget['bytes']:,} bytes: store {best['images']:,} images at distance {best['distance']}")
+        table = Table()
+        for name in ("distance", "images", "top-1 predicted", "95 %"):
+            table.add_column(name, justify="right")
+        for row in budget["distances"]:
+            marks = "*" if row["extrapolated"] else ""
+            accuracy = _accuracy(row["accuracy"], row["interval"])
+            table.add_row(row["distance"], f"{row['images']:,}{marks}", *accuracy)
+        self.out.print(table)
+        if alike := [name for name in best["alike"] if name != best["distance"]]:
+            self.out.print(f"cannot be told apart from it: distance {', '.join(alike)}")
+        if plain and plain["ahead"]["verdict"] != "same":
+            ahead = plain["ahead"]
+            low, high = (100 * end for end in ahead["interval"])
+            self.out.print(
+                f"against distance 8: {100 * ahead['difference']:+.1f} points ({low:+.1f} to {high:+.1f}), "
+                + ("better" if ahead["verdict"] == "better" else "which is within the noise")
+            )
+
+    def estimate(self, estimate: EstimateAnswer) -> None:
         """Bytes and counts by distance, each with its interval."""
-        if self.as_json:
-            print(json.dumps(found, ensure_ascii=False))
+        if self._printed(estimate):
             return
-        title = f"{found['sampled']:,} of {found['images']:,} images; intervals at {100 * found['rate']:g} %"
+        sampled, images = estimate["sampled"], estimate["images"]
+        title = f"{sampled:,} of {images:,} images; intervals at {100 * estimate['rate']:g} %"
         table = Table(title=title, title_justify="left")
         for name in ("distance", "bytes", "interval", "images that fit", "interval"):
             table.add_column(name, justify="right")
-        for distance, row in found["distances"].items():
-            cells = [cell for name in ("bytes", "images") if row[name] for cell in _interval(row[name])]
+        for distance, row in estimate["distances"].items():
+            values: tuple[ExpectedValue | None, ...] = (row["bytes"], row["images"])
+            cells = [
+                cell
+                for value in values
+                if value
+                for cell in (f"{value['expected']:,.0f}", f"{value['low']:,.0f} to {value['high']:,.0f}")
+            ]
             table.add_row(distance, *cells)
         self.out.print(table)
 
-    def jobs(self, jobs: Sequence[dict[str, Any]]) -> None:
-        if self.as_json:
-            print(json.dumps(jobs, ensure_ascii=False))
+    def jobs(self, jobs: Sequence[JobRecordAnswer]) -> None:
+        if self._printed(jobs):
             return
         table = Table(Column("job", no_wrap=True), "state", "distances", Column("dataset", overflow="fold"))
         for job in jobs:
-            asked = job.get("request")
-            distances = variant_specs.written(*variant_specs.from_json(asked["distances"])) if asked else ""
-            dataset = asked["dataset"] if asked else job["error"]["message"]
-            table.add_row(job["id"], job["state"], distances, dataset)
+            if request := job.get("request"):
+                distances = variant_specs.written(*variant_specs.from_json(request["distances"]))
+                table.add_row(job["id"], job["state"], distances, request["dataset"])
+            else:
+                table.add_row(job["id"], job["state"], "", job["error"]["message"] if job["error"] else "")
         self.out.print(table if jobs else "no jobs in this store yet")
 
-    def status(self, found: dict[str, Any]) -> None:
-        if self.as_json:
-            print(json.dumps(found, ensure_ascii=False))
+    def status(self, job: JobAnswer) -> None:
+        if self._printed(job):
             return
-        self.out.print(
-            f"job {found['job']}: {found['state']}" + (f", next: {found['stage']}" if found["stage"] else "")
-        )
-        if found["error"]:
-            self.out.print(f"error: {found['error']['message']}", markup=False)
-        for warning in found.get("warnings", []):
-            self.out.print(f"warning: {warning}", markup=False)
-        if found["images"]:
-            counts = found["images"]
+        self.out.print(f"job {job['job']}: {job['state']}" + (f", next: {job['stage']}" if job["stage"] else ""))
+        if job["error"]:
+            self._line(f"error: {job['error']['message']}")
+        for warning in job["warnings"]:
+            self._line(f"warning: {warning}")
+        if counts := job["images"]:
             failed = f", {counts['failed']:,} failed" if counts["failed"] else ""
             self.out.print(f"images compressed: {counts['done']:,} of {counts['listed']:,}{failed}")
-        for made in found["subsets"]:
-            self.out.print(f"subset {made['subset']}:")
-            self.subsets(made)
-        if found["report"]:
-            self.out.print(f"report: {found['report']}", markup=False)
+        for subset in job.get("subsets", []):
+            self.out.print(f"subset {subset['subset']}:")
+            self.subsets(subset)
+        if job["report"]:
+            self._line(f"report: {job['report']}")
 
     def verified(self, file: str, about: Metadata, problems: Sequence[Problem]) -> None:
-        if self.as_json:
-            found = [{"path": p.path, "code": p.code, "message": p.message} for p in problems]
-            print(json.dumps({"manifest": file, "digest": about.totals.digest, "problems": found}, ensure_ascii=False))
+        totals = about.totals
+        rows = [{"path": one.path, "code": one.code, "message": one.message} for one in problems]
+        if self._printed({"manifest": file, "digest": totals.digest, "problems": rows}):
             return
         for problem in problems:
-            self.out.print(f"{problem.path or 'manifest'}: {problem.code}: {problem.message}", markup=False)
+            self._line(f"{problem.path or 'manifest'}: {problem.code}: {problem.message}")
         bad = len({problem.path for problem in problems if problem.path})
+        verdict = f"{len(problems)} found wrong, {bad:,} images cannot be relied on"
         self.out.print(
-            f"{about.totals.images:,} images, {about.totals.bytes:,} bytes, digest {about.totals.digest}: "
-            + (
-                f"{len(problems)} found wrong, {bad:,} images cannot be relied on"
-                if problems
-                else "all there and unchanged"
-            )
+            f"{totals.images:,} images, {totals.bytes:,} bytes, digest {totals.digest}: "
+            + (verdict if problems else "all there and unchanged")
         )
 
     @contextmanager
@@ -216,9 +244,7 @@ class Console:
 
             yield add
 
-    def _table(
-        self, rows: Sequence[dict[str, Any]], budget_bytes: int | None, judged: Mapping[str, str] | None = None
-    ) -> None:
+    def _table(self, rows: Rows, budget_bytes: int | None, judged: Mapping[str, str] | None = None) -> None:
         trained = "top1" in rows[0]
         title = f"budget {budget_bytes:,} bytes" if budget_bytes else "no budget: every image is kept"
         table = Table(title=title, title_justify="left")
@@ -228,35 +254,20 @@ class Console:
             cells = [row["distance"], f"{row['images']:,}", f"{row['factor']:.2f}x" if row["factor"] else ""]
             cells += [f"{row['bytes']:,}", f"{100 * row['bytes'] / budget_bytes:.2f} %" if budget_bytes else ""]
             if trained:
-                cells += [*_accuracy(row), (judged or {}).get(row["distance"], "")]
+                cells += [*_accuracy(row["top1"], row["interval"]), (judged or {}).get(row["distance"], "")]
             table.add_row(*cells)
         self.out.print(table)
         for row in rows:
             if "levels" in row:
-                self.out.print(f"{row['distance']}: {variant_specs.told(row)}", markup=False)
+                self._line(f"{row['distance']}: {variant_specs.told(row)}")
 
 
-def _accuracy(result: dict[str, Any]) -> tuple[str, str]:
-    low, high = result["interval"]
-    return f"{100 * result['top1']:.1f} %", f"{100 * low:.1f}-{100 * high:.1f} %"
+def _accuracy(top1: float, interval: Sequence[float]) -> tuple[str, str]:
+    low, high = interval
+    return f"{100 * top1:.1f} %", f"{100 * low:.1f}-{100 * high:.1f} %"
 
 
-def _foretold(row: dict[str, Any]) -> tuple[str, str]:
-    return _accuracy({"top1": row["accuracy"], "interval": row["interval"]})
-
-
-def _wish(wished: dict[str, Any]) -> str:
-    share = f"top-1 of {100 * wished['accuracy_wished']:g} %"
-    if not wished["reached"]:
-        return f"{share} is out of reach of this pool, whose best is {100 * wished['most']['accuracy']:.1f} %"
-    return f"{share} takes {wished['bytes']:,} bytes: {wished['images']:,} images at distance {wished['distance']}"
-
-
-def _interval(found: dict[str, float]) -> tuple[str, str]:
-    return f"{found['expected']:,.0f}", f"{found['low']:,.0f} to {found['high']:,.0f}"
-
-
-def _by_count(counts: dict[str, int]) -> str:
+def _by_count(counts: Mapping[str, int]) -> str:
     return ", ".join(f"{count:,} {name}" for name, count in counts.items())
 
 
@@ -273,7 +284,7 @@ def new_bar(console: Console) -> Progress:
 
 
 def rate_text(bar: Progress, task: TaskID, bytes_in: int, bytes_out: int) -> str:
-    shown = next(found for found in bar.tasks if found.id == task)
+    shown = next(one for one in bar.tasks if one.id == task)
     rate = shown.completed / shown.elapsed if shown.elapsed else 0.0
-    said = f"{rate:,.1f}/s" + (f", {bytes_in / 1e6:,.1f} MB in" if bytes_in else "")
-    return said + (f", {bytes_out / 1e6:,.1f} MB out" if bytes_out else "")
+    text = f"{rate:,.1f}/s" + (f", {bytes_in / 1e6:,.1f} MB in" if bytes_in else "")
+    return text + (f", {bytes_out / 1e6:,.1f} MB out" if bytes_out else "")

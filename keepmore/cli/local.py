@@ -1,4 +1,4 @@
-"""The desk of this machine: answers from the store, and works in processes of its own."""
+"""This machine answers, from the store, and works in processes of its own."""
 
 from __future__ import annotations
 
@@ -7,8 +7,17 @@ import tempfile
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import cast
 
+from keepmore.answers import (
+    AdviceAnswer,
+    FailedImageAnswer,
+    JobAnswer,
+    JobRecordAnswer,
+    ReportAnswer,
+    SubsetAnswer,
+    TrainingAnswer,
+)
 from keepmore.cli.backend import parse_reference
 from keepmore.cli.console import Console
 from keepmore.cli.progress_bars import JobProgress
@@ -51,7 +60,7 @@ BLOCK_BYTES = 1 << 20
 
 
 class LocalBackend:
-    """Answers from the store at `site`, and works in processes of its own: `processes` of them compress."""
+    """Answers from the store that `config` names, and works in processes of its own: `processes` of them compress."""
 
     def __init__(self, config: RuntimeConfig, default_place: str, processes: int) -> None:
         self._config = config
@@ -69,63 +78,67 @@ class LocalBackend:
             self._opened = self._config.store()
         return self._opened
 
+    @property
+    def _repository(self) -> JobRepository:
+        return JobRepository(self.store)
+
     def start(self, request: Request) -> str:
         for field, uri in request.datasets():
             check_dataset(uri, self._config.access)
             self._config.check_dataset(field, uri)
         self._config.check_training(request.training)
-        return JobRepository(self.store).create(request).id
+        return self._repository.create(request).id
 
-    def work(self, job: str, console: Console) -> dict[str, Any]:
-        found = JobRepository(self.store).get(job)
-        with JobProgress(console, found, self.store) as progress:
-            run_job(found, self._config, self.store, self._processes, progress.add, progress.done)
-        made: dict[str, Any] = json.loads(self.store.get(layout.report(job)))
-        return made | {"report": self.store.uri(layout.report_page(job))}
+    def work(self, job: str, console: Console) -> ReportAnswer:
+        record = self._repository.get(job)
+        with JobProgress(console, record, self.store) as progress:
+            run_job(record, self._config, self.store, self._processes, progress.add, progress.done)
+        report: ReportAnswer = json.loads(self.store.get(layout.report(job)))
+        return {**report, "report": self.store.uri(layout.report_page(job))}
 
-    def jobs(self) -> list[dict[str, Any]]:
-        repository = JobRepository(self.store)
-        return [repository.shown(name) for name in repository.ids()]
+    def jobs(self) -> list[JobRecordAnswer]:
+        return [cast(JobRecordAnswer, self._repository.shown(name)) for name in self._repository.ids()]
 
-    def status(self, job: str) -> dict[str, Any]:
-        return status.status(JobRepository(self.store).get(job), self.store).as_json()
+    def status(self, job: str) -> JobAnswer:
+        return cast(JobAnswer, status.status(self._repository.get(job), self.store).as_json())
 
-    def subsets(self, job: str) -> list[dict[str, Any]]:
-        return status.subsets(JobRepository(self.store).get(job), self.store)
+    def subsets(self, job: str) -> list[SubsetAnswer]:
+        return [cast(SubsetAnswer, subset) for subset in status.subsets(self._repository.get(job), self.store)]
 
     def cancel(self, job: str) -> None:
         with LocalQueue(self._config, 1) as queue:
             Scheduler(self.store, InMemoryStepTracker(1), queue).cancel(job)
 
-    def select(self, job: str, budget: Budget | None, selection: Selection) -> dict[str, Any]:
-        found = JobRepository(self.store).get(job)
-        select = request_subset(found, self.store, SubsetRequest(budget, selection))
+    def select(self, job: str, budget: Budget | None, selection: Selection) -> SubsetAnswer:
+        record = self._repository.get(job)
+        select = request_subset(record, self.store, SubsetRequest(budget, selection))
         try:
             with IsolatedDecoder() as decoder:
-                for step in (*subset_steps(found, select.request, Kind.FIT), select):
+                for step in (*subset_steps(record, select.request, Kind.FIT), select):
                     run_step(step, self.store, StepContext.at(self._config, decoder, lambda progress: None))
         except KeepmoreError as error:  # else whatever is done next for the job tries it again, and fails of it
             RequestRepository(self.store).fail(RequestRef(Asked.SUBSET, job, select.request), error)
             raise
-        subset: dict[str, Any] = json.loads(self.store.get(select.output))
+        subset: SubsetAnswer = json.loads(self.store.get(select.output))
         return subset
 
-    def train(self, job: str, subset: str | None, training: Training, console: Console) -> dict[str, Any]:
-        found = JobRepository(self.store).get(job)
+    def train(self, job: str, subset: str | None, training: Training, console: Console) -> TrainingAnswer:
+        record = self._repository.get(job)
         self._config.check_training(training)
-        asked = found.request.subset_id if subset in (None, OWN) else subset
-        name = request_training(found, self.store, TrainingRequest(asked, training))
-        images = status.training_images(found, name, self.store)
+        asked = record.request.subset_id if subset in (None, OWN) else subset
+        name = request_training(record, self.store, TrainingRequest(asked, training))
+        images = status.training_images(record, name, self.store)
         left = sum(count for step, count in images.items() if not self.store.exists(step.output))
-        self._run(found, console, "train", left, lambda step: step in images)
-        return status.training_status(found, name, self.store).as_json()
+        self._run(record, console, "train", left, lambda step: step in images)
+        return cast(TrainingAnswer, status.training_status(record, name, self.store).as_json())
 
-    def advise(self, job: str, request: AdviceRequest, console: Console) -> tuple[dict[str, Any], bytes]:
-        found = JobRepository(self.store).get(job)
+    def advise(self, job: str, request: AdviceRequest, console: Console) -> tuple[AdviceAnswer, bytes]:
+        record = self._repository.get(job)
         self._config.check_training(request.training)
-        name = request_advice(found, self.store, request)
-        self._run(found, console, "advise", None, lambda step: True)
-        return status.advice_status(found, name, self.store), self.store.get(layout.advice_page(found.id, name))
+        name = request_advice(record, self.store, request)
+        self._run(record, console, "advise", None, lambda step: True)
+        answer = cast(AdviceAnswer, status.advice_status(record, name, self.store))
+        return answer, self.store.get(layout.advice_page(record.id, name))
 
     def _run(self, job: Job, console: Console, what: str, images: int | None, counts: Callable[[Step], bool]) -> None:
         """Do what was asked for beside a job, counting the images of the steps that `counts` says yes to."""
@@ -137,18 +150,18 @@ class LocalBackend:
 
             run_missing(job.id, self._config, self.store, self._processes, on_progress, lambda step: None)
 
-    def estimate(self, question: EstimateRequest, console: Console) -> dict[str, Any]:
-        with console.counting("sample", question.images) as on_images, IsolatedDecoder() as decoder:
-            return estimated(
-                question, self._config.access, decoder, lambda progress: on_images(progress.images, progress.bytes_in)
+    def estimate(self, request: EstimateRequest, console: Console) -> EstimateAnswer:
+        with console.counting("sample", request.images) as on_images, IsolatedDecoder() as decoder:
+            answer = estimated(
+                request, self._config.access, decoder, lambda progress: on_images(progress.images, progress.bytes_in)
             )
+        return cast(EstimateAnswer, answer)
 
-    def errors(self, job: str) -> Iterator[dict[str, Any]]:
-        found = JobRepository(self.store).get(job)
-        require(found, self.store, Kind.INDEX)
-        return (
-            image.as_json() for image in index.errors(self.store, layout.index(found.id), layout.evaluation(found.id))
-        )
+    def errors(self, job: str) -> Iterator[FailedImageAnswer]:
+        record = self._repository.get(job)
+        require(record, self.store, Kind.INDEX)
+        images = index.errors(self.store, layout.index(record.id), layout.evaluation(record.id))
+        return (cast(FailedImageAnswer, image.as_json()) for image in images)
 
     @contextmanager
     def manifest(self, reference: str) -> Iterator[Path]:
@@ -156,7 +169,7 @@ class LocalBackend:
             yield Path(reference)
             return
         job_id, subset, variant = named
-        job = JobRepository(self.store).get(job_id)
+        job = self._repository.get(job_id)
         name = job.request.subset_id if subset == OWN else subset
         subset_request(job, name, self.store)
         if name == job.request.subset_id:

@@ -1,4 +1,4 @@
-"""A desk that takes its questions to a service, by way of `keepmore.client`."""
+"""A service answers, by way of `keepmore.client`."""
 
 from __future__ import annotations
 
@@ -8,8 +8,17 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any
 
+from keepmore.answers import (
+    AdviceAnswer,
+    EstimateAnswer,
+    FailedImageAnswer,
+    JobAnswer,
+    JobRecordAnswer,
+    ReportAnswer,
+    SubsetAnswer,
+    TrainingAnswer,
+)
 from keepmore.cli.backend import parse_reference
 from keepmore.cli.console import Console
 from keepmore.cli.progress_bars import RemoteProgress
@@ -25,7 +34,7 @@ POLL_S = 0.5
 
 
 class RemoteBackend:
-    """Implements `keepmore.cli.backend.Desk`."""
+    """Implements `keepmore.cli.backend.Backend`."""
 
     def __init__(self, client: Client) -> None:
         self._client = client
@@ -37,53 +46,55 @@ class RemoteBackend:
     def start(self, request: Request) -> str:
         return self._client.start(request)["job"]
 
-    def work(self, job: str, console: Console) -> dict[str, Any]:
+    def work(self, job: str, console: Console) -> ReportAnswer:
         if self._client.job(job)["state"] != "succeeded":
             with suppress(NothingToRetry):  # it is under way
                 self._client.retry(job)
         with RemoteProgress(console) as progress:
             ended = self._client.wait(job, progress.show)
-        return self._client.report(job) | {"report": self._address(ended["report"])}
+        return {**self._client.report(job), "report": self._address(ended["report"])}
 
-    def jobs(self) -> list[dict[str, Any]]:
+    def jobs(self) -> list[JobRecordAnswer]:
         return list(self._client.jobs())
 
-    def status(self, job: str) -> dict[str, Any]:
-        found = dict(self._client.job(job))
-        return found | {"report": self._address(found["report"])}
+    def status(self, job: str) -> JobAnswer:
+        status = self._client.job(job)
+        return {**status, "report": self._address(status["report"])}
 
-    def subsets(self, job: str) -> list[dict[str, Any]]:
-        return [_bare(made) for made in self._client.subsets(job)]
+    def subsets(self, job: str) -> list[SubsetAnswer]:
+        return [_as_stored(subset) for subset in self._client.subsets(job)]
 
     def cancel(self, job: str) -> None:
         self._client.cancel(job)
 
-    def select(self, job: str, budget: Budget | None, selection: Selection) -> dict[str, Any]:
-        return _bare(self._client.select(job, budget, asdict(selection)))
+    def select(self, job: str, budget: Budget | None, selection: Selection) -> SubsetAnswer:
+        return _as_stored(self._client.select(job, budget, asdict(selection)))
 
-    def train(self, job: str, subset: str | None, training: Training, console: Console) -> dict[str, Any]:
-        found = self._client.train(job, training.as_json(), subset)
-        with console.counting("train", None) as on_distance:
-            done = 0
-            while found["state"] == "running":
+    def train(self, job: str, subset: str | None, training: Training, console: Console) -> TrainingAnswer:
+        answer = self._client.train(job, training.as_json(), subset)
+        with console.counting("train", None) as on_variant:
+            trained = 0
+            while answer["state"] == "running":
                 time.sleep(POLL_S)
-                found = self._client.training(job, found["training"])
-                on_distance(len(found["distances"]) - done, 0)
-                done = len(found["distances"])
-        if found["state"] == "failed":
-            raise from_dict(found["error"])
-        return found
+                answer = self._client.training(job, answer["training"])
+                on_variant(len(answer["distances"]) - trained, 0)
+                trained = len(answer["distances"])
+        if answer["state"] == "failed" and answer["error"]:
+            raise from_dict(answer["error"])
+        return answer
 
-    def advise(self, job: str, request: AdviceRequest, console: Console) -> tuple[dict[str, Any], bytes]:
+    def advise(self, job: str, request: AdviceRequest, console: Console) -> tuple[AdviceAnswer, bytes]:
         console.say("the service trains pilots; that takes minutes")
-        made = self._client.advise(job, request.as_json())
-        return made, self._client.advice_page(job, made["advice"])
+        advice = self._client.advise(job, request.as_json())
+        return advice, self._client.advice_page(job, advice["advice"])
 
-    def estimate(self, question: EstimateRequest, console: Console) -> dict[str, Any]:
-        made = self._client.estimate(question.as_json())
-        return {name: value for name, value in made.items() if name not in ("estimate", "state")}
+    def estimate(self, request: EstimateRequest, console: Console) -> EstimateAnswer:
+        estimate = self._client.estimate(request.as_json())
+        estimate.pop("estimate", None)  # these two are said by the service alone
+        estimate.pop("state", None)
+        return estimate
 
-    def errors(self, job: str) -> Iterator[dict[str, Any]]:
+    def errors(self, job: str) -> Iterator[FailedImageAnswer]:
         return self._client.errors(job)
 
     @contextmanager
@@ -93,7 +104,7 @@ class RemoteBackend:
             return
         named = parse_reference(reference)
         if named is None:
-            raise InvalidRequest(f"manifest {reference}: no such file; with --server name it JOB/ARM")
+            raise InvalidRequest(f"manifest {reference}: no such file; with --server name it JOB/VARIANT")
         job, subset, variant = named
         with tempfile.TemporaryDirectory() as folder:
             copy = Path(folder) / "manifest.parquet"
@@ -104,10 +115,12 @@ class RemoteBackend:
     def resume_words(self, job: str) -> list[str]:
         return ["keepmore", "resume", job, "--server", self._client.url]
 
-    def _address(self, path: Any) -> str | None:
+    def _address(self, path: str | None) -> str | None:
         return None if path is None else f"{self._client.url}{path}"
 
 
-def _bare(made: dict[str, Any]) -> dict[str, Any]:
-    """A subset as the store holds it, without what only the API says of it."""
-    return {name: value for name, value in made.items() if name not in ("state", "links")}
+def _as_stored(subset: SubsetAnswer) -> SubsetAnswer:
+    """A subset as the store holds it, without what only the service says of it."""
+    subset.pop("state", None)
+    subset.pop("links", None)
+    return subset

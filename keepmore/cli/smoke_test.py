@@ -7,8 +7,8 @@ import secrets
 import tempfile
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
+from keepmore.answers import ReportAnswer
 from keepmore.client import Client
 from keepmore.errors import InternalError, InvalidRequest
 from keepmore.net.access import Access
@@ -26,7 +26,7 @@ REQUEST = {
 }
 
 
-def try_out(client: Client, place: str, access: Access, timeout_s: float, say: Callable[[str], None]) -> dict[str, Any]:
+def try_out(client: Client, place: str, access: Access, timeout_s: float, say: Callable[[str], None]) -> ReportAnswer:
     """Draw images into a new folder below `place`, s3://bucket/prefix, have the service keep half of their bytes at
     three distances, and count its manifests again; the drawn images are deleted at the end, the job is not.
 
@@ -54,7 +54,7 @@ def try_out(client: Client, place: str, access: Access, timeout_s: float, say: C
             store.delete(name)
 
 
-def _check(client: Client, job: str, report: dict[str, Any], images: int) -> None:
+def _check(client: Client, job: str, report: ReportAnswer, images: int) -> None:
     """Raises InternalError unless every image is accounted for and each manifest says what its rows add up to."""
     if report["index"]["compressed"] != images:
         raise InternalError(f"job {job}: {report['index']['compressed']} of {images} images were compressed")
