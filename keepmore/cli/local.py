@@ -20,7 +20,7 @@ from keepmore.errors import KeepmoreError, SubsetNotFound
 from keepmore.jobs.graph import Kind, Step, subset_steps
 from keepmore.jobs.job import Job, JobRepository
 from keepmore.jobs.requests import request_advice, request_subset, request_training, require, subset_request
-from keepmore.pipeline.estimate import estimated
+from keepmore.pipeline.estimate import estimate_dataset
 from keepmore.pipeline.runner import StepContext, run_step
 from keepmore.progress import Progress
 from keepmore.scheduling import status
@@ -128,9 +128,9 @@ class LocalBackend:
 
     def estimate(self, question: EstimateRequest, console: Console) -> dict[str, Any]:
         with console.counting("sample", question.images) as on_images, IsolatedDecoder() as decoder:
-            return estimated(
+            return estimate_dataset(
                 question, self._config.access, decoder, lambda progress: on_images(progress.images, progress.bytes_in)
-            )
+            ).as_json()
 
     def errors(self, job: str) -> Iterator[dict[str, Any]]:
         found = JobRepository(self.store).get(job)

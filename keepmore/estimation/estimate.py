@@ -1,6 +1,7 @@
 """What a dataset would take at each distance, judged by a sample: bytes and counts, each with an interval.
 
-The very selection runs on every imputed dataset (see `imputation`); how its results scatter gives the intervals.
+The same selection as a job's runs on many imputed datasets (see `imputation`); the scatter of its results gives the
+intervals.
 """
 
 from __future__ import annotations
@@ -11,7 +12,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import islice
 from statistics import NormalDist
-from typing import Any, BinaryIO, cast
+from typing import BinaryIO, cast
 
 import numpy as np
 import pyarrow as pa
@@ -22,7 +23,8 @@ from keepmore.codec.malloc import freed_memory_kept
 from keepmore.compression import index
 from keepmore.compression.index import POOL, Listed
 from keepmore.datasets.entry import Entry
-from keepmore.estimation.imputation import Deck, Images, Sample, drawn, strata
+from keepmore.estimation.answer import DistanceEstimate, Estimate, Figure
+from keepmore.estimation.imputation import Deck, Images, Sample, draw, strata
 from keepmore.spec.budget import Budget
 from keepmore.spec.distance import text
 from keepmore.spec.estimate import SAMPLE_IMAGES
@@ -33,11 +35,12 @@ PIECE_IMAGES = 8
 RATE = 0.95
 IMPUTATIONS = 200
 
-# Of more images, every so manieth is imputed. The order "smallest" is sorted anew for every imputation and distance.
+# Of more images, only so many are imputed, evenly spread. The order "smallest" is sorted for every imputation and
+# distance.
 ORDERED_IMAGES = 2**17
 SORTED_IMAGES = 2**14
 
-# So much of a listing stays in memory, and so many of its entries are written, or read again, at once.
+# Bytes of a listing that stay in memory, and entries that are written, or read again, at once.
 SPOOL_BYTES = 8 << 20
 SPOOL_ENTRIES = 1024
 
@@ -55,27 +58,28 @@ def estimate(
     seed: int = 0,
     rate: float = RATE,
     on_images: OnImages = lambda done, of: None,
-) -> dict[str, Any]:
-    """Compress a sample of the pool `entries`, 2 images or more, and judge all of it by that; plain data for JSON.
+) -> Estimate:
+    """Compress a sample of the pool `entries`, 2 images or more, and judge the whole pool by it.
 
-    `compress` makes the part of a few rows, as Compressor.chunk does; what it raises goes through. `on_images` is told
-    how many of the sampled images are done. Raises InvalidRequest where the budget is a distance that is not asked for.
+    `compress` makes the part of a few rows, as Compressor.chunk does; its errors pass through. `on_images` is called
+    with the number of sampled images that are done. Raises InvalidRequest where the budget is a distance that is not
+    among `distances`.
     """
     if budget:
         budget.bytes(dict.fromkeys(distances, 0))
     sampled = max(sample_images, FEWEST_IMAGES)
     with tempfile.SpooledTemporaryFile(SPOOL_BYTES) as spool:
-        listed = _Spooled(cast(BinaryIO, spool), entries)
-        images = Images.of(listed)
+        spooled = _Spooled(cast(BinaryIO, spool), entries)
+        images = Images.of(spooled)
         strata_ = strata(images, sampled, _balanced(images, selection))
-        places = drawn(strata_, sampling.ranks(images.path_hashes, seed), sampled)
-        rows = [Listed(POOL, listed[place]) for place in places.tolist()]
+        places = draw(strata_, sampling.ranks(images.path_hashes, seed), sampled)
+        rows = [Listed(POOL, spooled[place]) for place in places.tolist()]
     parts = [index.schema(distances).empty_table()]
     for start in range(0, len(rows), PIECE_IMAGES):
         parts.append(compress(rows[start : start + PIECE_IMAGES]))
         on_images(min(start + PIECE_IMAGES, len(rows)), len(rows))
     sample = Sample.of(places, pa.concat_tables(parts), distances)
-    return judged(images, strata_, sample, distances, budget, selection, seed, rate)
+    return judge(images, strata_, sample, distances, budget, selection, seed, rate)
 
 
 class _Spooled(Sequence[Entry]):
@@ -110,7 +114,7 @@ class _Spooled(Sequence[Entry]):
         return [row.entry for row in index.read_chunk(self._file.read(end - start))]
 
 
-def judged(
+def judge(
     images: Images,
     strata_: NDArray[np.int64],
     sample: Sample,
@@ -119,30 +123,30 @@ def judged(
     selection: Selection,
     seed: int = 0,
     rate: float = RATE,
-) -> dict[str, Any]:
-    """What `images` take, judged by `sample`. Of a sample that holds them all the figures are exact.
+) -> Estimate:
+    """What `images` take, judged by `sample`. If it has all of them, the figures are exact.
 
     Counts are 0 where the first image of the order does not fit, which the selection itself refuses.
     """
     deck = Deck.of(images, strata_, sample)
     with freed_memory_kept():
         runs = _run(deck, _Pool.of(deck, images, selection), distances, budget, seed)
-    t = _student_t(rate, _freedom(deck))
+    t = _student_t(rate, deck.freedom)
     sizes = runs.figures(runs.expected_bytes, runs.bytes, t)
     limits = runs.figures(runs.expected_limit, runs.limits, t)
     counts = runs.figures(runs.images.mean(axis=0), runs.images, t, most=len(images.sizes))
-    return {
-        "images": len(images.sizes),
-        "sampled": len(sample.places),
-        "rate": rate,
-        "failed": _failed(deck, rate),
-        "source_bytes": _figure(*[images.sizes.sum()] * 3) if images.sized else sizes[-1],
-        "budget_bytes": limits[0] if budget else None,
-        "distances": {
-            text(distance): {"bytes": sizes[place], "images": counts[place] if budget else None}
+    return Estimate(
+        images=len(images.sizes),
+        sampled=len(sample.places),
+        rate=rate,
+        failed=_failed(deck, rate),
+        source_bytes=Figure.of(*[images.sizes.sum()] * 3) if images.sized else sizes[-1],
+        budget_bytes=limits[0] if budget else None,
+        distances={
+            text(distance): DistanceEstimate(sizes[place], counts[place] if budget else None)
             for place, distance in enumerate(distances)
         },
-    }
+    )
 
 
 @dataclass(frozen=True, slots=True)
@@ -161,7 +165,7 @@ class _Runs:
 
     def figures(
         self, expected: NDArray[np.float64], found: NDArray[np.float64], t: float, most: float = math.inf
-    ) -> list[dict[str, int]]:
+    ) -> list[Figure]:
         """Expected values with intervals of `t` standard deviations; where the scatter is skew, further to that side.
 
         The addition is that of the studentised bootstrap (Hall 1988), from the influence of every donor: the
@@ -175,11 +179,7 @@ class _Runs:
         low = expected - t * deviation + np.minimum(further, 0)
         high = expected + t * deviation + np.maximum(further, 0)
         rows = zip(expected.tolist(), low.clip(0).tolist(), high.clip(None, most).tolist(), strict=True)
-        return [_figure(*row) for row in rows]
-
-
-def _figure(expected: float, low: float, high: float) -> dict[str, int]:
-    return {"expected": round(expected), "low": math.floor(low), "high": math.ceil(high)}
+        return [Figure.of(*row) for row in rows]
 
 
 def _balanced(images: Images, selection: Selection) -> bool:
@@ -250,12 +250,6 @@ def _limit(budget: Budget, distances: Sequence[float], sizes: NDArray[np.float64
     return budget.bytes({d: round(size) for d, size in zip(distances, sizes.tolist(), strict=False)})
 
 
-def _freedom(deck: Deck) -> int:
-    """Degrees of freedom of a variance that is estimated from the sample."""
-    guessed = np.unique(deck.strata[deck.unknown(np.arange(len(deck.strata)))])
-    return max(int((deck.strata_sampled[guessed] - 1).sum()), 1)
-
-
 def _student_t(rate: float, freedom: int) -> float:
     """How many standard deviations hold `rate` of Student's t: its expansion in 1/freedom (Abramowitz and Stegun
     1964, 26.7.5), good to a thousandth from 6 degrees of freedom on."""
@@ -269,7 +263,7 @@ def _student_t(rate: float, freedom: int) -> float:
     return z + math.fsum(term / float(freedom) ** power for power, term in enumerate(terms, start=1))
 
 
-def _failed(deck: Deck, rate: float) -> dict[str, int]:
+def _failed(deck: Deck, rate: float) -> Figure:
     """How many images fail: those of the sample that did, and of the others a share with Wilson's interval (1927).
 
     The share weighs strata by their images; it is as sure as that of a plain sample of Kish's effective size (1965).
@@ -277,7 +271,7 @@ def _failed(deck: Deck, rate: float) -> dict[str, int]:
     failed = int(np.count_nonzero(~deck.good))
     unknown = deck.unknown(np.arange(len(deck.strata)))
     if len(unknown) == 0:
-        return _figure(failed, failed, failed)
+        return Figure.of(failed, failed, failed)
     sampled = np.maximum(deck.strata_sampled, 1)
     others = np.bincount(deck.strata[unknown], minlength=len(sampled))
     failures = np.bincount(deck.strata[deck.donors[~deck.good]], minlength=len(sampled))
@@ -287,4 +281,4 @@ def _failed(deck: Deck, rate: float) -> dict[str, int]:
     middle = (share + z * z / (2 * size)) / (1 + z * z / size)
     half = z * math.sqrt(share * (1 - share) / size + z * z / (4 * size * size)) / (1 + z * z / size)
     low, high = max(middle - half, 0), min(middle + half, 1)
-    return _figure(*(failed + len(unknown) * part for part in (share, low, high)))
+    return Figure.of(*(failed + len(unknown) * part for part in (share, low, high)))

@@ -113,7 +113,7 @@ def _shares(weights: NDArray[np.int64], count: int) -> NDArray[np.int64]:
     return shares
 
 
-def drawn(strata_: NDArray[np.int64], ranks: NDArray[np.uint64], sampled: int) -> NDArray[np.int64]:
+def draw(strata_: NDArray[np.int64], ranks: NDArray[np.uint64], sampled: int) -> NDArray[np.int64]:
     """Places of the images to sample, ascending: the lowest ranks of each stratum, of each as many, or all it has."""
     by_rank = np.argsort(ranks, kind="stable")
     by_rank = by_rank[np.argsort(strata_[by_rank], kind="stable")]
@@ -147,6 +147,12 @@ class Deck:
         scale = np.maximum(images.sizes, 1).astype(np.float64) if images.sized else np.ones(len(images.sizes))
         rows = sample.bytes if images.sized else np.vstack([sample.bytes, sample.source_bytes])
         return Deck(strata_, scale, sample.places, sample.good, rows / scale[sample.places])
+
+    @property
+    def freedom(self) -> int:
+        """Degrees of freedom of a variance that is estimated from the sample."""
+        imputed = np.unique(self.strata[self.unknown(np.arange(len(self.strata)))])
+        return max(int((self.strata_sampled[imputed] - 1).sum()), 1)
 
     @property
     def strata_sampled(self) -> NDArray[np.int64]:
