@@ -29,7 +29,7 @@ from keepmore.datasets.entry import UNKNOWN, Entry, Skipped
 from keepmore.datasets.listing import absolute_uri, list_images
 from keepmore.errors import BudgetTooSmall, InvalidRequest
 from keepmore.estimation.estimate import estimate
-from keepmore.estimation.imputation import SLOTS, Deck, Images, Sample, draw, strata
+from keepmore.estimation.imputation import Donors, Images, Sample, draw, strata
 from keepmore.spec.budget import Budget, BytesBudget, DistanceBudget, MoneyBudget
 from keepmore.spec.distance import text
 from keepmore.spec.job import Limits, Selection
@@ -198,18 +198,18 @@ def test_strata_hold_about_equal_bytes() -> None:
     assert np.all(np.bincount(found[draw(found, images.path_hashes, 128)]) == 16)
 
 
-def test_donors_fill_slots_by_the_size_of_their_sources() -> None:
+def test_donors_are_drawn_by_the_size_of_their_sources() -> None:
     """Else imputed totals are beside the expected ones wherever small images take more of their source's size."""
     sizes = np.array([100, 300, 600, 5000, 5000, 5000])
     images = Images(sizes, np.arange(6, dtype=np.uint64), np.full(6, -1, np.int32))
-    sample = Sample(np.arange(3), np.full(3, True), sizes[:3], np.array([[50, 100, 150]]))
-    deck = Deck.of(images, np.zeros(6, np.int64), sample)
-    slots, weights = deck.resampled(np.random.default_rng(0), 4000)
-    assert slots.shape == (4000, SLOTS)
-    assert np.all(weights.sum(axis=1) == 2)
-    only_the_first_two = (weights == [1, 1, 0]).all(axis=1)
-    assert np.mean(slots[only_the_first_two] == 0) == pytest.approx(0.25, abs=0.01)
-    assert deck.expected(np.arange(6)) == pytest.approx([300 + 15000 * 300 / 1000])
+    sample = Sample(np.arange(3), np.full(3, True), sizes[:3], np.array([[100, 0, 0]]))
+    donors = Donors.of(images, np.zeros(6, np.int64), sample)
+    assert donors.expected(np.arange(6)) == pytest.approx([100 + 15000 * 100 / 1000])
+    imputed = [values[0] for values, _ in donors.impute(np.arange(6), 8000, np.random.default_rng(0))]
+    assert np.unique(imputed, axis=0)[:, :3].tolist() == [[100, 0, 0]] * len(np.unique(imputed, axis=0))
+    # Two of the three are drawn again, with replacement: all of both, 1/4 or 1/7 of the two have the first one's size.
+    share = 1 / 9 + 2 / 9 / 4 + 2 / 9 / 7
+    assert np.mean(np.array(imputed)[:, 3:] == 5000) == pytest.approx(share, abs=0.01)
 
 
 @pytest.mark.parametrize("order", ["random", "smallest"])
