@@ -1,6 +1,6 @@
-"""Pilots: small trainings on a part of the pool, from which is foretold what every distance and budget would give.
+"""The images of pilots: which ones take part, in which order, and their encodings at every distance.
 
-Which images take part, in which order, and their encodings at every distance.
+Pilots are small trainings on a part of the pool, from which the accuracy at every distance and budget is predicted.
 """
 
 from __future__ import annotations
@@ -24,39 +24,35 @@ from keepmore.storage.base import Store
 
 
 def order(table: pa.Table, seed: int) -> NDArray[np.int64]:
-    """The order, of its own for each seed and the same at every distance, in which pilots take images of `table`."""
-    return in_order(_as_pool(table), Selection("random", True, seed), table["source_bytes"].to_numpy())
-
-
-def _as_pool(table: pa.Table) -> Pool:
-    labels = np.array(table["label"].to_pylist(), np.str_)
-    names, classes = np.unique(labels, return_inverse=True)
+    """The order in which the pilots of a seed take images of `table`, whatever their distance."""
+    names, classes = np.unique(np.array(table["label"].to_pylist(), np.str_), return_inverse=True)
     hashes = np.array([sampling.path_hash(path) for path in table["path"].to_pylist()], np.uint64)
-    return Pool(np.arange(len(labels)), hashes, classes.astype(np.int32), names.tolist(), {})
+    pool = Pool(np.arange(len(table)), hashes, classes.astype(np.int32), names.tolist(), {})
+    return in_order(pool, Selection("random", True, seed), table["source_bytes"].to_numpy())
 
 
-def encode(workbench: BatchEncoder, store: Store, job_id: str, request: AdviceRequest, seed: int) -> pa.Table:
+def encode(encoder: BatchEncoder, store: Store, job_id: str, request: AdviceRequest, seed: int) -> pa.Table:
     """The images of the pilots at every distance, with the schema of an index: a random part of each class."""
     pool = read_originals(store, layout.index(job_id))
     places = in_order(pool, Selection("random", True, seed), pool.bytes[ORIGINAL])
     places = places[pool.classes[places] >= 0]
-    chosen = np.sort(places[: pilot_grid.count(len(places), len(pool.class_names), request.images)])
-    table = rows_at(store, layout.index(job_id), pool, chosen, batch.COLUMNS)
-    return batch.encode_rows(workbench, table, request.distances)
+    places = np.sort(places[: pilot_grid.count(len(places), len(pool.class_names), request.images)])
+    table = rows_at(store, layout.index(job_id), pool, places, batch.COLUMNS)
+    return batch.encode_rows(encoder, table, request.distances)
 
 
-def means(table: pa.Table, asked: Sequence[float], pool_means: dict[float, float]) -> dict[float, float]:
-    """Mean bytes of an image of the whole pool at each of `asked` distances.
+def means(table: pa.Table, distances: Sequence[float], pool_means: dict[float, float]) -> dict[float, float]:
+    """Mean bytes of an image of the whole pool at each of `distances`.
 
-    Where the pool was never encoded, as the pilots' images tell (a ratio estimate): their mean there, times how much
-    larger the pool's images are than theirs at the nearest distance at which both are known.
+    Where the pool was never encoded, a ratio estimate from the pilots' images: their mean there, times how much larger
+    the pool's images are than theirs at the nearest distance at which both are known.
     """
-    found = {}
-    for distance in asked:
+    estimates = {}
+    for distance in distances:
         nearest = min(pool_means, key=lambda known: (known == ORIGINAL, abs(known - distance)))
         scale = pool_means[nearest] / _mean(table, nearest)
-        found[distance] = pool_means.get(distance, scale * _mean(table, distance))
-    return found
+        estimates[distance] = pool_means.get(distance, scale * _mean(table, distance))
+    return estimates
 
 
 def _mean(table: pa.Table, distance: float) -> float:

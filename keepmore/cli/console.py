@@ -91,9 +91,12 @@ class Console:
     def subsets(self, subset: SubsetAnswer) -> None:
         if self._printed(subset):
             return
-        rows = [{"distance": distance, **row} for distance, row in subset["distances"].items()]
         first = subset["distances"]["0"]["images"] if "0" in subset["distances"] else None
-        self._table([row | {"factor": first and row["images"] / first} for row in rows], subset["budget_bytes"])
+        rows: list[dict[str, Any]] = [
+            {"distance": distance, **row, "factor": first and row["images"] / first}
+            for distance, row in subset["distances"].items()
+        ]
+        self._table(rows, subset["budget_bytes"])
         for row in rows:
             self._line(f"distance {row['distance']}: {row['manifest']}")
 

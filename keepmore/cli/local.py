@@ -11,6 +11,7 @@ from typing import cast
 
 from keepmore.answers import (
     AdviceAnswer,
+    EstimateAnswer,
     FailedImageAnswer,
     JobAnswer,
     JobRecordAnswer,
@@ -39,7 +40,7 @@ from keepmore.jobs.requests import (
 from keepmore.jobs.stage import require
 from keepmore.jobs.step import Kind, Step
 from keepmore.pipeline.context import StepContext
-from keepmore.pipeline.estimate import estimated
+from keepmore.pipeline.estimate import estimate_dataset
 from keepmore.pipeline.runner import run_step
 from keepmore.progress import Progress
 from keepmore.scheduling import status
@@ -152,10 +153,10 @@ class LocalBackend:
 
     def estimate(self, request: EstimateRequest, console: Console) -> EstimateAnswer:
         with console.counting("sample", request.images) as on_images, IsolatedDecoder() as decoder:
-            answer = estimated(
+            answer = estimate_dataset(
                 request, self._config.access, decoder, lambda progress: on_images(progress.images, progress.bytes_in)
             )
-        return cast(EstimateAnswer, answer)
+        return cast(EstimateAnswer, answer.as_json())
 
     def errors(self, job: str) -> Iterator[FailedImageAnswer]:
         record = self._repository.get(job)

@@ -1,6 +1,7 @@
 """What a dataset would take at each distance, judged by a sample: bytes and counts, each with an interval.
 
-The very selection runs on every imputed dataset (see `imputation`); how its results scatter gives the intervals.
+The same selection as a job's runs on many imputed datasets (see `imputation`); the scatter of its results gives the
+intervals.
 """
 
 from __future__ import annotations
@@ -11,7 +12,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import islice
 from statistics import NormalDist
-from typing import Any, BinaryIO, cast
+from typing import BinaryIO, cast
 
 import numpy as np
 import pyarrow as pa
@@ -22,7 +23,8 @@ from keepmore.codec.malloc import freed_memory_kept
 from keepmore.compression import index
 from keepmore.compression.index import POOL, Listed
 from keepmore.datasets.entry import Entry
-from keepmore.estimation.imputation import Deck, Images, Sample, drawn, strata
+from keepmore.estimation.answer import DistanceEstimate, Estimate, Figure
+from keepmore.estimation.imputation import Donors, Images, Sample, draw, strata
 from keepmore.spec.budget import Budget
 from keepmore.spec.distance import text
 from keepmore.spec.estimate import SAMPLE_IMAGES
@@ -33,11 +35,12 @@ PIECE_IMAGES = 8
 RATE = 0.95
 IMPUTATIONS = 200
 
-# Of more images, every so manieth is imputed. The order "smallest" is sorted anew for every imputation and distance.
+# Of more images, only so many are imputed, evenly spread. The order "smallest" is sorted for every imputation and
+# distance.
 ORDERED_IMAGES = 2**17
 SORTED_IMAGES = 2**14
 
-# So much of a listing stays in memory, and so many of its entries are written, or read again, at once.
+# Bytes of a listing that stay in memory, and entries that are written, or read again, at once.
 SPOOL_BYTES = 8 << 20
 SPOOL_ENTRIES = 1024
 
@@ -55,27 +58,28 @@ def estimate(
     seed: int = 0,
     rate: float = RATE,
     on_images: OnImages = lambda done, of: None,
-) -> dict[str, Any]:
-    """Compress a sample of the pool `entries`, 2 images or more, and judge all of it by that; plain data for JSON.
+) -> Estimate:
+    """Compress a sample of the pool `entries`, 2 images or more, and judge the whole pool by it.
 
-    `compress` makes the part of a few rows, as Compressor.chunk does; what it raises goes through. `on_images` is told
-    how many of the sampled images are done. Raises InvalidRequest where the budget is a distance that is not asked for.
+    `compress` makes the part of a few rows, as Compressor.chunk does; its errors pass through. `on_images` is called
+    with the number of sampled images that are done. Raises InvalidRequest where the budget is a distance that is not
+    among `distances`.
     """
     if budget:
         budget.bytes(dict.fromkeys(distances, 0))
     sampled = max(sample_images, FEWEST_IMAGES)
     with tempfile.SpooledTemporaryFile(SPOOL_BYTES) as spool:
-        listed = _Spooled(cast(BinaryIO, spool), entries)
-        images = Images.of(listed)
+        spooled = _Spooled(cast(BinaryIO, spool), entries)
+        images = Images.of(spooled)
         strata_ = strata(images, sampled, _balanced(images, selection))
-        places = drawn(strata_, sampling.ranks(images.path_hashes, seed), sampled)
-        rows = [Listed(POOL, listed[place]) for place in places.tolist()]
+        places = draw(strata_, sampling.ranks(images.path_hashes, seed), sampled)
+        rows = [Listed(POOL, spooled[place]) for place in places.tolist()]
     parts = [index.schema(distances).empty_table()]
     for start in range(0, len(rows), PIECE_IMAGES):
         parts.append(compress(rows[start : start + PIECE_IMAGES]))
         on_images(min(start + PIECE_IMAGES, len(rows)), len(rows))
     sample = Sample.of(places, pa.concat_tables(parts), distances)
-    return judged(images, strata_, sample, distances, budget, selection, seed, rate)
+    return judge(images, strata_, sample, distances, budget, selection, seed, rate)
 
 
 class _Spooled(Sequence[Entry]):
@@ -110,7 +114,7 @@ class _Spooled(Sequence[Entry]):
         return [row.entry for row in index.read_chunk(self._file.read(end - start))]
 
 
-def judged(
+def judge(
     images: Images,
     strata_: NDArray[np.int64],
     sample: Sample,
@@ -119,67 +123,50 @@ def judged(
     selection: Selection,
     seed: int = 0,
     rate: float = RATE,
-) -> dict[str, Any]:
-    """What `images` take, judged by `sample`. Of a sample that holds them all the figures are exact.
+) -> Estimate:
+    """What `images` take, judged by `sample`. If it has all of them, the figures are exact.
 
     Counts are 0 where the first image of the order does not fit, which the selection itself refuses.
     """
-    deck = Deck.of(images, strata_, sample)
+    donors = Donors.of(images, strata_, sample)
     with freed_memory_kept():
-        runs = _run(deck, _Pool.of(deck, images, selection), distances, budget, seed)
-    t = _student_t(rate, _freedom(deck))
-    sizes = runs.figures(runs.expected_bytes, runs.bytes, t)
-    limits = runs.figures(runs.expected_limit, runs.limits, t)
-    counts = runs.figures(runs.images.mean(axis=0), runs.images, t, most=len(images.sizes))
-    return {
-        "images": len(images.sizes),
-        "sampled": len(sample.places),
-        "rate": rate,
-        "failed": _failed(deck, rate),
-        "source_bytes": _figure(*[images.sizes.sum()] * 3) if images.sized else sizes[-1],
-        "budget_bytes": limits[0] if budget else None,
-        "distances": {
-            text(distance): {"bytes": sizes[place], "images": counts[place] if budget else None}
+        results = _select_repeatedly(donors, _Pool.of(donors, images, selection), distances, budget, seed)
+    t = _student_t(rate, donors.freedom)
+    sizes = _figures(results.expected_bytes, results.bytes, t)
+    limits = _figures(results.expected_limit, results.limits, t)
+    counts = _figures(results.images.mean(axis=0), results.images, t, most=len(images.sizes))
+    return Estimate(
+        images=len(images.sizes),
+        sampled=len(sample.places),
+        rate=rate,
+        failed=_failed(donors, rate),
+        source_bytes=Figure.of(*[images.sizes.sum()] * 3) if images.sized else sizes[-1],
+        budget_bytes=limits[0] if budget else None,
+        distances={
+            text(distance): DistanceEstimate(sizes[place], counts[place] if budget else None)
             for place, distance in enumerate(distances)
         },
-    }
+    )
 
 
 @dataclass(frozen=True, slots=True)
-class _Runs:
-    """What the selection found on each imputed dataset; shapes (imputations, figures).
+class _Results:
+    """What the selection gave on each imputed dataset, shapes (imputations, figures), and the expected sums."""
 
-    `weights`: how often each donor was drawn, shape (imputations, donors).
-    """
-
-    weights: NDArray[np.float64]
     bytes: NDArray[np.float64]
     limits: NDArray[np.float64]
     images: NDArray[np.float64]
     expected_bytes: NDArray[np.float64]
     expected_limit: NDArray[np.float64]
 
-    def figures(
-        self, expected: NDArray[np.float64], found: NDArray[np.float64], t: float, most: float = math.inf
-    ) -> list[dict[str, int]]:
-        """Expected values with intervals of `t` standard deviations; where the scatter is skew, further to that side.
 
-        The addition is that of the studentised bootstrap (Hall 1988), from the influence of every donor: the
-        infinitesimal jackknife (Efron 2014).
-        """
-        spread = found - found.mean(axis=0)
-        deviation = spread.std(axis=0)
-        influence = (self.weights - self.weights.mean(axis=0)).T @ spread / len(spread)
-        skewness = (influence**3).sum(axis=0) / np.maximum(deviation, 1e-9) ** 3
-        further = np.clip(skewness / 6 * (1 + 2 * t * t), -t, t) * deviation
-        low = expected - t * deviation + np.minimum(further, 0)
-        high = expected + t * deviation + np.maximum(further, 0)
-        rows = zip(expected.tolist(), low.clip(0).tolist(), high.clip(None, most).tolist(), strict=True)
-        return [_figure(*row) for row in rows]
-
-
-def _figure(expected: float, low: float, high: float) -> dict[str, int]:
-    return {"expected": round(expected), "low": math.floor(low), "high": math.ceil(high)}
+def _figures(
+    expected: NDArray[np.float64], imputed: NDArray[np.float64], t: float, most: float = math.inf
+) -> list[Figure]:
+    """Expected values with intervals of `t` standard deviations of the imputed ones, shape (imputations, figures)."""
+    half = t * imputed.std(axis=0)
+    low, high = (expected - half).clip(0), (expected + half).clip(None, most)
+    return [Figure.of(*row) for row in zip(expected.tolist(), low.tolist(), high.tolist(), strict=True)]
 
 
 def _balanced(images: Images, selection: Selection) -> bool:
@@ -199,24 +186,24 @@ class _Pool:
     resorted: bool
 
     @staticmethod
-    def of(deck: Deck, images: Images, selection: Selection) -> _Pool:
+    def of(donors: Donors, images: Images, selection: Selection) -> _Pool:
         may_be_kept = np.ones(len(images.sizes), np.bool_)
-        may_be_kept[deck.donors[~deck.good]] = False
+        may_be_kept[donors.places[~donors.good]] = False
         places = np.flatnonzero(may_be_kept)
         resorted = selection.order == "smallest"
         most = SORTED_IMAGES if resorted else ORDERED_IMAGES
-        exact = len(deck.unknown(places)) == 0 or len(places) <= most
+        exact = len(donors.unknown(places)) == 0 or len(places) <= most
         classes = images.classes if _balanced(images, selection) else None
         if not resorted:
             keys = sampling.ranks(images.path_hashes[places], selection.seed)
             places = places[sampling.in_order(keys, None if classes is None else classes[places])]
         elif not exact:
-            places = places[np.lexsort((deck.scale[places], images.classes[places]))]
+            places = places[np.lexsort((donors.scale[places], images.classes[places]))]
         every = (np.arange(most) + 0.5) * len(places) / most
         some = places if exact else places[every.astype(np.int64)]
         return _Pool(places, some, None if classes is None else classes[some], resorted)
 
-    def kept(self, sizes: NDArray[np.float64], good: NDArray[np.bool_] | None, limit: float) -> int:
+    def count(self, sizes: NDArray[np.float64], good: NDArray[np.bool_] | None, limit: float) -> int:
         """How many of `some` images fit `limit` bytes, as budget.select has it, without those that are not `good`."""
         if self.resorted:
             here = slice(None) if good is None else good
@@ -226,34 +213,28 @@ class _Pool:
         return count if good is None else int(np.count_nonzero(good[:count]))
 
 
-def _run(deck: Deck, pool: _Pool, distances: Sequence[float], budget: Budget | None, seed: int) -> _Runs:
-    expected = deck.expected(pool.places)
+def _select_repeatedly(
+    donors: Donors, pool: _Pool, distances: Sequence[float], budget: Budget | None, seed: int
+) -> _Results:
+    expected = donors.expected(pool.places)
     # How much all images take for each byte of those that are imputed.
     growth = np.ones_like(expected)
     if len(pool.some) < len(pool.places):
-        growth = expected / np.maximum(deck.expected(pool.some), 1)
-    times = IMPUTATIONS if len(deck.unknown(pool.places)) else 1
-    rng = np.random.default_rng(seed)
-    slots, weights = deck.resampled(rng, times)
-    sizes, limits, kept = np.empty((times, len(expected))), np.zeros((times, 1)), np.zeros((times, len(distances)))
-    for run, (values, good) in enumerate(deck.imputed(pool.some, slots, rng)):
+        growth = expected / np.maximum(donors.expected(pool.some), 1)
+    times = IMPUTATIONS if len(donors.unknown(pool.places)) else 1
+    sizes, limits, counts = np.empty((times, len(expected))), np.zeros((times, 1)), np.zeros((times, len(distances)))
+    for run, (values, good) in enumerate(donors.impute(pool.some, times, np.random.default_rng(seed))):
         sizes[run] = values.sum(axis=1) * growth
         if budget:
             limits[run] = limit = _limit(budget, distances, sizes[run])
-            kept[run] = [pool.kept(values[row], good, limit / growth[row]) for row in range(len(distances))]
-    kept *= len(pool.places) / max(len(pool.some), 1)
+            counts[run] = [pool.count(values[row], good, limit / growth[row]) for row in range(len(distances))]
+    counts *= len(pool.places) / max(len(pool.some), 1)
     limit = _limit(budget, distances, expected) if budget else 0
-    return _Runs(weights, sizes, limits, kept, expected, np.array([limit], np.float64))
+    return _Results(sizes, limits, counts, expected, np.array([limit], np.float64))
 
 
 def _limit(budget: Budget, distances: Sequence[float], sizes: NDArray[np.float64]) -> int:
     return budget.bytes({d: round(size) for d, size in zip(distances, sizes.tolist(), strict=False)})
-
-
-def _freedom(deck: Deck) -> int:
-    """Degrees of freedom of a variance that is estimated from the sample."""
-    guessed = np.unique(deck.strata[deck.unknown(np.arange(len(deck.strata)))])
-    return max(int((deck.strata_sampled[guessed] - 1).sum()), 1)
 
 
 def _student_t(rate: float, freedom: int) -> float:
@@ -269,22 +250,22 @@ def _student_t(rate: float, freedom: int) -> float:
     return z + math.fsum(term / float(freedom) ** power for power, term in enumerate(terms, start=1))
 
 
-def _failed(deck: Deck, rate: float) -> dict[str, int]:
+def _failed(donors: Donors, rate: float) -> Figure:
     """How many images fail: those of the sample that did, and of the others a share with Wilson's interval (1927).
 
     The share weighs strata by their images; it is as sure as that of a plain sample of Kish's effective size (1965).
     """
-    failed = int(np.count_nonzero(~deck.good))
-    unknown = deck.unknown(np.arange(len(deck.strata)))
+    failed = int(np.count_nonzero(~donors.good))
+    unknown = donors.unknown(np.arange(len(donors.strata)))
     if len(unknown) == 0:
-        return _figure(failed, failed, failed)
-    sampled = np.maximum(deck.strata_sampled, 1)
-    others = np.bincount(deck.strata[unknown], minlength=len(sampled))
-    failures = np.bincount(deck.strata[deck.donors[~deck.good]], minlength=len(sampled))
+        return Figure.of(failed, failed, failed)
+    sampled = np.maximum(donors.strata_sampled, 1)
+    others = np.bincount(donors.strata[unknown], minlength=len(sampled))
+    failures = np.bincount(donors.strata[donors.places[~donors.good]], minlength=len(sampled))
     share = (others * failures / sampled).sum() / len(unknown)
     size = len(unknown) ** 2 / (others**2 / sampled).sum()
     z = NormalDist().inv_cdf((1 + rate) / 2)
     middle = (share + z * z / (2 * size)) / (1 + z * z / size)
     half = z * math.sqrt(share * (1 - share) / size + z * z / (4 * size * size)) / (1 + z * z / size)
     low, high = max(middle - half, 0), min(middle + half, 1)
-    return _figure(*(failed + len(unknown) * part for part in (share, low, high)))
+    return Figure.of(*(failed + len(unknown) * part for part in (share, low, high)))

@@ -1,9 +1,9 @@
-"""A sample of a dataset, and guesses at the images that are not in it. Pure: arrays in, arrays out.
+"""A sample of a dataset, and imputed sizes of the images that are not in it. Pure: arrays in, arrays out.
 
-Images are stratified by the size of their sources, and a few of each stratum are sampled. The others are imputed, many
-times over: an image takes as much of its source's size as a random donor among the sampled images of its stratum, and
-each time the donors are drawn anew. That is the approximate Bayesian bootstrap of Rubin and Schenker (1986), with one
-donor less than images were sampled, as variances come out too small otherwise (Rao and Wu 1988).
+Images are stratified by the size of their sources, and a few of each stratum are sampled. The others are imputed many
+times: an image takes the same share of its source's size as a random donor among the sampled images of its stratum, and
+each time the donors are drawn again. That is the approximate Bayesian bootstrap of Rubin and Schenker (1986), with one
+donor fewer than were sampled, because variances come out too small otherwise (Rao and Wu 1988).
 """
 
 from __future__ import annotations
@@ -20,15 +20,12 @@ from keepmore import sampling
 from keepmore.compression import index
 from keepmore.datasets.entry import UNKNOWN, Entry
 
-# So many sampled images to a stratum: fewer make intervals too narrow. A balanced order needs strata by classes and by
-# sizes, and counts are beside the truth where either are too coarse.
+# Sampled images of a stratum: fewer make intervals too narrow. A balanced order needs strata by classes and by sizes:
+# counts are biased where either are too coarse.
 STRATUM_IMAGES = 16
 BALANCED_STRATUM_IMAGES = 8
 CLASS_GROUPS = 4
 MOST_STRATA = 32
-
-# A stratum's donors fill so many slots, each as many as its share.
-SLOTS = 1024
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,12 +84,12 @@ def strata(images: Images, sampled: int, balanced: bool) -> NDArray[np.int64]:
     groups = np.zeros(len(images.sizes), np.int64)
     if balanced and len(groups):
         groups = _class_groups(images.classes, min(CLASS_GROUPS, most))
-    found = np.zeros(len(groups), np.int64)
+    shares = np.zeros(len(groups), np.int64)
     for group in np.unique(groups) if images.sized else ():
         (members,) = np.nonzero(groups == group)
         members = members[np.argsort(images.sizes[members], kind="stable")]
-        found[members] = _shares(np.maximum(images.sizes[members], 1), most // (int(groups.max()) + 1))
-    numbers: NDArray[np.int64] = np.unique(groups * MOST_STRATA + found, return_inverse=True)[1]
+        shares[members] = _shares(np.maximum(images.sizes[members], 1), most // (int(groups.max()) + 1))
+    numbers: NDArray[np.int64] = np.unique(groups * MOST_STRATA + shares, return_inverse=True)[1]
     return numbers
 
 
@@ -113,50 +110,56 @@ def _shares(weights: NDArray[np.int64], count: int) -> NDArray[np.int64]:
     return shares
 
 
-def drawn(strata_: NDArray[np.int64], ranks: NDArray[np.uint64], sampled: int) -> NDArray[np.int64]:
+def draw(strata_: NDArray[np.int64], ranks: NDArray[np.uint64], sampled: int) -> NDArray[np.int64]:
     """Places of the images to sample, ascending: the lowest ranks of each stratum, of each as many, or all it has."""
     by_rank = np.argsort(ranks, kind="stable")
     by_rank = by_rank[np.argsort(strata_[by_rank], kind="stable")]
     sizes = np.bincount(strata_)
     starts = np.cumsum(sizes) - sizes
-    found, left = [np.empty(0, np.int64)], sampled
+    places, left = [np.empty(0, np.int64)], sampled
     for done, stratum in enumerate(np.argsort(sizes, kind="stable").tolist()):
         count = min(int(sizes[stratum]), left // (len(sizes) - done))
-        found.append(by_rank[starts[stratum] : starts[stratum] + count])
+        places.append(by_rank[starts[stratum] : starts[stratum] + count])
         left -= count
-    return np.sort(np.concatenate(found))
+    return np.sort(np.concatenate(places))
 
 
 @dataclass(frozen=True, slots=True)
-class Deck:
-    """What imputation draws from. `strata` and `scale` have the shape (images,), `donors` and `good` (sampled,).
+class Donors:
+    """The sampled images, from which the others are imputed.
 
-    `scale`: bytes of an image's source, or 1 where sizes are unknown. `donors`: places of the sampled images. `ratios`:
-    what they take for each unit of scale, shape (rows, sampled): a row for each distance, and where sizes are unknown
-    one more for the sources.
+    `strata` and `scale` have the shape (images,), `places` of the sampled images, ascending, and `good` (sampled,).
+    `scale`: bytes of an image's source, or 1 where sizes are unknown. `ratios`: bytes of a sampled image for each unit
+    of its scale, shape (rows, sampled): a row for each distance, and where sizes are unknown one more for the sources.
     """
 
     strata: NDArray[np.int64]
     scale: NDArray[np.float64]
-    donors: NDArray[np.int64]
+    places: NDArray[np.int64]
     good: NDArray[np.bool_]
     ratios: NDArray[np.float64]
 
     @staticmethod
-    def of(images: Images, strata_: NDArray[np.int64], sample: Sample) -> Deck:
+    def of(images: Images, strata_: NDArray[np.int64], sample: Sample) -> Donors:
         scale = np.maximum(images.sizes, 1).astype(np.float64) if images.sized else np.ones(len(images.sizes))
         rows = sample.bytes if images.sized else np.vstack([sample.bytes, sample.source_bytes])
-        return Deck(strata_, scale, sample.places, sample.good, rows / scale[sample.places])
+        return Donors(strata_, scale, sample.places, sample.good, rows / scale[sample.places])
+
+    @property
+    def freedom(self) -> int:
+        """Degrees of freedom of a variance that is estimated from the sample."""
+        imputed = np.unique(self.strata[self.unknown(np.arange(len(self.strata)))])
+        return max(int((self.strata_sampled[imputed] - 1).sum()), 1)
 
     @property
     def strata_sampled(self) -> NDArray[np.int64]:
         """How many images of each stratum are sampled."""
-        return np.bincount(self.strata[self.donors], minlength=int(self.strata.max(initial=0)) + 1)
+        return np.bincount(self.strata[self.places], minlength=int(self.strata.max(initial=0)) + 1)
 
     def unknown(self, places: NDArray[np.int64]) -> NDArray[np.int64]:
         """Those of `places` that are not sampled."""
         known = np.zeros(len(self.scale), np.bool_)
-        known[self.donors] = True
+        known[self.places] = True
         return places[~known[places]]
 
     def expected(self, places: NDArray[np.int64]) -> NDArray[np.float64]:
@@ -167,46 +170,31 @@ class Deck:
         here = np.zeros(len(self.scale), np.bool_)
         here[places] = True
         unknown, count = self.unknown(places), len(self.strata_sampled)
-        stratum, scale = self.strata[self.donors], self.scale[self.donors]
+        stratum, scale = self.strata[self.places], self.scale[self.places]
         rest = np.bincount(self.strata[unknown], self.scale[unknown], count)
         share = rest / np.maximum(np.bincount(stratum, scale, count), 1)
-        found: NDArray[np.float64] = (np.rint(self.ratios * scale) * (here[self.donors] + share[stratum])).sum(axis=1)
-        return found
+        sums: NDArray[np.float64] = (np.rint(self.ratios * scale) * (here[self.places] + share[stratum])).sum(axis=1)
+        return sums
 
-    def resampled(self, rng: np.random.Generator, times: int) -> tuple[NDArray[np.int32], NDArray[np.float64]]:
-        """Donors drawn anew so many `times`: those in the slots of each stratum, shape (times, strata * SLOTS), and how
-        often each was drawn, shape (times, sampled).
-
-        A donor has slots by its scale: so imputed sums are in the mean those of `expected`.
-        """
-        stratum, count = self.strata[self.donors], len(self.strata_sampled)
-        slots = np.zeros((times, count, SLOTS), np.int32)
-        weights = np.zeros((times, len(self.donors)))
-        for number in np.unique(stratum):
-            (members,) = np.nonzero(stratum == number)
-            chosen = members[rng.integers(0, len(members), (times, max(len(members) - 1, 1)))]
-            np.add.at(weights, (np.arange(times)[:, None], chosen), 1)
-            shares = np.cumsum(self.scale[self.donors[chosen]], axis=1)
-            ends = np.ceil(shares / shares[:, -1:] * SLOTS - rng.random((times, 1))).clip(0, SLOTS)
-            ends[:, -1] = SLOTS
-            counts = np.diff(ends, axis=1, prepend=0).astype(np.int64)
-            slots[:, number] = np.repeat(chosen.ravel(), counts.ravel()).reshape(times, SLOTS)
-        return slots.reshape(times, -1), weights
-
-    def imputed(
-        self, places: NDArray[np.int64], slots: NDArray[np.int32], rng: np.random.Generator
+    def impute(
+        self, places: NDArray[np.int64], times: int, rng: np.random.Generator
     ) -> Iterator[tuple[NDArray[np.float64], NDArray[np.bool_] | None]]:
-        """For each of the resampled `slots`: whole bytes of the images at `places`, shape (rows, places), in an array
-        that the next one overwrites, and which of them are good, shape (places,), None where all are."""
-        known = np.flatnonzero(np.isin(places, self.donors))
-        own = np.searchsorted(self.donors, places[known])
-        first, scale = self.strata[places] * SLOTS, self.scale[places]
-        values = np.empty((len(self.ratios), len(places)))
-        for table in slots:
-            donors = table[first + rng.integers(0, SLOTS, len(places), np.uint16)]
-            donors[known] = own
-            for row, ratios in zip(values, self.ratios, strict=True):
-                np.take(ratios, donors, out=row, mode="clip")
-            values *= scale
-            np.rint(values, out=values)
-            yield values, None if self.good.all() else self.good[donors]
+        """So many `times`: whole bytes of the images at `places`, shape (rows, places), and which of them are good,
+        shape (places,), None where all are.
+
+        An image's donor is drawn in proportion to scale, so that the mean of imputed sums is `expected`.
+        """
+        known = np.isin(places, self.places)
+        donors = np.empty(len(places), np.int64)
+        donors[known] = np.searchsorted(self.places, places[known])
+        stratum, scale = np.where(known, -1, self.strata[places]), self.scale[places]
+        groups = [
+            (np.flatnonzero(stratum == number), np.flatnonzero(self.strata[self.places] == number))
+            for number in np.unique(stratum[~known])
+        ]
+        for _ in range(times):
+            for images, sampled in groups:
+                redrawn = rng.choice(sampled, max(len(sampled) - 1, 1))
+                weights = self.scale[self.places[redrawn]]
+                donors[images] = rng.choice(redrawn, len(images), p=weights / weights.sum())
+            yield np.rint(self.ratios[:, donors] * scale), None if self.good.all() else self.good[donors]

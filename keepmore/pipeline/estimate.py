@@ -1,4 +1,4 @@
-"""The work behind an estimate: lists a dataset, encodes a sample of it, and keeps nothing but the figures."""
+"""The estimate step: lists a dataset, encodes a sample of it, and stores the figures alone."""
 
 from __future__ import annotations
 
@@ -6,14 +6,14 @@ import json
 import tempfile
 from itertools import chain
 from pathlib import Path
-from typing import Any
 
 from keepmore.codec.sandbox import IsolatedDecoder
 from keepmore.compression.compressor import Compressor
 from keepmore.datasets.entry import Skipped
 from keepmore.datasets.listing import list_images
 from keepmore.errors import DatasetNotFound
-from keepmore.estimation.estimate import estimate
+from keepmore.estimation.answer import EstimateAnswer
+from keepmore.estimation.estimate import estimate as estimate_pool
 from keepmore.net.access import Access
 from keepmore.progress import Report
 from keepmore.spec.estimate import EstimateRequest
@@ -24,31 +24,33 @@ from keepmore.storage.layout import Asked
 
 
 def answer(store: Store, name: str, access: Access, decoder: IsolatedDecoder, report: Report) -> bytes:
-    """Do the work behind a question that was asked."""
-    question = EstimateRequest.from_json(json.loads(store.get(layout.request(Asked.ESTIMATE, name, name))))
-    return json.dumps(estimated(question, access, decoder, report), indent=1).encode()
+    """The JSON that answers the request `name`."""
+    request = EstimateRequest.from_json(json.loads(store.get(layout.request(Asked.ESTIMATE, name, name))))
+    return json.dumps(estimate_dataset(request, access, decoder, report).as_json(), indent=1).encode()
 
 
-def estimated(question: EstimateRequest, access: Access, decoder: IsolatedDecoder, report: Report) -> dict[str, Any]:
-    """The estimate for `question`; what it encodes is kept nowhere. Raises DatasetError."""
+def estimate_dataset(
+    request: EstimateRequest, access: Access, decoder: IsolatedDecoder, report: Report
+) -> EstimateAnswer:
+    """The estimate that `request` asks for; its encodings are not kept. Raises DatasetError."""
     skipped = Skipped()
-    entries = list_images(question.dataset, skipped, access)
+    entries = list_images(request.dataset, skipped, access)
     first = next(entries, None)
     if first is None:
         raise DatasetNotFound(
-            f"dataset {question.dataset}: holds no image (skipped: {dict(skipped) or 'nothing'}); check the path"
+            f"dataset {request.dataset}: holds no image (skipped: {dict(skipped) or 'nothing'}); check the path"
         )
     with tempfile.TemporaryDirectory() as folder:
         compressor = Compressor(
-            FolderStore(Path(folder)), question.distances, question.effort, question.limits, decoder, access
+            FolderStore(Path(folder)), request.distances, request.effort, request.limits, decoder, access
         )
-        found = estimate(
+        estimate = estimate_pool(
             chain([first], entries),
-            question.distances,
-            question.budget,
-            question.selection,
+            request.distances,
+            request.budget,
+            request.selection,
             lambda rows: compressor.chunk(rows, report),
-            question.images,
-            question.seed,
+            request.images,
+            request.seed,
         )
-    return {"request": question.as_json(), "skipped": dict(sorted(skipped.items())), **found}
+    return EstimateAnswer(request, dict(sorted(skipped.items())), estimate)

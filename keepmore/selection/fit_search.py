@@ -80,15 +80,17 @@ class Curve:
 class _Bracket:
     """The nearest trials on either side of the budget, where there are any, and the distances that they leave."""
 
-    trials: list[Trial]
+    nearest: list[Trial]
     low: float
     high: float
 
     @staticmethod
-    def of(tried: Sequence[Trial], budget: int) -> _Bracket:
+    def of(trials: Sequence[Trial], budget: int) -> _Bracket:
         """The smallest distance that fits, and before it the largest that does not: sizes need not fall everywhere."""
-        far = min((trial for trial in tried if trial.fits(budget)), key=lambda trial: trial.distance, default=None)
-        before = [trial for trial in tried if not trial.fits(budget) and (far is None or trial.distance < far.distance)]
+        far = min((trial for trial in trials if trial.fits(budget)), key=lambda trial: trial.distance, default=None)
+        before = [
+            trial for trial in trials if not trial.fits(budget) and (far is None or trial.distance < far.distance)
+        ]
         near = max(before, key=lambda trial: trial.distance, default=None)
         low, high = near.distance if near else SMALLEST, far.distance if far else LARGEST
         return _Bracket([trial for trial in (near, far) if trial], low, high)
@@ -98,22 +100,21 @@ class _Bracket:
         return math.log(self.high / self.low)
 
 
-def next_trial(curve: Curve, tried: Sequence[Trial], budget: int, digits: int) -> float | None:
+def next_trial(curve: Curve, trials: Sequence[Trial], budget: int, digits: int) -> float | None:
     """The distance to try next, of so many significant digits; None: there is nothing more to try.
 
-    It is where the curve, corrected by the nearest trials, crosses the budget, and the middle of what they leave each
-    time that the last trial has not halved that (Dekker 1969, "Finding a zero by means of successive linear
-    interpolation", with the curve in place of the straight line).
+    It is where the curve, corrected by the nearest trials, crosses the budget; or the middle of the distances that they
+    leave, each time that the last trial has not halved these. So two trials halve them at least.
     """
-    if not tried:
+    if not trials:
         return _rounded(curve.at(budget), digits)
-    if len(tried) == MOST_TRIALS or any(trial.hits(budget) for trial in tried):
+    if len(trials) == MOST_TRIALS or any(trial.hits(budget) for trial in trials):
         return None
-    bracket = _Bracket.of(tried, budget)
-    crossing = curve.through(bracket.trials, bracket.low, bracket.high).at(budget)
+    bracket = _Bracket.of(trials, budget)
+    crossing = curve.through(bracket.nearest, bracket.low, bracket.high).at(budget)
     middle = math.sqrt(bracket.low * bracket.high)
-    halved = len(tried) == 1 or bracket.width <= _Bracket.of(tried[:-1], budget).width / 2
-    known = {trial.distance for trial in tried}
+    halved = len(trials) == 1 or bracket.width <= _Bracket.of(trials[:-1], budget).width / 2
+    known = {trial.distance for trial in trials}
     for guess in (*([crossing] if halved else []), middle, SMALLEST, LARGEST):
         distance = _rounded(guess, digits)
         if bracket.low <= distance <= bracket.high and distance not in known:

@@ -1,4 +1,4 @@
-"""The file that the weights of a model are in, wherever it is."""
+"""The file of a model's weights, from wherever it is."""
 
 from __future__ import annotations
 
@@ -22,38 +22,39 @@ LARGEST_BYTES = 20_000_000_000
 
 @contextmanager
 def weights_file(uri: str, access: Access, scratch: Scratch) -> Iterator[Path]:
-    """The file that `training.weights` names, for as long as this lasts: a path of this machine, or fetched to scratch,
-    where it stays until it is another one at its address. Raises WeightsUnavailable, and StoreFull of the scratch disk.
+    """The file that `training.weights` names, for as long as this lasts: a path of this machine, or downloaded to
+    scratch, where it stays until the one at its address changes. Raises WeightsUnavailable, and StoreFull of the
+    scratch disk.
     """
     if "://" not in uri:
         yield Path(uri)
         return
     name = uri.rsplit("/", 1)[1]
-    if not Path(name).suffix:  # tells how to read it
+    if not Path(name).suffix:  # it decides how the file is read
         raise WeightsUnavailable(
             f"training.weights: {uri} names no file; give one such as model.safetensors or model.pt"
         )
-    with ExitStack() as held:
-        yield _fetched(uri, name, access, scratch, held)
+    with ExitStack() as stack:
+        yield _download(uri, name, access, scratch, stack)
 
 
-def _fetched(uri: str, name: str, access: Access, scratch: Scratch, held: ExitStack) -> Path:
+def _download(uri: str, name: str, access: Access, scratch: Scratch, stack: ExitStack) -> Path:
     try:
-        with Sources(access) as sources, _opened(sources, absolute_uri(uri)) as opened:
-            if opened.path:
-                return Path(opened.path)
-            if opened.size > LARGEST_BYTES:
-                raise SourceTooLarge(f"{opened.size:,} bytes is over the limit of {LARGEST_BYTES:,}")
+        with Sources(access) as sources, _open(sources, absolute_uri(uri)) as source:
+            if source.path:
+                return Path(source.path)
+            if source.size > LARGEST_BYTES:
+                raise SourceTooLarge(f"{source.size:,} bytes is over the limit of {LARGEST_BYTES:,}")
 
             def write(folder: Path) -> None:
-                if opened.size != UNKNOWN and not scratch.make_room(opened.size, folder):
+                if source.size != UNKNOWN and not scratch.make_room(source.size, folder):
                     raise scratch.full()
-                _copy(opened, folder / name)
+                _copy(source, folder / name)
 
-            if opened.version:
-                said = hashlib.sha256(f"{uri} {opened.size} {opened.version}".encode()).hexdigest()[:16]
-                return held.enter_context(scratch.entry(f"weights-{said}", write)) / name
-            folder = held.enter_context(scratch.temporary("weights-"))
+            if source.version:
+                digest = hashlib.sha256(f"{uri} {source.size} {source.version}".encode()).hexdigest()[:16]
+                return stack.enter_context(scratch.entry(f"weights-{digest}", write)) / name
+            folder = stack.enter_context(scratch.temporary("weights-"))
             write(folder)
             return folder / name
     except RemoteFailure as failure:
@@ -62,7 +63,7 @@ def _fetched(uri: str, name: str, access: Access, scratch: Scratch, held: ExitSt
         raise _unavailable(uri, error) from error
 
 
-def _opened(sources: Sources, uri: str) -> SourceFile:
+def _open(sources: Sources, uri: str) -> SourceFile:
     try:
         return sources.open(uri)
     except OSError as error:
@@ -72,9 +73,9 @@ def _opened(sources: Sources, uri: str) -> SourceFile:
 def _copy(source: SourceFile, target: Path) -> None:
     with target.open("wb") as file:
         shutil.copyfileobj(source.file, file)
-        written = file.tell()
-    if source.size not in (UNKNOWN, written):
-        raise UnreadableImage(f"{source.uri} has {source.size:,} bytes and ended after {written:,}")
+        size = file.tell()
+    if source.size not in (UNKNOWN, size):
+        raise UnreadableImage(f"{source.uri} has {source.size:,} bytes and ended after {size:,}")
 
 
 def _unavailable(uri: str, error: KeepmoreError) -> WeightsUnavailable:

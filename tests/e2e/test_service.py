@@ -253,6 +253,7 @@ def test_another_subset_and_training_of_a_finished_job(service: Service, dataset
     while failed["state"] == "running":
         time.sleep(0.2)
         failed = client.training(job, failed["training"])
+    assert failed["error"] is not None
     assert failed["error"]["code"] == "unknown_model"
     assert client.job(job)["state"] == "succeeded"
 

@@ -18,9 +18,9 @@ PREFIXES = ("module.", "_orig_mod.")
 
 
 def read_state(file: Path, where: str) -> dict[str, Tensor]:
-    """The state dict in `file`, which a user knows as `where`. Raises WeightsUnavailable."""
+    """The state dict in `file`, which users know as `where`. Raises WeightsUnavailable."""
     try:
-        state = load_file(file) if file.suffix == ".safetensors" else _unwrapped(_load(file, where))
+        state = load_file(file) if file.suffix == ".safetensors" else _load(file, where)
     except FileNotFoundError:
         raise WeightsUnavailable(f"training.weights: there is no file {where}; check the path") from None
     except (SafetensorError, OSError) as error:
@@ -34,15 +34,13 @@ def read_state(file: Path, where: str) -> dict[str, Tensor]:
 
 
 def _load(file: Path, where: str) -> object:
+    """What is in a file of PyTorch, unwrapped."""
     try:
-        return torch.load(file, map_location="cpu", weights_only=True)
+        state = torch.load(file, map_location="cpu", weights_only=True)
     except FileNotFoundError:
         raise
     except Exception as error:
         raise WeightsUnavailable(f"training.weights: {where} is not a PyTorch state dict ({error})") from error
-
-
-def _unwrapped(state: object) -> object:
     for name in WRAPPED:
         if isinstance(state, dict) and isinstance(state.get(name), dict):
             return state[name]
@@ -55,11 +53,11 @@ def sha256(file: Path) -> str:
 
 
 def load_trunk(model: nn.Module, head: str, state: dict[str, Tensor], where: str) -> None:
-    """Give `model` the weights of `state`, all but its `head`, whose classes are others. Raises WeightsUnavailable."""
+    """Load `state` into `model`, all but the `head`, which is for other classes. Raises WeightsUnavailable."""
     trunk = {name: value for name, value in state.items() if not name.startswith(f"{head}.")}
     own = {name: value for name, value in model.state_dict().items() if not name.startswith(f"{head}.")}
     for name, value in own.items():
-        # Counters of batches: files of long ago have none, and nobody needs them.
+        # Counters of batches: old files have none, and nothing needs them.
         if name not in trunk and not name.endswith("num_batches_tracked"):
             raise _other(where, f"it lacks {name}")
         if name in trunk and trunk[name].shape != value.shape:

@@ -46,14 +46,11 @@ class DataLoader:
     def _start(self, step: int, threads: ThreadPoolExecutor) -> tuple[list[Future[Pixels]], list[int]]:
         batch = self.plan.batch
         places = range(step * batch, (step + 1) * batch)[self.process_group.share(batch)]
-        rows = [self._row(place) for place in places]
+        # One shuffled pass over all images after another.
+        count, seed = len(self.plan.targets), self.plan.seed
+        rows = [int(_order(count, seed, place // count)[place % count]) for place in places]
         images = [threads.submit(self._cut, row, place) for row, place in zip(rows, places, strict=True)]
         return images, [self.plan.targets[row] for row in rows]
-
-    def _row(self, place: int) -> int:
-        """The row of the `place`-th image that the run sees: one shuffled pass over all of them after another."""
-        count = len(self.plan.targets)
-        return int(_order(count, self.plan.seed, place // count)[place % count])
 
     def _cut(self, row: int, place: int) -> Pixels:
         pixels = self.images[row]

@@ -27,10 +27,10 @@ def fp16_helps(place: torch.device) -> bool:
     return place.type == "cuda" and torch.cuda.get_device_capability(place) >= (7, 0)
 
 
-def precision(place: torch.device, asked: str | None = None) -> str:
-    """What to compute in: what was asked for, or the fastest that does not cost accuracy."""
-    if asked:
-        return asked
+def precision(place: torch.device, requested: str | None = None) -> str:
+    """The precision to compute in: the requested one, or the fastest that does not cost accuracy."""
+    if requested:
+        return requested
     if bf16_helps(place):
         return "bfloat16"
     return "float16" if fp16_helps(place) else "float32"

@@ -16,7 +16,6 @@ import torch
 import torchvision
 from torch import Tensor, nn
 from torchvision import models
-from torchvision.transforms._presets import ImageClassification
 
 from keepmore.errors import TrainerMissing, UnknownModel, WeightsUnavailable
 from keepmore.training.results import TOP, LoadedModel, ModelInfo
@@ -91,7 +90,14 @@ def _from_torchvision(name: str, weights: str, fetch: Fetch) -> Classifier:
             file = stack.enter_context(fetch(weights))
         elif weights != NO_WEIGHTS:
             member = _member(name, weights)
-            file, weights_name, transform = _download(member), member.name, _transform(member.transforms())
+            file, weights_name, preset = _download(member), member.name, member.transforms()
+            transform = Transform(
+                preset.resize_size[0],
+                preset.crop_size[0],
+                preset.interpolation.value,
+                tuple(preset.mean),
+                tuple(preset.std),
+            )
         if file:
             where = weights if is_file(weights) else str(file)
             load_trunk(module, head, read_state(file, where), where)
@@ -128,12 +134,6 @@ def _download(member: Any) -> Path:
                 f"from {url} into {file.parent}, then resume the job; or name a file with --weights"
             ) from error
     return file
-
-
-def _transform(preset: ImageClassification) -> Transform:
-    return Transform(
-        preset.resize_size[0], preset.crop_size[0], preset.interpolation.value, tuple(preset.mean), tuple(preset.std)
-    )
 
 
 def _from_timm(name: str, weights: str, fetch: Fetch) -> Classifier:

@@ -1,4 +1,4 @@
-"""The layers of a model while it is fine-tuned: which learn how fast, and which stand still."""
+"""The layers of a model while it is fine-tuned: how fast each learns, and what stays fixed."""
 
 from __future__ import annotations
 
@@ -29,36 +29,32 @@ def groups(classifier: Classifier, tuning: Tuning) -> list[dict[str, Any]]:
     decay = tuning.layer_decay or (TRANSFORMER_DECAY if classifier.is_transformer else 1.0)
     named = list(classifier.module.named_parameters())
     depths = _depths([name for name, _ in named], classifier.head)
-    found: dict[tuple[float, float], list[nn.Parameter]] = {}
+    by_rate: dict[tuple[float, float], list[nn.Parameter]] = {}
     for name, parameter in named:
         scale = decay ** (max(depths.values()) - depths[name])
         weight_decay = tuning.weight_decay if parameter.ndim > 1 and "embed" not in name else 0.0
-        found.setdefault((scale, weight_decay), []).append(parameter)
-    return [{"params": params, "scale": scale, "weight_decay": wd} for (scale, wd), params in found.items()]
+        by_rate.setdefault((scale, weight_decay), []).append(parameter)
+    return [{"params": params, "scale": scale, "weight_decay": wd} for (scale, wd), params in by_rate.items()]
 
 
 def _depths(names: list[str], head: str) -> dict[str, int]:
-    """How far above the image each parameter is: before the blocks 0, in the first block 1, the head highest."""
+    """The depth of each parameter: 0 before the blocks, 1 in the first block, the head highest."""
     blocks: list[str] = []  # in the order of the model
-    found = {}
+    depths = {}
     for name in names:
-        block = _block(name)
+        numbered = list(BLOCK.finditer(name))
+        block = name[: numbered[-1].end()] if numbered else None  # the innermost: swin has blocks within layers
         if block and block not in blocks:
             blocks.append(block)
-        found[name] = blocks.index(block) + 1 if block else len(blocks)
-    return found | {name: len(blocks) + 1 for name in names if name.startswith(f"{head}.")}
-
-
-def _block(name: str) -> str | None:
-    numbered = list(BLOCK.finditer(name))
-    return name[: numbered[-1].end()] if numbered else None  # the innermost: swin has blocks within layers
+        depths[name] = blocks.index(block) + 1 if block else len(blocks)
+    return depths | {name: len(blocks) + 1 for name in names if name.startswith(f"{head}.")}
 
 
 def trainable(classifier: Classifier, pretrained: bool, process_group: ProcessGroup) -> nn.Module:
     """The model on its device, ready to train, over all processes.
 
-    Without dropout and, where it comes with weights, with the batch statistics of these: what a step does then depends
-    neither on chance nor on how its batch is parted.
+    Without dropout and, where it is pretrained, with fixed batch statistics: then a step depends neither on chance nor
+    on how its batch is split.
     """
     module = classifier.module.to(process_group.place, memory_format=torch.channels_last)  # type: ignore[call-overload]
     module.train()

@@ -151,7 +151,7 @@ class _Loop:
             try:
                 return sum(self._parts(batch, targets))
             except RuntimeError as error:
-                if not _lacks_memory(error):
+                if not isinstance(error, torch.OutOfMemoryError) and "can't allocate memory" not in str(error):
                     raise
                 self._halve(error)
 
@@ -234,7 +234,3 @@ def _logits(scores: Any) -> Tensor:
     """The scores of the main head, where a model has auxiliary ones."""
     main: Tensor = scores if isinstance(scores, Tensor) else scores[0]
     return main
-
-
-def _lacks_memory(error: RuntimeError) -> bool:
-    return isinstance(error, torch.OutOfMemoryError) or "can't allocate memory" in str(error)

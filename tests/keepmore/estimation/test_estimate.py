@@ -29,7 +29,7 @@ from keepmore.datasets.entry import UNKNOWN, Entry, Skipped
 from keepmore.datasets.listing import absolute_uri, list_images
 from keepmore.errors import BudgetTooSmall, InvalidRequest
 from keepmore.estimation.estimate import estimate
-from keepmore.estimation.imputation import SLOTS, Deck, Images, Sample, drawn, strata
+from keepmore.estimation.imputation import Donors, Images, Sample, draw, strata
 from keepmore.spec.budget import Budget, BytesBudget, DistanceBudget, MoneyBudget
 from keepmore.spec.distance import text
 from keepmore.spec.job import Limits, Selection
@@ -64,7 +64,7 @@ class Known:
         return pa.Table.from_pylist(found, index.schema(self.distances))
 
     def estimate(self, budget: Budget | None, selection: Selection, images: int, seed: int = 0) -> dict[str, Any]:
-        return estimate(self.entries, self.distances, budget, selection, self.compress, images, seed)
+        return estimate(self.entries, self.distances, budget, selection, self.compress, images, seed).as_json()
 
     def truth(self, budget: Budget | None, selection: Selection) -> dict[str, Any]:
         """Exactly what compressing all of it gives, in the form of an estimate's expected values."""
@@ -181,7 +181,7 @@ def test_the_seed_decides_which_images_are_sampled() -> None:
     entries = [Entry(f"{number:04d}.jpg", "file:///", None, 1000 + number) for number in range(1000)]
     images = Images.of(entries)
     drawings = [
-        drawn(strata(images, 128, balanced=False), sampling.ranks(images.path_hashes, seed), 128) for seed in (0, 1)
+        draw(strata(images, 128, balanced=False), sampling.ranks(images.path_hashes, seed), 128) for seed in (0, 1)
     ]
     assert [len(places) for places in drawings] == [128, 128]
     assert len(set(drawings[0].tolist()) & set(drawings[1].tolist())) < 40
@@ -195,21 +195,21 @@ def test_strata_hold_about_equal_bytes() -> None:
     shares = np.bincount(found, sizes) / sizes.sum()
     assert len(shares) == 8
     assert np.all(np.abs(shares - 1 / 8) < 0.02)
-    assert np.all(np.bincount(found[drawn(found, images.path_hashes, 128)]) == 16)
+    assert np.all(np.bincount(found[draw(found, images.path_hashes, 128)]) == 16)
 
 
-def test_donors_fill_slots_by_the_size_of_their_sources() -> None:
+def test_donors_are_drawn_by_the_size_of_their_sources() -> None:
     """Else imputed totals are beside the expected ones wherever small images take more of their source's size."""
     sizes = np.array([100, 300, 600, 5000, 5000, 5000])
     images = Images(sizes, np.arange(6, dtype=np.uint64), np.full(6, -1, np.int32))
-    sample = Sample(np.arange(3), np.full(3, True), sizes[:3], np.array([[50, 100, 150]]))
-    deck = Deck.of(images, np.zeros(6, np.int64), sample)
-    slots, weights = deck.resampled(np.random.default_rng(0), 4000)
-    assert slots.shape == (4000, SLOTS)
-    assert np.all(weights.sum(axis=1) == 2)
-    only_the_first_two = (weights == [1, 1, 0]).all(axis=1)
-    assert np.mean(slots[only_the_first_two] == 0) == pytest.approx(0.25, abs=0.01)
-    assert deck.expected(np.arange(6)) == pytest.approx([300 + 15000 * 300 / 1000])
+    sample = Sample(np.arange(3), np.full(3, True), sizes[:3], np.array([[100, 0, 0]]))
+    donors = Donors.of(images, np.zeros(6, np.int64), sample)
+    assert donors.expected(np.arange(6)) == pytest.approx([100 + 15000 * 100 / 1000])
+    imputed = [values[0] for values, _ in donors.impute(np.arange(6), 8000, np.random.default_rng(0))]
+    assert np.unique(imputed, axis=0)[:, :3].tolist() == [[100, 0, 0]] * len(np.unique(imputed, axis=0))
+    # Two of the three are drawn again, with replacement: all of both, 1/4 or 1/7 of the two have the first one's size.
+    share = 1 / 9 + 2 / 9 / 4 + 2 / 9 / 7
+    assert np.mean(np.array(imputed)[:, 3:] == 5000) == pytest.approx(share, abs=0.01)
 
 
 @pytest.mark.parametrize("order", ["random", "smallest"])
@@ -246,7 +246,7 @@ def test_entries_are_not_held_in_memory() -> None:
     found = estimate(listed, (4.0,), None, Selection(), compress)
     peak = tracemalloc.get_traced_memory()[1]
     tracemalloc.stop()
-    assert found["images"] == count
+    assert found.images == count
     assert peak < 250 * count
 
 
@@ -276,7 +276,7 @@ def test_a_real_dataset_with_a_broken_image(
         Selection(),
         lambda rows: compressor.chunk(rows, lambda progress: None),
         on_images=lambda done, of: told.append((done, of)),
-    )
+    ).as_json()
     part = compressor.chunk([Listed(index.POOL, entry) for entry in entries], lambda progress: None)
     for name, row in found["distances"].items():
         total = sum(size or 0 for size in part[f"bytes@{name}"].to_pylist())
