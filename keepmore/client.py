@@ -15,6 +15,7 @@ from urllib3.response import BaseHTTPResponse
 
 from keepmore.answers import (
     AdviceAnswer,
+    ErrorAnswer,
     EstimateAnswer,
     FailedImageAnswer,
     JobAnswer,
@@ -269,4 +270,7 @@ def _error(answer: BaseHTTPResponse, address: str) -> KeepmoreError:
     details = {name: value for name, value in problem.items() if name not in standard}
     fields = [str(item["field"]) for item in problem.get("errors", [])]
     field = fields[0] if len(fields) == 1 else None
-    return from_dict({"code": code, "message": message, "field": field, "details": details})
+    record: ErrorAnswer = {"code": code, "message": message, "retryable": False, "details": details}
+    if field:
+        record["field"] = field
+    return from_dict(record)

@@ -35,8 +35,9 @@ KeepmoreError
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from typing import Any, ClassVar
+
+from keepmore.answers import ErrorAnswer
 
 
 class KeepmoreError(Exception):
@@ -59,8 +60,8 @@ class KeepmoreError(Exception):
         """The field, if there is one, and the reason."""
         return str(self)
 
-    def as_dict(self) -> dict[str, Any]:
-        record = {"code": self.code, "message": self.message, "retryable": self.retryable}
+    def as_dict(self) -> ErrorAnswer:
+        record: ErrorAnswer = {"code": self.code, "message": self.message, "retryable": self.retryable}
         if self.field:
             record["field"] = self.field
         if self.details:
@@ -332,7 +333,7 @@ def known(code: str) -> bool:
     return code in _classes_by_code(KeepmoreError)
 
 
-def from_dict(record: Mapping[str, Any]) -> KeepmoreError:
+def from_dict(record: ErrorAnswer) -> KeepmoreError:
     """The error that `as_dict` wrote down: how errors travel between processes."""
     kind = _classes_by_code(KeepmoreError).get(record["code"], InternalError)
     field = record.get("field")

@@ -115,7 +115,7 @@ def resume(job: str, processes: int | None, place: Place, as_json: bool) -> None
 def _work(backend: Backend, job: str, as_json: bool) -> None:
     console = Console(as_json)
     again = shlex.join(backend.resume_words(job))
-    signal.signal(signal.SIGTERM, _interrupt)
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
     try:
         console.say(f"job {job}; to go on after an interruption: {again}")
         report = backend.work(job, console)
@@ -128,10 +128,6 @@ def _work(backend: Backend, job: str, as_json: bool) -> None:
         console.fail(error, again if error.retryable else None)
         sys.exit(EXIT_USAGE if isinstance(error, InvalidRequest) else EXIT_FAILED)
     console.result(report)
-
-
-def _interrupt(number: int, frame: object) -> None:
-    raise KeyboardInterrupt
 
 
 @click.command()

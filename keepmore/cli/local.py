@@ -98,13 +98,13 @@ class LocalBackend:
         return {**report, "report": self.store.uri(layout.report_page(job))}
 
     def jobs(self) -> list[JobRecordAnswer]:
-        return [cast(JobRecordAnswer, self._repository.shown(name)) for name in self._repository.ids()]
+        return [self._repository.shown(name) for name in self._repository.ids()]
 
     def status(self, job: str) -> JobAnswer:
-        return cast(JobAnswer, status.status(self._repository.get(job), self.store).as_json())
+        return status.status(self._repository.get(job), self.store).as_json()
 
     def subsets(self, job: str) -> list[SubsetAnswer]:
-        return [cast(SubsetAnswer, subset) for subset in status.subsets(self._repository.get(job), self.store)]
+        return status.subsets(self._repository.get(job), self.store)
 
     def cancel(self, job: str) -> None:
         with LocalQueue(self._config, 1) as queue:
@@ -131,14 +131,14 @@ class LocalBackend:
         images = status.training_images(record, name, self.store)
         left = sum(count for step, count in images.items() if not self.store.exists(step.output))
         self._run(record, console, "train", left, lambda step: step in images)
-        return cast(TrainingAnswer, status.training_status(record, name, self.store).as_json())
+        return status.training_status(record, name, self.store).as_json()
 
     def advise(self, job: str, request: AdviceRequest, console: Console) -> tuple[AdviceAnswer, bytes]:
         record = self._repository.get(job)
         self._config.check_training(request.training)
         name = request_advice(record, self.store, request)
         self._run(record, console, "advise", None, lambda step: True)
-        answer = cast(AdviceAnswer, status.advice_status(record, name, self.store))
+        answer = status.advice_status(record, name, self.store)
         return answer, self.store.get(layout.advice_page(record.id, name))
 
     def _run(self, job: Job, console: Console, what: str, images: int | None, counts: Callable[[Step], bool]) -> None:

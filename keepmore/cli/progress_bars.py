@@ -37,7 +37,7 @@ class JobProgress:
             self._start(Kind.COMPRESS)
         if self._job.request.fits and self._store.exists(layout.index_summary(self._job.id)):
             self._start(Kind.FIT)
-        if self._training and self._store.exists(self._subset_key()):
+        if self._training and self._store.exists(layout.subset(self._job.id, self._job.request.subset_id)):
             self._start(self._training)
         return self
 
@@ -80,9 +80,6 @@ class JobProgress:
             return sum(done.images for done in parts_progress(self._store, self._job.id).values()), listed
         images = training_images(self._job, self._job.request.training_id, self._store)
         return sum(count for step, count in images.items() if self._store.exists(step.output)), sum(images.values())
-
-    def _subset_key(self) -> str:
-        return layout.subset(self._job.id, self._job.request.subset_id)
 
 
 class RemoteProgress:

@@ -46,7 +46,8 @@ def _ready(kinds: Collection[Kind], steps_of: StepsOf, done: Collection[str]) ->
         spec = kind.spec
         if not complete.issuperset(input_ for input_ in spec.inputs if input_ in kinds):
             continue
-        steps = () if spec.superseded_by and _all_done(steps_of(spec.superseded_by), done) else steps_of(kind)
+        later = [step.output for step in (spec.superseded_by and steps_of(spec.superseded_by)) or ()]
+        steps = () if later and all(output in done for output in later) else steps_of(kind)
         if steps is None:
             continue
         missing = [step for step in steps if step.output not in done]
@@ -55,15 +56,13 @@ def _ready(kinds: Collection[Kind], steps_of: StepsOf, done: Collection[str]) ->
             complete.add(kind)
 
 
-def _all_done(steps: Iterable[Step] | None, done: Collection[str]) -> bool:
-    outputs = [step.output for step in steps or ()]
-    return bool(outputs) and all(output in done for output in outputs)
-
-
 def _ready_beside(job: Job, done: Collection[str], trainings: Mapping[str, Training]) -> Iterator[Step]:
     """Steps for what was asked for beside the job's own subset and training, unless it failed."""
-    wanted: list[tuple[Asked, str, StepsOf]]
-    wanted = [(asked, name, partial(_steps_beside, job, name)) for asked, name in _asked(job, done)]
+    wanted: list[tuple[Asked, str, StepsOf]] = []
+    for asked, steps in ((Asked.ADVICE, _advice_steps), (Asked.SUBSET, subset_steps)):
+        prefix = layout.requests_prefix(asked, job.id)
+        names = (layout.request_id(key, prefix) for key in sorted(done))
+        wanted += [(asked, name, partial(steps, job, name)) for name in names if name]
     wanted += [
         (Asked.TRAINING, name, partial(training_steps, job, name, training))
         for name, training in sorted(trainings.items())
@@ -73,15 +72,8 @@ def _ready_beside(job: Job, done: Collection[str], trainings: Mapping[str, Train
             yield from _ready(kinds_of(asked), steps_of, done)
 
 
-def _asked(job: Job, done: Collection[str]) -> Iterator[tuple[Asked, str]]:
-    """The advice and the subsets that were asked for, by id."""
-    for asked in (Asked.ADVICE, Asked.SUBSET):
-        prefix = layout.requests_prefix(asked, job.id)
-        yield from ((asked, name) for key in sorted(done) if (name := layout.request_id(key, prefix)))
-
-
-def _steps_beside(job: Job, name: str, kind: Kind) -> Iterable[Step]:
-    return subset_steps(job, name, kind) if SPECS[kind].asked is Asked.SUBSET else (Step(job.id, kind, name),)
+def _advice_steps(job: Job, name: str, kind: Kind) -> Iterable[Step]:
+    return (Step(job.id, kind, name),)
 
 
 def _job_steps(job: Job, chunks: int | None, kind: Kind) -> Iterable[Step] | None:

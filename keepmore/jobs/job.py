@@ -9,9 +9,10 @@ from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from enum import StrEnum
-from typing import Any
+from typing import Any, cast
 
 from keepmore import __version__
+from keepmore.answers import ErrorAnswer, JobRecordAnswer
 from keepmore.errors import InternalError, JobNotFound, KeepmoreError, NotFound, RecordUnreadable
 from keepmore.spec.job import Request
 from keepmore.storage import layout
@@ -40,7 +41,7 @@ class Job:
     created_at: str
     keepmore: str = __version__
     state: State = State.ACCEPTED
-    error: dict[str, Any] | None = None
+    error: ErrorAnswer | None = None
     ended_at: str | None = None
     attempt: int = 0
     trace: str | None = None  # W3C traceparent of the request that started it
@@ -99,11 +100,11 @@ class JobRepository:
             pass
         raise JobNotFound(f"job {job_id[:64]}: no such job in this store; `keepmore show` lists the jobs")
 
-    def shown(self, job_id: str) -> dict[str, Any]:
+    def shown(self, job_id: str) -> JobRecordAnswer:
         """The job's record, for a list; of one that cannot be read its id, the state `unreadable`, and why. Raises
         JobNotFound."""
         try:
-            return self.get(job_id).as_json()
+            return cast(JobRecordAnswer, self.get(job_id).as_json())
         except RecordUnreadable as error:
             return {"id": job_id, "state": UNREADABLE, "error": error.as_dict()}
 

@@ -8,8 +8,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from enum import StrEnum
-from typing import Any
+from typing import Any, cast
 
+from keepmore.answers import ErrorAnswer
 from keepmore.compression.index import Summary
 from keepmore.errors import (
     AdviceNotFound,
@@ -88,11 +89,11 @@ class RequestRepository:
         self._store.put(ref.key, json.dumps(request, indent=1, ensure_ascii=False).encode())
         self._store.delete(ref.error_key)
 
-    def get(self, ref: RequestRef) -> dict[str, Any]:
+    def get(self, ref: RequestRef) -> Mapping[str, Any]:
         """What is asked for; raises NotFound."""
         if not (ref.id.isascii() and ref.id.replace("-", "").isalnum() and len(ref.id) <= LONGEST_ID):
             raise NotFound(f"{ref.id[:LONGEST_ID]!r} is no id")  # ids come from callers, too, and stand in keys
-        request: dict[str, Any] = json.loads(self._store.get(ref.key))
+        request: Mapping[str, Any] = json.loads(self._store.get(ref.key))
         return request
 
     def exists(self, ref: RequestRef) -> bool:
@@ -101,24 +102,24 @@ class RequestRepository:
     def fail(self, ref: RequestRef, error: KeepmoreError) -> None:
         self._store.put(ref.error_key, json.dumps(error.as_dict()).encode())
 
-    def result(self, ref: RequestRef) -> dict[str, Any] | None:
+    def result(self, ref: RequestRef) -> Mapping[str, Any] | None:
         """The answer; None where there is none yet. Raises the error that stands in its place."""
         result = read_json(self._store, ref.result_key)
         if result is None and (error := self.error(ref)):
             raise from_dict(error)
         return result
 
-    def error(self, ref: RequestRef) -> dict[str, Any] | None:
-        return read_json(self._store, ref.error_key)
+    def error(self, ref: RequestRef) -> ErrorAnswer | None:
+        return cast(ErrorAnswer | None, read_json(self._store, ref.error_key))
 
     def is_answered(self, ref: RequestRef) -> bool:
         return self._store.exists(ref.result_key) or self._store.exists(ref.error_key)
 
 
-def read_json(store: Store, key: str) -> dict[str, Any] | None:
+def read_json(store: Store, key: str) -> Mapping[str, Any] | None:
     """The JSON under `key`; None if there is nothing."""
     try:
-        record: dict[str, Any] = json.loads(store.get(key))
+        record: Mapping[str, Any] = json.loads(store.get(key))
     except NotFound:
         return None
     return record

@@ -46,7 +46,7 @@ class Kind(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Step:
-    """One step of a job. Which one of its kind, the fields say that `StepSpec.fields` names; the others are empty.
+    """One step of a job. Which one of its kind, the fields say that `StepSpec.fields` names; the others mean nothing.
 
     `request`: id of the subset, training or advice that it belongs to; `variant`: one of the job's, or for features of
     test images "evaluation", or "evaluation@" and a distance.
@@ -56,8 +56,8 @@ class Step:
     kind: Kind
     request: str = ""
     variant: str = ""
-    seed: int | None = None
-    chunk: int | None = None
+    seed: int = 0
+    chunk: int = 0
 
     def __str__(self) -> str:
         return f"{self.kind}:{self.part}"
@@ -113,18 +113,6 @@ class StepSpec:
     counts_images: bool = False
 
 
-def _chunk(step: Step) -> int:
-    if step.chunk is None:
-        raise ValueError(f"{step.kind} of job {step.job} names no chunk")
-    return step.chunk
-
-
-def _seed(step: Step) -> int:
-    if step.seed is None:
-        raise ValueError(f"{step.kind} of job {step.job} names no seed")
-    return step.seed
-
-
 # In the order of their inputs.
 SPECS: dict[Kind, StepSpec] = {
     Kind.LIST: StepSpec(
@@ -140,7 +128,7 @@ SPECS: dict[Kind, StepSpec] = {
     Kind.COMPRESS: StepSpec(
         Lane.COMPRESS,
         "compress",
-        lambda step: layout.part(step.job, _chunk(step)),
+        lambda step: layout.part(step.job, step.chunk),
         "keepmore.pipeline.compress",
         inputs=(Kind.LIST,),
         fields=("chunk",),
@@ -189,7 +177,7 @@ SPECS: dict[Kind, StepSpec] = {
     Kind.TUNE: StepSpec(
         Lane.TRAINING,
         "train",
-        lambda step: layout.run(step.job, step.request, step.variant, _seed(step)),
+        lambda step: layout.run(step.job, step.request, step.variant, step.seed),
         "keepmore.pipeline.tune",
         inputs=(Kind.SELECT,),
         fields=("request", "variant", "seed"),

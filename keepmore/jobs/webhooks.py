@@ -10,8 +10,9 @@ import binascii
 import hashlib
 import hmac
 import json
+from collections.abc import Mapping
+from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
-from typing import Any
 
 import urllib3
 
@@ -27,6 +28,31 @@ TIMEOUT_S = 15.0
 BACK_OFF_S = (5, 30, 120, 600, 3600, 4 * 3600, 8 * 3600, 16 * 3600)
 
 
+@dataclass(frozen=True, slots=True)
+class Delivery:
+    """One try to tell a caller: the status that its server answered, or why there was none."""
+
+    at: str
+    status: int | None = None
+    error: str | None = None
+
+    @property
+    def delivered(self) -> bool:
+        return self.status is not None and 200 <= self.status < 300
+
+    def as_json(self) -> Mapping[str, str | int]:
+        values = {"at": self.at, "status": self.status, "error": self.error}
+        return {name: value for name, value in values.items() if value is not None}
+
+
+@dataclass(frozen=True, slots=True)
+class Deliveries:
+    """All tries to tell one end of a job; `next_at` None: there is no other."""
+
+    next_at: datetime | None
+    tries: tuple[Delivery, ...]
+
+
 class Notifier:
     """Calls webhooks. `secret` is base64 behind "whsec_", as the receiver has it; None: nothing can be signed."""
 
@@ -36,25 +62,22 @@ class Notifier:
 
     def __call__(self, job: Job, store: Store) -> bytes:
         """Try once to tell the end of `job`; gives the record of all tries so far."""
-        record = _record(job, store)
-        tries = list(record["tries"]) if record else []
-        moment = datetime.now(UTC)
-        tries.append({"at": timestamp(moment), **self._call(job, moment)})
-        delivered = "status" in tries[-1] and 200 <= tries[-1]["status"] < 300
-        wait = None if delivered or len(tries) > len(BACK_OFF_S) else timedelta(seconds=BACK_OFF_S[len(tries) - 1])
-        return json.dumps(
-            {
-                "ended_at": job.ended_at,
-                "delivered": delivered,
-                "next_at": wait and (moment + wait).isoformat(),
-                "tries": tries,
-            },
-            indent=1,
-        ).encode()
+        earlier, moment = _deliveries(job, store), datetime.now(UTC)
+        last = self._call(job, moment)
+        tries = [*(earlier.tries if earlier else ()), last]
+        wait = None if last.delivered or len(tries) > len(BACK_OFF_S) else timedelta(seconds=BACK_OFF_S[len(tries) - 1])
+        record = {
+            "ended_at": job.ended_at,
+            "delivered": last.delivered,
+            "next_at": wait and (moment + wait).isoformat(),
+            "tries": [one.as_json() for one in tries],
+        }
+        return json.dumps(record, indent=1).encode()
 
-    def _call(self, job: Job, moment: datetime) -> dict[str, Any]:
+    def _call(self, job: Job, moment: datetime) -> Delivery:
+        at = timestamp(moment)
         if self._key is None:
-            return {"error": "no secret to sign with is set on this worker (KEEPMORE_WEBHOOK_SECRET)"}
+            return Delivery(at, error="no secret to sign with is set on this worker (KEEPMORE_WEBHOOK_SECRET)")
         body = json.dumps(payload(job)).encode()
         headers = {"Content-Type": "application/json"} | signed(self._key, message_id(job), moment, body)
         try:
@@ -68,19 +91,17 @@ class Notifier:
                 preload_content=False,
             )
         except (urllib3.exceptions.HTTPError, KeepmoreError) as error:
-            return {"error": str(error)}
+            return Delivery(at, error=str(error))
         answer.close()  # unread: nobody needs what else a receiver says, and it may never end
-        return {"status": answer.status}
+        return Delivery(at, answer.status)
 
 
 def next_at(job: Job, store: Store) -> datetime | None:
     """When the end of `job` is to be told next; None if it was, was tried often enough, or nobody asked for it."""
     if job.request.webhook is None:
         return None
-    record = _record(job, store)
-    if record is None:
-        return datetime.now(UTC)
-    return datetime.fromisoformat(record["next_at"]) if record["next_at"] else None
+    deliveries = _deliveries(job, store)
+    return datetime.now(UTC) if deliveries is None else deliveries.next_at
 
 
 def is_due(job: Job, store: Store) -> bool:
@@ -89,18 +110,23 @@ def is_due(job: Job, store: Store) -> bool:
     return job.state is not State.ACCEPTED and at is not None and at <= datetime.now(UTC)
 
 
-def _record(job: Job, store: Store) -> dict[str, Any] | None:
+def _deliveries(job: Job, store: Store) -> Deliveries | None:
     """What is written of telling this end of `job`: a retried job ends again."""
     try:
-        record: dict[str, Any] = json.loads(store.get(layout.webhook(job.id)))
-        return record if record["ended_at"] == job.ended_at else None
+        record = json.loads(store.get(layout.webhook(job.id)))
+        if record["ended_at"] != job.ended_at:
+            return None
+        next_at = datetime.fromisoformat(record["next_at"]) if record["next_at"] else None
+        return Deliveries(next_at, tuple(Delivery(**one) for one in record["tries"]))
     except NotFound:
         return None
     except (ValueError, KeyError, TypeError) as error:
-        raise StoreError(f"{layout.webhook(job.id)} is damaged ({error!r}); delete it, and the end is told") from error
+        raise StoreError(
+            f"{layout.webhook(job.id)} is damaged ({error!r}); delete it, and the end is told again"
+        ) from error
 
 
-def payload(job: Job) -> dict[str, Any]:
+def payload(job: Job) -> Mapping[str, object]:
     return {
         "type": f"job.{job.state}",
         "timestamp": job.ended_at,

@@ -13,7 +13,7 @@ from keepmore.storage.base import Store
 
 def run(job: Job, step: Step, store: Store, context: StepContext) -> bytes:
     listing = read_listing(job, store)
-    rows = index.read_chunk(store.get(layout.chunk(job.id, listing.name, step.chunk or 0)))
+    rows = index.read_chunk(store.get(layout.chunk(job.id, listing.name, step.chunk)))
     total = Progress()
 
     def report(progress: Progress) -> None:

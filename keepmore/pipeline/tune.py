@@ -11,4 +11,4 @@ from keepmore.storage.base import Store
 
 def run(job: Job, step: Step, store: Store, context: StepContext) -> bytes:
     training = TrainingSteps.of(job, step.request, store, context.access, context.scratch, context.report)
-    return training.tune(step.variant, step.seed or 0, context.trainer(training.training.method)).as_bytes()
+    return training.tune(step.variant, step.seed, context.trainer(training.training.method)).as_bytes()

@@ -56,16 +56,13 @@ class FailFastListener:
     def on_start(self, step: Step) -> int:
         return self._scheduler.on_start(step)
 
-    def _raise_if_cancelled(self, step: Step) -> None:
-        """`keepmore cancel` in another terminal ends the job in the store alone."""
+    def on_progress(self, step: Step, progress: Progress) -> None:
         now = time.monotonic()
         if now - self._looked_at > LOOK_EVERY_S:
             self._looked_at = now
+            # `keepmore cancel` in another terminal ends the job in the store alone.
             if not is_wanted(step, JobRepository(self._store).get(step.job), self._store):
                 raise _cancelled(step.job)
-
-    def on_progress(self, step: Step, progress: Progress) -> None:
-        self._raise_if_cancelled(step)
         self._scheduler.on_progress(step, progress)
         self._on_progress(step, progress)
 

@@ -16,8 +16,9 @@ from dataclasses import dataclass, field
 from multiprocessing.connection import Connection, wait
 from multiprocessing.process import BaseProcess
 from types import TracebackType
-from typing import Any, cast
+from typing import cast
 
+from keepmore.answers import ErrorAnswer
 from keepmore.codec.malloc import return_large_blocks
 from keepmore.codec.sandbox import IsolatedDecoder
 from keepmore.config import RuntimeConfig
@@ -101,7 +102,11 @@ class LocalQueue:
     def run(self, listener: StepListener, until_idle: bool) -> None:
         """Run what is submitted and tell `listener`; raises what it raises. Steps under way end with the queue."""
         while not self._stopped:
-            self._obey(listener)
+            while self._cancelled:
+                self._take_in()  # what was submitted before it was cancelled
+                for step in self._stop(self._cancelled.popleft()):
+                    listener.on_abandon(step)
+            self._take_in()
             self._hand_out(listener)
             busy = {worker.pipe: worker for pool in self._pools.values() for worker in pool.busy()}
             if not busy and until_idle and not self._incoming:
@@ -116,13 +121,6 @@ class LocalQueue:
         with self._lock:  # a pipe takes one writer at a time; one ring unheard is as good as many
             if not self._bell.poll():
                 self._ringer.send_bytes(b"!")
-
-    def _obey(self, listener: StepListener) -> None:
-        while self._cancelled:
-            self._take_in()  # what was submitted before it was cancelled
-            for step in self._stop(self._cancelled.popleft()):
-                listener.on_abandon(step)
-        self._take_in()
 
     def _take_in(self) -> None:
         while self._incoming:
@@ -228,7 +226,7 @@ def _work(pipe: Connection, config: RuntimeConfig) -> None:
             pipe.send(_outcome(step, store, context))
 
 
-def _outcome(step: Step, store: Store, context: StepContext) -> tuple[str, dict[str, Any] | None]:
+def _outcome(step: Step, store: Store, context: StepContext) -> tuple[str, ErrorAnswer | None]:
     try:
         attempt(step, store, context)
     except (BrokenPipeError, ConnectionResetError):

@@ -142,19 +142,16 @@ class Scheduler:
     def on_failure(self, step: Step, error: KeepmoreError) -> None:
         """Write down what cannot be done, as the failure of the job or of the request that it belongs to."""
         if not (step.kind is Kind.NOTIFY or self._store.exists(step.output)):  # else another worker has done it
-            self._write_failure(step, error)
+            job = None if step.kind is Kind.ESTIMATE else self._job(step.job)
+            if job and job.state is State.ACCEPTED and not is_beside(job, step):
+                self._repository.end(job, State.FAILED, error)
+            elif (ref := RequestRef.of_step(step)) and (job or step.kind is Kind.ESTIMATE):
+                self._requests.fail(ref, error)
+            if step.kind is not Kind.ESTIMATE:
+                self._tracker.leases.drop(step.job)
         self._count(step, "failed", metrics.of_failure(step, error.code))
         if step.kind is not Kind.NOTIFY:  # that is tried again in its own time
             self.advance(step.job)
-
-    def _write_failure(self, step: Step, error: KeepmoreError) -> None:
-        job = None if step.kind is Kind.ESTIMATE else self._job(step.job)
-        if job and job.state is State.ACCEPTED and not is_beside(job, step):
-            self._repository.end(job, State.FAILED, error)
-        elif (ref := RequestRef.of_step(step)) and (job or step.kind is Kind.ESTIMATE):
-            self._requests.fail(ref, error)
-        if step.kind is not Kind.ESTIMATE:
-            self._tracker.leases.drop(step.job)
 
     def on_abandon(self, step: Step) -> None:
         self._count(step, "cancelled", {})

@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, cast
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from keepmore.answers import AdviceAnswer, ErrorAnswer, JobAnswer, SubsetAnswer, TrainingAnswer
 from keepmore.compression.index import Summary
 from keepmore.compression.listing import Listing
 from keepmore.errors import Cancelled, QueueUnavailable, StoreError
@@ -51,14 +53,14 @@ class JobStatus:
     rate: float | None = None
     eta_s: int | None = None
     warnings: tuple[str, ...] = ()
-    subset: dict[str, Any] | None = None
+    subset: SubsetAnswer | None = None
     report: str | None = None
     index: Summary | None = None
 
-    def as_json(self) -> dict[str, Any]:
+    def as_json(self) -> JobAnswer:
         progress = self.progress
         images = progress and {"listed": self.listed, "done": progress.images, "failed": progress.failed}
-        return {
+        answer = {
             "job": self.job.id,
             "state": self.job.state.value,
             "stage": self.stage,
@@ -75,6 +77,7 @@ class JobStatus:
             "report": self.report,
             **({"index": self.index.as_json()} if self.index else {}),
         }
+        return cast(JobAnswer, answer)
 
 
 def status(job: Job, store: Store, tracked: StepProgress | None = None) -> JobStatus:
@@ -119,7 +122,7 @@ def _compressing(job: Job, store: Store, tracked: StepProgress | None, warnings:
     )
 
 
-def subsets(job: Job, store: Store) -> list[dict[str, Any]]:
+def subsets(job: Job, store: Store) -> list[SubsetAnswer]:
     """The records of all subsets that were made of a job, its own first."""
     prefix = layout.requests_prefix(Asked.SUBSET, job.id)
     results = [key for key in store.keys(prefix) if key.endswith("/subset.json")]
@@ -135,11 +138,11 @@ class TrainingStatus:
     subset: str
     training: Training
     state: RequestState
-    error: dict[str, Any] | None
-    results: dict[str, dict[str, Any]]
-    comparison: dict[str, Any] | None
+    error: ErrorAnswer | None
+    results: dict[str, Mapping[str, Any]]
+    comparison: Mapping[str, Any] | None
 
-    def as_json(self) -> dict[str, Any]:
+    def as_json(self) -> TrainingAnswer:
         return {
             "training": self.id,
             "subset": self.subset,
@@ -169,14 +172,14 @@ def training_status(job: Job, name: str, store: Store) -> TrainingStatus:
     return TrainingStatus(name, request.subset, request.training, state, error, results, comparison)
 
 
-def advice_status(job: Job, name: str, store: Store) -> dict[str, Any]:
+def advice_status(job: Job, name: str, store: Store) -> AdviceAnswer:
     """Advice on a job as JSON, or how far it is. Raises AdviceNotFound."""
     request = advice_request(job, name, store)
     ref = RequestRef(Asked.ADVICE, job.id, name)
     advice, error = read_json(store, ref.result_key), RequestRepository(store).error(ref)
     state = RequestState.SUCCEEDED if advice else RequestState.FAILED if error else RequestState.RUNNING
     about = {"advice": name, "job": job.id, "state": state.value, "error": None if advice else error}
-    return (advice or {"request": request.as_json()}) | about
+    return cast(AdviceAnswer, {**(advice or {"request": request.as_json()}), **about})
 
 
 def training_images(job: Job, name: str, store: Store) -> dict[Step, int]:

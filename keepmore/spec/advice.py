@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from decimal import Decimal, InvalidOperation
 from typing import Any
@@ -109,14 +110,14 @@ class AdviceRequest:
         }
 
     @staticmethod
-    def from_json(written: dict[str, Any]) -> AdviceRequest:
-        price = written["price_per_gb_month"]
-        found = [budgets.from_json(budget) for budget in written["budgets"]]
+    def from_json(record: Mapping[str, Any]) -> AdviceRequest:
+        price = record["price_per_gb_month"]
+        found = [budgets.from_json(budget) for budget in record["budgets"]]
         return AdviceRequest(
             budgets=tuple(budget for budget in found if budget),
-            accuracy=written["accuracy"],
+            accuracy=record["accuracy"],
             price_per_gb_month=None if price is None else Decimal(price),
-            images=written["images"],
-            distances=tuple(written["distances"]),
-            training=Training.from_json(written["training"]),
+            images=record["images"],
+            distances=tuple(record["distances"]),
+            training=Training.from_json(record["training"]),
         )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
@@ -37,7 +38,7 @@ class EstimateRequest:
         return asdict(self) | {"budget": budgets.as_json(self.budget), "distances": list(self.distances)}
 
     @staticmethod
-    def from_json(record: dict[str, Any]) -> EstimateRequest:
+    def from_json(record: Mapping[str, Any]) -> EstimateRequest:
         """The request that `as_json` wrote."""
         parts = {
             "distances": tuple(record["distances"]),

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
@@ -71,7 +72,7 @@ class SubsetRequest:
         return {"budget": budgets.as_json(self.budget), "selection": asdict(self.selection)}
 
     @staticmethod
-    def from_json(record: dict[str, Any]) -> SubsetRequest:
+    def from_json(record: Mapping[str, Any]) -> SubsetRequest:
         return SubsetRequest(budgets.from_json(record["budget"]), Selection(**record["selection"]))
 
 
@@ -168,21 +169,21 @@ class Request:
         return written
 
     @staticmethod
-    def from_json(written: dict[str, Any]) -> Request:
+    def from_json(record: Mapping[str, Any]) -> Request:
         """The request that `as_json` wrote."""
-        evaluation, training = written["evaluation"], written["training"]
-        distances, rules = variant_specs.from_json(written["distances"])
+        evaluation, training = record["evaluation"], record["training"]
+        distances, rules = variant_specs.from_json(record["distances"])
         return Request(
-            dataset=written["dataset"],
+            dataset=record["dataset"],
             distances=distances,
             rules=rules,
-            effort=written["effort"],
-            budget=budgets.from_json(written["budget"]),
-            selection=Selection(**written["selection"]),
+            effort=record["effort"],
+            budget=budgets.from_json(record["budget"]),
+            selection=Selection(**record["selection"]),
             evaluation=None if evaluation is None else Evaluation(**evaluation),
             training=None if training is None else Training.from_json(training),
-            limits=Limits(**written["limits"]),
-            webhook=written.get("webhook"),
+            limits=Limits(**record["limits"]),
+            webhook=record.get("webhook"),
         )
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import asdict, dataclass, fields
 from typing import Any
 
@@ -99,9 +99,9 @@ class Training:
         return {name: value for name, value in written.items() if name in _ALWAYS or value not in (None, ())}
 
     @staticmethod
-    def from_json(written: dict[str, Any]) -> Training:
-        tuning = written.get("tuning")
-        fields = {**written, "test_distances": tuple(written.get("test_distances", ()))}
+    def from_json(record: Mapping[str, Any]) -> Training:
+        tuning = record.get("tuning")
+        fields = {**record, "test_distances": tuple(record.get("test_distances", ()))}
         return Training(**{**fields, "tuning": None if tuning is None else Tuning(**tuning)})
 
 
@@ -116,7 +116,7 @@ class TrainingRequest:
         return {"subset": self.subset, "training": self.training.as_json()}
 
     @staticmethod
-    def from_json(record: dict[str, Any]) -> TrainingRequest:
+    def from_json(record: Mapping[str, Any]) -> TrainingRequest:
         return TrainingRequest(record["subset"], Training.from_json(record["training"]))
 
 

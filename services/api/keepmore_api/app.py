@@ -8,7 +8,6 @@ from typing import Any
 
 from fastapi import FastAPI
 from opentelemetry.sdk.trace import TracerProvider
-from starlette.types import Scope
 
 from keepmore import __version__
 from keepmore_api import metrics, middleware, problems
@@ -70,7 +69,8 @@ def create_app(
             "logs": False,
             "operation_spans": False,
             "auto_configure": False,
-            "exclude": _is_watching,
+            # Whoever watches the service makes hundreds of requests an hour that nobody asks about.
+            "exclude": lambda scope: scope.get("path") in ("/healthz", "/readyz", "/metrics"),
         },
         redirect_slashes=False,  # behind a proxy a redirect would lead past its TLS
     )
@@ -87,18 +87,13 @@ def create_app(
     return app
 
 
-def _is_watching(scope: Scope) -> bool:
-    """Whether a request comes from whoever watches the service: hundreds an hour that nobody asks about."""
-    return scope.get("path") in ("/healthz", "/readyz", "/metrics")
-
-
 def _describe_problems(app: FastAPI) -> None:
     """Put the schema of problems where the description of every refusal points."""
-    made = app.openapi
+    generate = app.openapi
 
     def openapi() -> dict[str, Any]:
         if app.openapi_schema is None:
-            schema = made()
+            schema = generate()
             schema["components"]["schemas"]["Problem"] = Problem.model_json_schema()
             for name in ("HTTPValidationError", "ValidationError"):
                 schema["components"]["schemas"].pop(name, None)

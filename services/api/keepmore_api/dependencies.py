@@ -38,32 +38,32 @@ class _Scope(HTTPBearer):
         return admitted(request, self._scope)
 
 
-async def _backend(request: Request) -> Backend:
+async def get_backend(request: Request) -> Backend:
     backend: Backend = request.app.state.backend
     return backend
 
 
-async def _store(request: Request) -> Store:
+async def get_store(request: Request) -> Store:
     backend: Backend = request.app.state.backend
     return backend.store
 
 
-async def _repository(request: Request) -> JobRepository:
+async def get_repository(request: Request) -> JobRepository:
     backend: Backend = request.app.state.backend
     return JobRepository(backend.store)
 
 
-async def _views(request: Request) -> Views:
+async def get_views(request: Request) -> Views:
     views: Views = request.app.state.views
     return views
 
 
 Reader = Annotated[ApiKey, Security(_Scope(READ))]
 Writer = Annotated[ApiKey, Security(_Scope(WRITE))]
-BackendDep = Annotated[Backend, Depends(_backend)]
-StoreDep = Annotated[Store, Depends(_store)]
-RepositoryDep = Annotated[JobRepository, Depends(_repository)]
-ViewsDep = Annotated[Views, Depends(_views)]
+BackendDep = Annotated[Backend, Depends(get_backend)]
+StoreDep = Annotated[Store, Depends(get_store)]
+RepositoryDep = Annotated[JobRepository, Depends(get_repository)]
+ViewsDep = Annotated[Views, Depends(get_views)]
 Wait = Annotated[float, Query(ge=0, le=MOST_WAIT_S, description="Seconds to wait for the answer.")]
 IdempotencyKey = Annotated[
     str | None,

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+from collections.abc import Mapping
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
@@ -16,7 +17,7 @@ from keepmore.storage.base import Store
 KEPT = timedelta(hours=24)
 
 
-def job_id(store: Store, caller: str, key: str, request: dict[str, Any]) -> str:
+def job_id(store: Store, caller: str, key: str, request: Mapping[str, Any]) -> str:
     """The id of the job that `caller` asks for under `key`, drawn by whoever asked first. Raises IdempotencyConflict.
 
     The key is remembered before the job is made, so a caller that never got its answer gets the same id again.
@@ -24,12 +25,12 @@ def job_id(store: Store, caller: str, key: str, request: dict[str, Any]) -> str:
     return _named(store, "job", [caller, key], request, new_id(datetime.now(UTC)))
 
 
-def estimate_id(store: Store, caller: str, key: str, question: dict[str, Any]) -> str:
+def estimate_id(store: Store, caller: str, key: str, question: Mapping[str, Any]) -> str:
     """As `job_id`, for an estimate; a job may have the same key."""
     return _named(store, "estimate", [caller, key, "estimate"], question, new_estimate_id())
 
 
-def _named(store: Store, kind: str, asked: list[str], request: dict[str, Any], drawn: str) -> str:
+def _named(store: Store, kind: str, asked: list[str], request: Mapping[str, Any], drawn: str) -> str:
     """What was drawn first for `asked` (caller, key, ...) within the last day; `drawn` if nothing was."""
     place = hashlib.sha256(json.dumps(asked).encode()).hexdigest()
     body = hashlib.sha256(json.dumps(request, sort_keys=True).encode()).hexdigest()

@@ -94,21 +94,18 @@ class Measured:
         if scope["type"] != "http":
             await self._app(scope, receive, send)
             return
-        begun = time.perf_counter()
+        started_at = time.perf_counter()
 
         async def answer(message: Message) -> None:
             if message["type"] == "http.response.start":
                 route = getattr(scope.get("route"), "path", "none")
-                requests, seconds = self._of(scope["method"], route, message["status"])
+                key = (scope["method"], route, message["status"])
+                if key not in self._series:
+                    requests = self._meter.requests.labels(*map(str, key))
+                    self._series[key] = (requests, self._meter.seconds.labels(scope["method"], route))
+                requests, seconds = self._series[key]
                 requests.inc()
-                seconds.observe(time.perf_counter() - begun)
+                seconds.observe(time.perf_counter() - started_at)
             await send(message)
 
         await self._app(scope, receive, answer)
-
-    def _of(self, method: str, route: str, status: int) -> tuple[Counter, Histogram]:
-        key = (method, route, status)
-        if key not in self._series:
-            requests = self._meter.requests.labels(method, route, str(status))
-            self._series[key] = (requests, self._meter.seconds.labels(method, route))
-        return self._series[key]

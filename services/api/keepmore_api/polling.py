@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import time
+from collections.abc import Mapping
 from typing import Any
 
 from fastapi.concurrency import run_in_threadpool
@@ -17,7 +18,7 @@ LONGEST_PAUSE_S = 0.5
 GROWTH = 1.5
 
 
-async def result_of(store: Store, ref: RequestRef, wait_s: float) -> dict[str, Any] | None:
+async def result_of(store: Store, ref: RequestRef, wait_s: float) -> Mapping[str, Any] | None:
     """What a worker answered; None if nothing is there within `wait_s`. Raises the error that it wrote instead."""
     requests = RequestRepository(store)
     deadline = time.monotonic() + wait_s

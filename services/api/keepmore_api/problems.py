@@ -77,67 +77,61 @@ def status_of(error: KeepmoreError) -> HTTPStatus:
 
 def install(app: FastAPI) -> None:
     """Have every error of `app` answered as a problem."""
-
-    def counted(code: str) -> str:
-        app.state.meter.problems.labels(code).inc()
-        return code
-
-    async def of_ours(request: Request, error: Exception) -> JSONResponse:
-        assert isinstance(error, KeepmoreError)
-        status = status_of(error)
-        if status >= HTTPStatus.INTERNAL_SERVER_ERROR:
-            log.error("request failed", extra={"path": request.url.path, "code": error.code, "reason": error.message})
-        headers = {"Retry-After": "5"} if status is HTTPStatus.SERVICE_UNAVAILABLE else None
-        more = {"retryable": error.retryable, **_fields(error), **error.details}
-        return problem(status, counted(error.code), error.message, headers, **more)
-
-    async def of_refusal(request: Request, error: Exception) -> JSONResponse:
-        assert isinstance(error, Refused)
-        return problem(error.status, counted(error.code), error.detail, error.headers)
-
-    async def of_validation(request: Request, error: Exception) -> JSONResponse:
-        assert isinstance(error, RequestValidationError)
-        found = [_field_error(item) for item in error.errors()]
-        detail = "; ".join(f"{item['field']}: {item['message']}" for item in found)
-        status = MALFORMED.get(found[0]["code"], HTTPStatus.UNPROCESSABLE_ENTITY)
-        return problem(status, counted(found[0]["code"]), detail, errors=found)
-
-    async def of_http(request: Request, error: Exception) -> JSONResponse:
-        assert isinstance(error, HTTPException)
-        status = HTTPStatus(error.status_code)
-        headers = dict(error.headers or {})
-        if status is HTTPStatus.METHOD_NOT_ALLOWED:
-            headers["Allow"] = ", ".join(_allowed(app, request.url.path))
-        code = {404: "no_such_page", 405: "method_not_allowed"}.get(error.status_code, status.name.lower())
-        remedy = f"{request.method} {request.url.path}: {error.detail}; /docs lists every call"
-        return problem(status, counted(code), remedy, headers)
-
-    async def of_defect(request: Request, error: Exception) -> JSONResponse:
-        log.exception("a defect of the service", exc_info=error, extra={"path": request.url.path})
-        detail = "a defect of the service; its log holds the traceback. Nothing of your data was changed by this answer"
-        return problem(HTTPStatus.INTERNAL_SERVER_ERROR, counted("internal_error"), detail)
-
-    for kind, handler in (
-        (KeepmoreError, of_ours),
-        (Refused, of_refusal),
-        (RequestValidationError, of_validation),
-        (HTTPException, of_http),
-        (Exception, of_defect),
-    ):
-        app.add_exception_handler(kind, handler)
+    app.add_exception_handler(KeepmoreError, answer_error)
+    app.add_exception_handler(Refused, answer_refusal)
+    app.add_exception_handler(RequestValidationError, answer_validation)
+    app.add_exception_handler(HTTPException, answer_http)
+    app.add_exception_handler(Exception, answer_defect)
 
 
-def _fields(error: KeepmoreError) -> dict[str, Any]:
-    """The field of the request that `error` is about, if there is one."""
-    if error.field is None or not isinstance(error, errors.InvalidRequest):
-        return {}
-    return {"errors": [{"field": error.field, "code": error.code, "message": error.reason}]}
+def _counted(request: Request, code: str) -> str:
+    request.app.state.meter.problems.labels(code).inc()
+    return code
 
 
-def _allowed(app: FastAPI, path: str) -> list[str]:
-    """Every method that some route of `path` takes; a router knows only those of the first."""
-    found = {method for route in _routes(app.routes) if route.path_regex.match(path) for method in route.methods or ()}
-    return sorted(found)
+async def answer_error(request: Request, error: Exception) -> JSONResponse:
+    """One of the library's errors; where it names a field of the request, that too."""
+    assert isinstance(error, KeepmoreError)
+    status = status_of(error)
+    if status >= HTTPStatus.INTERNAL_SERVER_ERROR:
+        log.error("request failed", extra={"path": request.url.path, "code": error.code, "reason": error.message})
+    headers = {"Retry-After": "5"} if status is HTTPStatus.SERVICE_UNAVAILABLE else None
+    more: dict[str, Any] = {"retryable": error.retryable}
+    if error.field is not None and isinstance(error, errors.InvalidRequest):
+        more["errors"] = [{"field": error.field, "code": error.code, "message": error.reason}]
+    return problem(status, _counted(request, error.code), error.message, headers, **more, **error.details)
+
+
+async def answer_refusal(request: Request, error: Exception) -> JSONResponse:
+    assert isinstance(error, Refused)
+    return problem(error.status, _counted(request, error.code), error.detail, error.headers)
+
+
+async def answer_validation(request: Request, error: Exception) -> JSONResponse:
+    assert isinstance(error, RequestValidationError)
+    fields = [_field_error(item) for item in error.errors()]
+    detail = "; ".join(f"{item['field']}: {item['message']}" for item in fields)
+    code = fields[0]["code"]
+    status = MALFORMED.get(code, HTTPStatus.UNPROCESSABLE_ENTITY)
+    return problem(status, _counted(request, code), detail, errors=fields)
+
+
+async def answer_http(request: Request, error: Exception) -> JSONResponse:
+    assert isinstance(error, HTTPException)
+    status = HTTPStatus(error.status_code)
+    headers = dict(error.headers or {})
+    if status is HTTPStatus.METHOD_NOT_ALLOWED:  # a router knows only the methods of the first route of a path
+        routes = [route for route in _routes(request.app.routes) if route.path_regex.match(request.url.path)]
+        headers["Allow"] = ", ".join(sorted({method for route in routes for method in route.methods or ()}))
+    code = {404: "no_such_page", 405: "method_not_allowed"}.get(error.status_code, status.name.lower())
+    remedy = f"{request.method} {request.url.path}: {error.detail}; /docs lists every call"
+    return problem(status, _counted(request, code), remedy, headers)
+
+
+async def answer_defect(request: Request, error: Exception) -> JSONResponse:
+    log.exception("a defect of the service", exc_info=error, extra={"path": request.url.path})
+    detail = "a defect of the service; its log holds the traceback. Nothing of your data was changed by this answer"
+    return problem(HTTPStatus.INTERNAL_SERVER_ERROR, _counted(request, "internal_error"), detail)
 
 
 def _routes(routes: Sequence[BaseRoute]) -> Iterator[Route]:
@@ -148,10 +142,13 @@ def _routes(routes: Sequence[BaseRoute]) -> Iterator[Route]:
             yield from _routes(included.routes)
 
 
-def _field_error(item: Any) -> dict[str, Any]:
+def _field_error(item: Any) -> dict[str, str]:
     """One error of Pydantic's as ours: which field, what is wrong with it, what to do."""
     kind, place = item["type"], [part for part in item["loc"] if part not in ("body", "query", "path", "header")]
-    name = _field(place)
+    name = ""
+    for part in place:
+        name += f"[{part}]" if isinstance(part, int) else f".{part}" if name else str(part)
+    name = name or "body"
     value = repr(item.get("input"))[:100]
     if kind == "json_invalid":
         why = item.get("ctx", {}).get("error", "")
@@ -160,19 +157,9 @@ def _field_error(item: Any) -> dict[str, Any]:
         message = "send the body as JSON, with the header Content-Type: application/json"
         return {"field": "body", "code": "unsupported_media_type", "message": message}
     if kind == "extra_forbidden":
-        return {
-            "field": name,
-            "code": "unknown_field",
-            "message": "there is no such field; leave it out, or mend its name",
-        }
+        message = "there is no such field; leave it out, or correct its name"
+        return {"field": name, "code": "unknown_field", "message": message}
     if kind == "missing":
         return {"field": name, "code": "missing_field", "message": "this field is needed; /docs shows an example"}
     code = "wrong_type" if kind.endswith(("_type", "_parsing", "_from_float")) else "invalid_request"
     return {"field": name, "code": code, "message": f"{value} is not possible: {item['msg'].lower()}"}
-
-
-def _field(place: Sequence[Any]) -> str:
-    written = ""
-    for part in place:
-        written += f"[{part}]" if isinstance(part, int) else f".{part}" if written else str(part)
-    return written or "body"

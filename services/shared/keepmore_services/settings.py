@@ -26,7 +26,8 @@ def load(**given: Any) -> Settings:
     try:
         settings = Settings(**{name: value for name, value in given.items() if value is not None})
     except ValidationError as error:
-        found = [f"{_variable(str(item['loc'][0]))}: {item['msg'].lower()}" for item in error.errors()]
+        wrong = [(str(item["loc"][0]), item["msg"].lower()) for item in error.errors()]
+        found = [f"{name if name == OTLP else f'KEEPMORE_{name.upper()}'}: {why}" for name, why in wrong]
         raise InvalidRequest("; ".join(found)) from None  # what was written may be a secret: it is not repeated
     if settings.distributed and not settings.redis.startswith(REDIS_SCHEMES):
         raise InvalidRequest(f"KEEPMORE_REDIS_URL: write it as {' or '.join(REDIS_SCHEMES)}host:port/number")
@@ -37,10 +38,6 @@ def load(**given: Any) -> Settings:
     if settings.config.webhook_secret:
         webhooks.secret_bytes(settings.config.webhook_secret)
     return settings
-
-
-def _variable(name: str) -> str:
-    return name if name == OTLP else f"KEEPMORE_{name.upper()}"
 
 
 class Settings(BaseSettings):

@@ -7,7 +7,7 @@ machine and after whatever restart, is a part of that trace.
 from __future__ import annotations
 
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 
 from opentelemetry import propagate
 from opentelemetry.exporter.otlp.proto.http.trace_exporter import OTLPSpanExporter
@@ -52,7 +52,11 @@ class Tracer:
 
     def start(self, step: Step, tries: int) -> None:
         if self._tracer:
-            context = propagate.extract({HEADER: parent} if (parent := self._parent(step)) else {})
+            parent = None
+            if step.kind is not Kind.ESTIMATE:  # it belongs to no job, and so to no trace
+                with suppress(KeepmoreError):  # a store that does not answer loses the parent and no more
+                    parent = self._repository.get(step.job).trace
+            context = propagate.extract({HEADER: parent} if parent else {})
             span = self._tracer.start_span(f"step {step.kind}", context, SpanKind.CONSUMER)
             span.set_attributes({"keepmore.job": step.job, "keepmore.step": str(step), "keepmore.try": tries})
             self._spans[step] = span
@@ -74,10 +78,3 @@ class Tracer:
             raise
         finally:
             self.end(step)
-
-    def _parent(self, step: Step) -> str | None:
-        """The trace of the job; estimates have none, and a store that does not answer loses no more than that."""
-        try:
-            return None if step.kind is Kind.ESTIMATE else self._repository.get(step.job).trace
-        except KeepmoreError:
-            return None

@@ -29,9 +29,6 @@ TELL_EVERY_S = 0.5
 STOPPING = "this worker was asked to stop"
 
 
-RESUMED = (Kind.COMPRESS, Kind.FIT, Kind.PILOT, Kind.TUNE)  # what is written of them is found again
-
-
 # A fine-tuning may take longer than any worker may be at one step. Its turn begins when its images are decoded: those
 # are decoded again elsewhere, so that turns without a step would follow each other for ever.
 LONGEST_TURN_S = 3600.0
@@ -75,22 +72,18 @@ class Heartbeat:
         def tell(progress: Progress) -> None:
             if not self._wanted:
                 raise Cancelled(f"nobody waits for step {self._step} of job {self._step.job} any more")
-            if self._step.kind in RESUMED and self._stopping():  # others would begin from nothing again
+            if self._step.kind.spec.resumable and self._stopping():  # others would begin from nothing again
                 raise Stopping(STOPPING)
-            if self._step.kind is Kind.TUNE and progress.images and self._turn_is_over():
-                raise Stopping("its turn is over, others wait; it goes on from its checkpoint")
+            if self._step.kind is Kind.TUNE and progress.images:
+                self._first_image_at = self._first_image_at or time.monotonic()
+                if time.monotonic() - self._first_image_at > LONGEST_TURN_S:
+                    raise Stopping("its turn is over, others wait; it goes on from its checkpoint")
             self._untold += progress
             if time.monotonic() - self._told_at > TELL_EVERY_S:
                 self._tell(scheduler)
 
         self._scheduler = scheduler
         return tell
-
-    def _turn_is_over(self) -> bool:
-        now = time.monotonic()
-        if self._first_image_at is None:
-            self._first_image_at = now
-        return now - self._first_image_at > LONGEST_TURN_S
 
     def _tell(self, scheduler: Scheduler) -> None:
         progress, self._untold, self._told_at = self._untold, Progress(), time.monotonic()

@@ -74,9 +74,8 @@ def _digests(store: FolderStore, job: Job, subset: str) -> dict[str, str]:
 def test_a_finished_job_is_shown_as_it_was(written: FolderStore, job: Job) -> None:
     """Else an upgrade loses the record of what was kept."""
     assert (job.state, job.keepmore, job.request.distances) == (State.SUCCEEDED, "0.1.0", (0, 4, 10))
-    found = status.status(job, written).as_json()
-    assert found["state"] == "succeeded"
-    assert found["images"]["listed"] == 25
+    found = status.status(job, written)
+    assert (found.job.state, found.listed) == (State.SUCCEEDED, 25)
     trained = status.training_status(job, job.request.training_id, written).as_json()
     assert {distance: len(one["top1_by_seed"]) for distance, one in trained["distances"].items()} == {
         "4": 2,
@@ -137,7 +136,9 @@ def test_what_a_later_release_wrote_is_refused_by_name(written: FolderStore, job
     with pytest.raises(RecordUnreadable, match="format 2"):
         JobRepository(written).get(job.id)
     shown = JobRepository(written).shown(job.id)
-    assert (shown["id"], shown["state"], shown["error"]["code"]) == (job.id, "unreadable", "record_unreadable")
+    assert (shown["id"], shown["state"]) == (job.id, "unreadable")
+    assert shown["error"] is not None
+    assert shown["error"]["code"] == "record_unreadable"
     key = layout.index(job.id)
     table = pq.read_table(pa.BufferReader(written.get(key)))
     written.put(key, index.to_parquet(table.replace_schema_metadata({index.METADATA: b'{"format": 2}'})))

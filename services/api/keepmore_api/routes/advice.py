@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Annotated, Any
 
 from fastapi import APIRouter, Header, Response
@@ -63,8 +64,8 @@ async def show_advice(
     return _answer(ref, request, result)
 
 
-def _answer(ref: RequestRef, request: AdviceRequest, result: dict[str, Any] | None) -> JSONResponse:
+def _answer(ref: RequestRef, request: AdviceRequest, result: Mapping[str, Any] | None) -> JSONResponse:
     state = "succeeded" if result else "running"
     about = {"advice": ref.id, "job": ref.job, "state": state, "request": request.as_json()}
     headers = {"Location": f"/v1/jobs/{ref.job}/advice/{ref.id}", "Vary": "Accept"}
-    return JSONResponse((result or {}) | about, 200 if result else 202, headers)
+    return JSONResponse({**(result or {}), **about}, 200 if result else 202, headers)

@@ -8,10 +8,8 @@ from fastapi.responses import JSONResponse
 
 from keepmore.errors import EstimateNotFound, NotFound
 from keepmore.jobs.requests import RequestRef, RequestRepository, new_estimate_id, request_estimate
-from keepmore.spec.estimate import EstimateRequest
 from keepmore.storage.layout import Asked
 from keepmore_api import idempotency
-from keepmore_api.backend.base import Backend
 from keepmore_api.dependencies import BackendDep, IdempotencyKey, Reader, StoreDep, Wait, Writer
 from keepmore_api.polling import result_of
 from keepmore_api.schemas.answers import EstimateOut
@@ -27,18 +25,18 @@ async def post_estimate(
     """Compress a sample: bytes and counts by distance, each with an interval. 202 if it takes longer than `wait`."""
     request = body.record()
     backend.config.check_dataset("dataset", request.dataset)
-    ref = await run_in_threadpool(_submit, backend, caller.name, idempotency_key, request)
+
+    def submit() -> RequestRef:
+        name = new_estimate_id()
+        if idempotency_key is not None:
+            name = idempotency.estimate_id(backend.store, caller.name, idempotency_key, request.as_json())
+        ref = RequestRef(Asked.ESTIMATE, name, name)
+        if not RequestRepository(backend.store).is_answered(ref):
+            backend.scheduler.ask(request_estimate(backend.store, request, name))
+        return ref
+
+    ref = await run_in_threadpool(submit)
     return await _answer(backend.store, ref, wait)
-
-
-def _submit(backend: Backend, caller: str, key: str | None, request: EstimateRequest) -> RequestRef:
-    name = new_estimate_id()
-    if key is not None:
-        name = idempotency.estimate_id(backend.store, caller, key, request.as_json())
-    ref = RequestRef(Asked.ESTIMATE, name, name)
-    if not RequestRepository(backend.store).is_answered(ref):
-        backend.scheduler.ask(request_estimate(backend.store, request, name))
-    return ref
 
 
 @router.get("/{estimate}", response_model=EstimateOut)
@@ -55,4 +53,4 @@ async def show_estimate(estimate: str, caller: Reader, store: StoreDep, wait: Wa
 async def _answer(store: StoreDep, ref: RequestRef, wait: float) -> Response:
     result = await result_of(store, ref, wait)
     about = {"estimate": ref.id, "state": "succeeded" if result else "running"}
-    return JSONResponse(about | (result or {}), 200 if result else 202, {"Location": f"/v1/estimates/{ref.id}"})
+    return JSONResponse({**about, **(result or {})}, 200 if result else 202, {"Location": f"/v1/estimates/{ref.id}"})

@@ -7,16 +7,17 @@ import json
 import logging
 import socket
 import time
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import suppress
 from datetime import UTC, datetime
-from typing import Annotated, Any, Literal
+from typing import Annotated, Literal
 
 from fastapi import APIRouter, Depends, Header, Query, Request, Response
 from fastapi.concurrency import run_in_threadpool
 from fastapi.responses import StreamingResponse
 from fastapi.sse import EventSourceResponse, ServerSentEvent
 
+from keepmore.answers import JobRecordAnswer
 from keepmore.compression import index
 from keepmore.errors import InvalidRequest, InvalidUri, JobNotFound, QueueUnavailable
 from keepmore.jobs.job import ID, JobRepository, State, new_id
@@ -26,7 +27,6 @@ from keepmore.net import uri as uris
 from keepmore.net.http import public_addresses
 from keepmore.spec.job import Request as JobRequest
 from keepmore.storage import layout
-from keepmore.storage.base import Store
 from keepmore_api import idempotency
 from keepmore_api.auth import READ
 from keepmore_api.backend.base import Backend
@@ -57,12 +57,12 @@ LOOK_EVERY_S = 0.5
 SCANNED_A_PAGE = 1000
 
 
-async def _shown(job_id: str, views: ViewsDep) -> View:
+async def get_view(job_id: str, views: ViewsDep) -> View:
     return await views.get(job_id)
 
 
 # As a dependency, because an unknown job has to be told before a stream begins.
-Shown = Annotated[View, Depends(_shown)]
+ViewDep = Annotated[View, Depends(get_view)]
 
 
 @router.post(
@@ -132,19 +132,19 @@ def list_jobs(
     state: State | None = None,
     limit: Annotated[int, Query(ge=1, le=1000)] = 100,
     after: Annotated[str, Query(max_length=64, pattern=r"^[0-9a-z-]*$", description="A page's `next`.")] = "",
-) -> dict[str, Any]:
+) -> Mapping[str, object]:
     """Jobs, oldest first. A page of a state may be short, or empty, and still have a next one."""
-    found: list[dict[str, Any]] = []
+    page: list[JobRecordAnswer] = []
     last = after
     for scanned, job_id in enumerate(filter(ID.fullmatch, repository.ids(after))):
-        if len(found) == limit or scanned == SCANNED_A_PAGE:
-            return {"jobs": found, "next": last}
+        if len(page) == limit or scanned == SCANNED_A_PAGE:
+            return {"jobs": page, "next": last}
         with suppress(JobNotFound):  # deleted since its key was listed, or never a job's record
             record = repository.shown(job_id)
             if state in (None, record["state"]):
-                found.append(record)
+                page.append(record)
         last = job_id
-    return {"jobs": found, "next": None}
+    return {"jobs": page, "next": None}
 
 
 @router.get(
@@ -208,7 +208,7 @@ def _headers(view: View) -> dict[str, str]:
 
 @router.get("/{job_id}/events", response_class=EventSourceResponse)
 async def follow_job(
-    job_id: str, request: Request, caller: Reader, views: ViewsDep, view: Shown
+    job_id: str, request: Request, caller: Reader, views: ViewsDep, view: ViewDep
 ) -> AsyncIterator[ServerSentEvent]:
     """The job each time that it changes, as events `progress`; the last is `end`."""
     known = None
@@ -253,12 +253,9 @@ def show_errors(job_id: str, caller: Reader, repository: RepositoryDep, store: S
     """Every image that failed and why: one JSON object a line."""
     job = repository.get(job_id)
     require(job, store, Kind.INDEX)
-    return StreamingResponse(_error_lines(store, job.id), media_type="application/x-ndjson")
-
-
-def _error_lines(store: Store, job_id: str) -> Iterator[str]:
-    for image in index.errors(store, layout.index(job_id), layout.evaluation(job_id)):
-        yield json.dumps(image.as_json(), ensure_ascii=False) + "\n"
+    images = index.errors(store, layout.index(job.id), layout.evaluation(job.id))
+    lines = (json.dumps(image.as_json(), ensure_ascii=False) + "\n" for image in images)
+    return StreamingResponse(lines, media_type="application/x-ndjson")
 
 
 @router.get(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Annotated, Any
 
 from fastapi import APIRouter, Header, Response
@@ -54,12 +55,12 @@ async def post_subset(
     return JSONResponse(_record(ref, result), 201 if result else 202, headers)
 
 
-def _record(ref: RequestRef, result: dict[str, Any] | None) -> dict[str, Any]:
+def _record(ref: RequestRef, result: Mapping[str, Any] | None) -> Mapping[str, Any]:
     links = {
         "self": f"/v1/jobs/{ref.job}/subsets/{ref.id}",
         "manifests": manifests(ref.job, result) if result else {},
     }
-    return {"subset": ref.id, "state": "succeeded" if result else "running", "links": links} | (result or {})
+    return {"subset": ref.id, "state": "succeeded" if result else "running", "links": links, **(result or {})}
 
 
 @router.get("", response_model=SubsetsOut)
@@ -77,16 +78,16 @@ async def show_subset(
     """One subset: counts, bytes and digests by variant. The error, if it could not be made."""
     job, ref = await run_in_threadpool(_find, repository, job_id, subset, store)
     result = await result_of(store, ref, wait)
+
+    def require_own() -> None:
+        """Raises JobNotReady for a job that ended before its own subset was there: nobody makes it."""
+        now = repository.get(ref.job)
+        if now.state is not State.ACCEPTED and not store.exists(ref.key):
+            require(now, store, Kind.SELECT)
+
     if result is None and ref.id == job.request.subset_id:
-        await run_in_threadpool(_require_own, repository, ref, store)
+        await run_in_threadpool(require_own)
     return JSONResponse(_record(ref, result))
-
-
-def _require_own(repository: JobRepository, ref: RequestRef, store: Store) -> None:
-    """Raises JobNotReady for a job that ended before it made its own subset: nobody is making it."""
-    job = repository.get(ref.job)
-    if job.state is not State.ACCEPTED and not store.exists(ref.key):
-        require(job, store, Kind.SELECT)
 
 
 def _find(repository: JobRepository, job_id: str, subset: str, store: Store) -> tuple[Job, RequestRef]:
