@@ -125,6 +125,16 @@ def draw(strata_: NDArray[np.int64], ranks: NDArray[np.uint64], sampled: int) ->
 
 
 @dataclass(frozen=True, slots=True)
+class Imputed:
+    """One imputation: whole bytes of the images, shape (rows, images), which of them are good, shape (images,), None
+    where all are, and how often each donor was drawn, shape (sampled,)."""
+
+    bytes: NDArray[np.float64]
+    good: NDArray[np.bool_] | None
+    draws: NDArray[np.float64]
+
+
+@dataclass(frozen=True, slots=True)
 class Donors:
     """The sampled images, from which the others are imputed.
 
@@ -176,11 +186,8 @@ class Donors:
         sums: NDArray[np.float64] = (np.rint(self.ratios * scale) * (here[self.places] + share[stratum])).sum(axis=1)
         return sums
 
-    def impute(
-        self, places: NDArray[np.int64], times: int, rng: np.random.Generator
-    ) -> Iterator[tuple[NDArray[np.float64], NDArray[np.bool_] | None]]:
-        """So many `times`: whole bytes of the images at `places`, shape (rows, places), and which of them are good,
-        shape (places,), None where all are.
+    def impute(self, places: NDArray[np.int64], times: int, rng: np.random.Generator) -> Iterator[Imputed]:
+        """The images at `places`, so many `times`.
 
         An image's donor is drawn in proportion to scale, so that the mean of imputed sums is `expected`.
         """
@@ -193,8 +200,11 @@ class Donors:
             for number in np.unique(stratum[~known])
         ]
         for _ in range(times):
+            draws = np.zeros(len(self.places))
             for images, sampled in groups:
                 redrawn = rng.choice(sampled, max(len(sampled) - 1, 1))
+                np.add.at(draws, redrawn, 1)
                 weights = self.scale[self.places[redrawn]]
                 donors[images] = rng.choice(redrawn, len(images), p=weights / weights.sum())
-            yield np.rint(self.ratios[:, donors] * scale), None if self.good.all() else self.good[donors]
+            good = None if self.good.all() else self.good[donors]
+            yield Imputed(np.rint(self.ratios[:, donors] * scale), good, draws)

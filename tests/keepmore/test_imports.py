@@ -57,6 +57,13 @@ def test_decisions_need_no_heavy_library() -> None:
     assert not {"PIL", "pillow_jxl", "pyarrow", "matplotlib", "torch", "click"} & loaded
 
 
+def test_records_of_results_need_no_heavy_library() -> None:
+    """Else whoever shows a result waits for what computed it, or lacks it."""
+    modules = "selection.subset", "selection.manifest", "estimation.answer", "advice.answer", "training.results"
+    loaded = _loaded("\n".join(f"import keepmore.{module}" for module in modules))
+    assert not {"PIL", "pillow_jxl", "matplotlib", "scipy", "torch", "jinja2"} & loaded
+
+
 @pytest.mark.parametrize(
     "module", ["keepmore.net.access", "keepmore.storage.open", "keepmore.datasets.listing", "keepmore.cli.main"]
 )

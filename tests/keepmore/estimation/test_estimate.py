@@ -205,7 +205,7 @@ def test_donors_are_drawn_by_the_size_of_their_sources() -> None:
     sample = Sample(np.arange(3), np.full(3, True), sizes[:3], np.array([[100, 0, 0]]))
     donors = Donors.of(images, np.zeros(6, np.int64), sample)
     assert donors.expected(np.arange(6)) == pytest.approx([100 + 15000 * 100 / 1000])
-    imputed = [values[0] for values, _ in donors.impute(np.arange(6), 8000, np.random.default_rng(0))]
+    imputed = [each.bytes[0] for each in donors.impute(np.arange(6), 8000, np.random.default_rng(0))]
     assert np.unique(imputed, axis=0)[:, :3].tolist() == [[100, 0, 0]] * len(np.unique(imputed, axis=0))
     # Two of the three are drawn again, with replacement: all of both, 1/4 or 1/7 of the two have the first one's size.
     share = 1 / 9 + 2 / 9 / 4 + 2 / 9 / 7
