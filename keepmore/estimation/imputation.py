@@ -27,6 +27,9 @@ BALANCED_STRATUM_IMAGES = 8
 CLASS_GROUPS = 4
 MOST_STRATA = 32
 
+# Slots of a stratum. Each donor fills a share of them that is proportional to its scale.
+SLOTS = 1024
+
 
 @dataclass(frozen=True, slots=True)
 class Images:
@@ -187,24 +190,37 @@ class Donors:
         return sums
 
     def impute(self, places: NDArray[np.int64], times: int, rng: np.random.Generator) -> Iterator[Imputed]:
-        """The images at `places`, so many `times`.
+        """The images at `places`, so many `times`; the next imputation overwrites the bytes of the one before."""
+        slots, draws = self._slots(times, rng)
+        known = np.flatnonzero(np.isin(places, self.places))
+        own = np.searchsorted(self.places, places[known])
+        first, scale = self.strata[places] * SLOTS, self.scale[places]
+        values = np.empty((len(self.ratios), len(places)))
+        for run in range(times):
+            donors = slots[run, first + rng.integers(0, SLOTS, len(places), np.uint16)]
+            donors[known] = own
+            for row, ratios in zip(values, self.ratios, strict=True):
+                np.take(ratios, donors, out=row, mode="clip")
+            values *= scale
+            np.rint(values, out=values)
+            yield Imputed(values, None if self.good.all() else self.good[donors], draws[run])
 
-        An image's donor is drawn in proportion to scale, so that the mean of imputed sums is `expected`.
+    def _slots(self, times: int, rng: np.random.Generator) -> tuple[NDArray[np.int32], NDArray[np.float64]]:
+        """Donors drawn again so many `times`: those in the slots of each stratum, shape (times, strata * SLOTS), and
+        how often each was drawn, shape (times, sampled).
+
+        A donor has slots by its scale, so that the mean of imputed sums is `expected`.
         """
-        known = np.isin(places, self.places)
-        donors = np.empty(len(places), np.int64)
-        donors[known] = np.searchsorted(self.places, places[known])
-        stratum, scale = np.where(known, -1, self.strata[places]), self.scale[places]
-        groups = [
-            (np.flatnonzero(stratum == number), np.flatnonzero(self.strata[self.places] == number))
-            for number in np.unique(stratum[~known])
-        ]
-        for _ in range(times):
-            draws = np.zeros(len(self.places))
-            for images, sampled in groups:
-                redrawn = rng.choice(sampled, max(len(sampled) - 1, 1))
-                np.add.at(draws, redrawn, 1)
-                weights = self.scale[self.places[redrawn]]
-                donors[images] = rng.choice(redrawn, len(images), p=weights / weights.sum())
-            good = None if self.good.all() else self.good[donors]
-            yield Imputed(np.rint(self.ratios[:, donors] * scale), good, draws)
+        stratum, count = self.strata[self.places], len(self.strata_sampled)
+        slots = np.zeros((times, count, SLOTS), np.int32)
+        draws = np.zeros((times, len(self.places)))
+        for number in np.unique(stratum):
+            (members,) = np.nonzero(stratum == number)
+            chosen = members[rng.integers(0, len(members), (times, max(len(members) - 1, 1)))]
+            np.add.at(draws, (np.arange(times)[:, None], chosen), 1)
+            shares = np.cumsum(self.scale[self.places[chosen]], axis=1)
+            ends = np.ceil(shares / shares[:, -1:] * SLOTS - rng.random((times, 1))).clip(0, SLOTS)
+            ends[:, -1] = SLOTS
+            counts = np.diff(ends, axis=1, prepend=0).astype(np.int64)
+            slots[:, number] = np.repeat(chosen.ravel(), counts.ravel()).reshape(times, SLOTS)
+        return slots.reshape(times, -1), draws

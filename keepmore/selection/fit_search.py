@@ -10,9 +10,13 @@ from itertools import pairwise
 
 from keepmore.spec.distance import LARGEST, SMALLEST
 
-MOST_TRIALS = 14
-
-Point = tuple[float, float]
+MOST_TRIALS = 12
+# How many times as far as the curve says a step goes after one and two trials on the same side of the budget. Later
+# ones go from point to point of the curve, and the one after so many goes to the end of the range.
+STRIDES = (1, 3)
+OUTSIDE_TRIALS = 4
+# The first trials on both sides, if their distances have this ratio or more, say too little about what is between them.
+FAR_APART = math.e
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,16 +35,16 @@ class Trial:
         return self.bytes <= budget < self.bytes + self.following
 
     @property
-    def point(self) -> Point:
+    def point(self) -> tuple[float, float]:
         """The distance, and a size that equals the budget in the middle of the window that is searched for."""
         return self.distance, self.bytes + self.following / 2
 
 
 @dataclass(frozen=True, slots=True)
 class Curve:
-    """Bytes of the images at ascending distances; straight lines between the logarithms of both."""
+    """Bytes of the images at ascending distances, as a sample of them has it: where a search begins."""
 
-    points: Sequence[Point]
+    points: Sequence[tuple[float, float]]
 
     def at(self, budget: int) -> float:
         """The smallest distance at which the curve comes down to `budget`; the last one if it never does."""
@@ -48,83 +52,119 @@ class Curve:
             return self.points[0][0]
         for near, far in pairwise(self.points):
             if far[1] <= budget:
-                share = math.log(budget / near[1]) / math.log(far[1] / near[1])
-                return near[0] * math.pow(far[0] / near[0], share)
+                return _between(near, far, budget)
         return self.points[-1][0]
 
     def bytes(self, distance: float) -> float:
-        index = bisect_left([point[0] for point in self.points], distance, 1, len(self.points) - 1)
-        near, far = self.points[index - 1], self.points[index]
+        behind = bisect_left([point[0] for point in self.points], distance, 1, len(self.points) - 1)
+        near, far = self.points[behind - 1], self.points[behind]
         share = math.log(distance / near[0]) / math.log(far[0] / near[0])
         return near[1] * math.pow(far[1] / near[1], share)
 
-    def through(self, trials: Sequence[Trial], low: float, high: float) -> Curve:
-        """The curve from `low` to `high`, corrected so that it leads through one or two trials, by ascending distance.
-
-        Between two trials the logarithm of the correction is a straight line; beyond a trial the correction is its own.
-        """
-        first, last = trials[0], trials[-1]
-        corrections = [math.log(trial.point[1] / self.bytes(trial.distance)) for trial in (first, last)]
-        span = math.log(last.distance / first.distance)
-
-        def corrected(distance: float) -> Point:
-            share = math.log(distance / first.distance) / span if span else 0.0
-            share = min(max(share, 0.0), 1.0)
-            return distance, self.bytes(distance) * math.exp(corrections[0] * (1 - share) + corrections[1] * share)
-
-        inner = [distance for distance, _ in self.points if low < distance < high]
-        return Curve([corrected(distance) for distance in (low, *inner, high)])
+    def onwards(self, trial: Trial, larger: bool) -> list[tuple[float, float]]:
+        """The trial's point and the curve's beyond it, scaled so that the curve leads through the trial."""
+        distance, size = trial.point
+        scale = size / self.bytes(distance)
+        points = self.points if larger else self.points[::-1]
+        return [(distance, size), *((d, scale * y) for d, y in points if (d > distance if larger else d < distance))]
 
 
-@dataclass(frozen=True, slots=True)
-class _Bracket:
-    """The nearest trials on either side of the budget, where there are any, and the distances that they leave."""
-
-    nearest: list[Trial]
-    low: float
-    high: float
-
-    @staticmethod
-    def of(trials: Sequence[Trial], budget: int) -> _Bracket:
-        """The smallest distance that fits, and before it the largest that does not: sizes need not fall everywhere."""
-        far = min((trial for trial in trials if trial.fits(budget)), key=lambda trial: trial.distance, default=None)
-        before = [
-            trial for trial in trials if not trial.fits(budget) and (far is None or trial.distance < far.distance)
-        ]
-        near = max(before, key=lambda trial: trial.distance, default=None)
-        low, high = near.distance if near else SMALLEST, far.distance if far else LARGEST
-        return _Bracket([trial for trial in (near, far) if trial], low, high)
-
-    @property
-    def width(self) -> float:
-        return math.log(self.high / self.low)
-
-
-def next_trial(curve: Curve, trials: Sequence[Trial], budget: int, digits: int) -> float | None:
-    """The distance to try next, of so many significant digits; None: there is nothing more to try.
-
-    It is where the curve, corrected by the nearest trials, crosses the budget; or the middle of the distances that they
-    leave, each time that the last trial has not halved these. So two trials halve them at least.
+def next_trial(curve: Curve, tried: Sequence[Trial], budget: int, digits: int) -> float | None:
+    """The distance to try next, of so many significant digits: along the curve until there are trials on both sides of
+    the budget, then between the nearest two. None: there is nothing more to try.
     """
-    if not trials:
+    if not tried:
         return _rounded(curve.at(budget), digits)
-    if len(trials) == MOST_TRIALS or any(trial.hits(budget) for trial in trials):
+    if len(tried) == MOST_TRIALS or any(trial.hits(budget) for trial in tried):
         return None
-    bracket = _Bracket.of(trials, budget)
-    crossing = curve.through(bracket.nearest, bracket.low, bracket.high).at(budget)
-    middle = math.sqrt(bracket.low * bracket.high)
-    halved = len(trials) == 1 or bracket.width <= _Bracket.of(trials[:-1], budget).width / 2
-    known = {trial.distance for trial in trials}
-    for guess in (*([crossing] if halved else []), middle, SMALLEST, LARGEST):
-        distance = _rounded(guess, digits)
-        if bracket.low <= distance <= bracket.high and distance not in known:
-            return distance
-    return None
+    near, far = _around(tried, budget)
+    if near and far:
+        return _inside(tried, budget, digits)
+    return _outside(curve, tried, budget, digits)
 
 
 def digits(images: int) -> int:
     """Significant digits of trial distances: enough to tell one of so many images from none, four at least."""
     return min(7, max(4, math.ceil(math.log10(images)) + 2))
+
+
+def _around(tried: Sequence[Trial], budget: int) -> tuple[Trial | None, Trial | None]:
+    """The nearest trials on either side: the last that is over the budget before the first that fits, and that one."""
+    far = min((trial for trial in tried if trial.fits(budget)), key=lambda trial: trial.distance, default=None)
+    before = [trial for trial in tried if not trial.fits(budget) and (far is None or trial.distance < far.distance)]
+    return max(before, key=lambda trial: trial.distance, default=None), far
+
+
+def _outside(curve: Curve, tried: Sequence[Trial], budget: int, digits: int) -> float | None:
+    """From the nearest trial to where the curve through it crosses the budget; further each time that this fails:
+    sizes that are the same over a range do not show how far it reaches.
+    """
+    near, far = _around(tried, budget)
+    nearest, end = (near, LARGEST) if near else (far, SMALLEST)
+    if nearest is None or nearest.distance == end:
+        return None
+    ahead = curve.onwards(nearest, larger=end == LARGEST)
+    beyond = next((i for i, point in enumerate(ahead) if (point[1] <= budget) != nearest.fits(budget)), None)
+    failed = sum(trial.fits(budget) == nearest.fits(budget) for trial in tried)
+    if beyond is None or failed > OUTSIDE_TRIALS:
+        return end
+    if failed > len(STRIDES):
+        return ahead[min(beyond + failed - len(STRIDES), len(ahead)) - 1][0]
+    step = math.log(_between(ahead[beyond - 1], ahead[beyond], budget) / nearest.distance)
+    guess = _rounded(nearest.distance * math.exp(step * STRIDES[failed - 1]), digits)
+    low, high = sorted((nearest.distance, ahead[beyond][0]))
+    return guess if low < guess < high else ahead[beyond][0]
+
+
+def _inside(tried: Sequence[Trial], budget: int, digits: int) -> float | None:
+    """Between the nearest trials on either side, by interpolation as long as that brings them together."""
+    found = [_around(tried[:count], budget) for count in range(1, len(tried) + 1)]
+    brackets = [(near, far) for near, far in found if near and far]
+    near, far = brackets[-1]
+    middle = math.sqrt(near.distance * far.distance)
+    for guess in (_interpolated(brackets, tried[-1], budget) or middle, middle):
+        rounded = _rounded(guess, digits)
+        if near.distance < rounded < far.distance:
+            return rounded
+    return None
+
+
+def _interpolated(brackets: Sequence[tuple[Trial, Trial]], last: Trial, budget: int) -> float | None:
+    """Where log bytes over log distance cross the budget: a secant at first, then a quadratic through the last trial,
+    the one on the other side and the one that the last has replaced.
+
+    None, for the middle, if the first two are FAR_APART, if two trials have not brought the sides together by half, or
+    if the quadratic is not to be trusted: Chandrupatla, "A new hybrid quadratic/bisection algorithm for finding the
+    zero of a nonlinear function without using derivatives", Advances in Engineering Software 28 (1997).
+    """
+    near, far = brackets[-1]
+    if len(brackets) == 1:
+        return _between(near.point, far.point, budget) if far.distance < FAR_APART * near.distance else None
+    if len(brackets) > 2 and _width(brackets[-1]) > _width(brackets[-3]) / 2:
+        return None
+    other = far if last is near else near
+    replaced = brackets[-2][0] if last is near else brackets[-2][1]
+    (x1, y1), (x2, y2), (x3, y3) = (
+        (math.log(trial.distance), math.log(trial.point[1] / budget)) for trial in (last, other, replaced)
+    )
+    place, height = (x1 - x2) / (x3 - x2), (y1 - y2) / (y3 - y2)
+    if height**2 >= place or (1 - height) ** 2 >= 1 - place:
+        return None
+    crossing = x1 * y2 * y3 / ((y1 - y2) * (y1 - y3))
+    crossing += x2 * y1 * y3 / ((y2 - y1) * (y2 - y3))
+    crossing += x3 * y1 * y2 / ((y3 - y1) * (y3 - y2))
+    return math.exp(crossing)
+
+
+def _width(bracket: tuple[Trial, Trial]) -> float:
+    return math.log(bracket[1].distance / bracket[0].distance)
+
+
+def _between(near: tuple[float, float], far: tuple[float, float], budget: int) -> float:
+    """Where the straight line through two points (distance, bytes), both logarithmic, crosses `budget`."""
+    rise = math.log(far[1] / near[1])
+    share = math.log(budget / near[1]) / rise if rise else 0.5
+    return near[0] * math.exp(math.log(far[0] / near[0]) * min(max(share, 0.0), 1.0))
 
 
 def _rounded(distance: float, digits: int) -> float:

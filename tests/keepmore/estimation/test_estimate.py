@@ -205,7 +205,7 @@ def test_donors_are_drawn_by_the_size_of_their_sources() -> None:
     sample = Sample(np.arange(3), np.full(3, True), sizes[:3], np.array([[100, 0, 0]]))
     donors = Donors.of(images, np.zeros(6, np.int64), sample)
     assert donors.expected(np.arange(6)) == pytest.approx([100 + 15000 * 100 / 1000])
-    imputed = [each.bytes[0] for each in donors.impute(np.arange(6), 8000, np.random.default_rng(0))]
+    imputed = [each.bytes[0].copy() for each in donors.impute(np.arange(6), 8000, np.random.default_rng(0))]
     assert np.unique(imputed, axis=0)[:, :3].tolist() == [[100, 0, 0]] * len(np.unique(imputed, axis=0))
     # Two of the three are drawn again, with replacement: all of both, 1/4 or 1/7 of the two have the first one's size.
     share = 1 / 9 + 2 / 9 / 4 + 2 / 9 / 7
@@ -360,3 +360,16 @@ def test_intervals_are_narrower_than_those_of_a_plain_sample(photographs: Known)
         plain = 1.96 * values.std() * PHOTOGRAPHS * np.sqrt((1 - 128 / PHOTOGRAPHS) / 128)
         figure = rows[text(d)]["bytes"]
         assert (figure["high"] - figure["low"]) / 2 < plain / 2
+
+
+def test_an_estimate_is_that_of_the_release_before() -> None:
+    """Else a job that is resumed after an upgrade has other estimates, of another digest, than before."""
+    entries = [Entry(f"{n:03d}.jpg", "file:///", "ab"[n % 3 == 0], 1000 + n * n) for n in range(300)]
+    sizes = {e.path: (e.size, e.size // (2 + n % 3), e.size // (4 + n % 5)) for n, e in enumerate(entries)}
+    known = Known(entries, dict(sizes))
+    found = known.estimate(DistanceBudget(10.0, Decimal("0.5")), Selection("smallest"), 64, seed=7)
+    assert found["budget_bytes"] == {"expected": 819175, "low": 769536, "high": 871665}
+    assert found["distances"]["10"] == {
+        "bytes": {"expected": 1638350, "low": 1539073, "high": 1743329},
+        "images": {"expected": 225, "low": 219, "high": 231},
+    }

@@ -115,3 +115,19 @@ def test_a_search_never_tries_a_distance_again(images: int, curve: list[float], 
         assert distance not in [trial.distance for trial in tried]
         tried.append(Trial(distance, sizes[len(tried)], sizes[len(tried)] / images))
     assert 1 <= len(tried) <= fit_search.MOST_TRIALS
+
+
+def test_a_search_tries_what_the_release_before_tried() -> None:
+    """Else a job that is resumed after an upgrade fits other distances, of another digest, than before."""
+    curve = Curve([(d, 33_000_000 / (d + 0.3) ** 0.7) for d in (0.05, 0.5, 1, 2, 4, 8, 15, 25)])
+
+    def tried(budget: int) -> list[float]:
+        trials: list[Trial] = []
+        while (distance := fit_search.next_trial(curve, trials, budget, 5)) is not None:
+            size = 30_000_000 / (distance + 0.3) ** 0.8 / (3 if distance > 6 else 1)
+            trials.append(Trial(distance, round(size), 20_000))
+        return [trial.distance for trial in trials]
+
+    assert tried(21_000_000) == [1.5931, 1.2209, 1.2618, 1.2627]
+    assert tried(6_000_000)[:6] == [11.105, 1.1724, 3.6083, 6.3301, 4.7792, 5.5003]
+    assert tried(1_200_000) == [25.0, 12.968, 14.004]
