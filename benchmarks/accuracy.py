@@ -12,16 +12,16 @@ import json
 import os
 import sys
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from decimal import Decimal
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
 from benchmarks import accuracy_page
+from benchmarks.accuracy_results import EFFORTS, FRACTIONS, SEEDS, SPREAD, Measured, Variants
 from keepmore.codec import jpegxl
 from keepmore.codec.jpegxl import Pixels
 from keepmore.compression import compressor
@@ -35,16 +35,11 @@ from keepmore.spec.advice import AdviceRequest
 from keepmore.spec.budget import BytesBudget
 from keepmore.spec.job import LARGEST_PIXELS, Evaluation, Request, Selection, SubsetRequest
 from keepmore.spec.training import Training, TrainingRequest, Tuning
-from keepmore.spec.variants import Spread
 from keepmore.storage import layout
 from keepmore.storage.base import Store
-from keepmore.training import evaluation, results, statistics
+from keepmore.training import evaluation
 
 DISTANCES = (0.0, 2.0, 4.0, 6.0, 8.0, 10.0, 15.0, 20.0, 25.0)
-SPREAD = Spread(0.5, 15)
-FRACTIONS = ("0.1", "0.2", "0.5", "1")
-EFFORTS = (3, 5, 7)
-SEEDS = 5
 EVERYTHING = 10**12
 TIMED_IMAGES = 48
 TUNED = (0.0, 4.0, 8.0, 10.0, 25.0)
@@ -53,8 +48,6 @@ TUNING = Tuning(batch=32, image_size=128)
 # What is left of the minutes for training steps: the rest decodes, evaluates and compares.
 SHARE_OF_STEPS = 0.7
 LEAST_STEPS = 50
-
-Correct = NDArray[np.bool_]
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,22 +80,6 @@ class Place:
 
 def _say(step: Any) -> None:
     print(f"{time.strftime('%H:%M:%S')} {step}", file=sys.stderr, flush=True)
-
-
-@dataclass(frozen=True, slots=True)
-class Measured:
-    """One variant of one budget: images (mean of the draws), their bytes, and which tests were right, by draw."""
-
-    images: float
-    bytes: float
-    correct: Correct
-
-    @property
-    def summary(self) -> results.Summary:
-        return statistics.summary(self.correct)
-
-
-Variants = dict[str, Measured]
 
 
 def measure(place: Place, job: Job, budgets: Mapping[str, int], order: str, training: Training) -> dict[str, Variants]:
@@ -223,16 +200,6 @@ def main(dataset: Path, place: Path, minutes: float) -> None:
 
 def _mean_sizes(pool: Summary) -> dict[float, float]:
     return {distance: size / pool.pool for distance, size in pool.pool_bytes.items()}
-
-
-def paired(variants: Variants, one: str, other: str) -> results.Difference:
-    """How much more accurate a variant is than another, on the same draws' test images."""
-    return statistics.compare(variants[one].correct, variants[other].correct)
-
-
-def fixed(variants: Variants) -> Iterator[tuple[str, Measured]]:
-    """The variants that have one distance each."""
-    return ((variant, found) for variant, found in variants.items() if "-" not in variant)
 
 
 if __name__ == "__main__":

@@ -15,8 +15,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import NullLocator
 from scipy import stats
 
-from benchmarks import accuracy as measured
-from benchmarks.accuracy import EFFORTS, FRACTIONS, SEEDS, SPREAD, Measured, Variants
+from benchmarks.accuracy_results import EFFORTS, FRACTIONS, SEEDS, SPREAD, Measured, Variants, fixed, paired
 from keepmore.codec import version as codec_version
 from keepmore.reporting.plots import STYLE
 from keepmore.training import statistics
@@ -93,7 +92,7 @@ def _equal_storage(found: dict[str, Any]) -> Iterator[str]:
     yield from _table(
         ["distance", *(f"{100 * float(name):g} %" for name in FRACTIONS)],
         (
-            [variant, *(_ahead(measured.paired(found["random"][name], variant, ORIGINAL)) for name in FRACTIONS)]
+            [variant, *(_ahead(paired(found["random"][name], variant, ORIGINAL)) for name in FRACTIONS)]
             for variant in found["random"]["1"]
             if variant != ORIGINAL
         ),
@@ -145,7 +144,7 @@ def _predicted(found: dict[str, Any]) -> Iterator[str]:
                 _share(one),
                 f"{_off(curves[variant], one):+.1f}",
             ]
-            for variant, one in measured.fixed(whole)
+            for variant, one in fixed(whole)
         ),
     )
     yield ""
@@ -189,7 +188,7 @@ def _efforts(found: dict[str, Any]) -> Iterator[str]:
 def _effort(found: dict[str, Any], effort: int, variant: str) -> list[str]:
     budgets = found["efforts"][effort]
     spent = found["cpu"][effort][float(variant)] + found["cpu"][effort][0.0]
-    gained = 100 * measured.paired(budgets["0.5"], variant, ORIGINAL).difference
+    gained = 100 * paired(budgets["0.5"], variant, ORIGINAL).difference
     return [
         str(effort),
         variant,
@@ -216,17 +215,14 @@ def _tuned(tuned: dict[str, Any]) -> Iterator[str]:
                 f"{one.images:,.0f}",
                 _share(one),
                 _share(probe[variant]),
-                *(
-                    "" if variant == ORIGINAL else _ahead(measured.paired(by, variant, ORIGINAL))
-                    for by in (variants, probe)
-                ),
+                *("" if variant == ORIGINAL else _ahead(paired(by, variant, ORIGINAL)) for by in (variants, probe)),
             ]
             for variant, one in variants.items()
         ),
     )
     yield ""
     pairs = list(itertools.combinations(variants, 2))
-    tuned_says, probe_says = ({pair: measured.paired(by, *pair).verdict for pair in pairs} for by in (variants, probe))
+    tuned_says, probe_says = ({pair: paired(by, *pair).verdict for pair in pairs} for by in (variants, probe))
     told = [pair for pair in pairs if tuned_says[pair] != CANNOT_TELL]
     missed = [pair for pair in told if probe_says[pair] == CANNOT_TELL]
     alike = [pair for pair in told if probe_says[pair] == tuned_says[pair]]
@@ -257,7 +253,7 @@ def _claims(found: dict[str, Any]) -> Iterator[str]:
     yield from _table(["budget", "images", "5.6 times", "points", "more than 10"], published)
     yield ""
     curves = {curve["distance"]: curve["points"][-1] for curve in found["advice"]["curves"]}
-    off = {variant: _off(curves[variant], one) for variant, one in measured.fixed(variants["all"])}
+    off = {variant: _off(curves[variant], one) for variant, one in fixed(variants["all"])}
     worst = max(off, key=lambda variant: abs(off[variant]))
     yield (
         f"* Advice from a third of the pool predicts the error on all of it within {WITHIN_POINTS:g} points: "
@@ -271,7 +267,7 @@ def _claims(found: dict[str, Any]) -> Iterator[str]:
         f"* The advised distance is within {WITHIN_OF_BEST:g} point of the best measured: "
         f"**{_holds(max(behind) <= WITHIN_OF_BEST)}**; behind it by {', '.join(f'{one:.1f}' for one in behind)} points."
     )
-    spread = [measured.paired(variants[name], SPREAD.name, _best(variants[name])) for name in FRACTIONS]
+    spread = [paired(variants[name], SPREAD.name, _best(variants[name])) for name in FRACTIONS]
     won = all(one.verdict == "better" for one in spread)
     yield (
         "* A spread beats the best fixed distance (1.4 to 2.9 points in the paper): "
@@ -287,7 +283,7 @@ def _claims(found: dict[str, Any]) -> Iterator[str]:
         f"**{_holds(won)}**; {'; '.join(_ahead(one) for one in small)} points."
     )
     plain = [
-        measured.paired(variants[name], found["advice"]["budgets"][place]["recommended"]["distance"], PLAIN)
+        paired(variants[name], found["advice"]["budgets"][place]["recommended"]["distance"], PLAIN)
         for place, name in enumerate(FRACTIONS)
     ]
     yield f"* The advised distance compared with distance 8: {'; '.join(_ahead(one) for one in plain)} points."
@@ -296,7 +292,7 @@ def _claims(found: dict[str, Any]) -> Iterator[str]:
 def _published(variants: Variants, where: str) -> list[str]:
     """The published result, at one budget."""
     factor = variants[LARGEST].images / variants[ORIGINAL].images
-    ahead = measured.paired(variants, LARGEST, ORIGINAL)
+    ahead = paired(variants, LARGEST, ORIGINAL)
     return [where, f"{factor:.2f} times", _holds(factor >= 5.6), _ahead(ahead), _holds(ahead.difference > 0.1)]
 
 
@@ -317,7 +313,7 @@ def _plots(found: dict[str, Any]) -> None:
 
     def predicted(axes: Axes) -> None:
         curves = {curve["distance"]: curve["points"][-1] for curve in found["advice"]["curves"]}
-        variants = dict(measured.fixed(found["random"]["all"]))
+        variants = dict(fixed(found["random"]["all"]))
         told = np.array([100 * curves[variant]["accuracy"] for variant in variants])
         ends = np.abs(np.array([curves[variant]["interval"] for variant in variants]).T * 100 - told)
         axes.errorbar(list(variants), told, yerr=ends, color="#8a8f98", capsize=4, marker="s", label="predicted")
@@ -336,7 +332,7 @@ def _plots(found: dict[str, Any]) -> None:
 
 
 def _best(variants: Variants) -> str:
-    return max(dict(measured.fixed(variants)), key=lambda variant: _top1(variants[variant]))
+    return max(dict(fixed(variants)), key=lambda variant: _top1(variants[variant]))
 
 
 def _best_of(variants: Variants) -> Measured:

@@ -22,11 +22,10 @@ from keepmore.cli.console import Console
 from keepmore.cli.options import DEFAULT_STORE, Place
 from keepmore.config import RuntimeConfig, packages_of
 from keepmore.net.access import Access
-from keepmore.spec import variants as variant_specs
 from keepmore.spec.advice import AdviceRequest
 from keepmore.spec.budget import Budget
 from keepmore.spec.estimate import EstimateRequest
-from keepmore.spec.job import OWN, Request, Selection
+from keepmore.spec.job import Request, Selection
 from keepmore.spec.training import Training
 from keepmore.storage.scratch import Scratch
 
@@ -89,10 +88,3 @@ def open_backend(place: Place, processes: int | None = None) -> Backend:
     with packages_of("local"):
         from keepmore.cli.local import LocalBackend
     return LocalBackend(config, DEFAULT_STORE, processes or os.cpu_count() or 1)
-
-
-def parse_reference(reference: str) -> tuple[str, str, str] | None:
-    """Job, subset ("own" where none is named) and variant of JOB/VARIANT or JOB/SUBSET/VARIANT; None for others."""
-    job, *subset, name = parts if len(parts := reference.split("/")) in (2, 3) else ("", "", "")
-    variant = variant_specs.variant(name)
-    return (job, subset[0] if subset else OWN, variant) if job and variant else None

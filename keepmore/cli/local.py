@@ -19,9 +19,9 @@ from keepmore.answers import (
     SubsetAnswer,
     TrainingAnswer,
 )
-from keepmore.cli.backend import parse_reference
 from keepmore.cli.console import Console
 from keepmore.cli.progress_bars import JobProgress
+from keepmore.cli.reference import parse_reference
 from keepmore.codec.sandbox import IsolatedDecoder
 from keepmore.compression import index
 from keepmore.config import RuntimeConfig

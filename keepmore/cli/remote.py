@@ -19,9 +19,9 @@ from keepmore.answers import (
     SubsetAnswer,
     TrainingAnswer,
 )
-from keepmore.cli.backend import parse_reference
 from keepmore.cli.console import Console
 from keepmore.cli.progress_bars import RemoteProgress
+from keepmore.cli.reference import parse_reference
 from keepmore.client import Client
 from keepmore.errors import InvalidRequest, NothingToRetry, from_dict
 from keepmore.spec.advice import AdviceRequest
