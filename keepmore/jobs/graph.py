@@ -59,7 +59,7 @@ def _ready(kinds: Collection[Kind], steps_of: StepsOf, done: Collection[str]) ->
 def _ready_beside(job: Job, done: Collection[str], trainings: Mapping[str, Training]) -> Iterator[Step]:
     """Steps for what was asked for beside the job's own subset and training, unless it failed."""
     wanted: list[tuple[Asked, str, StepsOf]] = []
-    for asked, steps in ((Asked.ADVICE, _advice_steps), (Asked.SUBSET, subset_steps)):
+    for asked, steps in ((Asked.ADVICE, advice_steps), (Asked.SUBSET, subset_steps)):
         prefix = layout.requests_prefix(asked, job.id)
         names = (layout.request_id(key, prefix) for key in sorted(done))
         wanted += [(asked, name, partial(steps, job, name)) for name in names if name]
@@ -72,7 +72,8 @@ def _ready_beside(job: Job, done: Collection[str], trainings: Mapping[str, Train
             yield from _ready(kinds_of(asked), steps_of, done)
 
 
-def _advice_steps(job: Job, name: str, kind: Kind) -> Iterable[Step]:
+def advice_steps(job: Job, name: str, kind: Kind) -> Iterable[Step]:
+    """The step of `kind` that advice `name` takes."""
     return (Step(job.id, kind, name),)
 
 

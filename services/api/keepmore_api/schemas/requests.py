@@ -69,10 +69,6 @@ def _variants(value: Any) -> tuple[tuple[float, ...], tuple[VariantSpec, ...]]:
     return variant_specs.from_json(value)
 
 
-def _fixed_distances(value: Any) -> tuple[float, ...]:
-    return variant_specs.fixed_only(*_variants(value))
-
-
 _URI = Field(
     min_length=1,
     max_length=4096,
@@ -119,7 +115,10 @@ Variants = Annotated[
 ]
 Distances = Annotated[
     Any,
-    PlainValidator(_fixed_distances, json_schema_input_type=Annotated[list[Distance], Field(json_schema_extra=_LIST)]),
+    PlainValidator(
+        lambda value: variant_specs.fixed_only(*_variants(value)),
+        json_schema_input_type=Annotated[list[Distance], Field(json_schema_extra=_LIST)],
+    ),
     Field(description="Butteraugli distances; 0 is the original file, untouched.", examples=[[0, 2, 4, 6, 8, 10]]),
 ]
 Money = Annotated[float | str, Field(examples=[11.68])]
