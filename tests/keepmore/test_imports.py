@@ -8,6 +8,8 @@ from pathlib import Path
 
 import pytest
 
+pytestmark = pytest.mark.slow
+
 
 def _loaded(*parts: str) -> list[set[str]]:
     """What one process has loaded once it has imported each of these parts after the other."""

@@ -128,6 +128,7 @@ def test_no_other_size_beats_the_optimum(
     assert law.error(n, size) <= law.error(np.minimum(storage / others, most), others).min() * (1 + 1e-9)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("pools", [10, pytest.param(25, marks=pytest.mark.long)])
 @pytest.mark.parametrize(("of_draws", "test_images", "most_wide"), [(1.0, 400, 0.15), (3.0, 4000, 0.25)])
 def test_resampled_laws_hold_the_truth(of_draws: float, test_images: int, most_wide: float, pools: int) -> None:
@@ -217,6 +218,7 @@ def test_pilots_that_learn_nothing_from_more_images_are_refused() -> None:
         _checked(ladder[1], ladder[0].astype(np.float64), chance[:3])
 
 
+@pytest.mark.slow
 def test_labels_at_random_are_refused_nearly_always() -> None:
     """Else one in four pools whose labels mean nothing gets advice: seeds' draws go together over all distances."""
     refused = 0

@@ -211,6 +211,7 @@ def test_donors_fill_slots_by_the_size_of_their_sources() -> None:
     assert deck.expected(np.arange(6)) == pytest.approx([300 + 15000 * 300 / 1000])
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("order", ["random", "smallest"])
 @pytest.mark.parametrize("balance", [True, False])
 def test_large_datasets_are_imputed_in_part(order: str, balance: bool) -> None:
@@ -315,6 +316,7 @@ def _failing(known: Known) -> Known:
     return replace(known, bytes={path: None if path in lost else sizes for path, sizes in known.bytes.items()})
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("estimates", [100, pytest.param(300, marks=pytest.mark.long)])
 @pytest.mark.parametrize(
     ("change", "order", "balance"),
@@ -352,6 +354,7 @@ def test_intervals_hold_the_truth_as_often_as_they_say(
         assert np.mean(widths[name]) < 1.5 * 1.96 * np.sqrt(np.mean(np.square(misses[name]))) + 1, name
 
 
+@pytest.mark.slow
 def test_intervals_are_narrower_than_those_of_a_plain_sample(photographs: Known) -> None:
     """Else stratifying by size and taking ratios gains nothing, and users compress more images than they need to."""
     rows = photographs.estimate(None, Selection(balance=False), 128)["distances"]
