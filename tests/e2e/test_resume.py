@@ -59,9 +59,9 @@ def _files(store: Path) -> int:
 
 
 def _kill_at(files: int, words: list[str], store: Path) -> None:
-    """Start the command, and kill it once so many files are there, or it has ended."""
+    """Start the command, and kill it once its job is accepted and so many files are there, or it has ended."""
     process = _started(words, store)
-    while _files(store) < files and process.poll() is None:
+    while (_files(store) < files or not list(store.glob("jobs/*.json"))) and process.poll() is None:
         time.sleep(0.005)
     _kill(process)
 
@@ -85,8 +85,8 @@ def test_killed_at_random_moments_a_job_ends_with_the_same_digests(
     for number in range(2 * kills):
         store = tmp_path / f"killed-{number}"
         # One in each part of the job, from when it is accepted on: before that, the caller asks again.
-        share = (len(interrupted) + draw.random()) / kills
-        _kill_at(2 + int(0.95 * share * _files(whole)), ["run", str(sample / "train"), *WORDS], store)
+        share = 0.95 * (len(interrupted) + draw.random()) / kills
+        _kill_at(int(share * _files(whole)), ["run", str(sample / "train"), *WORDS], store)
         now = _stage(store)
         if now is None:
             continue  # it was done when the kill came
