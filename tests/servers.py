@@ -79,7 +79,8 @@ def valkey(folder: Path) -> Iterator[RedisServer]:
     data = folder / "valkey"
     data.mkdir(parents=True)
     command = [str(get_binary_path()), "--port", str(port), "--bind", "127.0.0.1", "--dir", str(data)]
-    command += ["--save", "", "--appendonly", "no"]
+    # With a title of its own it overwrites its environment, by which tests/guard.py knows it.
+    command += ["--save", "", "--appendonly", "no", "--set-proc-title", "no"]
     with _running(command, folder / "valkey.log", dict(os.environ)) as process:
         url = f"redis://127.0.0.1:{port}/0"
         _wait_until(lambda: _answers_redis(url), process, folder / "valkey.log")

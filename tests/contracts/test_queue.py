@@ -180,6 +180,7 @@ def test_a_failing_step_tells_its_own_error(store: FolderStore, queue: LocalQueu
     assert "nowhere" in told.wrong[0].message
 
 
+@pytest.mark.alone
 def test_a_cancelled_job_stops_within_seconds_and_another_goes_on(
     store: FolderStore, queue: LocalQueue, sample: Path
 ) -> None:

@@ -59,6 +59,7 @@ def test_the_page_opens_with_its_three_plots(advised: tuple[str, Path], chromium
     assert "To reach 50.0 %" in text or "not to reach 50.0 %" in text
 
 
+@pytest.mark.alone
 def test_asking_again_answers_at_once(advised: tuple[str, Path], pool: tuple[str, Path, Command], ran: Ran) -> None:
     """Else every look at the same advice costs minutes of training; or it says something else than before."""
     job, store, _ = pool

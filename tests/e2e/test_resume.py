@@ -18,14 +18,15 @@ from typing import Any
 import pytest
 
 from keepmore.jobs.job import JobRepository, State
+from keepmore.jobs.stage import stage
 from keepmore.storage import layout
 from keepmore.storage.folder import FolderStore
-from tests.conftest import Command, digests
+from tests.conftest import Command, digests, installed_command
 from tests.service import group_lives
 
 Ran = Callable[..., dict[str, Any]]
+Undisturbed = tuple[dict[str, Any], Path]  # the report of a job that nothing happened to, and its store
 
-KILLS = 10
 WORDS = ["--distances", "0,2,10", "--budget", "as:10*0.5", "--holdout", "0.2"]
 
 
@@ -46,47 +47,78 @@ def _only_job(store: Path) -> str:
     return next(FolderStore(store).keys(layout.jobs_prefix())).removeprefix("jobs/").removesuffix(".json")
 
 
-def test_killed_at_ten_random_moments_a_job_ends_with_the_same_digests(ran: Ran, sample: Path, tmp_path: Path) -> None:
+def _stage(store: Path) -> str | None:
+    """Of the one job; None once all of it is done."""
+    folder = FolderStore(store)
+    return stage(JobRepository(folder).get(_only_job(store)), folder)
+
+
+def _files(store: Path) -> int:
+    """How far a job is, for as long as nobody has asked it: all that it does is files."""
+    return sum(len(files) for _, _, files in os.walk(store))
+
+
+def _kill_at(files: int, words: list[str], store: Path) -> None:
+    """Start the command, and kill it once its job is accepted and so many files are there, or it has ended."""
+    process = _started(words, store)
+    while (_files(store) < files or not list(store.glob("jobs/*.json"))) and process.poll() is None:
+        time.sleep(0.005)
+    _kill(process)
+
+
+@pytest.fixture(scope="module")
+def undisturbed(sample: Path, tmp_path_factory: pytest.TempPathFactory) -> Undisturbed:
+    store = tmp_path_factory.mktemp("undisturbed") / "store"
+    done = installed_command(store)("run", str(sample / "train"), *WORDS, "--json")
+    assert done.returncode == 0, done.stderr
+    return json.loads(done.stdout), store
+
+
+@pytest.mark.parametrize("kills", [5, pytest.param(30, marks=pytest.mark.long)])
+def test_killed_at_random_moments_a_job_ends_with_the_same_digests(
+    ran: Ran, sample: Path, tmp_path: Path, undisturbed: Undisturbed, kills: int
+) -> None:
     """Else a crash loses images, or leaves a half-written object that a manifest then points at."""
-    words = ["run", str(sample / "train"), *WORDS]
-    begun = time.monotonic()
-    undisturbed = ran(*words, store=tmp_path / "undisturbed")
-    duration = time.monotonic() - begun
+    expected, whole = undisturbed
     draw = random.Random(20)
-    stages = []
-    for number in range(KILLS):
+    interrupted: list[str] = []
+    for number in range(2 * kills):
         store = tmp_path / f"killed-{number}"
-        process = _started(words, store)
-        time.sleep(draw.uniform(0.25, 0.95) * duration)
-        _kill(process)
-        if not list(store.glob("jobs/*")):
-            continue  # killed before it was accepted: the caller asks again
+        # One in each part of the job, from when it is accepted on: before that, the caller asks again.
+        share = 0.95 * (len(interrupted) + draw.random()) / kills
+        _kill_at(int(share * _files(whole)), ["run", str(sample / "train"), *WORDS], store)
+        now = _stage(store)
+        if now is None:
+            continue  # it was done when the kill came
+        interrupted.append(now)
         job = _only_job(store)
-        stages.append(ran("show", job, store=store)["stage"])
         resumed = ran("resume", job, store=store)
-        assert digests(resumed) == digests(undisturbed), f"kill {number}"
-        assert resumed["index"] == undisturbed["index"]
-        assert ran("show", job, store=store)["state"] == State.SUCCEEDED
-    interrupted = [stage for stage in stages if stage]
+        assert digests(resumed) == digests(expected), f"kill {number}, {now}"
+        assert resumed["index"] == expected["index"]
+        assert JobRepository(FolderStore(store)).get(job).state is State.SUCCEEDED
+        if len(interrupted) == kills:
+            break
+    assert len(interrupted) == kills, "so many hit a job that was not finished"
     assert "compress" in interrupted
-    assert len(interrupted) >= KILLS // 2, "most kills hit a job that was not finished"
 
 
-def test_a_job_killed_again_and_again_still_ends(ran: Ran, sample: Path, tmp_path: Path) -> None:
+def test_a_job_killed_again_and_again_still_ends(
+    ran: Ran, sample: Path, tmp_path: Path, undisturbed: Undisturbed
+) -> None:
     """Else a job on a machine that is often taken away never gets further."""
+    expected, whole = undisturbed
     store = tmp_path / "store"
     words = ["run", str(sample / "train"), *WORDS]
-    for pause in (1.2, 1.6, 2.0, 2.4):
-        process = _started(words, store)
-        time.sleep(pause)
-        _kill(process)
-        if list(store.glob("jobs/*")):
-            words = ["resume", _only_job(store)]
+    for share in (0.1, 0.3, 0.5, 0.7):
+        _kill_at(int(share * _files(whole)), words, store)
+        assert _stage(store) is not None, "it was done when the kill came"
+        words = ["resume", _only_job(store)]
     ended = ran(*words)
     assert ended["index"]["listed"] == 48
-    assert digests(ended) == digests(ran("run", str(sample / "train"), *WORDS, store=tmp_path / "undisturbed"))
+    assert digests(ended) == digests(expected)
 
 
+@pytest.mark.alone
 def test_ctrl_c_stops_at_once_and_prints_how_to_go_on(keepmore: Command, sample: Path, tmp_path: Path) -> None:
     """Else stopping a long job takes minutes, or costs what it has done."""
     process = _started(["run", str(sample / "train"), "--distances", "0,2,4,6,8,10,15,20"], tmp_path / "store")
@@ -103,6 +135,7 @@ def test_ctrl_c_stops_at_once_and_prints_how_to_go_on(keepmore: Command, sample:
     assert keepmore("resume", resume.split()[0]).returncode == 0
 
 
+@pytest.mark.alone
 def test_a_job_that_is_cancelled_from_elsewhere_stops_and_can_go_on(
     keepmore: Command, ran: Ran, sample: Path, tmp_path: Path
 ) -> None:
@@ -135,7 +168,9 @@ def test_workers_end_with_their_parent(sample: Path, tmp_path: Path) -> None:
     assert not group_lives(process.pid)
 
 
-def test_a_worker_that_dies_costs_a_retry_and_nothing_else(ran: Ran, sample: Path, tmp_path: Path) -> None:
+def test_a_worker_that_dies_costs_a_retry_and_nothing_else(
+    sample: Path, tmp_path: Path, undisturbed: Undisturbed
+) -> None:
     """Else the kernel's out-of-memory killer ends a job of a million images."""
     store = tmp_path / "store"
     process = _started(["run", str(sample / "train"), *WORDS, "--json"], store)
@@ -146,8 +181,7 @@ def test_a_worker_that_dies_costs_a_retry_and_nothing_else(ran: Ran, sample: Pat
     os.kill(int(workers[0]), signal.SIGKILL)
     out, err = process.communicate(timeout=120)
     assert process.returncode == 0, err
-    undisturbed = ran("run", str(sample / "train"), *WORDS, store=tmp_path / "undisturbed")
-    assert digests(json.loads(out)) == digests(undisturbed)
+    assert digests(json.loads(out)) == digests(undisturbed[0])
 
 
 @contextmanager
@@ -165,7 +199,7 @@ def _small_disk(folder: Path, megabytes: int) -> Iterator[None]:
 
 
 def test_a_disk_that_fills_up_is_a_clear_error_and_the_job_goes_on_with_room(
-    keepmore: Command, ran: Ran, sample: Path, tmp_path: Path
+    keepmore: Command, ran: Ran, sample: Path, tmp_path: Path, undisturbed: Undisturbed
 ) -> None:
     """Else a full disk leaves half-written objects, or a job that cannot be finished."""
     with _small_disk(tmp_path / "disk", megabytes=1):
@@ -178,7 +212,7 @@ def test_a_disk_that_fills_up_is_a_clear_error_and_the_job_goes_on_with_room(
         job = _only_job(store)
         subprocess.run(["mount", "-o", "remount,size=64m", str(tmp_path / "disk")], check=True)
         resumed = ran("resume", job, store=store)
-    assert digests(resumed) == digests(ran("run", str(sample / "train"), *WORDS, store=tmp_path / "roomy"))
+    assert digests(resumed) == digests(undisturbed[0])
 
 
 def test_a_store_that_cannot_be_written_is_a_clear_error(keepmore: Command, sample: Path, tmp_path: Path) -> None:
@@ -198,7 +232,7 @@ def test_a_store_that_cannot_be_written_is_a_clear_error(keepmore: Command, samp
 
 
 def test_a_dataset_that_changes_under_a_job_stops_it_and_put_back_it_goes_on(
-    keepmore: Command, ran: Ran, sample: Path, tmp_path: Path
+    keepmore: Command, ran: Ran, sample: Path, tmp_path: Path, undisturbed: Undisturbed
 ) -> None:
     """Else a manifest mixes two states of a dataset, and nobody notices."""
     dataset, store = tmp_path / "dataset", tmp_path / "store"
@@ -222,4 +256,4 @@ def test_a_dataset_that_changes_under_a_job_stops_it_and_put_back_it_goes_on(
         assert found.error is not None
         assert found.error["code"] == "dataset_changed"
     victim.write_bytes(kept)
-    assert digests(ran("resume", job)) == digests(ran("run", str(dataset), *WORDS, store=tmp_path / "undisturbed"))
+    assert digests(ran("resume", job)) == digests(undisturbed[0])

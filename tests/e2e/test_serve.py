@@ -10,6 +10,7 @@ import time
 from pathlib import Path
 from typing import Any
 
+import pytest
 from minio import Minio
 
 from tests.conftest import digests, installed_command
@@ -47,6 +48,7 @@ def test_a_service_that_is_killed_goes_on_with_its_jobs(sample: Path, tmp_path: 
         assert [record["id"] for record in service.client.jobs("succeeded")] == [job]
 
 
+@pytest.mark.alone
 def test_a_service_ends_when_it_is_told_to_and_leaves_no_process(sample: Path, tmp_path: Path) -> None:
     """Else a deployment waits for its grace period each time, and workers pile up."""
     with embedded(tmp_path / "service") as service:

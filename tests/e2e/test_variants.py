@@ -162,7 +162,7 @@ def test_levels_alone(sample: Path, ran: Ran, tmp_path: Path) -> None:
 
 def test_a_job_that_is_killed_while_it_fits_ends_with_the_same_digests(sample: Path, ran: Ran, tmp_path: Path) -> None:
     """Else a crash makes another subset, or a search has to begin anew for ever."""
-    words = ["run", str(sample / "train"), "--distances", "fit:40,spread:2-8", "--budget", "300kB"]
+    words = ["run", str(sample / "test"), "--distances", "fit:20,spread:2-8", "--budget", "150kB"]
     undisturbed = digests(ran(*words, store=tmp_path / "undisturbed"))
     store = tmp_path / "killed"
     command = [str(Path(sys.executable).with_name("keepmore")), *words, "--store", str(store)]

@@ -8,34 +8,37 @@ from pathlib import Path
 
 import pytest
 
+pytestmark = pytest.mark.slow
 
-def _loaded(code: str) -> set[str]:
-    program = f"import sys\n{code}\nprint(*sorted({{name.split('.')[0] for name in sys.modules}}))"
+
+def _loaded(*parts: str) -> list[set[str]]:
+    """What one process has loaded once it has imported each of these parts after the other."""
+    tell = "print(*{name.split('.')[0] for name in sys.modules})"
+    program = "import sys\n" + "\n".join(f"import {part}\n{tell}" for part in parts)
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
-    return set(done.stdout.split())
+    return [set(line.split()) for line in done.stdout.splitlines()]
 
 
-MODULES = [
-    "keepmore", "keepmore.cli.main", "keepmore.scheduling.queue", "keepmore.jobs.graph", "keepmore.reporting.report",
-    "keepmore_api.commands", "keepmore_worker.app",
-]  # fmt: skip
-
-
-@pytest.mark.parametrize("module", MODULES)
-def test_only_the_trainer_imports_torch(module: str) -> None:
+def test_only_the_trainer_imports_torch() -> None:
     """Else every worker pays seconds and hundreds of megabytes for a library that it never uses."""
-    assert not {"torch", "torchvision"} & _loaded(f"import {module}")
-    assert "torch" in _loaded("import keepmore_trainer.finetune_trainer")
+    others = (
+        "keepmore, keepmore.cli.main, keepmore.scheduling.queue, keepmore.jobs.graph, keepmore.reporting.report, "
+        "keepmore_api.commands, keepmore_worker.app"
+    )
+    before, after = _loaded(others, "keepmore_trainer.finetune_trainer")
+    assert not {"torch", "torchvision"} & before
+    assert "torch" in after
 
 
-@pytest.mark.parametrize(
-    "module", ["keepmore.cli.main", "keepmore.client", "keepmore.cli.remote", "keepmore_api.commands"]
-)
-def test_who_only_asks_needs_nothing_that_does_the_steps(module: str) -> None:
+def test_who_only_asks_needs_nothing_that_does_the_steps() -> None:
     """Else the API of a distributed service and a client of it fail where only they are installed."""
-    loaded = _loaded(f"import {module}, keepmore_services.broker.celery_queue, keepmore_services.broker.redis_tracker")
-    assert not {"PIL", "pillow_jxl", "jinja2", "matplotlib"} & loaded
-    assert {"PIL", "pillow_jxl"} <= _loaded("import keepmore.cli.local, keepmore_api.backend.embedded")
+    who = (
+        "keepmore.cli.main, keepmore.client, keepmore.cli.remote, keepmore_api.commands, "
+        "keepmore_services.broker.celery_queue, keepmore_services.broker.redis_tracker"
+    )
+    asking, doing = _loaded(who, "keepmore.cli.local, keepmore_api.backend.embedded")
+    assert not {"PIL", "pillow_jxl", "jinja2", "matplotlib"} & asking
+    assert {"PIL", "pillow_jxl"} <= doing
 
 
 @pytest.mark.parametrize("words", ["run photos", "verify a.parquet", "sample new", "show", "serve --port 0"])
@@ -53,21 +56,20 @@ def test_a_command_that_lacks_a_package_says_what_to_install(words: str, tmp_pat
 
 def test_decisions_need_no_heavy_library() -> None:
     """Else asking what is ready, or what fits, needs an image codec."""
-    loaded = _loaded("import keepmore.spec.budget, keepmore.storage.layout, keepmore.spec.job, keepmore.jobs.job")
+    (loaded,) = _loaded("keepmore.spec.budget, keepmore.storage.layout, keepmore.spec.job, keepmore.jobs.job")
     assert not {"PIL", "pillow_jxl", "pyarrow", "matplotlib", "torch", "click"} & loaded
 
 
 def test_records_of_results_need_no_heavy_library() -> None:
     """Else whoever shows a result waits for what computed it, or lacks it."""
     modules = "selection.subset", "selection.manifest", "estimation.answer", "advice.answer", "training.results"
-    loaded = _loaded("\n".join(f"import keepmore.{module}" for module in modules))
+    (loaded,) = _loaded(", ".join(f"keepmore.{module}" for module in modules))
     assert not {"PIL", "pillow_jxl", "matplotlib", "scipy", "torch", "jinja2"} & loaded
 
 
-@pytest.mark.parametrize(
-    "module", ["keepmore.net.access", "keepmore.storage.open", "keepmore.datasets.listing", "keepmore.cli.main"]
-)
-def test_only_who_reads_s3_imports_its_client(module: str) -> None:
+def test_only_who_reads_s3_imports_its_client() -> None:
     """Else every command waits for a library that a folder does not need."""
-    assert "minio" not in _loaded(f"import {module}")
-    assert "minio" in _loaded("import keepmore.net.s3")
+    others = "keepmore.net.access, keepmore.storage.open, keepmore.datasets.listing, keepmore.cli.main"
+    before, after = _loaded(others, "keepmore.net.s3")
+    assert "minio" not in before
+    assert "minio" in after

@@ -64,10 +64,12 @@ def test_counts_are_what_fits(given_advice: dict[str, Any]) -> None:
             assert row["extrapolated"] == (not 100 <= row["images"] <= 4 * 4000)
 
 
-def test_predictions_hold_the_truth() -> None:
+@pytest.mark.slow
+@pytest.mark.parametrize("pools", [8, pytest.param(20, marks=pytest.mark.long)])
+def test_predictions_hold_the_truth(pools: int) -> None:
     """Else the interval beside a predicted accuracy means nothing."""
     held = []
-    for seed in range(20):
+    for seed in range(pools):
         for budget in _advised(drawn_pilots(seed), POOL, [SMALL, LARGE], replicates=100)["budgets"]:
             for row in budget["distances"]:
                 low, high = row["interval"]

@@ -48,6 +48,7 @@ def test_noise_moves_predictions_little(true: Law) -> None:
         assert found.law.error(n, size) == pytest.approx(true.error(n, size), abs=0.02)
 
 
+@pytest.mark.alone
 def test_sixty_pilots_take_a_tenth_of_a_second() -> None:
     """Else advice keeps the training worker from its work."""
     rng = np.random.default_rng(0)
@@ -127,11 +128,13 @@ def test_no_other_size_beats_the_optimum(
     assert law.error(n, size) <= law.error(np.minimum(storage / others, most), others).min() * (1 + 1e-9)
 
 
+@pytest.mark.slow
+@pytest.mark.parametrize("pools", [10, pytest.param(25, marks=pytest.mark.long)])
 @pytest.mark.parametrize(("of_draws", "test_images", "most_wide"), [(1.0, 400, 0.15), (3.0, 4000, 0.25)])
-def test_resampled_laws_hold_the_truth(of_draws: float, test_images: int, most_wide: float) -> None:
+def test_resampled_laws_hold_the_truth(of_draws: float, test_images: int, most_wide: float, pools: int) -> None:
     """Else the intervals are narrower, or far wider, than what test images and draws of training images leave open."""
     held, widths = [], []
-    for seed in range(25):
+    for seed in range(pools):
         pilots = drawn_pilots(seed, test_images=test_images, of_draws=of_draws)
         fitted = laws.fit(pilots.n, pilots.size, 1 - pilots.correct.mean(axis=(1, 2))).law
         found = laws.bootstrap(fitted, pilots.correct, pilots.n, pilots.size, _drawn(pilots), 100, seed)
@@ -215,6 +218,7 @@ def test_pilots_that_learn_nothing_from_more_images_are_refused() -> None:
         _checked(ladder[1], ladder[0].astype(np.float64), chance[:3])
 
 
+@pytest.mark.slow
 def test_labels_at_random_are_refused_nearly_always() -> None:
     """Else one in four pools whose labels mean nothing gets advice: seeds' draws go together over all distances."""
     refused = 0

@@ -6,6 +6,8 @@ import resource
 import subprocess
 import sys
 
+import pytest
+
 
 def _cpu_seconds(*command: str) -> float:
     before = resource.getrusage(resource.RUSAGE_CHILDREN)
@@ -14,6 +16,7 @@ def _cpu_seconds(*command: str) -> float:
     return after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime
 
 
+@pytest.mark.alone
 def test_help_is_quick() -> None:
     """Else whoever looks up an option waits for libraries that only the work needs."""
     command = (sys.executable, "-c", "from keepmore.cli.main import main; main()", "--help")

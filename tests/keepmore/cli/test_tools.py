@@ -6,9 +6,13 @@ import os
 import subprocess
 from pathlib import Path
 
+import pytest
+
 from keepmore.storage.s3 import S3Store
 from tests.servers import S3Server
 from tests.tools import BIN
+
+pytestmark = pytest.mark.slow
 
 
 def _upload(s3: S3Server, folder: Path, place: str) -> subprocess.CompletedProcess[str]:

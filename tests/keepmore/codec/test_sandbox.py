@@ -72,6 +72,7 @@ def _flat_png(width: int, height: int) -> bytes:
     return buffer.getvalue()
 
 
+@pytest.mark.slow
 def test_hostile_files_are_pictures_or_errors(decoder: IsolatedDecoder, hostile: Path) -> None:
     """Else a file from the wild crashes or hangs a worker."""
     files = [file for file in sorted(hostile.rglob("*")) if file.is_file()]

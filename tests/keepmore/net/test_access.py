@@ -283,6 +283,7 @@ class _Slow(BaseHTTPRequestHandler):
         pass
 
 
+@pytest.mark.alone
 def test_an_answer_that_comes_byte_by_byte_is_given_up() -> None:
     """Else a server holds a worker for days, and whoever waits for a subset waits with it."""
     http = guarded_http(private_addresses=True, retries=NEVER, timeout=Timeout(connect=5, read=0.5))

@@ -28,6 +28,8 @@ from keepmore.storage.scratch import Scratch
 from keepmore.training.trainer import load_trainer
 from tests.steps import done_by, selected, unseen
 
+pytestmark = pytest.mark.slow
+
 QUICK = Training(weights="none", steps=60, seeds=2)
 
 

@@ -32,6 +32,8 @@ from keepmore.spec.variants import FitCount
 from keepmore.storage import layout
 from keepmore.storage.folder import FolderStore
 
+pytestmark = pytest.mark.slow
+
 INDEX = layout.index("job")
 
 

@@ -8,6 +8,8 @@ from keepmore.errors import InvalidRequest
 from keepmore.synthetic.dataset import SPLITS, write_sample
 from keepmore.synthetic.shapes import CLASSES
 
+pytestmark = pytest.mark.slow
+
 TRAIN, TEST = 2, 1
 
 

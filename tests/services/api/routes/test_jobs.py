@@ -143,6 +143,7 @@ class _Counted(FolderStore):
         return super().get(key)
 
 
+@pytest.mark.alone
 def test_who_waits_long_for_an_answer_looks_less_often(tmp_path: Path) -> None:
     """Else forty waiting callers keep the store from the workers; or an answer comes long after it is there."""
     store, ref = _Counted(tmp_path), RequestRef(Asked.ESTIMATE, "a", "a")
@@ -338,7 +339,7 @@ def test_an_estimate_takes_numbers_alone(ask: Ask, sample: Path) -> None:
 
 def test_a_cancelled_job_says_so_and_goes_on_when_retried(ask: Ask, sample: Path) -> None:
     """Else stopping a job that was started by mistake takes a restart of the service."""
-    job = ask("POST", "/v1/jobs", {"dataset": (sample / "train").as_uri(), "distances": list(range(2, 20))}).json["job"]
+    job = ask("POST", "/v1/jobs", {"dataset": (sample / "train").as_uri(), "distances": [2, 4, 6, 8]}).json["job"]
     cancelled = ask("POST", f"/v1/jobs/{job}/cancel")
     assert (cancelled.status, cancelled.json["state"]) == (200, "cancelled")
     assert ask("GET", f"/v1/jobs/{job}?wait=5").json["state"] == "cancelled"
@@ -384,6 +385,7 @@ def test_readiness_and_metrics(service: Service, ask: Ask, job: str) -> None:
     assert job not in text, "one series a route, not one a job"
 
 
+@pytest.mark.alone
 def test_polling_does_not_wait_for_long_polls(ask: Ask, job: str) -> None:
     """Else a hundred waiting pipelines block the hundred-and-first."""
     etag = ask("GET", f"/v1/jobs/{job}").headers["etag"]

@@ -1,0 +1,64 @@
+"""What a run of the tests leaves behind when it is interrupted: nothing."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from tests.guard import started_by
+from tests.tools import ROOT
+
+# As any test of the service, but that it does not end by itself.
+ENDLESS = """
+import os, time
+from collections.abc import Callable
+from pathlib import Path
+from tests.service import distributed
+
+def test_that_never_ends(tmp_path):
+    with distributed(tmp_path, workers=1):
+        Path({told!r}).write_text(os.environ["TESTS_OF_KEEPMORE"])
+        time.sleep(300)
+"""
+SERVERS = {"weed", "valkey-server", "keepmore", "celery"}
+
+
+@pytest.mark.parametrize(
+    ("number", "processes"),
+    [(signal.SIGINT, "0"), (signal.SIGTERM, "0"), (signal.SIGKILL, "0"), (signal.SIGKILL, "1")],
+)
+def test_an_interrupted_run_leaves_no_server(tmp_path: Path, number: signal.Signals, processes: str) -> None:
+    """Else every Ctrl-C leaves a SeaweedFS that uses memory, disk and ports until somebody looks."""
+    told, test = tmp_path / "told", tmp_path / "test_endless.py"
+    test.write_text(ENDLESS.format(told=str(told)))
+    command = [sys.executable, "-m", "pytest", "-p", "tests.parallel", "-n", processes, str(test)]
+    own = {name: value for name, value in os.environ.items() if not name.startswith("PYTEST_")}
+    # Where the tests themselves run in the background, they, and what they start, ignore Ctrl-C.
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+    with subprocess.Popen(command, cwd=ROOT, env=own, stdout=subprocess.PIPE, start_new_session=True) as run:
+        _until(told.exists, 60)
+        folder = told.read_text()
+        assert set(map(_program, started_by(folder))) >= SERVERS
+        run.send_signal(number)
+        _until(lambda: not started_by(folder), 20)
+        _until(lambda: not Path(folder).exists(), 5)
+
+
+def _program(pid: int) -> str:
+    """The name of what runs; of a script, the script's."""
+    words = Path(f"/proc/{pid}/cmdline").read_text().split("\0")
+    return Path(words[1] if Path(words[0]).name.startswith("python") else words[0]).name
+
+
+def _until(happened: Callable[[], bool], seconds: float) -> None:
+    deadline = time.monotonic() + seconds
+    while not happened():
+        assert time.monotonic() < deadline
+        time.sleep(0.1)
