@@ -18,6 +18,8 @@ ORDER = ["e2e", "services", "contracts", "deploy", "keepmore"]
 def pytest_configure(config: pytest.Config) -> None:
     if not hasattr(config, "workerinput"):  # a process of pytest-xdist belongs to the run that started it
         guard_this_run()
+        # PyTorch's threads sleep while they wait for each other: side by side, they take the cores from other tests.
+        os.environ.setdefault("OMP_WAIT_POLICY", "passive")
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
