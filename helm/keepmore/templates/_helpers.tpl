@@ -56,7 +56,7 @@ http://{{ include "keepmore.fullname" . }}-minio:9000
 {{- end -}}
 {{- end }}
 
-{{- define "keepmore.storage.folder" -}}
+{{- define "keepmore.store" -}}
 {{- if .Values.trial.enabled -}}
 {{- default (printf "s3://%s/store" .Values.trial.bucket) .Values.settings.store }}
 {{- else -}}
