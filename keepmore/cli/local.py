@@ -55,7 +55,7 @@ from keepmore.spec.job import OWN, Request, Selection, SubsetRequest
 from keepmore.spec.training import Training, TrainingRequest
 from keepmore.storage import layout
 from keepmore.storage.base import Store
-from keepmore.storage.layout import Asked
+from keepmore.storage.layout import RequestKind
 
 BLOCK_BYTES = 1 << 20
 
@@ -98,7 +98,7 @@ class LocalBackend:
         return {**report, "report": self.store.uri(layout.report_page(job))}
 
     def jobs(self) -> list[JobRecordAnswer]:
-        return [self._repository.shown(name) for name in self._repository.ids()]
+        return [self._repository.record_for_list(name) for name in self._repository.ids()]
 
     def status(self, job: str) -> JobAnswer:
         return status.status(self._repository.get(job), self.store).as_json()
@@ -118,7 +118,7 @@ class LocalBackend:
                 for step in (*subset_steps(record, select.request, Kind.FIT), select):
                     run_step(step, self.store, StepContext.at(self._config, decoder, lambda progress: None))
         except KeepmoreError as error:  # else whatever is done next for the job tries it again, and fails of it
-            RequestRepository(self.store).fail(RequestRef(Asked.SUBSET, job, select.request), error)
+            RequestRepository(self.store).fail(RequestRef(RequestKind.SUBSET, job, select.request), error)
             raise
         subset: SubsetAnswer = json.loads(self.store.get(select.output))
         return subset

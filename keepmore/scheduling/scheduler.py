@@ -26,7 +26,7 @@ from keepmore.scheduling.status import parts_progress
 from keepmore.scheduling.tracker import StepTracker
 from keepmore.storage import layout
 from keepmore.storage.base import Store
-from keepmore.storage.layout import Asked
+from keepmore.storage.layout import RequestKind
 
 log = logging.getLogger(__name__)
 
@@ -182,7 +182,7 @@ class Scheduler:
 
     def _missing(self, job_id: str, job: Job | None) -> list[Step]:
         if job is None:  # an estimate, or nothing at all
-            ref = RequestRef(Asked.ESTIMATE, job_id, job_id)
+            ref = RequestRef(RequestKind.ESTIMATE, job_id, job_id)
             wanted = self._requests.exists(ref) and not self._requests.is_answered(ref)
             return [Step(job_id, Kind.ESTIMATE)] if wanted else []
         self._restore_progress(job_id)

@@ -35,7 +35,7 @@ from keepmore.spec.distance import ORIGINAL
 from keepmore.spec.training import NO_WEIGHTS, PROBE, Training, Tuning
 from keepmore.storage import layout
 from keepmore.storage.base import Store
-from keepmore.storage.layout import Asked
+from keepmore.storage.layout import RequestKind
 
 # Parts that are asked for while one is looked at: over a network, each takes two answers.
 PARTS_AHEAD = 8
@@ -124,7 +124,7 @@ def _compressing(job: Job, store: Store, tracked: StepProgress | None, warnings:
 
 def subsets(job: Job, store: Store) -> list[SubsetAnswer]:
     """The records of all subsets that were made of a job, its own first."""
-    prefix = layout.requests_prefix(Asked.SUBSET, job.id)
+    prefix = layout.requests_prefix(RequestKind.SUBSET, job.id)
     results = [key for key in store.keys(prefix) if key.endswith("/subset.json")]
     own = layout.subset(job.id, job.request.subset_id)
     return [json.loads(store.get(key)) for key in sorted(results, key=lambda key: (key != own, key))]
@@ -157,7 +157,7 @@ class TrainingStatus:
 def training_status(job: Job, name: str, store: Store) -> TrainingStatus:
     """A training on a job's subsets, as far as it is. Raises TrainingNotFound."""
     request = training_request(job, name, store)
-    ref, requests = RequestRef(Asked.TRAINING, job.id, name), RequestRepository(store)
+    ref, requests = RequestRef(RequestKind.TRAINING, job.id, name), RequestRepository(store)
     by_variant = {variant: read_json(store, layout.training(job.id, name, variant)) for variant in job.request.variants}
     results = {variant: result for variant, result in by_variant.items() if result}
     error = requests.error(ref)
@@ -175,7 +175,7 @@ def training_status(job: Job, name: str, store: Store) -> TrainingStatus:
 def advice_status(job: Job, name: str, store: Store) -> AdviceAnswer:
     """Advice on a job as JSON, or how far it is. Raises AdviceNotFound."""
     request = advice_request(job, name, store)
-    ref = RequestRef(Asked.ADVICE, job.id, name)
+    ref = RequestRef(RequestKind.ADVICE, job.id, name)
     advice, error = read_json(store, ref.result_key), RequestRepository(store).error(ref)
     state = RequestState.SUCCEEDED if advice else RequestState.FAILED if error else RequestState.RUNNING
     about = {"advice": name, "job": job.id, "state": state.value, "error": None if advice else error}

@@ -9,9 +9,9 @@ from keepmore.spec import distance as distances
 TOP = ("jobs", "active", "work", "objects", "features", "estimates", "idempotency")  # the first part of every key
 
 
-class Asked(StrEnum):
-    """What is asked for beside a job's own request, by the folder that it lies in. An estimate belongs to no job: its
-    id stands for one."""
+class RequestKind(StrEnum):
+    """Requests beside a job's own, by the folder that they lie in. An estimate belongs to no job: its id stands for
+    one."""
 
     SUBSET = "subsets"
     TRAINING = "trainings"
@@ -19,18 +19,18 @@ class Asked(StrEnum):
     ESTIMATE = "estimates"
 
 
-def requests_prefix(asked: Asked, job_id: str) -> str:
-    return "estimates/" if asked is Asked.ESTIMATE else f"work/{job_id}/{asked}/"
+def requests_prefix(kind: RequestKind, job_id: str) -> str:
+    return "estimates/" if kind is RequestKind.ESTIMATE else f"work/{job_id}/{kind}/"
 
 
-def request(asked: Asked, job_id: str, request_id: str) -> str:
+def request(kind: RequestKind, job_id: str, request_id: str) -> str:
     """What is asked for."""
-    return f"{requests_prefix(asked, job_id)}{request_id}/request.json"
+    return f"{requests_prefix(kind, job_id)}{request_id}/request.json"
 
 
-def request_error(asked: Asked, job_id: str, request_id: str) -> str:
+def request_error(kind: RequestKind, job_id: str, request_id: str) -> str:
     """Why there is no answer."""
-    return f"{requests_prefix(asked, job_id)}{request_id}/error.json"
+    return f"{requests_prefix(kind, job_id)}{request_id}/error.json"
 
 
 def request_id(key: str, prefix: str) -> str | None:

@@ -95,7 +95,7 @@ class Heartbeat:
     def _beat(self) -> None:
         while not self._over.wait(PULSE_S):
             try:
-                self._tracker.leases.seen(self._step)
+                self._tracker.leases.renew(self._step)
             except QueueUnavailable as error:
                 log.warning("no sign of life given", extra={"reason": error.message})
 

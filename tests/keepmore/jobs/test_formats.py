@@ -135,7 +135,7 @@ def test_what_a_later_release_wrote_is_refused_by_name(written: FolderStore, job
     written.put(layout.job(job.id), json.dumps(record | {"format": 2}).encode())
     with pytest.raises(RecordUnreadable, match="format 2"):
         JobRepository(written).get(job.id)
-    shown = JobRepository(written).shown(job.id)
+    shown = JobRepository(written).record_for_list(job.id)
     assert (shown["id"], shown["state"]) == (job.id, "unreadable")
     assert shown["error"] is not None
     assert shown["error"]["code"] == "record_unreadable"

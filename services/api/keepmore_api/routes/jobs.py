@@ -140,7 +140,7 @@ def list_jobs(
         if len(page) == limit or scanned == SCANNED_A_PAGE:
             return {"jobs": page, "next": last}
         with suppress(JobNotFound):  # deleted since its key was listed, or never a job's record
-            record = repository.shown(job_id)
+            record = repository.record_for_list(job_id)
             if state in (None, record["state"]):
                 page.append(record)
         last = job_id

@@ -23,7 +23,7 @@ from keepmore.jobs.requests import RequestRef
 from keepmore.selection import manifest
 from keepmore.storage import layout
 from keepmore.storage.folder import FolderStore
-from keepmore.storage.layout import Asked
+from keepmore.storage.layout import RequestKind
 from keepmore_api import idempotency
 from keepmore_api.content_negotiation import preferred
 from keepmore_api.polling import result_of
@@ -145,7 +145,7 @@ class _Counted(FolderStore):
 
 def test_who_waits_long_for_an_answer_looks_less_often(tmp_path: Path) -> None:
     """Else forty waiting callers keep the store from the workers; or an answer comes long after it is there."""
-    store, ref = _Counted(tmp_path), RequestRef(Asked.ESTIMATE, "a", "a")
+    store, ref = _Counted(tmp_path), RequestRef(RequestKind.ESTIMATE, "a", "a")
     begun = time.monotonic()
     assert asyncio.run(result_of(store, ref, 2)) is None
     assert 2 <= time.monotonic() - begun < 2.5
