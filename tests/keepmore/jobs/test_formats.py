@@ -75,7 +75,7 @@ def test_a_finished_job_is_shown_as_it_was(written: FolderStore, job: Job) -> No
     """Else an upgrade loses the record of what was kept."""
     assert (job.state, job.keepmore, job.request.distances) == (State.SUCCEEDED, "0.1.0", (0, 4, 10))
     found = status.status(job, written)
-    assert (found.job.state, found.listed) == (State.SUCCEEDED, 25)
+    assert (found.job.state, found.image_count) == (State.SUCCEEDED, 25)
     trained = status.training_status(job, job.request.training_id, written).as_json()
     assert {distance: len(one["top1_by_seed"]) for distance, one in trained["distances"].items()} == {
         "4": 2,
