@@ -24,7 +24,7 @@ def admitted(request: Request, scope: str) -> ApiKey:
 
 
 class _Scope(HTTPBearer):
-    """Admits callers whose key has a scope. One dependency and not two, because polling pays for each."""
+    """Admits callers whose key has a scope. One dependency and not two, because each slows down polling."""
 
     def __init__(self, scope: str) -> None:
         super().__init__(
