@@ -74,7 +74,7 @@ def _counted(client: Client, job: str, distance: str) -> tuple[Metadata, Totals]
     """What a manifest says of itself, and what its rows give."""
     file, digest, images, total = io.BytesIO(), manifest.Digest(), 0, 0
     client.download_manifest(job, distance, file)
-    with manifest.opened(file.getvalue()) as parquet:
+    with manifest.open_manifest(file.getvalue()) as parquet:
         for batch in manifest.batches(parquet):
             digest.add(batch)
             images += len(batch)

@@ -218,7 +218,7 @@ def evaluation_table(store: Store, job_id: str) -> pa.Table:
 
 def manifest_table(store: Store, key: str) -> pa.Table:
     """The images of a manifest with a label, with COLUMNS."""
-    with manifest.opened(store.get(key)) as parquet:
+    with manifest.open_manifest(store.get(key)) as parquet:
         return _labelled(batch.select(COLUMNS) for batch in manifest.batches(parquet))
 
 

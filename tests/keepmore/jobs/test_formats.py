@@ -63,7 +63,7 @@ def _digests(store: FolderStore, job: Job, subset: str) -> dict[str, str]:
     found = {}
     for variant in job.request.variants:
         digest = manifest.Digest()
-        with manifest.opened(store.get(layout.manifest(job.id, subset, variant))) as parquet:
+        with manifest.open_manifest(store.get(layout.manifest(job.id, subset, variant))) as parquet:
             for batch in manifest.batches(parquet):
                 digest.add(batch)
             assert manifest.metadata(parquet).totals.digest == digest.hexdigest()

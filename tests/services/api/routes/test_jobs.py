@@ -228,7 +228,7 @@ def test_a_manifest_comes_in_three_forms_with_the_same_rows(ask: Ask, job: str) 
     rows = list(manifest.rows(parquet.body))
     assert parquet.headers["content-type"] == "application/vnd.apache.parquet"
     assert ".parquet" in parquet.headers["content-disposition"]
-    with manifest.opened(parquet.body) as opened:
+    with manifest.open_manifest(parquet.body) as opened:
         digest = manifest.metadata(opened).totals.digest
     assert digest == ask("GET", f"/v1/jobs/{job}").json["subset"]["distances"]["10"]["digest"]
     lines = ask("GET", path, Accept="application/x-ndjson").body.decode().splitlines()
