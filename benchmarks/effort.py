@@ -21,7 +21,7 @@ from keepmore.codec import jpegxl, malloc
 from keepmore.codec.jpegxl import Pixels
 from keepmore.codec.sandbox import IsolatedDecoder
 from keepmore.compression.compressor import Compressor, encodings
-from keepmore.compression.index import POOL, Listed
+from keepmore.compression.index import POOL, ChunkRow
 from keepmore.datasets.entry import Skipped
 from keepmore.datasets.listing import absolute_uri, list_images
 from keepmore.spec.job import LARGEST_PIXELS, Limits
@@ -94,7 +94,7 @@ def rows(side: int, by_effort: dict[int, Spent]) -> Iterator[list[str]]:
 
 def step_s(dataset: Path, distances: tuple[float, ...]) -> float:
     """CPU seconds of a compress step over all images of `dataset`, those of its threads included."""
-    chunk = [Listed(POOL, entry) for entry in list_images(absolute_uri(str(dataset)), Skipped())]
+    chunk = [ChunkRow(POOL, entry) for entry in list_images(absolute_uri(str(dataset)), Skipped())]
     with tempfile.TemporaryDirectory() as folder, IsolatedDecoder() as decoder:
         compressor = Compressor(FolderStore(Path(folder)), distances, USUAL, Limits(), decoder)
         start_s = time.process_time()

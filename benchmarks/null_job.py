@@ -23,7 +23,7 @@ from benchmarks.table import peak_megabytes
 from keepmore import sampling
 from keepmore.codec.sandbox import IsolatedDecoder
 from keepmore.compression import chunking, index
-from keepmore.compression.index import POOL, Listed
+from keepmore.compression.index import POOL, ChunkRow
 from keepmore.compression.listing import Listing
 from keepmore.config import RuntimeConfig
 from keepmore.datasets.entry import Entry
@@ -73,7 +73,7 @@ def entries(images: int) -> Iterator[Entry]:
         yield Entry(path, f"{REQUEST.dataset}/{path}", path.partition("/")[0], size)
 
 
-def null_part(rows: list[Listed]) -> pa.Table:
+def null_part(rows: list[ChunkRow]) -> pa.Table:
     """The part of a chunk, shape (len(rows),): sizes from the listing, checksums from the path. One image of a thousand
     has failed, two of 5,000 have the same bytes as all such.
     """
@@ -226,7 +226,7 @@ class Driver:
         progress = Progress(1, 0, 100_000, 100_000, 0.02)
         first = self.store.root / layout.part(JOB, number - number % LINKS_OF_A_FILE)
         if not first.exists():
-            table = null_part([Listed(POOL, entry) for entry in entries(1)])
+            table = null_part([ChunkRow(POOL, entry) for entry in entries(1)])
             first.parent.mkdir(parents=True, exist_ok=True)
             first.write_bytes(_written(table, progress))
         path = self.store.root / layout.part(JOB, number)

@@ -21,7 +21,7 @@ from numpy.typing import NDArray
 from keepmore import sampling
 from keepmore.codec.malloc import freed_memory_kept
 from keepmore.compression import index
-from keepmore.compression.index import POOL, Listed
+from keepmore.compression.index import POOL, ChunkRow
 from keepmore.datasets.entry import Entry
 from keepmore.estimation.answer import DistanceEstimate, Estimate, Figure
 from keepmore.estimation.imputation import Donors, Images, Sample, draw, strata
@@ -44,7 +44,7 @@ SORTED_IMAGES = 2**14
 SPOOL_BYTES = 8 << 20
 SPOOL_ENTRIES = 1024
 
-Compress = Callable[[Sequence[Listed]], pa.Table]
+Compress = Callable[[Sequence[ChunkRow]], pa.Table]
 OnImages = Callable[[int, int], None]
 
 
@@ -73,7 +73,7 @@ def estimate(
         images = Images.of(spooled)
         strata_ = strata(images, sampled, _balanced(images, selection))
         places = draw(strata_, sampling.ranks(images.path_hashes, seed), sampled)
-        rows = [Listed(POOL, spooled[place]) for place in places.tolist()]
+        rows = [ChunkRow(POOL, spooled[place]) for place in places.tolist()]
     parts = [index.schema(distances).empty_table()]
     for start in range(0, len(rows), PIECE_IMAGES):
         parts.append(compress(rows[start : start + PIECE_IMAGES]))
@@ -90,7 +90,7 @@ class _Spooled(Sequence[Entry]):
         self._ends = [0]
         self._count = 0
         self._piece: tuple[int, list[Entry]] = (-1, [])
-        rows = (Listed(POOL, entry) for entry in entries)
+        rows = (ChunkRow(POOL, entry) for entry in entries)
         while piece := list(islice(rows, SPOOL_ENTRIES)):
             file.write(index.write_chunk(piece))
             self._ends.append(file.tell())
