@@ -58,7 +58,7 @@ def _download(uri: str, name: str, access: Access, scratch: Scratch, stack: Exit
             write(folder)
             return folder / name
     except RemoteFailure as failure:
-        raise _unavailable(uri, image_error(uri, failure, listed=False)) from failure
+        raise _unavailable(uri, image_error(uri, failure, is_listed=False)) from failure
     except (DatasetError, ImageError) as error:
         raise _unavailable(uri, error) from error
 
