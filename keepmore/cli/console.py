@@ -196,7 +196,7 @@ class Console:
         table = Table(Column("job", no_wrap=True), "state", "distances", Column("dataset", overflow="fold"))
         for job in jobs:
             if request := job.get("request"):
-                distances = variant_specs.written(*variant_specs.from_json(request["distances"]))
+                distances = variant_specs.unparse(*variant_specs.from_json(request["distances"]))
                 table.add_row(job["id"], job["state"], distances, request["dataset"])
             else:
                 table.add_row(job["id"], job["state"], "", job["error"]["message"] if job["error"] else "")
@@ -262,7 +262,7 @@ class Console:
         self.out.print(table)
         for row in rows:
             if "levels" in row:
-                self._line(f"{row['distance']}: {variant_specs.told(row)}")
+                self._line(f"{row['distance']}: {variant_specs.describe_level(row)}")
 
 
 def _accuracy(top1: float, interval: Sequence[float]) -> tuple[str, str]:

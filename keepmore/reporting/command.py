@@ -13,7 +13,7 @@ from keepmore.spec.training import Training, tuning_words
 
 def command(request: Request) -> str:
     """The command line that asks for `request` again."""
-    words = ["keepmore", "run", request.dataset, "--distances", variant_specs.written(request.distances, request.rules)]
+    words = ["keepmore", "run", request.dataset, "--distances", variant_specs.unparse(request.distances, request.rules)]
     words += ["--effort", str(request.effort)]
     if request.budget:
         words += ["--budget", _budget_word(request.budget)]
