@@ -1,4 +1,4 @@
-"""What a dataset would take at each distance, judged by a sample: bytes and counts, each with an interval.
+"""What a dataset would take at each distance, estimated from a sample: bytes and counts, each with an interval.
 
 The same selection as a job's runs on many imputed datasets (see `imputation`); the scatter of its results gives the
 intervals.
@@ -35,8 +35,8 @@ PIECE_IMAGES = 8
 RATE = 0.95
 IMPUTATIONS = 200
 
-# Of more images, only so many are imputed, evenly spread. The order "smallest" is sorted for every imputation and
-# distance.
+# The most images that are imputed, evenly spread over all of them. The order "smallest" is sorted for every imputation
+# and distance.
 ORDERED_IMAGES = 2**17
 SORTED_IMAGES = 2**14
 
@@ -59,7 +59,7 @@ def estimate(
     rate: float = RATE,
     on_images: OnImages = lambda done, of: None,
 ) -> Estimate:
-    """Compress a sample of the pool `entries`, 2 images or more, and judge the whole pool by it.
+    """Compress a sample of the pool `entries`, 2 images or more, and estimate the whole pool from it.
 
     `compress` makes the part of a few rows, as Compressor.chunk does; its errors pass through. `on_images` is called
     with the number of sampled images that are done. Raises InvalidRequest where the budget is a distance that is not
@@ -124,7 +124,7 @@ def judge(
     seed: int = 0,
     rate: float = RATE,
 ) -> Estimate:
-    """What `images` take, judged by `sample`. If it has all of them, the figures are exact.
+    """The sizes of `images`, estimated from `sample`. If it has all of them, the figures are exact.
 
     Counts are 0 where the first image of the order does not fit, which the selection itself refuses.
     """
@@ -151,7 +151,7 @@ def judge(
 
 @dataclass(frozen=True, slots=True)
 class _Results:
-    """What the selection gave on each imputed dataset, shapes (imputations, figures), and the expected sums.
+    """The results of the selection on each imputed dataset, shapes (imputations, figures), and the expected sums.
 
     `draws`: how often each donor was drawn, shape (imputations, sampled).
     """
@@ -229,7 +229,7 @@ def _select_repeatedly(
     donors: Donors, pool: _Pool, distances: Sequence[float], budget: Budget | None, seed: int
 ) -> _Results:
     expected = donors.expected(pool.places)
-    # How much all images take for each byte of those that are imputed.
+    # Bytes of all images for each byte of those that are imputed.
     growth = np.ones_like(expected)
     if len(pool.some) < len(pool.places):
         growth = expected / np.maximum(donors.expected(pool.some), 1)
