@@ -46,7 +46,7 @@ class PilotContext(TrainerContext):
     caches: dict[tuple[str, str], FeatureCache] = field(default_factory=dict)
 
     def feature_cache(self, backbone: str, group: str) -> FeatureCache:
-        cache = FeatureCache(self.store, layout.feature_cache(backbone, group), held=True)
+        cache = FeatureCache(self.store, layout.feature_cache(backbone, group), in_memory=True)
         return self.caches.setdefault((backbone, group), cache)
 
     def save_artifact(self, kind: str, seed: int, file: Path) -> None:
