@@ -13,7 +13,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
-from benchmarks.images import drawn
+from benchmarks.images import draw_images
 from benchmarks.table import ratios, show
 from keepmore.codec import jpegxl
 from keepmore.codec.sandbox import IsolatedDecoder
@@ -37,7 +37,7 @@ LOOP, STEP = "get, encode, put in a loop", "keepmore compress step"
 
 
 def measure(root: Path) -> None:
-    files = sorted(drawn(root, SIDE, IMAGES, processes=2).rglob("*.jpg"))
+    files = sorted(draw_images(root, SIDE, IMAGES, processes=2).rglob("*.jpg"))
     rates: dict[str, list[float]] = {LOOP: [], STEP: []}
     with seaweed(root) as server, proxied(server.url) as proxy:
         endpoint = replace(server.endpoint, url=proxy.url)
