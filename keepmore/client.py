@@ -103,7 +103,7 @@ class Client:
         while True:
             remaining_s = LONGEST_WAIT_S if deadline is None else min(LONGEST_WAIT_S, deadline - time.monotonic())
             if remaining_s <= 0:
-                raise TimeoutError(f"job {job} has not ended within {timeout_s:g} s; it goes on: wait again")
+                raise TimeoutError(f"job {job} has not ended within {timeout_s:g} s; it continues: wait again")
             answer = self._ask(
                 "GET",
                 f"/v1/jobs/{_part(job)}",
@@ -119,7 +119,7 @@ class Client:
             if status["state"] == "failed" and status["error"]:
                 raise from_dict(status["error"])
             if status["state"] == "cancelled":
-                raise Cancelled(f"job {job} was cancelled; retry goes on with it")
+                raise Cancelled(f"job {job} was cancelled; retry continues it")
             if status["state"] == "succeeded":
                 return status
 

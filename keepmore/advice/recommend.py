@@ -110,7 +110,7 @@ class Sizes:
     def distance_at(self, size: float) -> float:
         """The distance at which images take `size` mean bytes: straight lines between the distances' logarithms.
 
-        Beyond the smallest distance above 0 the last line goes on; the originals' size and more is distance 0.
+        Beyond the smallest distance above 0 the last line is extended; the originals' size and more is distance 0.
         """
         if size >= self.bytes_per_image.get(ORIGINAL, math.inf):
             return ORIGINAL

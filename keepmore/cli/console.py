@@ -59,7 +59,7 @@ class Console:
             print(json.dumps({"error": error.as_dict(), "resume": again}))
         self.error(error.message)
         if again:
-            self.error(f"what is done is kept. Fix the cause, then go on with: {again}")
+            self.error(f"what is done is kept. Fix the cause, then continue with: {again}")
         else:
             self.error("trying again will not help: start a new job; it finds the encoded images of this one again")
 

@@ -117,7 +117,7 @@ def _work(backend: Backend, job: str, as_json: bool) -> None:
     again = shlex.join(backend.resume_words(job))
     signal.signal(signal.SIGTERM, signal.default_int_handler)
     try:
-        console.say(f"job {job}; to go on after an interruption: {again}")
+        console.say(f"job {job}; to continue after an interruption: {again}")
         report = backend.work(job, console)
     except KeyboardInterrupt:
         console.error(f"{backend.when_left} with: {again}")

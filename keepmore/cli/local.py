@@ -71,7 +71,7 @@ class LocalBackend:
 
     @property
     def when_left(self) -> str:
-        return "stopped; nothing is lost. Go on"
+        return "stopped; nothing is lost. Continue"
 
     @property
     def store(self) -> Store:

@@ -41,7 +41,7 @@ class RemoteBackend:
 
     @property
     def when_left(self) -> str:
-        return "the job goes on at the service. Follow it"
+        return "the job continues at the service. Follow it"
 
     def start(self, request: Request) -> str:
         return self._client.start(request)["job"]

@@ -187,7 +187,7 @@ def _balanced(images: Images, selection: Selection) -> bool:
 
 @dataclass(frozen=True, slots=True)
 class _Pool:
-    """The images that may be kept: `places`, in the random order where that is asked for.
+    """The images that may be kept: `places`, in the random order where that is requested.
 
     Imputed are `some` of them, with `classes` where the order is balanced; `resorted` where it depends on sizes.
     """

@@ -19,7 +19,7 @@ from keepmore.storage.layout import RequestKind
 
 @dataclass(frozen=True, slots=True)
 class Snapshot:
-    """A job at one moment: the keys that exist; its chunks, None before it is listed; trainings asked for beside it."""
+    """A job at one moment: the keys that exist; its chunks, None before it is listed; trainings requested beside it."""
 
     job: Job
     done: frozenset[str]

@@ -1,7 +1,7 @@
 """The queue that is a pool of local processes.
 
 A worker process that dies (a crash, or killed for its memory) costs its step another try, in which every image is
-decoded apart, so that the one that kills decoders becomes a row in the errors list.
+decoded in a process of its own, so that an image that kills decoders becomes a row in the errors list.
 """
 
 from __future__ import annotations

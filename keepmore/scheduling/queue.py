@@ -1,4 +1,4 @@
-"""What carries steps to whoever runs them: the local process pool, or Celery (`keepmore_services.broker`)."""
+"""What carries steps to the workers: the local process pool, or Celery (`keepmore_services.broker`)."""
 
 from __future__ import annotations
 

@@ -1,4 +1,5 @@
-"""Says what comes next, whoever does the steps: starts jobs, follows them to their end, stops and resumes them.
+"""Decides which steps come next, for any kind of worker: starts jobs, follows them to their end, stops and resumes
+them.
 
 Any number of schedulers may look after one job at once, each with its own view of what is done: at worst a step is done
 twice, which writes the same bytes.

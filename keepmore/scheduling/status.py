@@ -1,4 +1,4 @@
-"""How a job stands, read from what its store holds and, while it runs, from the step tracker."""
+"""The status of a job, read from what its store holds and, while it runs, from the step tracker."""
 
 from __future__ import annotations
 

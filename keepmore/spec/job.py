@@ -89,7 +89,7 @@ class Limits:
 
 @dataclass(frozen=True, slots=True)
 class Request:
-    """A job's request, whole and checked. `dataset` and `evaluation.dataset` are absolute URIs.
+    """A job's request, complete and checked. `dataset` and `evaluation.dataset` are absolute URIs.
 
     `distances` are the fixed ones; `rules` stand beside them, or alone. Without a budget every image of the pool is
     kept. `webhook`: an http(s) URL that is called when the job ends.

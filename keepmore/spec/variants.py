@@ -73,7 +73,7 @@ class Spread:
 
 @dataclass(frozen=True, slots=True)
 class FitCount:
-    """The distance at which the budget holds exactly so many images."""
+    """The distance at which the budget holds exactly `images` images."""
 
     images: int
 

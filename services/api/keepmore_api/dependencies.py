@@ -70,6 +70,6 @@ IdempotencyKey = Annotated[
     Header(
         min_length=1,
         max_length=255,
-        description="Sent again within 24 h with the same body, it names the same job or estimate.",
+        description="Sent again within 24 h with the same body, it returns the same job or estimate.",
     ),
 ]

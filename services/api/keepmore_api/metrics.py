@@ -33,7 +33,7 @@ UP = "Whether the queue can be reached."
 
 
 class Meter:
-    """What one API process measures, beside the totals that all workers share by way of the tracker."""
+    """The measurements of one API process, beside the totals that all workers share through the tracker."""
 
     def __init__(self, backend: Backend) -> None:
         self.registry = CollectorRegistry()

@@ -1,4 +1,4 @@
-"""JSON logs on standard error, one object a line, with the job and the step that a line is about."""
+"""JSON logs on standard error, one object per line, with the job and the step that a line is about."""
 
 from __future__ import annotations
 

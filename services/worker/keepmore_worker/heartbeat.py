@@ -32,7 +32,7 @@ STOPPING = "this worker was asked to stop"
 
 # A fine-tuning may take longer than a worker may spend on one step. Its turn begins only once its images are decoded:
 # another worker has to decode them again, and if that time counted, turns without any training step could follow each
-# other for ever.
+# other forever.
 LONGEST_TURN_S = 3600.0
 
 
@@ -79,7 +79,7 @@ class Heartbeat:
             if self._step.kind is Kind.TUNE and progress.images:
                 self._first_image_at = self._first_image_at or time.monotonic()
                 if time.monotonic() - self._first_image_at > LONGEST_TURN_S:
-                    raise Stopping("its turn is over, others wait; it goes on from its checkpoint")
+                    raise Stopping("its turn is over, others wait; it continues from its checkpoint")
             self._unreported += progress
             if time.monotonic() - self._reported_at > REPORT_EVERY_S:
                 self._tell(scheduler)

@@ -52,7 +52,7 @@ async def show_advice(
     wait: Wait = 0,
     accept: Annotated[str | None, Header()] = None,
 ) -> Response:
-    """Advice that was asked for, as JSON or, by `Accept`, as a page with its plots. The error, if there is none."""
+    """Requested advice, as JSON or, by `Accept`, as a page with its plots. The error, if there is none."""
     kind = preferred(accept, (JSON, HTML))
     job = await run_in_threadpool(repository.get, job_id)
     request = await run_in_threadpool(advice_request, job, advice, store)

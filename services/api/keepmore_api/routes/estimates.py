@@ -41,7 +41,7 @@ async def post_estimate(
 
 @router.get("/{estimate}", response_model=EstimateOut)
 async def show_estimate(estimate: str, caller: Reader, store: StoreDep, wait: Wait = 0) -> Response:
-    """An estimate that was asked for; the error, if it could not be made."""
+    """A requested estimate; the error, if it could not be made."""
     ref = RequestRef(RequestKind.ESTIMATE, estimate, estimate)
     try:
         await run_in_threadpool(RequestRepository(store).get, ref)

@@ -165,7 +165,7 @@ def list_jobs(
     },
 )
 async def show_job(job_id: str, request: Request) -> Response:
-    """How a job stands. `wait` answers when the job has ended, or with `If-None-Match` when anything has changed."""
+    """The status of a job. `wait` answers when the job has ended, or with `If-None-Match` when anything has changed."""
     # The parameters are read from the request by hand: every caller polls this route, and each declared parameter or
     # dependency costs as much as the answer itself.
     admitted(request, READ)
@@ -225,14 +225,14 @@ async def follow_job(
 
 @router.post("/{job_id}/cancel", response_model=JobOut)
 async def cancel_job(job_id: str, caller: Writer, backend: BackendDep, views: ViewsDep) -> Response:
-    """Stop a job within seconds. What is done is kept; `retry` goes on with it."""
+    """Stop a job within seconds. What is done is kept; `retry` continues it."""
     await run_in_threadpool(_written_at_least, backend.scheduler.cancel, job_id)
     return await _changed(job_id, views)
 
 
 @router.post("/{job_id}/retry", status_code=202, response_model=JobOut)
 async def retry_job(job_id: str, caller: Writer, backend: BackendDep, views: ViewsDep) -> Response:
-    """Go on with a job that failed or was cancelled: only what is missing is done."""
+    """Continue a job that failed or was cancelled: only missing steps run."""
     await run_in_threadpool(_written_at_least, backend.scheduler.retry, job_id)
     changed = await _changed(job_id, views)
     changed.status_code = 202
@@ -250,7 +250,7 @@ async def _changed(job_id: str, views: Views) -> Response:
     responses={200: described("application/x-ndjson")},
 )
 def show_errors(job_id: str, caller: Reader, repository: RepositoryDep, store: StoreDep) -> StreamingResponse:
-    """Every image that failed and why: one JSON object a line."""
+    """Every image that failed and why: one JSON object per line."""
     job = repository.get(job_id)
     require(job, store, Kind.INDEX)
     images = index.errors(store, layout.index(job.id), layout.evaluation(job.id))

@@ -10,7 +10,7 @@ from keepmore_api.schemas.derived import example
 
 
 class AdviceOut(BaseModel):
-    """Advice; without `state` succeeded, only what was asked for. docs/advice.md describes every field."""
+    """Advice; unless `state` is succeeded, only the request. docs/advice.md describes every field."""
 
     model_config = ConfigDict(extra="allow")
 

@@ -89,7 +89,7 @@ class SpreadIn(Strict):
 
 
 class FitIn(Strict):
-    """The distance at which the budget holds exactly so many images."""
+    """The distance at which the budget holds exactly that many images."""
 
     fit: Annotated[int, Field(ge=1, le=variant_specs.MOST_IMAGES, examples=[2000])]
 
