@@ -1,1 +1,1 @@
-"""One script a claim: `python -m benchmarks.NAME` prints a table with ratios."""
+"""One script per claim: `python -m benchmarks.NAME` prints a table with ratios."""

@@ -1,8 +1,8 @@
-"""What each distance, order and effort is worth in accuracy, and whether advice foretells it: docs/results.md.
+"""The accuracy at each distance, order and effort, and whether advice predicts it: docs/results.md.
 
-`python -m benchmarks.accuracy DATASET STORE [minutes]`. DATASET has the folders train and test, one folder a class in
+`python -m benchmarks.accuracy DATASET STORE [minutes]`. DATASET has the folders train and test, one folder per class in
 each. Everything is done by jobs, subsets, trainings and advice in STORE, as a user would ask for them; what is there
-already is not done again. With `minutes`, fine-tuning of so many minutes at most is compared with the probe. Writes
+already is not done again. With `minutes`, fine-tuning of at most that many minutes is compared with the probe. Writes
 docs/results.md and its plots.
 """
 
@@ -45,14 +45,14 @@ TIMED_IMAGES = 48
 TUNED = (0.0, 4.0, 8.0, 10.0, 25.0)
 TUNED_SEEDS = 3
 TUNING = Tuning(batch=32, image_size=128)
-# What is left of the minutes for training steps: the rest decodes, evaluates and compares.
+# The share of the minutes for training steps: the rest decodes, evaluates and compares.
 SHARE_OF_STEPS = 0.7
 LEAST_STEPS = 50
 
 
 @dataclass(frozen=True, slots=True)
 class Place:
-    """Where jobs are done."""
+    """Where jobs run."""
 
     config: RuntimeConfig
     store: Store
@@ -67,8 +67,8 @@ class Place:
             rules=(SPREAD,) if effort == EFFORTS[0] else (),
         )
         repository = JobRepository(self.store)
-        found = [job for name in repository.ids() if (job := repository.get(name)).request == request]
-        job = found[0] if found else repository.create(request)
+        jobs = [job for name in repository.ids() if (job := repository.get(name)).request == request]
+        job = jobs[0] if jobs else repository.create(request)
         return run_job(job, self.config, self.store, os.cpu_count() or 1, lambda step, done: None, _say)
 
     def finish(self, job: Job) -> None:
@@ -87,7 +87,7 @@ def measure(place: Place, job: Job, budgets: Mapping[str, int], order: str, trai
     selections = [Selection("random", True, seed) for seed in range(SEEDS)]
     if order == "smallest":
         selections, training = [Selection("smallest")], replace(training, seeds=SEEDS)
-    asked = {
+    subsets_by_budget = {
         name: [
             request_subset(job, place.store, SubsetRequest(BytesBudget(size), selection)).request
             for selection in selections
@@ -97,46 +97,46 @@ def measure(place: Place, job: Job, budgets: Mapping[str, int], order: str, trai
     place.finish(job)
     trained = {
         name: [(subset, request_training(job, place.store, TrainingRequest(subset, training))) for subset in subsets]
-        for name, subsets in asked.items()
+        for name, subsets in subsets_by_budget.items()
     }
     place.finish(job)
     return {name: _variants(place.store, job, draws) for name, draws in trained.items()}
 
 
 def _variants(store: Store, job: Job, draws: Sequence[tuple[str, str]]) -> Variants:
-    made = [json.loads(store.get(layout.subset(job.id, subset)))["distances"] for subset, _ in draws]
-    found = {}
+    records = [json.loads(store.get(layout.subset(job.id, subset)))["distances"] for subset, _ in draws]
+    measurements = {}
     for variant in job.request.variants:
         correct = [evaluation.read_correct(store.get(layout.predictions(job.id, name, variant))) for _, name in draws]
-        images, size = (float(np.mean([subset[variant][what] for subset in made])) for what in ("images", "bytes"))
-        found[variant] = Measured(images, size, np.concatenate(correct))
-    return found
+        images, size = (float(np.mean([subset[variant][what] for subset in records])) for what in ("images", "bytes"))
+        measurements[variant] = Measured(images, size, np.concatenate(correct))
+    return measurements
 
 
 def cpu_seconds(dataset: Path) -> dict[int, dict[float, float]]:
-    """CPU seconds of encoding an image by effort and distance, and at distance 0 of decoding it, over a few images."""
+    """CPU seconds of encoding an image, by effort and distance, and of decoding it (distance 0), over a few images."""
     files = sorted((dataset / "train").rglob("*.jpg"))
-    found = {effort: dict.fromkeys(DISTANCES, 0.0) for effort in EFFORTS}
+    seconds = {effort: dict.fromkeys(DISTANCES, 0.0) for effort in EFFORTS}
     for file in files[:: max(1, len(files) // TIMED_IMAGES)][:TIMED_IMAGES]:
         source = file.read_bytes()
-        begun = time.process_time()
+        start = time.process_time()
         pixels = Pixels.of(jpegxl.decode(source, LARGEST_PIXELS))
-        decoded_s = time.process_time() - begun
+        decoded_s = time.process_time() - start
         for effort, distance in ((effort, distance) for effort in EFFORTS for distance in DISTANCES):
-            begun = time.process_time()
+            start = time.process_time()
             if distance:
                 list(compressor.encodings(pixels, source, [distance], effort))
-            spent = time.process_time() - begun if distance else decoded_s
-            found[effort][distance] += spent / min(TIMED_IMAGES, len(files))
-    return found
+            spent = time.process_time() - start if distance else decoded_s
+            seconds[effort][distance] += spent / min(TIMED_IMAGES, len(files))
+    return seconds
 
 
 def advice(place: Place, job: Job, budgets: Mapping[str, int]) -> dict[str, Any]:
     request = AdviceRequest(tuple(BytesBudget(size) for size in budgets.values()), training=Training(seeds=SEEDS))
     name = request_advice(job, place.store, request)
     place.finish(job)
-    made: dict[str, Any] = json.loads(place.store.get(layout.advice(job.id, name)))
-    return made
+    record: dict[str, Any] = json.loads(place.store.get(layout.advice(job.id, name)))
+    return record
 
 
 def tuned(place: Place, job: Job, budget: int, minutes: float) -> dict[str, Any]:
@@ -146,15 +146,15 @@ def tuned(place: Place, job: Job, budget: int, minutes: float) -> dict[str, Any]
         job.request.dataset, TUNED, job.request.effort, BytesBudget(budget), evaluation=job.request.evaluation
     )
     repository = JobRepository(place.store)
-    known = [other for name in repository.ids() if (other := repository.get(name)).request == request]
-    own = known[0] if known else repository.create(request)
+    jobs = [other for name in repository.ids() if (other := repository.get(name)).request == request]
+    own = jobs[0] if jobs else repository.create(request)
     own = run_job(own, place.config, place.store, os.cpu_count() or 1, lambda step, done: None, _say)
     file = f"benchmarks/tuned-{own.id}.json"
     if not place.store.exists(file):  # as many steps when it is run again
         steps = _steps(minutes, len(variants) * TUNED_SEEDS)
         place.store.put(file, json.dumps({"steps": steps}).encode())
     steps = int(json.loads(place.store.get(file))["steps"])
-    found: dict[str, Any] = {
+    results: dict[str, Any] = {
         "steps": steps,
         "seeds": TUNED_SEEDS,
         "image_size": TUNING.image_size,
@@ -166,12 +166,12 @@ def tuned(place: Place, job: Job, budget: int, minutes: float) -> dict[str, Any]
     ):
         name = request_training(own, place.store, TrainingRequest(own.request.subset_id, training))
         place.finish(own)
-        found[method] = _variants(place.store, own, [(own.request.subset_id, name)])
-    return found
+        results[method] = _variants(place.store, own, [(own.request.subset_id, name)])
+    return results
 
 
 def _steps(minutes: float, runs: int) -> int:
-    """As many steps a run as fit the minutes, from the time that a bare step takes here."""
+    """The number of steps per run that fits the minutes, from the time of a bare step here."""
     from benchmarks.training import bare_step_s
 
     step_s = bare_step_s(TUNING.batch, TUNING.image_size or 224)
@@ -186,16 +186,16 @@ def main(dataset: Path, place: Path, minutes: float) -> None:
     pool = where.pool(first)
     budgets = {name: int(pool.pool_bytes[10.0] * Decimal(name)) for name in FRACTIONS}
     probe = Training(seeds=1)
-    found: dict[str, Any] = {"pool": pool, "budgets": budgets, "cpu": cpu_seconds(dataset)}
-    found["advice"] = advice(where, first, budgets)
-    found["random"] = measure(where, first, {**budgets, "all": EVERYTHING}, "random", probe)
-    found["smallest"] = measure(where, first, budgets, "smallest", probe)
-    found["efforts"] = {EFFORTS[0]: found["random"]} | {
+    results: dict[str, Any] = {"pool": pool, "budgets": budgets, "cpu": cpu_seconds(dataset)}
+    results["advice"] = advice(where, first, budgets)
+    results["random"] = measure(where, first, {**budgets, "all": EVERYTHING}, "random", probe)
+    results["smallest"] = measure(where, first, budgets, "smallest", probe)
+    results["efforts"] = {EFFORTS[0]: results["random"]} | {
         effort: measure(where, jobs[effort], budgets, "random", probe) for effort in EFFORTS[1:]
     }
-    found["sizes"] = {effort: _mean_sizes(where.pool(job)) for effort, job in jobs.items()}
-    found["tuned"] = tuned(where, first, budgets["0.5"], minutes) if minutes else None
-    accuracy_page.write(found)
+    results["sizes"] = {effort: _mean_sizes(where.pool(job)) for effort, job in jobs.items()}
+    results["tuned"] = tuned(where, first, budgets["0.5"], minutes) if minutes else None
+    accuracy_page.write(results)
 
 
 def _mean_sizes(pool: Summary) -> dict[float, float]:

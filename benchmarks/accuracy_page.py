@@ -29,10 +29,10 @@ HOUR_S = 3600
 CANNOT_TELL = "cannot tell"
 
 
-def write(found: dict[str, Any]) -> None:
+def write(results: dict[str, Any]) -> None:
     """Write the page, and print it."""
-    _plots(found)
-    page = "\n".join(map(_wrapped, _page(found))) + "\n"
+    _plots(results)
+    page = "\n".join(map(_wrapped, _page(results))) + "\n"
     (DOCS / "results.md").write_text(page)
     print(page)
 
@@ -48,8 +48,8 @@ def _hang(line: str) -> str:
     return "  " if line.startswith("* ") else ""
 
 
-def _page(found: dict[str, Any]) -> Iterator[str]:
-    pool = found["pool"]
+def _page(results: dict[str, Any]) -> Iterator[str]:
+    pool = results["pool"]
     yield "# Results"
     yield ""
     yield (
@@ -58,32 +58,32 @@ def _page(found: dict[str, Any]) -> Iterator[str]:
         f"{codec_version.codec()}; a linear probe on MobileNetV2 (ImageNet weights), 300 steps. Numbers are top-1 in "
         f"percent, means of {SEEDS} draws of the images, with 95 % intervals over draws and test images."
     )
-    yield from _equal_storage(found)
-    yield from _ways(found)
-    yield from _predicted(found)
-    yield from _efforts(found)
-    if found["tuned"]:
-        yield from _tuned(found["tuned"])
-    yield from _claims(found)
+    yield from _equal_storage(results)
+    yield from _ways(results)
+    yield from _predicted(results)
+    yield from _efforts(results)
+    if results["tuned"]:
+        yield from _tuned(results["tuned"])
+    yield from _claims(results)
 
 
-def _equal_storage(found: dict[str, Any]) -> Iterator[str]:
+def _equal_storage(results: dict[str, Any]) -> Iterator[str]:
     yield from _title("Accuracy at equal storage")
     yield "![Measured accuracy against stored bytes, a line for each distance](results-storage.svg)"
     yield ""
     yield "Budgets are fractions of what the pool takes at distance 10. The last number is the images kept."
     yield ""
     yield from _table(
-        ["distance", *(f"{100 * float(name):g} %: {found['budgets'][name]:,} bytes" for name in FRACTIONS)],
+        ["distance", *(f"{100 * float(name):g} %: {results['budgets'][name]:,} bytes" for name in FRACTIONS)],
         (
             [
                 variant,
                 *(
-                    f"{_share(found['random'][name][variant])} ({found['random'][name][variant].images:,.0f})"
+                    f"{_share(results['random'][name][variant])} ({results['random'][name][variant].images:,.0f})"
                     for name in FRACTIONS
                 ),
             ]
-            for variant in found["random"]["1"]
+            for variant in results["random"]["1"]
         ),
     )
     yield ""
@@ -92,41 +92,41 @@ def _equal_storage(found: dict[str, Any]) -> Iterator[str]:
     yield from _table(
         ["distance", *(f"{100 * float(name):g} %" for name in FRACTIONS)],
         (
-            [variant, *(_ahead(paired(found["random"][name], variant, ORIGINAL)) for name in FRACTIONS)]
-            for variant in found["random"]["1"]
+            [variant, *(_ahead(paired(results["random"][name], variant, ORIGINAL)) for name in FRACTIONS)]
+            for variant in results["random"]["1"]
             if variant != ORIGINAL
         ),
     )
 
 
-def _ways(found: dict[str, Any]) -> Iterator[str]:
+def _ways(results: dict[str, Any]) -> Iterator[str]:
     """Which images, and which variant."""
     yield from _title("Which images, and which variant")
     yield (
         "`smallest` keeps the smallest files first (the same images each time, five seeds of the probe); `spread` "
         "gives each image its own distance; `advised` is the distance recommended by advice, fitted on "
-        f"{found['advice']['pilot_images']:,} of the images."
+        f"{results['advice']['pilot_images']:,} of the images."
     )
     yield ""
     rows = []
     for place, name in enumerate(FRACTIONS):
-        variants, small = found["random"][name], found["smallest"][name]
-        advised = found["advice"]["budgets"][place]["recommended"]["distance"]
+        variants, small = results["random"][name], results["smallest"][name]
+        advised = results["advice"]["budgets"][place]["recommended"]["distance"]
         best, best_small = _best(variants), _best(small)
         cells = [variants[best], variants[PLAIN], variants[advised], variants[SPREAD.name], small[best_small]]
-        named = [f" at {best}", "", f" at {advised}", "", f" at {best_small}"]
-        rows.append([f"{100 * float(name):g} %", *(f"{_share(c)}{n}" for c, n in zip(cells, named, strict=True))])
+        suffixes = [f" at {best}", "", f" at {advised}", "", f" at {best_small}"]
+        rows.append([f"{100 * float(name):g} %", *(f"{_share(c)}{n}" for c, n in zip(cells, suffixes, strict=True))])
     yield from _table(
         ["budget", "best fixed distance", "plain 8", "advised", "spread 0.5 to 15", "smallest, best"], rows
     )
 
 
-def _predicted(found: dict[str, Any]) -> Iterator[str]:
-    advice, whole = found["advice"], found["random"]["all"]
+def _predicted(results: dict[str, Any]) -> Iterator[str]:
+    advice, whole = results["advice"], results["random"]["all"]
     yield from _title("What advice predicts, and what is measured")
     law = {name: value["value"] for name, value in advice["fit"]["constants"].items()}
     yield (
-        f"Pilots on {advice['pilot_images']:,} images of {found['pool'].pool:,}; the law fits them with R² "
+        f"Pilots on {advice['pilot_images']:,} images of {results['pool'].pool:,}; the law fits them with R² "
         f"{advice['fit']['r2']:.3f} and is {advice['fit']['left_out_points']:.1f} points off on sizes left out; "
         + ", ".join(f"{name} {value:.3g}" for name, value in law.items())
         + ". The whole pool at every distance:"
@@ -150,22 +150,22 @@ def _predicted(found: dict[str, Any]) -> Iterator[str]:
     yield ""
     yield from _table(
         ["budget", "advised", "predicted there", "measured there", "behind the best, points"],
-        (_choice(found, place, name) for place, name in enumerate(FRACTIONS)),
+        (_choice(results, place, name) for place, name in enumerate(FRACTIONS)),
     )
 
 
-def _choice(found: dict[str, Any], place: int, name: str) -> list[str]:
-    variants, told = found["random"][name], found["advice"]["budgets"][place]["recommended"]
+def _choice(results: dict[str, Any], place: int, name: str) -> list[str]:
+    variants, recommended = results["random"][name], results["advice"]["budgets"][place]["recommended"]
     return [
         f"{100 * float(name):g} %",
-        told["distance"],
-        f"{_percent(told['accuracy'])} ({_ends(told['interval'])})",
-        _share(variants[told["distance"]]),
-        f"{_behind(variants, told['distance']):.1f}",
+        recommended["distance"],
+        f"{_percent(recommended['accuracy'])} ({_ends(recommended['interval'])})",
+        _share(variants[recommended["distance"]]),
+        f"{_behind(variants, recommended['distance']):.1f}",
     ]
 
 
-def _efforts(found: dict[str, Any]) -> Iterator[str]:
+def _efforts(results: dict[str, Any]) -> Iterator[str]:
     yield from _title("The value of effort")
     yield (
         "Accuracy at the same budgets in bytes. The last column: points over the original files at the budget of 50 %, "
@@ -181,18 +181,18 @@ def _efforts(found: dict[str, Any]) -> Iterator[str]:
             *(f"{100 * float(n):g} %" for n in FRACTIONS),
             "points per hour",
         ],
-        (_effort(found, effort, variant) for variant in (PLAIN, LARGEST, "25") for effort in EFFORTS),
+        (_effort(results, effort, variant) for variant in (PLAIN, LARGEST, "25") for effort in EFFORTS),
     )
 
 
-def _effort(found: dict[str, Any], effort: int, variant: str) -> list[str]:
-    budgets = found["efforts"][effort]
-    spent = found["cpu"][effort][float(variant)] + found["cpu"][effort][0.0]
+def _effort(results: dict[str, Any], effort: int, variant: str) -> list[str]:
+    budgets = results["efforts"][effort]
+    spent = results["cpu"][effort][float(variant)] + results["cpu"][effort][0.0]
     gained = 100 * paired(budgets["0.5"], variant, ORIGINAL).difference
     return [
         str(effort),
         variant,
-        f"{found['sizes'][effort][float(variant)]:,.0f}",
+        f"{results['sizes'][effort][float(variant)]:,.0f}",
         f"{1000 * spent:.1f}",
         *(_share(budgets[name][variant]) for name in FRACTIONS),
         f"{gained / (spent * 10_000 / HOUR_S):.1f}",
@@ -223,13 +223,13 @@ def _tuned(tuned: dict[str, Any]) -> Iterator[str]:
     yield ""
     pairs = list(itertools.combinations(variants, 2))
     tuned_says, probe_says = ({pair: paired(by, *pair).verdict for pair in pairs} for by in (variants, probe))
-    told = [pair for pair in pairs if tuned_says[pair] != CANNOT_TELL]
-    missed = [pair for pair in told if probe_says[pair] == CANNOT_TELL]
-    alike = [pair for pair in told if probe_says[pair] == tuned_says[pair]]
+    clear = [pair for pair in pairs if tuned_says[pair] != CANNOT_TELL]
+    missed = [pair for pair in clear if probe_says[pair] == CANNOT_TELL]
+    alike = [pair for pair in clear if probe_says[pair] == tuned_says[pair]]
     yield (
-        f"Of the {len(told)} pairs of distances that differ significantly with fine-tuning, the probe agrees on "
-        f"{len(alike)}: **{_holds(len(told) == len(alike))}**. It contradicts {len(told) - len(alike) - len(missed)}, "
-        f"and cannot tell {_listed(missed)}."
+        f"Of the {len(clear)} pairs of distances that differ significantly with fine-tuning, the probe agrees on "
+        f"{len(alike)}: **{_holds(len(clear) == len(alike))}**. It contradicts {len(clear) - len(alike) - len(missed)}"
+        f", and cannot tell {_join(missed)}."
     )
     yield ""
     rank = stats.spearmanr(
@@ -238,21 +238,21 @@ def _tuned(tuned: dict[str, Any]) -> Iterator[str]:
     yield f"Spearman's rank correlation of the two accuracies: {rank:.2f}, over {len(variants)} distances."
 
 
-def _listed(pairs: Sequence[tuple[str, str]]) -> str:
+def _join(pairs: Sequence[tuple[str, str]]) -> str:
     return ", ".join(f"{one} from {other}" for one, other in pairs) or "none"
 
 
-def _claims(found: dict[str, Any]) -> Iterator[str]:
+def _claims(results: dict[str, Any]) -> Iterator[str]:
     yield from _title("What holds and what does not")
-    variants = found["random"]
+    variants = results["random"]
     yield "Published: at distance 10, 5.6 times as many images and more than 10 points. Here:"
     yield ""
     published = [_published(variants[name], f"{100 * float(name):g} %") for name in FRACTIONS]
-    if found["tuned"]:
-        published.append(_published(found["tuned"]["finetune"], "50 %, fine-tuned"))
+    if results["tuned"]:
+        published.append(_published(results["tuned"]["finetune"], "50 %, fine-tuned"))
     yield from _table(["budget", "images", "5.6 times", "points", "more than 10"], published)
     yield ""
-    curves = {curve["distance"]: curve["points"][-1] for curve in found["advice"]["curves"]}
+    curves = {curve["distance"]: curve["points"][-1] for curve in results["advice"]["curves"]}
     off = {variant: _off(curves[variant], one) for variant, one in fixed(variants["all"])}
     worst = max(off, key=lambda variant: abs(off[variant]))
     yield (
@@ -260,7 +260,7 @@ def _claims(found: dict[str, Any]) -> Iterator[str]:
         f"**{_holds(abs(off[worst]) <= WITHIN_POINTS)}**; at worst {off[worst]:+.1f}, at distance {worst}."
     )
     behind = [
-        _behind(variants[name], found["advice"]["budgets"][place]["recommended"]["distance"])
+        _behind(variants[name], results["advice"]["budgets"][place]["recommended"]["distance"])
         for place, name in enumerate(FRACTIONS)
     ]
     yield (
@@ -274,7 +274,7 @@ def _claims(found: dict[str, Any]) -> Iterator[str]:
         f"**{_holds(won)}**; {'; '.join(_ahead(one) for one in spread)} points."
     )
     small = [
-        statistics.compare(_best_of(found["smallest"][name]).correct, _best_of(variants[name]).correct)
+        statistics.compare(_best_of(results["smallest"][name]).correct, _best_of(variants[name]).correct)
         for name in FRACTIONS
     ]
     won = all(one.verdict == "better" for one in small)
@@ -283,7 +283,7 @@ def _claims(found: dict[str, Any]) -> Iterator[str]:
         f"**{_holds(won)}**; {'; '.join(_ahead(one) for one in small)} points."
     )
     plain = [
-        paired(variants[name], found["advice"]["budgets"][place]["recommended"]["distance"], PLAIN)
+        paired(variants[name], results["advice"]["budgets"][place]["recommended"]["distance"], PLAIN)
         for place, name in enumerate(FRACTIONS)
     ]
     yield f"* The advised distance compared with distance 8: {'; '.join(_ahead(one) for one in plain)} points."
@@ -296,14 +296,14 @@ def _published(variants: Variants, where: str) -> list[str]:
     return [where, f"{factor:.2f} times", _holds(factor >= 5.6), _ahead(ahead), _holds(ahead.difference > 0.1)]
 
 
-def _plots(found: dict[str, Any]) -> None:
+def _plots(results: dict[str, Any]) -> None:
     def storage(axes: Axes) -> None:
-        variants = list(found["random"]["1"])
+        variants = list(results["random"]["1"])
         shades = mpl.colormaps["viridis"](np.linspace(0.9, 0.05, len(variants)))
         for shade, variant in zip(shades, variants, strict=True):
-            points = [found["random"][name][variant] for name in (*FRACTIONS, "all")]
-            drawn = ([one.bytes / 1e6 for one in points], [100 * _top1(one) for one in points])
-            axes.plot(*drawn, color="#d1601f" if "-" in variant else shade, marker="o", markersize=4, label=variant)
+            points = [results["random"][name][variant] for name in (*FRACTIONS, "all")]
+            line = ([one.bytes / 1e6 for one in points], [100 * _top1(one) for one in points])
+            axes.plot(*line, color="#d1601f" if "-" in variant else shade, marker="o", markersize=4, label=variant)
         axes.set_xscale("log")
         axes.set_xticks(ticks := [1, 2, 5, 10, 20, 50], [str(tick) for tick in ticks])
         axes.xaxis.set_minor_locator(NullLocator())
@@ -312,11 +312,11 @@ def _plots(found: dict[str, Any]) -> None:
         axes.legend(title="distance", frameon=False, ncols=2)
 
     def predicted(axes: Axes) -> None:
-        curves = {curve["distance"]: curve["points"][-1] for curve in found["advice"]["curves"]}
-        variants = dict(fixed(found["random"]["all"]))
-        told = np.array([100 * curves[variant]["accuracy"] for variant in variants])
-        ends = np.abs(np.array([curves[variant]["interval"] for variant in variants]).T * 100 - told)
-        axes.errorbar(list(variants), told, yerr=ends, color="#8a8f98", capsize=4, marker="s", label="predicted")
+        curves = {curve["distance"]: curve["points"][-1] for curve in results["advice"]["curves"]}
+        variants = dict(fixed(results["random"]["all"]))
+        predictions = np.array([100 * curves[variant]["accuracy"] for variant in variants])
+        ends = np.abs(np.array([curves[variant]["interval"] for variant in variants]).T * 100 - predictions)
+        axes.errorbar(list(variants), predictions, yerr=ends, color="#8a8f98", capsize=4, marker="s", label="predicted")
         real = np.array([100 * _top1(one) for one in variants.values()])
         ends = np.abs(np.array([one.summary.interval for one in variants.values()]).T * 100 - real)
         axes.errorbar(list(variants), real, yerr=ends, color="#1f5fa8", capsize=4, marker="o", label="measured")
@@ -364,8 +364,8 @@ def _ends(interval: Sequence[float]) -> str:
     return f"{100 * interval[0]:.1f}–{100 * interval[1]:.1f}"
 
 
-def _ahead(found: Difference) -> str:
-    return f"{100 * found.difference:+.1f} ({100 * found.interval[0]:+.1f} to {100 * found.interval[1]:+.1f})"
+def _ahead(one: Difference) -> str:
+    return f"{100 * one.difference:+.1f} ({100 * one.interval[0]:+.1f} to {100 * one.interval[1]:+.1f})"
 
 
 def _holds(holds: bool) -> str:

@@ -1,4 +1,4 @@
-"""What `benchmarks.accuracy` measures, as `benchmarks.accuracy_page` reads it."""
+"""The results of `benchmarks.accuracy`, as `benchmarks.accuracy_page` reads them."""
 
 from __future__ import annotations
 
@@ -42,4 +42,4 @@ def paired(variants: Variants, one: str, other: str) -> results.Difference:
 
 def fixed(variants: Variants) -> Iterator[tuple[str, Measured]]:
     """The variants that have one distance each."""
-    return ((variant, found) for variant, found in variants.items() if "-" not in variant)
+    return ((variant, measured) for variant, measured in variants.items() if "-" not in variant)

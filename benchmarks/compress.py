@@ -76,7 +76,7 @@ def _save(file_and_folder: tuple[Path, Path]) -> None:
 
 
 def cjxl(files: list[Path], work: Path) -> float:
-    """Seconds of `xargs -P2 cjxl`, one call an image and distance."""
+    """Seconds of `xargs -P2 cjxl`, one call per image and distance."""
     lines = [
         f"{file}\n{work}/{file.parent.name}-{file.stem}-{d}.jxl\n-d\n{jpegxl.encoder_distance(d):.6f}"
         for file in files
@@ -95,14 +95,14 @@ def main(dataset: Path | None) -> None:
         if dataset is None:
             write_sample(root / "drawn", train_per_class=IMAGES // 8, test_per_class=0, processes=PROCESSES)
             dataset = root / "drawn" / "train"
-        chosen = _first(dataset, root / "images")
-        files = sorted(chosen.rglob("*.jp*g"))
+        images = _first(dataset, root / "images")
+        files = sorted(images.rglob("*.jp*g"))
         seconds: dict[str, list[float]] = {name: [] for name in WAYS}
         for number in range(ROUNDS):
             for name, own in seconds.items():
                 work = root / f"{number}-{name.split()[0]}"
                 work.mkdir()
-                own.append(_timed(name, chosen, files, work))
+                own.append(_timed(name, images, files, work))
                 shutil.rmtree(work)
                 print(f"round {number + 1}: {name}: {len(files) / own[-1]:.1f} images/s", file=sys.stderr)
         _show(seconds, len(files))
@@ -132,7 +132,7 @@ def _show(seconds: dict[str, list[float]], images: int) -> None:
         rows.append([name, f"{images / statistics.median(own):.1f}", ratios(own, seconds[names[0]])])
     show(
         f"{images} JPEGs, effort {EFFORT}, distances 2, 4, 6, 8, 10, {PROCESSES} processes, {ROUNDS} rounds",
-        ["way", "images/s", "keepmore is so many times as fast"],
+        ["way", "images/s", "keepmore's speed, as a multiple"],
         rows,
     )
     if any(value != value for value in seconds[names[2]]):

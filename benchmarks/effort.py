@@ -1,9 +1,9 @@
-"""Images per second that one core compresses, and bytes an image, by effort and distance: what sizing starts from.
+"""Images per second that one core compresses, and bytes per image, by effort and distance: the basis of sizing.
 
 `python -m benchmarks.effort [IMAGES]`. One process takes drawn JPEGs as a compress step does, without store and
-network: it decodes an image once, then encodes it for each distance. Beside that stands the whole compress step, with
-a folder as its store. CPU time counts, so that other processes disturb little; the efforts take turns image by image,
-so that what disturbs them disturbs all alike.
+network: it decodes an image once, then encodes it for each distance. The whole compress step, with a folder as its
+store, is measured beside it. CPU time counts, so that other processes disturb little; the efforts take turns image by
+image, so that a disturbance affects all alike.
 """
 
 from __future__ import annotations
@@ -15,13 +15,13 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from benchmarks.images import drawn
+from benchmarks.images import draw_images
 from benchmarks.table import show
 from keepmore.codec import jpegxl, malloc
 from keepmore.codec.jpegxl import Pixels
 from keepmore.codec.sandbox import IsolatedDecoder
 from keepmore.compression.compressor import Compressor, encodings
-from keepmore.compression.index import POOL, Listed
+from keepmore.compression.index import POOL, ChunkRow
 from keepmore.datasets.entry import Skipped
 from keepmore.datasets.listing import absolute_uri, list_images
 from keepmore.spec.job import LARGEST_PIXELS, Limits
@@ -64,7 +64,7 @@ class Spent:
 
 
 def measure(files: list[Path]) -> dict[int, Spent]:
-    """What each effort took for `files`, after one image that nobody counts."""
+    """The cost of each effort for `files`, after one image that does not count."""
     by_effort = {effort: Spent() for effort in EFFORTS}
     for effort in EFFORTS:
         Spent().add(files[0].read_bytes(), effort)
@@ -82,7 +82,7 @@ def rows(side: int, by_effort: dict[int, Spent]) -> Iterator[list[str]]:
             rate, size = spent.rate(*distances), spent.mean_bytes(*distances)
             yield [
                 f"{side:,}",
-                _named(distances),
+                _join(distances),
                 str(effort),
                 f"{1000 / rate:.1f}",
                 f"{rate:.1f}",
@@ -94,7 +94,7 @@ def rows(side: int, by_effort: dict[int, Spent]) -> Iterator[list[str]]:
 
 def step_s(dataset: Path, distances: tuple[float, ...]) -> float:
     """CPU seconds of a compress step over all images of `dataset`, those of its threads included."""
-    chunk = [Listed(POOL, entry) for entry in list_images(absolute_uri(str(dataset)), Skipped())]
+    chunk = [ChunkRow(POOL, entry) for entry in list_images(absolute_uri(str(dataset)), Skipped())]
     with tempfile.TemporaryDirectory() as folder, IsolatedDecoder() as decoder:
         compressor = Compressor(FolderStore(Path(folder)), distances, USUAL, Limits(), decoder)
         start_s = time.process_time()
@@ -108,14 +108,14 @@ def main(images: int) -> None:
     steps = []
     for side in SIDES:
         with tempfile.TemporaryDirectory() as folder:
-            dataset = drawn(Path(folder), side, images, processes=1)
+            dataset = draw_images(Path(folder), side, images, processes=1)
             files = sorted(dataset.rglob("*.jpg"))
             by_effort = measure(files)
             source = sum(file.stat().st_size for file in files) / len(files)
             for distances in ((DISTANCES[-1],), DISTANCES):
                 rate = len(files) / step_s(dataset, distances)
                 ratio = f"{rate / by_effort[USUAL].rate(*distances):.2f}"
-                steps.append([f"{side:,}", _named(distances), f"{1000 / rate:.1f}", f"{rate:.1f}", ratio])
+                steps.append([f"{side:,}", _join(distances), f"{1000 / rate:.1f}", f"{rate:.1f}", ratio])
         decode_ms = 1000 * sum(spent.decode_s for spent in by_effort.values()) / (len(files) * len(EFFORTS))
         title = f"{len(files)} drawn JPEGs of {side:,} pixels, {source:,.0f} bytes each; decoding: {decode_ms:.1f} ms"
         show(title, columns.split("|"), list(rows(side, by_effort)))
@@ -123,7 +123,7 @@ def main(images: int) -> None:
     show(f"The whole compress step at effort {USUAL}, its store a folder", head, steps)
 
 
-def _named(distances: tuple[float, ...]) -> str:
+def _join(distances: tuple[float, ...]) -> str:
     return ", ".join(f"{distance:g}" for distance in distances)
 
 

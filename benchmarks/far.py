@@ -13,12 +13,12 @@ from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
-from benchmarks.images import drawn
+from benchmarks.images import draw_images
 from benchmarks.table import ratios, show
 from keepmore.codec import jpegxl
 from keepmore.codec.sandbox import IsolatedDecoder
 from keepmore.compression.compressor import Compressor
-from keepmore.compression.index import POOL, Listed
+from keepmore.compression.index import POOL, ChunkRow
 from keepmore.datasets.entry import Entry, Skipped
 from keepmore.datasets.listing import list_images
 from keepmore.net.access import Access
@@ -37,7 +37,7 @@ LOOP, STEP = "get, encode, put in a loop", "keepmore compress step"
 
 
 def measure(root: Path) -> None:
-    files = sorted(drawn(root, SIDE, IMAGES, processes=2).rglob("*.jpg"))
+    files = sorted(draw_images(root, SIDE, IMAGES, processes=2).rglob("*.jpg"))
     rates: dict[str, list[float]] = {LOOP: [], STEP: []}
     with seaweed(root) as server, proxied(server.url) as proxy:
         endpoint = replace(server.endpoint, url=proxy.url)
@@ -68,7 +68,7 @@ def step_seconds(store: S3Store, entries: Sequence[Entry], access: Access) -> fl
     with IsolatedDecoder() as decoder:
         compressor = Compressor(store, DISTANCES, EFFORT, Limits(), decoder, access)
         start_s = time.perf_counter()
-        compressor.chunk([Listed(POOL, entry) for entry in entries], lambda progress: None)
+        compressor.chunk([ChunkRow(POOL, entry) for entry in entries], lambda progress: None)
         return time.perf_counter() - start_s
 
 

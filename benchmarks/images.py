@@ -9,7 +9,7 @@ from PIL import Image
 from keepmore.synthetic.dataset import write_sample
 
 
-def drawn(root: Path, side: int, images: int, processes: int) -> Path:
+def draw_images(root: Path, side: int, images: int, processes: int) -> Path:
     """A folder of `images` drawn JPEGs of `side` pixels along the longer side."""
     write_sample(root / "drawn", train_per_class=images // 8, test_per_class=0, processes=processes)
     for file in (root / "drawn" / "train").rglob("*.jpg"):

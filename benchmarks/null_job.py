@@ -23,7 +23,7 @@ from benchmarks.table import peak_megabytes
 from keepmore import sampling
 from keepmore.codec.sandbox import IsolatedDecoder
 from keepmore.compression import chunking, index
-from keepmore.compression.index import POOL, Listed
+from keepmore.compression.index import POOL, ChunkRow
 from keepmore.compression.listing import Listing
 from keepmore.config import RuntimeConfig
 from keepmore.datasets.entry import Entry
@@ -55,8 +55,8 @@ REQUEST = Request(
     budget=DistanceBudget(10.0),
     evaluation=Evaluation(holdout=HOLDOUT, seed=SEED),
 )
-TOLD_EVERY_S = 5.0
-LINKS_OF_A_FILE = 50_000  # a file system allows so many and some more
+REPORT_EVERY_S = 5.0
+LINKS_OF_A_FILE = 50_000  # a file system allows this many, and some more
 FAILED_EVERY = 1000
 COPIED_EVERY = 5000
 
@@ -73,7 +73,7 @@ def entries(images: int) -> Iterator[Entry]:
         yield Entry(path, f"{REQUEST.dataset}/{path}", path.partition("/")[0], size)
 
 
-def null_part(rows: list[Listed]) -> pa.Table:
+def null_part(rows: list[ChunkRow]) -> pa.Table:
     """The part of a chunk, shape (len(rows),): sizes from the listing, checksums from the path. One image of a thousand
     has failed, two of 5,000 have the same bytes as all such.
     """
@@ -82,18 +82,18 @@ def null_part(rows: list[Listed]) -> pa.Table:
     size = np.array([row.entry.size for row in rows])
     on_failure = hashes % FAILED_EVERY == 0
     pool = np.array([row.split == POOL for row in rows])
-    drawn = [
+    checksums = [
         hashlib.shake_128(b"a copy" if h % COPIED_EVERY < 2 else p.encode()).hexdigest(32 * len(DISTANCES))
         for h, p in zip(hashes.tolist(), paths, strict=True)
     ]
-    found: dict[str, Any] = {
+    columns: dict[str, Any] = {
         "split": [row.split for row in rows],
         "path": paths,
         "path_hash": hashes,
         "source_uri": [row.entry.uri for row in rows],
         "label": [row.entry.label for row in rows],
         "source_bytes": size,
-        "source_sha256": pa.array([text[:64] for text in drawn], mask=on_failure),
+        "source_sha256": pa.array([text[:64] for text in checksums], mask=on_failure),
         "width": pa.array(np.full(len(rows), 512, np.int32), mask=on_failure),
         "height": pa.array(np.full(len(rows), 384, np.int32), mask=on_failure),
         "error_code": pa.array(["unreadable_image"] * len(rows), mask=~on_failure),
@@ -104,16 +104,16 @@ def null_part(rows: list[Listed]) -> pa.Table:
         own = {
             "bytes": (size / (1 + 0.5 * d)).astype(np.int64),
             "encoding": ["lossy" if d else "original"] * len(rows),
-            "sha256": [text[64 * place : 64 * (place + 1)] for text in drawn],
+            "sha256": [text[64 * place : 64 * (place + 1)] for text in checksums],
         }
-        found |= {index.column(name, d): pa.array(values, mask=missing) for name, values in own.items()}
+        columns |= {index.column(name, d): pa.array(values, mask=missing) for name, values in own.items()}
         encoder_distance = pa.array(np.full(len(rows), d, np.float32), mask=missing if d else np.full(len(rows), True))
-        found[index.column("encoder_distance", d)] = encoder_distance
+        columns[index.column("encoder_distance", d)] = encoder_distance
     schema = index.schema(DISTANCES)
-    return pa.Table.from_arrays([pa.array(found[f.name], f.type) for f in schema], schema=schema)
+    return pa.Table.from_arrays([pa.array(columns[f.name], f.type) for f in schema], schema=schema)
 
 
-def _written(table: pa.Table, progress: Progress) -> bytes:
+def _to_bytes(table: pa.Table, progress: Progress) -> bytes:
     """A part as its step writes it."""
     return index.to_parquet(table.replace_schema_metadata(progress.as_metadata()))
 
@@ -123,14 +123,14 @@ def _written(table: pa.Table, progress: Progress) -> bytes:
 
 @dataclass(slots=True)
 class Waiting:
-    """A queue that is emptied by whoever drives the benchmark, and written down between two stages."""
+    """A queue that the benchmark empties, and saves between two stages."""
 
     file: Path
     steps: dict[Step, None] = field(default_factory=dict)
 
     def read(self) -> Waiting:
         if self.file.exists():
-            self.steps = {Step.parse(JOB, written): None for written in json.loads(self.file.read_text())}
+            self.steps = {Step.parse(JOB, text): None for text in json.loads(self.file.read_text())}
         return self
 
     def save(self) -> None:
@@ -160,7 +160,7 @@ class Driver:
     tracker: RedisStepTracker = field(init=False)
     queue: Waiting = field(init=False)
     scheduler: Scheduler = field(init=False)
-    _told_at: float = field(init=False, default_factory=time.monotonic)
+    _reported_at: float = field(init=False, default_factory=time.monotonic)
     _redis: Figures = field(init=False, default_factory=dict)
 
     def __post_init__(self) -> None:
@@ -170,7 +170,7 @@ class Driver:
         self.scheduler = Scheduler(self.store, self.tracker, self.queue)
 
     def run(self, kinds: tuple[Kind, ...], until: float = math.inf) -> None:
-        """Do what waits while it is of `kinds`, and `until` so many steps are done."""
+        """Run the waiting steps while they are of `kinds`, `until` this many are done."""
         while self.steps < until and self.queue.steps and (step := next(iter(self.queue.steps))).kind in kinds:
             del self.queue.steps[step]
             self._do(step)
@@ -180,9 +180,9 @@ class Driver:
     def _do(self, step: Step) -> None:
         self.tracker.leases.busy(step)
         self.scheduler.on_start(step)
-        begun = time.perf_counter()
+        start = time.perf_counter()
         progress = self._work(step) if not self.store.exists(step.output) else Progress()
-        self.work_s += time.perf_counter() - begun
+        self.work_s += time.perf_counter() - start
         if progress.images:
             self.scheduler.on_progress(step, progress)
         self.scheduler.on_finish(step)
@@ -211,14 +211,14 @@ class Driver:
         return Progress()
 
     def _write_part(self, step: Step) -> Progress:
-        """As the compress step of `keepmore.pipeline.runner` does, but for the encoding."""
+        """The same as the compress step of `keepmore.pipeline.runner`, without the encoding."""
         listing = Listing.read(self.store, JOB)
         rows = index.read_chunk(self.store.get(layout.chunk(JOB, listing.name, int(step.part))))
         table = null_part(rows)
         size = sum(row.entry.size for row in rows)
         on_failure = len(table) - table["error"].null_count
         progress = Progress(len(rows), on_failure, size, size, 0.02 * len(rows))
-        self.store.put(step.output, _written(table, progress))
+        self.store.put(step.output, _to_bytes(table, progress))
         return progress
 
     def link_part(self, number: int) -> Progress:
@@ -226,9 +226,9 @@ class Driver:
         progress = Progress(1, 0, 100_000, 100_000, 0.02)
         first = self.store.root / layout.part(JOB, number - number % LINKS_OF_A_FILE)
         if not first.exists():
-            table = null_part([Listed(POOL, entry) for entry in entries(1)])
+            table = null_part([ChunkRow(POOL, entry) for entry in entries(1)])
             first.parent.mkdir(parents=True, exist_ok=True)
-            first.write_bytes(_written(table, progress))
+            first.write_bytes(_to_bytes(table, progress))
         path = self.store.root / layout.part(JOB, number)
         if path != first:
             os.link(first, path)
@@ -238,17 +238,17 @@ class Driver:
         self.store.put(step.output, json.dumps(value).encode())
 
     def tell(self, step: Step) -> None:
-        """Show progress, and look at Redis."""
-        if time.monotonic() - self._told_at > TOLD_EVERY_S:
-            self._told_at = time.monotonic()
+        """Show progress, and measure Redis."""
+        if time.monotonic() - self._reported_at > REPORT_EVERY_S:
+            self._reported_at = time.monotonic()
             self.redis()
             print(f"{step}, {peak_megabytes():,.0f} MB", file=sys.stderr, flush=True)
 
     def redis(self) -> Figures:
-        """The most keys and MB that Redis was seen to hold."""
+        """The most keys and MB in Redis so far."""
         with redis.Redis.from_url(self.url) as server:
-            known = server.info("memory")
-            held = (known["used_memory"] - known["used_memory_startup"]) / 1e6
-            now = {"redis_keys": server.dbsize(), "redis_megabytes": held}
-        self._redis = {name: max(found, self._redis.get(name, 0)) for name, found in now.items()}
+            memory = server.info("memory")
+            megabytes = (memory["used_memory"] - memory["used_memory_startup"]) / 1e6
+            now = {"redis_keys": server.dbsize(), "redis_megabytes": megabytes}
+        self._redis = {name: max(value, self._redis.get(name, 0)) for name, value in now.items()}
         return self._redis

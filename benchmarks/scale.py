@@ -3,8 +3,8 @@
 `python -m benchmarks.scale [millions...]`, by default 1; `1 10` also compares. Entries are drawn, and a null codec
 makes up their sizes and checksums; listing, parts, scheduler, tracker, merge, selection and manifests are the real
 ones, over a folder and a real server that speaks Redis. Every stage is a process of its own. From 50 million on only
-what holds no row an image is driven: the first and the last steps of all chunks, Redis lost between them, and the
-choice from arrays of sizes. Needs what the tests need.
+stages without a row per image run: the first and the last steps of all chunks, Redis lost between them, and the choice
+from arrays of sizes. Needs what the tests need.
 """
 
 from __future__ import annotations
@@ -52,7 +52,7 @@ PATTERNS = {
     "evaluation": "evaluation.parquet",
     "manifests": "subsets/*/*.parquet",
 }
-CONTROL = "compress: foreman and board"
+CONTROL = "compress: scheduler and tracker"
 DRIVEN_STEPS = 50_000
 
 
@@ -62,34 +62,35 @@ DRIVEN_STEPS = 50_000
 def staged(name: str, images: int, folder: Path, url: str) -> Figures:
     """The figures of one stage of a job that `folder` and the server hold so far."""
     driver = Driver(images, folder, url)
-    begun = time.perf_counter()
+    start = time.perf_counter()
     if name == "list":
         JobRepository(driver.store).create(REQUEST, JOB)
         driver.scheduler.start(JOB)
     driver.run(STAGES[name])
-    found = {"seconds": time.perf_counter() - begun, "work_s": driver.work_s, "steps": driver.steps}
-    found |= driver.redis() | {"megabytes": peak_megabytes()}
+    figures = {"seconds": time.perf_counter() - start, "work_s": driver.work_s, "steps": driver.steps}
+    figures |= driver.redis() | {"megabytes": peak_megabytes()}
     if name == "compress":
-        found |= after_compressing(driver)
-    return found | {"files": count_files(driver.store.root / layout.work(JOB))}
+        figures |= after_compressing(driver)
+    return figures | {"files": count_files(driver.store.root / layout.work(JOB))}
 
 
 def after_compressing(driver: Driver) -> Figures:
-    """What a poll, a look of the reconciler, and a lost Redis cost when every part is there and the index is not."""
+    """The cost of a poll, of a run of the reconciler, and of a lost Redis when every part is there and the index is
+    not."""
     job = JobRepository(driver.store).get(JOB)
-    found = {"poll_s": seconds(lambda: status(job, driver.store, driver.tracker.progress))}
-    found["reconcile_s"] = seconds(driver.scheduler.reconcile)
+    figures = {"poll_s": seconds(lambda: status(job, driver.store, driver.tracker.progress))}
+    figures["reconcile_s"] = seconds(driver.scheduler.reconcile)
     with redis.Redis.from_url(driver.url) as server:
         server.flushall()
-    found["restore_s"] = seconds(driver.scheduler.reconcile)
+    figures["restore_s"] = seconds(driver.scheduler.reconcile)
     driver.queue.save()
-    return found | {"restore_megabytes": peak_megabytes()}
+    return figures | {"restore_megabytes": peak_megabytes()}
 
 
 def seconds(work: Callable[[], object]) -> float:
-    begun = time.perf_counter()
+    start = time.perf_counter()
     work()
-    return time.perf_counter() - begun
+    return time.perf_counter() - start
 
 
 def count_files(folder: Path) -> int:
@@ -97,7 +98,8 @@ def count_files(folder: Path) -> int:
 
 
 def control(images: int, folder: Path, url: str) -> Figures:
-    """The first and the last steps of so many images' chunks; between them all others become done, and Redis is lost.
+    """The first and the last steps of the chunks of `images` images; between them all others become done, and Redis is
+    lost.
 
     Parts are small and not synced: what writing them costs is left out.
     """
@@ -106,8 +108,8 @@ def control(images: int, folder: Path, url: str) -> Figures:
     chunks = chunk_count(images)
     listing = Listing("a", chunks, images, {POOL: images, EVALUATION: 0}, {}, codec_version.codec())
     driver.store.put(layout.listing(JOB), json.dumps(listing.as_json()).encode())
-    found: Figures = {"chunks": chunks, "start_s": seconds(lambda: driver.scheduler.start(JOB))}
-    found["first_s"] = seconds(lambda: driver.run(STAGES["compress"], DRIVEN_STEPS)) / DRIVEN_STEPS
+    figures: Figures = {"chunks": chunks, "start_s": seconds(lambda: driver.scheduler.start(JOB))}
+    figures["first_s"] = seconds(lambda: driver.run(STAGES["compress"], DRIVEN_STEPS)) / DRIVEN_STEPS
     for number in range(DRIVEN_STEPS - 1, chunks - DRIVEN_STEPS):
         if not driver.store.exists(layout.part(JOB, number)):
             driver.link_part(number)
@@ -115,19 +117,19 @@ def control(images: int, folder: Path, url: str) -> Figures:
     driver.queue.steps.clear()
     with redis.Redis.from_url(url) as server:
         server.flushall()
-    found["restore_s"] = seconds(driver.scheduler.reconcile)
-    found["last_s"] = seconds(lambda: driver.run(STAGES["compress"])) / DRIVEN_STEPS
-    found["poll_s"] = seconds(lambda: driver.tracker.progress.pace(JOB, Kind.COMPRESS))
-    return found | driver.redis() | {"megabytes": peak_megabytes()}
+    figures["restore_s"] = seconds(driver.scheduler.reconcile)
+    figures["last_s"] = seconds(lambda: driver.run(STAGES["compress"])) / DRIVEN_STEPS
+    figures["poll_s"] = seconds(lambda: driver.tracker.progress.pace(JOB, Kind.COMPRESS))
+    return figures | driver.redis() | {"megabytes": peak_megabytes()}
 
 
 def chunk_count(images: int) -> int:
     """How many chunks a listing of small files makes."""
-    made = 0
+    chunks = 0
     while images > 0:
-        images -= math.ceil(chunking.most_images(made, len(DISTANCES)))
-        made += 1
-    return made
+        images -= math.ceil(chunking.most_images(chunks, len(DISTANCES)))
+        chunks += 1
+    return chunks
 
 
 def choice(images: int, order: str) -> Figures:
@@ -143,39 +145,39 @@ def choice(images: int, order: str) -> Figures:
     )
     budget = int(pool.bytes[10.0].sum())
     before = peak_megabytes()
-    begun = time.perf_counter()
+    start = time.perf_counter()
     for _ in choose(pool, DISTANCES, Selection(order), budget):
         pass
-    return {"seconds": time.perf_counter() - begun, "megabytes": peak_megabytes(), "arrays_megabytes": before}
+    return {"seconds": time.perf_counter() - start, "megabytes": peak_megabytes(), "arrays_megabytes": before}
 
 
 def sizes(store: FolderStore) -> Figures:
     """Bytes of what the steps wrote, by kind, and the layout of the index."""
     folder = store.root / layout.work(JOB)
-    found: Figures = {}
+    figures: Figures = {}
     for kind, pattern in PATTERNS.items():
-        found[kind] = sum(path.stat().st_size for path in folder.glob(pattern))
+        figures[kind] = sum(path.stat().st_size for path in folder.glob(pattern))
     metadata = pq.read_metadata(store.root / layout.index(JOB))
-    return found | {"row_groups": metadata.num_row_groups, "footer": metadata.serialized_size}
+    return figures | {"row_groups": metadata.num_row_groups, "footer": metadata.serialized_size}
 
 
 # The tables.
 
 
 def run(images: int, folder: Path) -> dict[str, Figures]:
-    """The figures of every stage of a job of so many images, by stage."""
-    found: dict[str, Figures] = {}
+    """The figures of every stage of a job of `images` images, by stage."""
+    figures: dict[str, Figures] = {}
     with valkey(folder / "redis") as server:
         names = ["control"] if images >= METADATA_FROM else [*STAGES, "sizes"]
         for name in names:
             print(f"{images / MILLION:g} million images: {name}", file=sys.stderr, flush=True)
-            found[name] = json.loads(in_new_process("benchmarks.scale", name, str(images), str(folder), server.url))
-    return found
+            figures[name] = json.loads(in_new_process("benchmarks.scale", name, str(images), str(folder), server.url))
+    return figures
 
 
-def rows(images: int, found: dict[str, Figures], first: dict[str, tuple[int, float]]) -> Iterator[list[str]]:
+def rows(images: int, figures: dict[str, Figures], first: dict[str, tuple[int, float]]) -> Iterator[list[str]]:
     """Rows of the first table. `first`: images and seconds of the smallest scale by row, filled on the way."""
-    for name, stage in found.items():
+    for name, stage in figures.items():
         parts = {name: stage["seconds"]}
         if name == "compress":
             spent = stage["work_s"]
@@ -196,78 +198,78 @@ def rows(images: int, found: dict[str, Figures], first: dict[str, tuple[int, flo
             ]
 
 
-def show_stages(found: dict[int, dict[str, Figures]]) -> None:
+def show_stages(figures: dict[int, dict[str, Figures]]) -> None:
     columns = "images|stage|seconds|µs an image|ratio|peak MB|Redis keys|Redis MB|objects a million images"
     first: dict[str, tuple[int, float]] = {}
-    stages = {images: {n: s for n, s in by_name.items() if n != "sizes"} for images, by_name in found.items()}
-    asked = f"{len(DISTANCES)} distances, {CLASSES:,} classes, {HOLDOUT:.0%} held out"
-    title = f"{asked}; ratio: time an image against the first scale"
-    shown = [row for images, by_name in stages.items() for row in rows(images, by_name, first)]
-    show(title, columns.split("|"), shown)
+    stages = {images: {n: s for n, s in by_name.items() if n != "sizes"} for images, by_name in figures.items()}
+    request = f"{len(DISTANCES)} distances, {CLASSES:,} classes, {HOLDOUT:.0%} held out"
+    title = f"{request}; ratio: time an image against the first scale"
+    table = [row for images, by_name in stages.items() for row in rows(images, by_name, first)]
+    show(title, columns.split("|"), table)
 
 
-def show_questions(found: dict[int, dict[str, Figures]]) -> None:
-    shown = []
-    for images, by_name in found.items():
+def show_questions(figures: dict[int, dict[str, Figures]]) -> None:
+    table = []
+    for images, by_name in figures.items():
         stage = by_name["compress"]
         times = [f"{stage[name]:.4f}" for name in ("poll_s", "reconcile_s", "restore_s")]
-        shown.append([f"{images / MILLION:g} million", *times, f"{stage['restore_megabytes']:,.0f}"])
+        table.append([f"{images / MILLION:g} million", *times, f"{stage['restore_megabytes']:,.0f}"])
     columns = "images|a poll, s|a look of the reconciler, s|the same after Redis was lost, s|peak MB then"
-    show("Questions while every part is there and the index is not", columns.split("|"), shown)
+    show("Questions while every part is there and the index is not", columns.split("|"), table)
 
 
-def show_control(found: dict[int, dict[str, Figures]]) -> None:
-    shown = []
-    for images, by_name in found.items():
-        made = by_name["control"]
-        times = [f"{made['start_s']:,.1f}", f"{made['first_s'] * 1e3:.2f}", f"{made['last_s'] * 1e3:.2f}"]
-        times += [f"{made['restore_s']:,.1f}", f"{made['poll_s'] * 1e3:.1f}"]
-        held = [f"{made[name]:,.0f}" for name in ("megabytes", "redis_keys", "redis_megabytes")]
-        shown.append([f"{images / MILLION:g} million", f"{made['chunks']:,.0f}", *times, *held])
+def show_control(figures: dict[int, dict[str, Figures]]) -> None:
+    table = []
+    for images, by_name in figures.items():
+        stage = by_name["control"]
+        times = [f"{stage['start_s']:,.1f}", f"{stage['first_s'] * 1e3:.2f}", f"{stage['last_s'] * 1e3:.2f}"]
+        times += [f"{stage['restore_s']:,.1f}", f"{stage['poll_s'] * 1e3:.1f}"]
+        sizes = [f"{stage[name]:,.0f}" for name in ("megabytes", "redis_keys", "redis_megabytes")]
+        table.append([f"{images / MILLION:g} million", f"{stage['chunks']:,.0f}", *times, *sizes])
     columns = (
         "images|chunks|start, s|ms a step, first|ms a step, last|Redis lost, s|a poll, ms|peak MB|Redis keys|Redis MB"
     )
-    show(f"Foreman and board alone: the first {DRIVEN_STEPS:,} steps and the last", columns.split("|"), shown)
+    show(f"Scheduler and tracker alone: the first {DRIVEN_STEPS:,} steps and the last", columns.split("|"), table)
 
 
-def show_sizes(found: dict[int, dict[str, Figures]]) -> None:
-    shown = []
-    for images, by_name in found.items():
-        made = by_name["sizes"]
-        an_image = [f"{made[kind] / images:.1f}" for kind in PATTERNS]
-        groups = [f"{made['row_groups']:,.0f}", f"{made['footer']:,.0f}"]
-        shown.append([f"{images / MILLION:g} million", *an_image, *groups])
+def show_sizes(figures: dict[int, dict[str, Figures]]) -> None:
+    table = []
+    for images, by_name in figures.items():
+        stage = by_name["sizes"]
+        an_image = [f"{stage[kind] / images:.1f}" for kind in PATTERNS]
+        groups = [f"{stage['row_groups']:,.0f}", f"{stage['footer']:,.0f}"]
+        table.append([f"{images / MILLION:g} million", *an_image, *groups])
     head = ["images", *(f"{kind}, bytes an image" for kind in PATTERNS), "row groups", "bytes of the footer"]
-    show("What is written", head, shown)
+    show("What is written", head, table)
 
 
 def show_choice(counts: Iterable[int]) -> None:
-    shown = []
+    table = []
     for images in counts:
         for order in ("random", "smallest"):
-            made = json.loads(in_new_process("benchmarks.scale", "choice", str(images), order))
-            figures = [made["seconds"], made["arrays_megabytes"] * 1e6 / images, made["megabytes"] * 1e6 / images]
-            shown.append([f"{images / MILLION:g} million", order, *(f"{figure:,.1f}" for figure in figures)])
+            stage = json.loads(in_new_process("benchmarks.scale", "choice", str(images), order))
+            figures = [stage["seconds"], stage["arrays_megabytes"] * 1e6 / images, stage["megabytes"] * 1e6 / images]
+            table.append([f"{images / MILLION:g} million", order, *(f"{figure:,.1f}" for figure in figures)])
     head = ["images", "order", "seconds", "bytes an image before", "peak bytes an image"]
-    show(f"Choosing at {len(DISTANCES)} distances, balanced over {CLASSES:,} classes, from arrays", head, shown)
+    show(f"Choosing at {len(DISTANCES)} distances, balanced over {CLASSES:,} classes, from arrays", head, table)
 
 
 def main(counts: list[int]) -> None:
-    found = {}
+    figures = {}
     for images in counts:
         with tempfile.TemporaryDirectory() as folder:
-            found[images] = run(images, Path(folder))
-    if whole := {images: stages for images, stages in found.items() if images < METADATA_FROM}:
+            figures[images] = run(images, Path(folder))
+    if whole := {images: stages for images, stages in figures.items() if images < METADATA_FROM}:
         show_stages(whole)
         show_questions(whole)
         show_sizes(whole)
-    if largest := {images: stages for images, stages in found.items() if images >= METADATA_FROM}:
+    if largest := {images: stages for images, stages in figures.items() if images >= METADATA_FROM}:
         show_control(largest)
         show_choice(largest)
 
 
 def child(name: str, words: list[str]) -> Figures:
-    """What a process of its own measures."""
+    """The measurements of a process of its own."""
     if name == "choice":
         return choice(int(words[0]), words[1])
     images, folder, url = int(words[0]), Path(words[1]), words[2]

@@ -52,9 +52,9 @@ def measure(images: int, order: str) -> dict[str, float]:
         bytes={d: (original / (1 + 0.5 * d)).astype(np.int64) for d in DISTANCES},
     )
     budget = int(pool.bytes[10.0].sum()) // 2
-    begun = time.perf_counter()
-    kept = [len(places) for places in choose(pool, DISTANCES, Selection(order), budget)]
-    return {"seconds": time.perf_counter() - begun, "megabytes": peak_megabytes(), "kept": kept[-1]}
+    start = time.perf_counter()
+    counts = [len(places) for places in choose(pool, DISTANCES, Selection(order), budget)]
+    return {"seconds": time.perf_counter() - start, "megabytes": peak_megabytes(), "kept": counts[-1]}
 
 
 def drawn_index(store: FolderStore, job_id: str) -> Summary:
@@ -74,7 +74,7 @@ def drawn_index(store: FolderStore, job_id: str) -> Summary:
 def _drawn_part(rng: np.random.Generator, numbers: np.ndarray, schema: pa.Schema) -> pa.Table:
     original = rng.lognormal(10, 0.6, len(numbers)).astype(np.int64) + 500
     paths = [f"class-{number // 1000:03d}/photograph-{number:08d}.jpg" for number in numbers]
-    found = {
+    columns = {
         "split": ["pool"] * len(numbers),
         "path": paths,
         "path_hash": rng.integers(0, 2**64, len(numbers), np.uint64),
@@ -86,11 +86,11 @@ def _drawn_part(rng: np.random.Generator, numbers: np.ndarray, schema: pa.Schema
         "height": [480] * len(numbers),
     }
     for d in DISTANCES:
-        found[index.column("bytes", d)] = (original / (1 + 0.5 * d)).astype(np.int64)
-        found[index.column("encoding", d)] = ["lossy" if d else "original"] * len(numbers)
-        found[index.column("sha256", d)] = _checksums(rng, len(numbers))
+        columns[index.column("bytes", d)] = (original / (1 + 0.5 * d)).astype(np.int64)
+        columns[index.column("encoding", d)] = ["lossy" if d else "original"] * len(numbers)
+        columns[index.column("sha256", d)] = _checksums(rng, len(numbers))
     nothing = [None] * len(numbers)
-    return pa.Table.from_arrays([pa.array(found.get(f.name, nothing), f.type) for f in schema], schema=schema)
+    return pa.Table.from_arrays([pa.array(columns.get(f.name, nothing), f.type) for f in schema], schema=schema)
 
 
 def _checksums(rng: np.random.Generator, count: int) -> list[str]:
@@ -105,32 +105,32 @@ def by_hand(index_file: Path, folder: Path, budget: int) -> None:
     shared = ["path", "source_uri", "label", "width", "height", "source_sha256"]
     for d in DISTANCES:
         own = [index.column(name, d) for name in ("bytes", "encoding", "sha256", "encoder_distance")]
-        kept = np.searchsorted(np.cumsum(table[own[0]].to_numpy()[order]), budget, side="right")
-        chosen = table.select([*shared, *own]).take(np.sort(order[:kept]))
-        pq.write_table(chosen, folder / f"{d}.parquet", compression="zstd")
+        count = np.searchsorted(np.cumsum(table[own[0]].to_numpy()[order]), budget, side="right")
+        rows = table.select([*shared, *own]).take(np.sort(order[:count]))
+        pq.write_table(rows, folder / f"{d}.parquet", compression="zstd")
 
 
 def measure_manifests() -> dict[str, list[float]]:
     """Seconds of every round, in turn: the select step, and the same by hand."""
-    found: dict[str, list[float]] = {"keepmore": [], "by hand": []}
+    seconds: dict[str, list[float]] = {"keepmore": [], "by hand": []}
     with tempfile.TemporaryDirectory() as folder:
         store = FolderStore(Path(folder) / "store")
         summary = drawn_index(store, "job")
         budget = DistanceBudget(10.0, Decimal("0.5"))
         selection = Selection(balance=False)
         for _ in range(ROUNDS):
-            begun = time.perf_counter()
+            start = time.perf_counter()
             write_subsets(store, "job", "subset", SelectionPlan(DISTANCES, 3, budget, selection), summary)
-            found["keepmore"].append(time.perf_counter() - begun)
-            begun = time.perf_counter()
+            seconds["keepmore"].append(time.perf_counter() - start)
+            start = time.perf_counter()
             by_hand(store.root / layout.index("job"), Path(folder), budget.bytes(summary.pool_bytes))
-            found["by hand"].append(time.perf_counter() - begun)
-    return found
+            seconds["by hand"].append(time.perf_counter() - start)
+    return seconds
 
 
 def show_manifests() -> None:
-    found = json.loads(in_new_process("benchmarks.select", "manifests"))
-    ratios = [ours / hand for ours, hand in zip(found["keepmore"], found["by hand"], strict=True)]
+    seconds = json.loads(in_new_process("benchmarks.select", "manifests"))
+    ratios = [ours / hand for ours, hand in zip(seconds["keepmore"], seconds["by hand"], strict=True)]
     spread = f"{statistics.median(ratios):.2f} ({min(ratios):.2f} to {max(ratios):.2f})"
     show(
         f"Index of {MANIFEST_IMAGES:,} images to manifests at {len(DISTANCES)} distances, half of the pool at 10",
@@ -138,10 +138,10 @@ def show_manifests() -> None:
         [
             [
                 "keepmore: manifests with digests, URIs, page checksums",
-                f"{statistics.median(found['keepmore']):.2f}",
+                f"{statistics.median(seconds['keepmore']):.2f}",
                 spread,
             ],
-            ["pyarrow by hand: the rows alone", f"{statistics.median(found['by hand']):.2f}", "1.00"],
+            ["pyarrow by hand: the rows alone", f"{statistics.median(seconds['by hand']):.2f}", "1.00"],
         ],
     )
 
@@ -151,11 +151,16 @@ def main() -> None:
     for order in ("random", "smallest"):
         first = None
         for images in COUNTS:
-            found = json.loads(in_new_process("benchmarks.select", str(images), order))
-            per_image = found["seconds"] / images
+            result = json.loads(in_new_process("benchmarks.select", str(images), order))
+            per_image = result["seconds"] / images
             first = first or per_image
             growth, power = per_image / first, len(str(images)) - 1
-            figures = [f"{found['seconds']:.2f}", f"{growth:.2f}", f"{found['megabytes']:,.0f}", f"{found['kept']:,}"]
+            figures = [
+                f"{result['seconds']:.2f}",
+                f"{growth:.2f}",
+                f"{result['megabytes']:,.0f}",
+                f"{result['kept']:,}",
+            ]
             rows.append([order, f"10^{power}", *figures])
     show(
         f"Selection at {len(DISTANCES)} distances, balanced over {CLASSES} classes",

@@ -1,11 +1,10 @@
-"""The service against what it adds to: compressing, polling, accepting a large dataset, streaming a large manifest.
+"""The overhead of the service: compressing, polling, accepting a large dataset, streaming a large manifest.
 
-1. Images a second of the compress stage: Celery workers, Redis and S3 on this machine, against `keepmore serve` with as
-   many processes, over the same JPEGs, in turn.
-2. Requests a second of `GET /v1/jobs/{id}` against a bare FastAPI route that returns the same bytes; one uvicorn worker
-   each, one client process, in turn.
-3. Milliseconds until the POST of a dataset of 100,000 entries is answered, and peak memory of listing 10^4 and 10^5.
-4. Memory of the API while the manifests of 10^5 and 10^6 rows stream out.
+1. Images per second of the compress stage: Celery workers, Redis and S3 on this machine, against `keepmore serve` with
+as many processes, over the same JPEGs, in turn. 2. Requests per second of `GET /v1/jobs/{id}` against a bare FastAPI
+route that returns the same bytes; one uvicorn worker each, one client process, in turn. 3. Milliseconds until the POST
+of a dataset of 100,000 entries is answered, and peak memory of listing 10^4 and 10^5. 4. Memory of the API while the
+manifests of 10^5 and 10^6 rows stream out.
 
 `python -m benchmarks.service [compress] [poll] [post] [stream]`; without words all four. Needs what the tests need.
 """
@@ -29,7 +28,7 @@ import urllib3
 import uvicorn
 from fastapi import FastAPI, Response
 
-from benchmarks.images import drawn
+from benchmarks.images import draw_images
 from benchmarks.table import in_new_process, peak_megabytes, ratios, show
 from keepmore.compression import chunking
 from keepmore.jobs.job import JobRepository
@@ -62,7 +61,7 @@ def compress(root: Path) -> None:
 
 
 def _compress(root: Path, side: int, images: int) -> None:
-    files = drawn(root, side, images, PROCESSES)
+    files = draw_images(root, side, images, PROCESSES)
     seconds: dict[str, list[float]] = {"keepmore serve, folder": [], "Celery, Redis, S3": []}
     for number in range(ROUNDS):
         with embedded(root / f"embedded-{number}", KEEPMORE_PROCESSES=str(PROCESSES)) as service:
@@ -71,11 +70,11 @@ def _compress(root: Path, side: int, images: int) -> None:
         work = root / f"distributed-{number}"
         with distributed(work, workers=PROCESSES, KEEPMORE_ALLOWED_SOURCES="file:///") as service:
             seconds["Celery, Redis, S3"].append(_compress_seconds(service, files.as_uri()))
-        print(f"round {number + 1}: {[f'{found[-1]:.1f} s' for found in seconds.values()]}", file=sys.stderr)
+        print(f"round {number + 1}: {[f'{times[-1]:.1f} s' for times in seconds.values()]}", file=sys.stderr)
     first = seconds["keepmore serve, folder"]
     rows = []
-    for name, found in seconds.items():
-        rows.append([name, f"{images / statistics.median(found):.1f}", ratios(first, found)])
+    for name, times in seconds.items():
+        rows.append([name, f"{images / statistics.median(times):.1f}", ratios(first, times)])
     title = (
         f"Compress stage: {images} JPEGs of {side} pixels, effort {EFFORT}, distances 2 to 10, {PROCESSES} processes"
     )
@@ -87,14 +86,14 @@ def _compress_seconds(service: Service, dataset: str) -> float:
     client = service.client
     client.wait(client.start({"dataset": dataset, "distances": [25], "effort": 1})["job"])  # processes have started
     job = client.start({"dataset": dataset, "distances": DISTANCES, "effort": EFFORT})["job"]
-    begun = time.perf_counter()
-    while (found := client.job(job))["stage"] in ("list", "compress"):
-        if found["stage"] == "list":
-            begun = time.perf_counter()
-        if found["state"] != "accepted":
-            raise RuntimeError(found["error"])
+    start = time.perf_counter()
+    while (status := client.job(job))["stage"] in ("list", "compress"):
+        if status["stage"] == "list":
+            start = time.perf_counter()
+        if status["state"] != "accepted":
+            raise RuntimeError(status["error"])
         time.sleep(0.1)
-    seconds = time.perf_counter() - begun
+    seconds = time.perf_counter() - start
     client.wait(job)
     return seconds
 
@@ -113,8 +112,8 @@ def poll(root: Path) -> None:
                 rates["GET /v1/jobs/{id}"].append(requests_a_second(service.url, path))
     first = rates["bare FastAPI route"]
     rows = []
-    for name, found in rates.items():
-        rows.append([name, f"{statistics.median(found):,.0f}", ratios(found, first)])
+    for name, own in rates.items():
+        rows.append([name, f"{statistics.median(own):,.0f}", ratios(own, first)])
     show(
         f"{len(body):,} bytes of JSON, {CONNECTIONS} connections",
         ["way", "requests/s", "of the bare route's rate"],
@@ -159,28 +158,28 @@ def requests_a_second(address: str, path: str) -> float:
         connection = socket.create_connection((place.hostname, place.port))
         connection.sendall(request)
         selector.register(connection, selectors.EVENT_READ, bytearray())
-    answered = 0
-    begun = time.perf_counter()
-    while answered < REQUESTS:
+    answers = 0
+    start = time.perf_counter()
+    while answers < REQUESTS:
         for key, _ in selector.select():
-            received = key.data
+            buffer = key.data
             asking = key.fileobj
             assert isinstance(asking, socket.socket)
-            received += asking.recv(1 << 16)
-            if _is_whole(received):
-                assert received.startswith(b"HTTP/1.1 200"), received[:100]
-                received.clear()
-                answered += 1
+            buffer += asking.recv(1 << 16)
+            if _is_whole(buffer):
+                assert buffer.startswith(b"HTTP/1.1 200"), buffer[:100]
+                buffer.clear()
+                answers += 1
                 asking.sendall(request)
-    seconds = time.perf_counter() - begun
+    seconds = time.perf_counter() - start
     for key in list(selector.get_map().values()):
         assert isinstance(key.fileobj, socket.socket)
         key.fileobj.close()
-    return answered / seconds
+    return answers / seconds
 
 
-def _is_whole(received: bytearray) -> bool:
-    head, separator, body = received.partition(b"\r\n\r\n")
+def _is_whole(answer: bytearray) -> bool:
+    head, separator, body = answer.partition(b"\r\n\r\n")
     if not separator:
         return False
     length = next(line for line in head.lower().split(b"\r\n") if line.startswith(b"content-length:"))
@@ -201,9 +200,9 @@ def post(root: Path) -> None:
         client = service.client
         client.cancel(client.start({"dataset": (root / "entries").as_uri(), "distances": [4]})["job"])
         for _ in range(POSTS):
-            begun = time.perf_counter()
+            started_at = time.perf_counter()
             job = client.start({"dataset": (root / "entries").as_uri(), "distances": [4]})["job"]
-            milliseconds.append(1000 * (time.perf_counter() - begun))
+            milliseconds.append(1000 * (time.perf_counter() - started_at))
             client.cancel(job)
     rows = [[f"{ENTRIES:,}", f"{statistics.median(milliseconds):.0f}", f"{max(milliseconds):.0f}"]]
     show(
@@ -221,14 +220,14 @@ def post(root: Path) -> None:
 def list_some(dataset: Path, count: int) -> float:
     """Peak MB of listing the first `count` entries of `dataset`."""
     with tempfile.TemporaryDirectory() as folder:
-        chosen = Path(folder) / "dataset"
-        chosen.mkdir()
+        part_of = Path(folder) / "dataset"
+        part_of.mkdir()
         for part in sorted(dataset.iterdir())[: count // 1000]:
-            (chosen / part.name).mkdir()
+            (part_of / part.name).mkdir()
             for file in part.iterdir():
-                os.link(file, chosen / part.name / file.name)
+                os.link(file, part_of / part.name / file.name)
         store = FolderStore(Path(folder) / "store")
-        chunking.write_listing(store, "job", Request(chosen.as_uri(), (4,)), EVERYTHING)
+        chunking.write_listing(store, "job", Request(part_of.as_uri(), (4,)), EVERYTHING)
         return peak_megabytes()
 
 
@@ -276,12 +275,12 @@ def _streamed(service: Service, path: str, kind: str) -> tuple[int, float, float
     """Bytes, seconds, and MB of the API's memory before and at most."""
     pid = service.processes["api"].pid
     before = most = _resident_megabytes(pid)
-    begun, size = time.perf_counter(), 0
+    start, size = time.perf_counter(), 0
     answer = urllib3.request("GET", service.url + path, headers={"Accept": kind}, preload_content=False)
     for block in answer.stream(1 << 20):
         size += len(block)
         most = max(most, _resident_megabytes(pid))
-    return size, time.perf_counter() - begun, before, most
+    return size, time.perf_counter() - start, before, most
 
 
 def _resident_megabytes(pid: int) -> float:

@@ -20,12 +20,12 @@ def show(title: str, head: Sequence[str], rows: Sequence[Sequence[str]]) -> None
 
 def ratios(ours: Sequence[float], theirs: Sequence[float]) -> str:
     """The median of ours / theirs, round by round, and its range."""
-    found = [own / other for own, other in zip(ours, theirs, strict=True)]
-    return f"{statistics.median(found):.2f} ({min(found):.2f} to {max(found):.2f})"
+    quotients = [own / other for own, other in zip(ours, theirs, strict=True)]
+    return f"{statistics.median(quotients):.2f} ({min(quotients):.2f} to {max(quotients):.2f})"
 
 
 def in_new_process(module: str, *words: str) -> str:
-    """What `python -m module words` prints: a process of its own, so that its peak memory is its own."""
+    """The output of `python -m module words`, in a process of its own, so that its peak memory is its own."""
     command = [sys.executable, "-m", module, *words]
     return subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True).stdout
 

@@ -19,7 +19,7 @@ import pyarrow as pa
 import torch
 from torch import nn
 
-from benchmarks.images import drawn
+from benchmarks.images import draw_images
 from benchmarks.table import ratios, show
 from keepmore.codec import jpegxl
 from keepmore.codec.malloc import keep_freed_memory
@@ -56,18 +56,18 @@ def images_of(folder: Path) -> Images:
 
 
 def timed(work: Callable[[], object]) -> float:
-    begun = time.perf_counter()
+    start = time.perf_counter()
     work()
-    return time.perf_counter() - begun
+    return time.perf_counter() - start
 
 
 def bare_step_s(batch: int, side: int) -> float:
-    """Seconds of one step of `bare_training` here, after one that nobody counts."""
+    """Seconds of one step of `bare_training` here, after one that does not count."""
     return bare_training(batch, side, 4)[1]
 
 
 def bare_training(batch: int, side: int, steps: int) -> tuple[nn.Module, float]:
-    """The loop that a user would write, over one batch of tensors in memory: the model, and seconds a step."""
+    """The loop that a user would write, over one batch of tensors in memory: the model, and seconds per step."""
     torch.manual_seed(0)
     classifier = models.load(MODEL, models.NO_WEIGHTS)
     classifier.set_head(models.new_head(classifier.width, 10, 0))
@@ -92,9 +92,9 @@ def bare_training(batch: int, side: int, steps: int) -> tuple[nn.Module, float]:
 
 
 def _decoded(images: Images, transform: Transform, scratch: Scratch) -> tuple[Path, image_cache.Decoded]:
-    """Decoded images, which stay: nobody else uses the scratch disk of the benchmark."""
-    with image_cache.decode_all(images, transform, scratch, lambda progress: None) as made:
-        return made
+    """Decoded images, which stay: nothing else uses the scratch disk of the benchmark."""
+    with image_cache.decode_all(images, transform, scratch, lambda progress: None) as decoded:
+        return decoded
 
 
 def extraction(images: Images, scratch: Scratch) -> tuple[float, float, float]:
@@ -113,15 +113,15 @@ def extraction(images: Images, scratch: Scratch) -> tuple[float, float, float]:
             for batch in batches:
                 backbone.module(batch)
 
-    def ours(known: image_cache.Decoded | None) -> None:
-        crops = probe_trainer.center_crops(images, rows, backbone, lambda progress: None, known)
+    def ours(decoded: image_cache.Decoded | None) -> None:
+        crops = probe_trainer.center_crops(images, rows, backbone, lambda progress: None, decoded)
         probe_trainer.extract(backbone, crops)
 
     return timed(lambda: ours(pixels)), timed(lambda: ours(None)), timed(bare)
 
 
 def tuning(images: Images, scratch: Scratch, side: int, folder: Path) -> tuple[float, float]:
-    """Seconds a step of fine-tuning from decoded pixels, and of the bare loop."""
+    """Seconds per step of fine-tuning from decoded pixels, and of the bare loop."""
     transform = models.load(MODEL, models.NO_WEIGHTS).at(side).transform
     where, _ = _decoded(images, transform, scratch)
     settings = Tuning(batch=BATCH, image_size=side, head="new")
@@ -150,7 +150,7 @@ def epochs(images: Images, scratch: Scratch) -> tuple[float, float]:
 def main(rounds: int) -> None:
     keep_freed_memory()
     with tempfile.TemporaryDirectory() as place:
-        images = images_of(drawn(Path(place) / "images", SIDE, IMAGES, processes=1))
+        images = images_of(draw_images(Path(place) / "images", SIDE, IMAGES, processes=1))
         scratch = Scratch(f"{place}/scratch")
         extracted = [extraction(images, scratch) for _ in range(rounds + 1)][1:]
         rows = [
@@ -166,12 +166,12 @@ def main(rounds: int) -> None:
             ],
         ]
         for side in (128, 224):
-            found = []
+            seconds = []
             for number in range(rounds):
                 folder = Path(place) / f"{side}-{number}"
                 folder.mkdir()
-                found.append(tuning(images, scratch, side, folder))
-            ours, theirs = zip(*found, strict=True)
+                seconds.append(tuning(images, scratch, side, folder))
+            ours, theirs = zip(*seconds, strict=True)
             rows.append([f"fine-tuning at {side} pixels", "bare loop", ratios(theirs, ours)])
         cached, again = zip(*(epochs(images, scratch) for _ in range(rounds)), strict=True)
         rows.append(["an epoch from the cache", "decoding again", ratios(again, cached)])

@@ -1,4 +1,4 @@
-"""The JSON that the HTTP API answers and `--json` prints, as typed dictionaries: what `keepmore.client` gives."""
+"""The JSON that the HTTP API answers and `--json` prints, as typed dictionaries: the answers of `keepmore.client`."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ class ImageCounts(TypedDict):
 
 
 class IndexAnswer(TypedDict):
-    """What a job's index holds, in numbers; `errors` by code, sizes by distance."""
+    """The contents of a job's index, in numbers; `errors` by code, sizes by distance."""
 
     listed: int
     compressed: int
@@ -68,7 +68,7 @@ class SubsetAnswer(TypedDict):
 
 
 class JobAnswer(TypedDict):
-    """How a job stands; docs/api.md explains each field. `links` come from a service."""
+    """The status of a job; docs/api.md explains each field. `links` come from a service."""
 
     job: str
     state: State
@@ -90,7 +90,7 @@ class JobAnswer(TypedDict):
 
 
 class JobRecordAnswer(TypedDict):
-    """A job in a list; of one whose record cannot be read the id, the state `unreadable` and the error alone."""
+    """A job in a list; for an unreadable record only the id, the state `unreadable` and the error."""
 
     id: str
     state: str
@@ -138,7 +138,8 @@ class EstimateRowAnswer(TypedDict):
 
 
 class EstimateAnswer(TypedDict):
-    """Expected bytes and counts by distance; `rate` is that of the intervals. A service adds `estimate` and `state`."""
+    """Expected bytes and counts by distance; `rate` is the coverage of the intervals. A service adds `estimate` and
+    `state`."""
 
     request: Mapping[str, Any]
     skipped: dict[str, int]

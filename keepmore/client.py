@@ -1,4 +1,4 @@
-"""A client of the HTTP API: what it answers as plain data, errors as the library's own, retried where that is safe."""
+"""A client of the HTTP API: answers as plain data, errors as the library's own, retried where that is safe."""
 
 from __future__ import annotations
 
@@ -24,7 +24,15 @@ from keepmore.answers import (
     SubsetAnswer,
     TrainingAnswer,
 )
-from keepmore.errors import Cancelled, InvalidRequest, KeepmoreError, ServiceError, ServiceUnavailable, from_dict, known
+from keepmore.errors import (
+    Cancelled,
+    InvalidRequest,
+    KeepmoreError,
+    ServiceError,
+    ServiceUnavailable,
+    from_dict,
+    is_known,
+)
 from keepmore.spec.budget import Budget
 from keepmore.spec.job import OWN, Request
 
@@ -33,8 +41,8 @@ LONGEST_WAIT_S = 30.0
 CONNECT_S, READ_S = 10.0, 120.0
 BLOCK_BYTES = 1 << 20
 
-# POSTs of this API may be sent twice: jobs and estimates carry an idempotency key, the others ask for what then exists
-# (a retry that was sent twice may be answered by nothing_to_retry: it has been heard).
+# POSTs of this API may be sent twice: jobs and estimates carry an idempotency key, the others ask for something that
+# then exists (a second `retry` may be answered by nothing_to_retry: the first one worked).
 RETRIES = urllib3.Retry(
     total=6,
     backoff_factor=0.5,
@@ -53,8 +61,8 @@ OnProgress = Callable[[JobAnswer], None]
 class Client:
     """Talks to one service. Safe to share between threads.
 
-    Raises the error that the service names, `ServiceError` for what the library knows no error of (a missing key, say),
-    and `ServiceUnavailable` when nobody answers.
+    Raises the error that the service names, `ServiceError` where the library has no such error (for a missing key, for
+    example), and `ServiceUnavailable` when there is no answer.
     """
 
     def __init__(self, url: str, api_key: str | None = None, retries: urllib3.Retry = RETRIES) -> None:
@@ -66,13 +74,14 @@ class Client:
         self._http = urllib3.PoolManager(maxsize=4, retries=retries, timeout=timeout)
 
     def start(self, request: Request | Mapping[str, Any], idempotency_key: str | None = None) -> JobAnswer:
-        """POST a job. Without a key of yours one is drawn, so that a retry after a lost answer starts no second job."""
+        """POST a job. Without `key` a random one is used, so that a retry after a lost answer does not start a second
+        job."""
         body = posted(request) if isinstance(request, Request) else request
         headers = {"Idempotency-Key": idempotency_key or secrets.token_hex(16)}
         return cast(JobAnswer, self._json("POST", "/v1/jobs", body, headers=headers))
 
     def job(self, job: str, wait_s: float = 0) -> JobAnswer:
-        """How a job stands; with `wait_s` (60 at most) once it has ended, or after so many seconds."""
+        """The status of a job; with `wait_s` (60 at most) once it has ended, or after this many seconds."""
         return cast(JobAnswer, self._json("GET", f"/v1/jobs/{_part(job)}", query={"wait": f"{wait_s:g}"}))
 
     def jobs(self, state: str | None = None) -> Iterator[JobRecordAnswer]:
@@ -85,20 +94,20 @@ class Client:
             after = page["next"]
 
     def wait(self, job: str, on_progress: OnProgress | None = None, timeout_s: float | None = None) -> JobAnswer:
-        """The job once it has succeeded; `on_progress` is told whenever something changed.
+        """The job once it has succeeded; `on_progress` is called whenever something has changed.
 
-        Raises what made it fail, Cancelled, or TimeoutError; the job itself goes on after a timeout.
+        Raises the error that made it fail, Cancelled, or TimeoutError; the job itself continues after a timeout.
         """
         deadline = None if timeout_s is None else time.monotonic() + timeout_s
-        etag = ""  # the first look returns at once, so that `on_progress` hears of the job from its start
+        etag = ""  # the first request returns at once, so that `on_progress` is called from the job's start
         while True:
-            left = LONGEST_WAIT_S if deadline is None else min(LONGEST_WAIT_S, deadline - time.monotonic())
-            if left <= 0:
-                raise TimeoutError(f"job {job} has not ended within {timeout_s:g} s; it goes on: wait again")
+            remaining_s = LONGEST_WAIT_S if deadline is None else min(LONGEST_WAIT_S, deadline - time.monotonic())
+            if remaining_s <= 0:
+                raise TimeoutError(f"job {job} has not ended within {timeout_s:g} s; it continues: wait again")
             answer = self._ask(
                 "GET",
                 f"/v1/jobs/{_part(job)}",
-                query={"wait": f"{left:g}" if etag else "0"},
+                query={"wait": f"{remaining_s:g}" if etag else "0"},
                 headers={"If-None-Match": etag} if etag else {},
             )
             if answer.status == 304:
@@ -110,7 +119,7 @@ class Client:
             if status["state"] == "failed" and status["error"]:
                 raise from_dict(status["error"])
             if status["state"] == "cancelled":
-                raise Cancelled(f"job {job} was cancelled; retry goes on with it")
+                raise Cancelled(f"job {job} was cancelled; retry continues it")
             if status["state"] == "succeeded":
                 return status
 
@@ -155,7 +164,7 @@ class Client:
                 file.write(block)
 
     def train(self, job: str, training: Mapping[str, Any], subset: str | None = None) -> TrainingAnswer:
-        """Ask for a training on a job's subsets; `training` gives how it stands."""
+        """Ask for a training on a job's subsets; `training` returns its status."""
         body = {**training, "subset": subset}
         return cast(TrainingAnswer, self._json("POST", f"/v1/jobs/{_part(job)}/trainings", body))
 
@@ -168,11 +177,11 @@ class Client:
         return cast(AdviceAnswer, self._finished(advice, f"/v1/jobs/{_part(job)}/advice/{advice['advice']}"))
 
     def advice_page(self, job: str, advice: str) -> bytes:
-        """Advice that is made, as a page of HTML."""
+        """Finished advice, as a page of HTML."""
         return self._ask("GET", f"/v1/jobs/{_part(job)}/advice/{_part(advice)}", headers={"Accept": HTML}).data
 
     def estimate(self, request: Mapping[str, Any], idempotency_key: str | None = None) -> EstimateAnswer:
-        """What a dataset would take, once it is known; `request` is the body of POST /v1/estimates."""
+        """The estimate of a dataset's size, once it is there; `request` is the body of POST /v1/estimates."""
         headers = {"Idempotency-Key": idempotency_key or secrets.token_hex(16)}
         estimate = self._json("POST", "/v1/estimates", dict(request), headers=headers)
         return cast(EstimateAnswer, self._finished(estimate, f"/v1/estimates/{_part(estimate['estimate'])}"))
@@ -226,16 +235,16 @@ class Client:
         headers: Mapping[str, str] | None = None,
         preload: bool = True,
     ) -> BaseHTTPResponse:
-        sent = {**self._headers, **(headers or {})}
+        all_headers = {**self._headers, **(headers or {})}
         if body is not None:
-            sent["Content-Type"] = "application/json"
+            all_headers["Content-Type"] = "application/json"
         address = self.url + path + ("?" + urlencode(query) if query else "")
         try:
             answer = self._http.request(
                 method,
                 address,
                 body=None if body is None else json.dumps(body).encode(),
-                headers=sent,
+                headers=all_headers,
                 preload_content=preload,
                 redirect=False,
             )
@@ -247,7 +256,7 @@ class Client:
 
 
 def _part(name: str) -> str:
-    """`name` as one part of a path. Raises InvalidRequest for what would name another page."""
+    """`name` as one part of a path. Raises InvalidRequest for a name that would lead to another page."""
     if name in ("", ".", ".."):
         raise InvalidRequest(f"{name!r} names nothing; give the id that the service gave")
     return quote(name, safe="")
@@ -264,7 +273,7 @@ def _error(answer: BaseHTTPResponse, address: str) -> KeepmoreError:
         code, message = str(problem["code"]), str(problem["detail"])
     except (ValueError, KeyError, TypeError):
         return ServiceError(f"{address} answered {answer.status} {answer.reason}: is that a Keepmore service?")
-    if not known(code):
+    if not is_known(code):
         return ServiceError(f"{message} ({address}: {answer.status} {code})")
     standard = ("type", "title", "status", "code", "detail", "retryable", "errors")
     details = {name: value for name, value in problem.items() if name not in standard}

@@ -1,4 +1,4 @@
-"""What a process has to be told before it can do steps: where the store is, what it may read, how it signs."""
+"""The configuration of a process that runs steps: where the store is, what it may read, how it signs."""
 
 from __future__ import annotations
 
@@ -30,22 +30,23 @@ class RuntimeConfig:
         return open_store(self.place, self.access)
 
     def check_source(self, field: str, uri: str) -> None:
-        """Whether what the request's `field` names may be read. Raises what `Access.check` raises, naming the field."""
+        """Check that the URI in the request's `field` may be read. Raises what `Access.check` raises, naming the
+        field."""
         try:
             self.access.check(uri)
         except InvalidRequest as error:
             raise type(error)(error.reason, field=field, **error.details) from error
 
     def check_training(self, training: Training | None) -> None:
-        """Whether the weights that `training` names may be read. Raises as `check_source` does."""
+        """Check that the weights that `training` names may be read. Raises as `check_source` does."""
         if training and training.weights_uri:
             self.check_source("training.weights", training.weights_uri)
 
     def check_dataset(self, field: str, uri: str) -> None:
-        """Whether the dataset at `uri`, the request's `field`, may be read and is apart from the store.
+        """Check that the dataset at `uri`, the request's `field`, may be read and does not overlap with the store.
 
-        Raises what `Access.check` raises, and InvalidRequest for a dataset whose listing would find encoded images: who
-        deletes its originals would delete them.
+        Raises what `Access.check` raises, and InvalidRequest for a dataset whose listing would find encoded images:
+        deleting its originals would delete them.
         """
         self.check_source(field, uri)
         place, dataset = absolute_uri(self.place).rstrip("/"), uris.parse(uri)

@@ -41,11 +41,11 @@ from keepmore.answers import ErrorAnswer
 
 
 class KeepmoreError(Exception):
-    """Base of all errors that a user of Keepmore is meant to see."""
+    """Base of all errors that users of Keepmore may see."""
 
     code: ClassVar[str] = "error"
     retryable: ClassVar[bool] = False  # trying again can help, once what the message names is fixed
-    transient: ClassVar[bool] = False  # it may pass by itself: a service tries again before it gives up
+    transient: ClassVar[bool] = False  # it may disappear by itself: a service tries again before it gives up
 
     def __init__(self, reason: str, *, field: str | None = None, **details: Any) -> None:
         """`field`: the field of a request that is wrong, such as `training.steps`; `details`: plain data for programs,
@@ -329,12 +329,12 @@ def _classes_by_code(root: type[KeepmoreError]) -> dict[str, type[KeepmoreError]
     return classes
 
 
-def known(code: str) -> bool:
+def is_known(code: str) -> bool:
     return code in _classes_by_code(KeepmoreError)
 
 
 def from_dict(record: ErrorAnswer) -> KeepmoreError:
-    """The error that `as_dict` wrote down: how errors travel between processes."""
+    """The error that `as_dict` serialised: errors are passed between processes like this."""
     kind = _classes_by_code(KeepmoreError).get(record["code"], InternalError)
     field = record.get("field")
     return kind(record["message"].removeprefix(f"{field}: "), field=field, **record.get("details", {}))

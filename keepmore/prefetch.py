@@ -19,7 +19,7 @@ def ahead(
 ) -> Iterator[tuple[Item, Future[Result]]]:
     """Each of `items` with its future, in order, while up to `most` of the next ones are running.
 
-    An item that is not `early`, say because it is large, is submitted in its turn, and so are those after it.
+    An item that is not `early`, for example because it is large, is submitted in its turn, and so are those after it.
     """
     futures: deque[Future[Result]] = deque()
     for position, item in enumerate(items):

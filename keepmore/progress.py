@@ -1,4 +1,4 @@
-"""How far work is: what is reported for every image that is done."""
+"""Progress of work: the report on every image that is done."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import json
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass
 
-# Under this name the metadata of a part says how much was done for it.
+# The key of the progress in the metadata of a part.
 METADATA = b"keepmore-progress"
 
 

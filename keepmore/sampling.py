@@ -67,12 +67,12 @@ def _stable_argsort(keys: NDArray[Any]) -> NDArray[np.int64]:
 def _sorted_pairs(firsts: NDArray[Any], seconds: NDArray[np.int64]) -> NDArray[np.int64]:
     """The second members of pairs sorted by both; `seconds` are indices, and both members fit 63 bits together."""
     bits = len(seconds).bit_length()
-    packed = firsts.astype(np.int64)
-    packed <<= bits
-    packed |= seconds
-    packed.sort()
-    packed &= (1 << bits) - 1
-    return packed
+    pairs = firsts.astype(np.int64)
+    pairs <<= bits
+    pairs |= seconds
+    pairs.sort()
+    pairs &= (1 << bits) - 1
+    return pairs
 
 
 def select(bytes_: NDArray[np.integer[Any]], order: NDArray[np.int64], budget: int) -> NDArray[np.int64]:

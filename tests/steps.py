@@ -13,7 +13,7 @@ from keepmore.progress import Progress
 from keepmore.spec.job import Request
 from keepmore.storage import layout
 from keepmore.storage.base import Store
-from keepmore.storage.layout import Asked
+from keepmore.storage.layout import RequestKind
 from keepmore.storage.scratch import Scratch
 
 
@@ -25,7 +25,7 @@ def selected(store: Store, request: Request) -> Job:
         while True:
             done = set(store.keys(layout.work(job.id)))
             ready = list(ready_steps(job, done, chunk_count(store, job.id)))
-            steps = [step for step in ready if step.kind not in (*kinds_of(Asked.TRAINING), Kind.REPORT)]
+            steps = [step for step in ready if step.kind not in (*kinds_of(RequestKind.TRAINING), Kind.REPORT)]
             if not steps:
                 return job
             for step in steps:

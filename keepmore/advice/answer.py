@@ -12,7 +12,7 @@ from typing import Any, Literal
 from keepmore.spec.advice import AdviceRequest
 
 FORMAT = 1
-# Records whose fields stand among those of the record that has them.
+# Records whose fields are merged into those of the record that contains them.
 SPREAD_FIELDS = ("prediction", "origin")
 
 Interval = tuple[float, float]
@@ -20,7 +20,7 @@ Interval = tuple[float, float]
 
 @dataclass(frozen=True, slots=True)
 class Prediction:
-    """The accuracy predicted for so many images, and the bytes that they take; `extrapolated`: far from all pilots."""
+    """The accuracy predicted for `images` images, and the bytes that they take; `extrapolated`: far from all pilots."""
 
     images: int
     bytes: int
@@ -32,7 +32,7 @@ class Prediction:
 
 @dataclass(frozen=True, slots=True)
 class PoolDistance:
-    """What the whole pool takes at a distance."""
+    """The size of the whole pool at a distance."""
 
     distance: str
     bytes_per_image: float
@@ -88,7 +88,7 @@ class BudgetDistance:
 
 @dataclass(frozen=True, slots=True)
 class Recommended(BudgetDistance):
-    """The best distance; `alike` are those that the pilots cannot tell from it."""
+    """The best distance; `alike` are those that the pilots cannot distinguish from it."""
 
     alike: list[str]
 
@@ -132,7 +132,7 @@ class BudgetAdvice:
 
 @dataclass(frozen=True, slots=True)
 class Limit:
-    """The accuracy of endlessly many images like the pool's."""
+    """The accuracy in the limit of infinitely many images like the pool's."""
 
     accuracy: float
     interval: Interval

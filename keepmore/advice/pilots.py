@@ -44,12 +44,12 @@ def encode(encoder: BatchEncoder, store: Store, job_id: str, request: AdviceRequ
 def means(table: pa.Table, distances: Sequence[float], pool_means: dict[float, float]) -> dict[float, float]:
     """Mean bytes of an image of the whole pool at each of `distances`.
 
-    Where the pool was never encoded, a ratio estimate from the pilots' images: their mean there, times how much larger
-    the pool's images are than theirs at the nearest distance at which both are known.
+    Where the pool was never encoded, a ratio estimate from the pilots' images: their mean there, times the ratio of the
+    pool's mean to theirs at the nearest distance at which both are known.
     """
     estimates = {}
     for distance in distances:
-        nearest = min(pool_means, key=lambda known: (known == ORIGINAL, abs(known - distance)))
+        nearest = min(pool_means, key=lambda d: (d == ORIGINAL, abs(d - distance)))
         scale = pool_means[nearest] / _mean(table, nearest)
         estimates[distance] = pool_means.get(distance, scale * _mean(table, distance))
     return estimates

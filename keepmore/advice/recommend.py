@@ -46,7 +46,8 @@ from keepmore.training import statistics as accuracies
 
 PLAIN = 8.0
 REPLICATES = 200
-# Predictions further out than this, in images of the largest pilot, are marked, and those below the smallest.
+# Predictions for more images than this, in multiples of the largest pilot, are marked, and those for fewer than the
+# smallest pilot.
 FURTHEST = 4
 CURVE_POINTS = 40
 
@@ -57,7 +58,7 @@ class Pilots:
 
     `n` (pilots,): images trained on, which each seed draws for itself from the same `images`; `distance` (pilots,);
     `size` (pilots,): mean bytes of those trained on; `correct` (pilots, seeds, test images): which test images the
-    model of each seed named right.
+    model of each seed classified correctly.
     """
 
     n: NDArray[np.int64]
@@ -97,7 +98,7 @@ class Sizes:
 
     def fitting(self, budget: int) -> NDArray[np.int64]:
         """How many images of mean size fit `budget` bytes at each distance, by ascending distance."""
-        # A budget that was made for n images holds n, whatever the division rounds.
+        # A budget computed for n images holds n, in spite of rounding in the division.
         return np.minimum(np.floor(budget / self.means * (1 + 1e-12)), self.images).astype(np.int64)
 
     def require_room(self, budget: int) -> None:
@@ -109,7 +110,7 @@ class Sizes:
     def distance_at(self, size: float) -> float:
         """The distance at which images take `size` mean bytes: straight lines between the distances' logarithms.
 
-        Beyond the smallest distance above 0 the last line goes on; the originals' size and more is distance 0.
+        Beyond the smallest distance above 0 the last line is extended; the originals' size and more is distance 0.
         """
         if size >= self.bytes_per_image.get(ORIGINAL, math.inf):
             return ORIGINAL
@@ -182,8 +183,8 @@ def advise(
 ) -> Advice:
     """The distance to store at for each of `budgets` (bytes), and what it takes to reach `accuracy` (0..1).
 
-    Raises PilotsInsufficient where the pilots are no ground for advice, BudgetTooSmall where a budget holds no image,
-    and InvalidRequest for an accuracy that is not between 0 and 1.
+    Raises PilotsInsufficient where the pilots do not support advice, BudgetTooSmall where a budget holds no image, and
+    InvalidRequest for an accuracy that is not between 0 and 1.
     """
     if accuracy is not None and not 0 < accuracy < 1:
         raise InvalidRequest(f"accuracy: {accuracy} is not possible; give a share between 0 and 1, such as 0.8")
@@ -194,7 +195,7 @@ def advise(
     stored = constants.copy()
     stored[:, 0] *= sizes.labelled ** -stored[:, 1]
     forecast = _Forecast(stored, (fewest, float(pilots.n.max() / sizes.labelled)), price)
-    named = {name: Constant(*figure(constants[:, place])) for place, name in enumerate(CONSTANTS)}
+    by_name = {name: Constant(*figure(constants[:, place])) for place, name in enumerate(CONSTANTS)}
     return Advice(
         format=FORMAT,
         pool=_pool(sizes, forecast),
@@ -202,7 +203,7 @@ def advise(
         test_images=pilots.correct.shape[2],
         seeds=pilots.correct.shape[1],
         pilots=_pilots(pilots, fitted.law),
-        fit=LawFit(named, fitted.r2, fitted.rmse, fitted.left_out_points, replicates, seed),
+        fit=LawFit(by_name, fitted.r2, fitted.rmse, fitted.left_out_points, replicates, seed),
         budgets=[_budget(budget, sizes, forecast) for budget in budgets],
         wished=None if accuracy is None else _target(accuracy, sizes, forecast),
         curves=_curves(round(fewest), sizes, forecast),
@@ -221,7 +222,7 @@ def _fit(pilots: Pilots, sizes: Sizes, replicates: int, seed: int) -> tuple[Fit,
 
 
 def _pool(sizes: Sizes, forecast: _Forecast) -> PoolSizes:
-    """What the whole pool takes at each distance."""
+    """The size of the whole pool at each distance."""
     rows = []
     for distance, mean in zip(sizes.distances, sizes.means.tolist(), strict=True):
         size = round(mean * sizes.images)
@@ -263,7 +264,7 @@ def _budget(budget: int, sizes: Sizes, forecast: _Forecast) -> BudgetAdvice:
 
 
 def _lead(predicted: Floats, best: int, place: int) -> Lead:
-    """How much more accurate the best distance is than another one, and whether the pilots can tell."""
+    """How much more accurate the best distance is than another one, and whether the pilots show it."""
     difference, interval = figure(predicted[:, best] - predicted[:, place])
     return Lead(difference, interval, "same" if best == place else "better" if interval[0] > 0 else "cannot tell")
 
@@ -277,9 +278,9 @@ def _optimum(budget: int, sizes: Sizes, forecast: _Forecast) -> Optimum:
 def _target(accuracy: float, sizes: Sizes, forecast: _Forecast) -> TargetAdvice:
     """The smallest budget that reaches `accuracy`, or the most that this pool can reach."""
     counts = np.stack([_images_for(accuracy, forecast.laws, mean, sizes.images) for mean in sizes.means], axis=1)
-    needed = counts * sizes.means
-    best = int(needed[0].argmin())
-    smallest = np.ceil(needed.min(axis=1))
+    storage = counts * sizes.means
+    best = int(storage[0].argmin())
+    smallest = np.ceil(storage.min(axis=1))
     low, high = np.quantile(smallest[1:], [0.025, 0.975], method="closest_observation").tolist()
     low, high = (int(end) if math.isfinite(end) else None for end in (min(low, smallest[0]), max(high, smallest[0])))
     reached, share = bool(np.isfinite(smallest[0])), float(np.isfinite(smallest[1:]).mean())

@@ -60,11 +60,11 @@ class Law:
             size = storage if self.b > 0 else least
         elif self.b * self.beta == 0:
             size = least
-        else:  # in logarithms: small exponents make numbers that no float holds
+        else:  # in logarithms: small exponents give numbers beyond the range of floats
             rates = math.log(self.beta * self.b) - math.log(self.alpha * self.a)
             log_size = (rates + self.alpha * math.log(storage)) / (self.alpha + self.beta)
-            held = log_size >= math.log(storage), log_size <= math.log(least)
-            size = storage if held[0] else least if held[1] else math.exp(log_size)
+            at_bounds = log_size >= math.log(storage), log_size <= math.log(least)
+            size = storage if at_bounds[0] else least if at_bounds[1] else math.exp(log_size)
         return min(storage / size, most_images), size
 
 
@@ -206,12 +206,12 @@ def draws(correct: NDArray[np.bool_], n: ArrayLike, distance: ArrayLike, images:
     """What other draws of images would add to the pilots' errors: shape (pilots, 2 seeds), to be multiplied with as
     many numbers of mean 0 and variance 1.
 
-    Each seed trains on a draw of its own from the pilots' `images`, the same at every distance, so that what it adds
-    goes together over all pilots. The pilots' images are themselves a draw from `pool` images, which all seeds share.
-    Both parts are as of sampling without replacement (Cochran 1977, chapter 2): where n of N are drawn, draws differ by
-    1 - n/N of the variance of draws from endless images. Where n is N, the seeds say nothing of that; it is what they
-    say at the next smaller n, in proportion to n^-1/2. `n` and `distance` have shape (pilots,), `correct` (pilots,
-    seeds, test images). One seed says nothing of draws: zeros.
+    Each seed trains on a draw of its own from the pilots' `images`, the same at every distance, so that its
+    contribution is correlated over all pilots. The pilots' images are themselves a draw from `pool` images, which all
+    seeds share. Both parts are as of sampling without replacement (Cochran 1977, chapter 2): where n of N are drawn,
+    draws differ by 1 - n/N of the variance of draws from endless images. Where n is N, the seeds do not show this; it
+    is extrapolated from the next smaller n, in proportion to n^-1/2. `n` and `distance` have shape (pilots,), `correct`
+    (pilots, seeds, test images). One seed does not show the effect of draws: zeros.
     """
     n, distance = np.asarray(n, np.float64), np.asarray(distance, np.float64)
     wrong = 1 - correct.mean(axis=2)
@@ -244,8 +244,8 @@ def bootstrap(
 
     `correct` has shape (pilots, seeds, test images); `deviations` is the result of `draws`. A replicate draws test
     images, the same for all pilots (the bootstrap, Efron 1979), and adds what other draws of training images would;
-    few seeds know little of that, which makes it Student's t. It is refitted from `fitted`. The error of the
-    law itself is not in it.
+    with few seeds that is uncertain, hence Student's t. It is refitted from `fitted`. The error of the law itself is
+    not in it.
     """
     n, size = np.asarray(n, np.float64), np.asarray(size, np.float64)
     rng = np.random.default_rng(seed)
@@ -270,7 +270,7 @@ def intervals(values: Floats, rate: float = RATE) -> Floats:
 
 
 def check(fitted: Fit, n: ArrayLike, distance: ArrayLike, correct: NDArray[np.bool_], deviations: Floats) -> None:
-    """Raises PilotsInsufficient, with the reason, where a fit to these pilots is no ground for advice.
+    """Raises PilotsInsufficient, with the reason, where a fit to these pilots does not support advice.
 
     `n` and `distance` have shape (pilots,), `correct` (pilots, seeds, test images); `deviations` is as for `bootstrap`.
     """

@@ -33,15 +33,15 @@ from keepmore.storage.scratch import Scratch
 class Backend(Protocol):
     @property
     def when_left(self) -> str:
-        """What becomes of a job whose command is interrupted, before the command that goes on."""
+        """What happens to a job whose command is interrupted; the command that resumes it follows."""
         ...
 
     def start(self, request: Request) -> str:
-        """Write a job down; gives its id."""
+        """Store a new job; returns its id."""
         ...
 
     def work(self, job: str, console: Console) -> ReportAnswer:
-        """Bring a job to its end, showing how far it is; gives its report. Raises what made it fail."""
+        """Run a job to its end, showing its progress; returns its report. Raises the error that made it fail."""
         ...
 
     def jobs(self) -> list[JobRecordAnswer]: ...
@@ -55,7 +55,7 @@ class Backend(Protocol):
     def select(self, job: str, budget: Budget | None, selection: Selection) -> SubsetAnswer: ...
 
     def train(self, job: str, subset: str | None, training: Training, console: Console) -> TrainingAnswer:
-        """Train on the subsets `subset` (None: the job's own); gives the results by distance."""
+        """Train on the subsets `subset` (None: the job's own); returns the results by distance."""
         ...
 
     def advise(self, job: str, request: AdviceRequest, console: Console) -> tuple[AdviceAnswer, bytes]:
@@ -71,12 +71,13 @@ class Backend(Protocol):
         ...
 
     def resume_words(self, job: str) -> list[str]:
-        """The command line that goes on with a job."""
+        """The command line that resumes a job."""
         ...
 
 
 def open_backend(place: Place, processes: int | None = None) -> Backend:
-    """Who answers at `place`. Imported when it is needed: a client of a service needs nothing that does the work."""
+    """Who answers at `place`. Imported when it is needed: a client of a service does not need the packages that do the
+    work."""
     if place.server is not None:
         from keepmore.cli.remote import RemoteBackend
         from keepmore.client import Client

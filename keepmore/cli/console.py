@@ -31,13 +31,13 @@ if TYPE_CHECKING:
     from keepmore.selection.manifest import Metadata, Problem
 
 TRAINED = ("top-1", "95 %", "verdict")
-FILE_WIDTH = 120  # of tables in a file or a pipe, where no window says how wide they may be
+FILE_WIDTH = 120  # of tables in a file or a pipe, which have no window width
 
 Rows = Sequence[Mapping[str, Any]]
 
 
 class Console:
-    """Progress and complaints go to stderr, results to stdout."""
+    """Progress and errors go to stderr, results to stdout."""
 
     def __init__(self, as_json: bool) -> None:
         self.as_json = as_json
@@ -54,17 +54,17 @@ class Console:
         self.err.print(f"keepmore: {message}", markup=False)
 
     def fail(self, error: KeepmoreError, again: str | None) -> None:
-        """A job that failed; `again` is the command that goes on, where that can help."""
+        """A job that failed; `again` is the command that resumes it, where that can help."""
         if self.as_json:
             print(json.dumps({"error": error.as_dict(), "resume": again}))
         self.error(error.message)
         if again:
-            self.error(f"what is done is kept. Fix the cause, then go on with: {again}")
+            self.error(f"what is done is kept. Fix the cause, then continue with: {again}")
         else:
             self.error("trying again will not help: start a new job; it finds the encoded images of this one again")
 
     def _printed(self, answer: object) -> bool:
-        """Prints `answer` for machines, if they asked; says whether."""
+        """Prints `answer` as JSON if that was requested; returns whether."""
         if self.as_json:
             print(json.dumps(answer, ensure_ascii=False))
         return self.as_json
@@ -128,7 +128,7 @@ class Console:
             self._line(f"loss of every step: tensorboard --logdir {shlex.quote(folders['events'])}")
 
     def advice(self, advice: AdviceAnswer, page: Path | None) -> None:
-        """For every budget what each distance is predicted to give; the recommended one first in words."""
+        """The prediction for every distance at every budget, after a sentence with the recommended one."""
         if self._printed(advice):
             return
         for budget in advice["budgets"]:
@@ -161,7 +161,7 @@ class Console:
             table.add_row(row["distance"], f"{row['images']:,}{marks}", *accuracy)
         self.out.print(table)
         if alike := [name for name in best["alike"] if name != best["distance"]]:
-            self.out.print(f"cannot be told apart from it: distance {', '.join(alike)}")
+            self.out.print(f"indistinguishable from it: distance {', '.join(alike)}")
         if plain and plain["ahead"]["verdict"] != "same":
             ahead = plain["ahead"]
             low, high = (100 * end for end in ahead["interval"])
@@ -196,7 +196,7 @@ class Console:
         table = Table(Column("job", no_wrap=True), "state", "distances", Column("dataset", overflow="fold"))
         for job in jobs:
             if request := job.get("request"):
-                distances = variant_specs.written(*variant_specs.from_json(request["distances"]))
+                distances = variant_specs.unparse(*variant_specs.from_json(request["distances"]))
                 table.add_row(job["id"], job["state"], distances, request["dataset"])
             else:
                 table.add_row(job["id"], job["state"], "", job["error"]["message"] if job["error"] else "")
@@ -235,7 +235,8 @@ class Console:
 
     @contextmanager
     def counting(self, name: str, total: int | None) -> Iterator[Callable[..., None]]:
-        """A bar; what it gives is called with images and bytes as they are done, and the total where it comes late."""
+        """A bar; the function that it yields is called with the images and bytes done, and with the total where that is
+        not known at first."""
         with new_bar(self) as bar:
             task = bar.add_task(name, total=total, rate="")
             size = 0
@@ -262,7 +263,7 @@ class Console:
         self.out.print(table)
         for row in rows:
             if "levels" in row:
-                self._line(f"{row['distance']}: {variant_specs.told(row)}")
+                self._line(f"{row['distance']}: {variant_specs.describe_level(row)}")
 
 
 def _accuracy(top1: float, interval: Sequence[float]) -> tuple[str, str]:
@@ -287,7 +288,7 @@ def new_bar(console: Console) -> Progress:
 
 
 def rate_text(bar: Progress, task: TaskID, bytes_in: int, bytes_out: int) -> str:
-    shown = next(one for one in bar.tasks if one.id == task)
-    rate = shown.completed / shown.elapsed if shown.elapsed else 0.0
+    current = next(one for one in bar.tasks if one.id == task)
+    rate = current.completed / current.elapsed if current.elapsed else 0.0
     text = f"{rate:,.1f}/s" + (f", {bytes_in / 1e6:,.1f} MB in" if bytes_in else "")
     return text + (f", {bytes_out / 1e6:,.1f} MB out" if bytes_out else "")

@@ -108,7 +108,7 @@ def _dataset(name: str, place: Place) -> str:
 @place_options
 @json_option
 def resume(job: str, processes: int | None, place: Place, as_json: bool) -> None:
-    """Do what is missing of JOB, after a crash, a full disk or Ctrl-C; nothing that is done is done again."""
+    """Run the missing steps of JOB, after a crash, a full disk or Ctrl-C; nothing is done twice."""
     _work(open_backend(place, processes), job, as_json)
 
 
@@ -117,7 +117,7 @@ def _work(backend: Backend, job: str, as_json: bool) -> None:
     again = shlex.join(backend.resume_words(job))
     signal.signal(signal.SIGTERM, signal.default_int_handler)
     try:
-        console.say(f"job {job}; to go on after an interruption: {again}")
+        console.say(f"job {job}; to continue after an interruption: {again}")
         report = backend.work(job, console)
     except KeyboardInterrupt:
         console.error(f"{backend.when_left} with: {again}")
@@ -160,15 +160,15 @@ def train(
 @click.command()
 @click.argument("job")
 @click.option("--budgets", "every_budget", required=True, help=EVERY_BUDGET)
-@click.option("--accuracy", type=float, help="Tell the smallest budget that reaches this top-1, 0 to 1.")
-@click.option("--price", help="Money for a GB (10^9 bytes) a month: tell costs too.")
+@click.option("--accuracy", type=float, help="Also give the smallest budget that reaches this top-1, 0 to 1.")
+@click.option("--price", help="Money per GB (10^9 bytes) and month: also give costs.")
 @click.option("--images", type=int, help="Images to train pilots on; default a third, at most 2,000 or 8 per class.")
 @click.option("--distances", help="Distances to compare; default 0,2,4,6,8,10,15,20,25.")
 @click.option("--model", default=Training().model, show_default=True, help="Classifier whose features are probed.")
 @click.option("--weights", default="default", show_default=True, help="As for `train`.")
 @click.option("--steps", type=int, default=300, show_default=True, help="Training steps of a pilot.")
 @click.option(
-    "--seeds", type=int, default=advice_spec.SEEDS, show_default=True, help="Draws of images for every pilot."
+    "--seeds", type=int, default=advice_spec.SEEDS, show_default=True, help="Random choices of images for every pilot."
 )
 @click.option("--page", type=click.Path(path_type=Path), help="Write the page with the plots to this file.")
 @processes_option
@@ -227,7 +227,7 @@ def estimate(
     place: Place,
     as_json: bool,
 ) -> None:
-    """What DATASET would take at every distance, and how many images would fit, judged by a sample of it."""
+    """What DATASET would take at every distance, and how many images would fit, estimated from a sample of it."""
     request = EstimateRequest(
         dataset=_dataset(dataset, place),
         distances=variant_specs.fixed_only(*variant_specs.parse(distances)),
@@ -245,7 +245,7 @@ def estimate(
 @place_options
 @json_option
 def show(job: str | None, place: Place, as_json: bool) -> None:
-    """How JOB stands; without JOB, all jobs."""
+    """Show the status of JOB; without JOB, of all jobs."""
     backend, console = open_backend(place), Console(as_json)
     if job is None:
         console.jobs(backend.jobs())
@@ -257,7 +257,7 @@ def show(job: str | None, place: Place, as_json: bool) -> None:
 @click.argument("job")
 @place_options
 def cancel(job: str, place: Place) -> None:
-    """Stop JOB within seconds; what is done is kept, and `resume` goes on with it."""
+    """Stop JOB within seconds; what is done is kept, and `resume` continues it."""
     open_backend(place).cancel(job)
 
 
@@ -265,7 +265,7 @@ def cancel(job: str, place: Place) -> None:
 @click.argument("job")
 @place_options
 def errors(job: str, place: Place) -> None:
-    """Every image of JOB that failed and why, as NDJSON: one JSON object a line."""
+    """Every image of JOB that failed and why, as NDJSON: one JSON object per line."""
     for row in open_backend(place).errors(job):
         click.echo(json.dumps(row, ensure_ascii=False))
 

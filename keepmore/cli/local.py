@@ -55,7 +55,7 @@ from keepmore.spec.job import OWN, Request, Selection, SubsetRequest
 from keepmore.spec.training import Training, TrainingRequest
 from keepmore.storage import layout
 from keepmore.storage.base import Store
-from keepmore.storage.layout import Asked
+from keepmore.storage.layout import RequestKind
 
 BLOCK_BYTES = 1 << 20
 
@@ -67,17 +67,17 @@ class LocalBackend:
         self._config = config
         self._default_place = default_place
         self._processes = processes
-        self._opened: Store | None = None
+        self._store: Store | None = None
 
     @property
     def when_left(self) -> str:
-        return "stopped; nothing is lost. Go on"
+        return "stopped; nothing is lost. Continue"
 
     @property
     def store(self) -> Store:
-        if self._opened is None:
-            self._opened = self._config.store()
-        return self._opened
+        if self._store is None:
+            self._store = self._config.store()
+        return self._store
 
     @property
     def _repository(self) -> JobRepository:
@@ -98,7 +98,7 @@ class LocalBackend:
         return {**report, "report": self.store.uri(layout.report_page(job))}
 
     def jobs(self) -> list[JobRecordAnswer]:
-        return [self._repository.shown(name) for name in self._repository.ids()]
+        return [self._repository.record_for_list(name) for name in self._repository.ids()]
 
     def status(self, job: str) -> JobAnswer:
         return status.status(self._repository.get(job), self.store).as_json()
@@ -117,8 +117,8 @@ class LocalBackend:
             with IsolatedDecoder() as decoder:
                 for step in (*subset_steps(record, select.request, Kind.FIT), select):
                     run_step(step, self.store, StepContext.at(self._config, decoder, lambda progress: None))
-        except KeepmoreError as error:  # else whatever is done next for the job tries it again, and fails of it
-            RequestRepository(self.store).fail(RequestRef(Asked.SUBSET, job, select.request), error)
+        except KeepmoreError as error:  # otherwise the next command for the job tries it again, and fails because of it
+            RequestRepository(self.store).fail(RequestRef(RequestKind.SUBSET, job, select.request), error)
             raise
         subset: SubsetAnswer = json.loads(self.store.get(select.output))
         return subset
@@ -126,11 +126,11 @@ class LocalBackend:
     def train(self, job: str, subset: str | None, training: Training, console: Console) -> TrainingAnswer:
         record = self._repository.get(job)
         self._config.check_training(training)
-        asked = record.request.subset_id if subset in (None, OWN) else subset
-        name = request_training(record, self.store, TrainingRequest(asked, training))
+        subset_id = record.request.subset_id if subset in (None, OWN) else subset
+        name = request_training(record, self.store, TrainingRequest(subset_id, training))
         images = status.training_images(record, name, self.store)
-        left = sum(count for step, count in images.items() if not self.store.exists(step.output))
-        self._run(record, console, "train", left, lambda step: step in images)
+        remaining = sum(count for step, count in images.items() if not self.store.exists(step.output))
+        self._run(record, console, "train", remaining, lambda step: step in images)
         return status.training_status(record, name, self.store).as_json()
 
     def advise(self, job: str, request: AdviceRequest, console: Console) -> tuple[AdviceAnswer, bytes]:
@@ -142,7 +142,7 @@ class LocalBackend:
         return answer, self.store.get(layout.advice_page(record.id, name))
 
     def _run(self, job: Job, console: Console, what: str, images: int | None, counts: Callable[[Step], bool]) -> None:
-        """Do what was asked for beside a job, counting the images of the steps that `counts` says yes to."""
+        """Run the requests beside a job, counting the images of the steps for which `counts` is true."""
         with console.counting(what, images) as on_images:
 
             def on_progress(step: Step, progress: Progress) -> None:
@@ -166,10 +166,10 @@ class LocalBackend:
 
     @contextmanager
     def manifest(self, reference: str) -> Iterator[Path]:
-        if Path(reference).is_file() or not (named := parse_reference(reference)):
+        if Path(reference).is_file() or not (parts := parse_reference(reference)):
             yield Path(reference)
             return
-        job_id, subset, variant = named
+        job_id, subset, variant = parts
         job = self._repository.get(job_id)
         name = job.request.subset_id if subset == OWN else subset
         subset_request(job, name, self.store)

@@ -35,10 +35,10 @@ def verify(reference: str, max_pixels: int, max_bytes: int, place: Place, as_jso
         from keepmore.selection.verify import verify as problems_of
     console = Console(as_json)
     with open_backend(place).manifest(reference) as file:
-        with manifest.opened(file) as parquet:
+        with manifest.open_manifest(file) as parquet:
             about = manifest.metadata(parquet)
         with console.counting("verify", about.totals.images) as on_row:
-            # What callers of a service may read does not bind whoever checks its manifests.
+            # The limits on what callers of a service may read do not apply to a check of its manifests.
             access = replace(Access.from_environment(os.environ), allowed=None)
             problems = list(problems_of(file, Limits(max_pixels, max_bytes), on_row, access))
     console.verified(reference, about, problems)

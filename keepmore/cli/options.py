@@ -1,4 +1,4 @@
-"""Options that commands share, each group as one record, and what their failures are called."""
+"""Options that commands share, each group as one record, and the names of their failures."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ class Place:
 
 @dataclass(frozen=True, slots=True)
 class TrainingOptions:
-    """How to train, as it stands on the command line."""
+    """How to train, as on the command line."""
 
     train: str | None
     weights: str
@@ -81,8 +81,8 @@ def _grouped(name: str, record: Callable[..., Any], fields: tuple[str, ...], opt
     def decorate(command: Command) -> Command:
         @wraps(command)
         def call(**values: Any) -> Any:
-            given = {field: values.pop(field) for field in fields}
-            return command(**values, **{name: record(**given)})
+            group = {field: values.pop(field) for field in fields}
+            return command(**values, **{name: record(**group)})
 
         return reduce(lambda decorated, option: option(decorated), options, cast(Command, call))
 
@@ -125,7 +125,7 @@ training_options = _grouped(
         click.option(
             "--test-distances",
             metavar="LIST",
-            help="Also test on the evaluation images as they look at these distances, such as 4,10.",
+            help="Also test on the evaluation images as encoded at these distances, such as 4,10.",
         ),
         click.option("--seeds", type=int, default=3, show_default=True, help="Trainings per distance."),
         click.option("--epochs", type=int, help="Passes over the images of each subset, instead of --steps."),
@@ -171,7 +171,7 @@ distances_option = click.option(
     "--distances",
     default="0,2,4,6,8,10",
     show_default=True,
-    help="0 is the original file. Also spread:0.5-15 (each image its own), fit:2000 (so many images).",
+    help="0 is the original file. Also spread:0.5-15 (each image its own), fit:2000 (this number of images).",
 )
 effort_option = click.option("--effort", type=int, default=3, show_default=True, help="Encoder effort, 1 to 10.")
 budget_option = click.option(
@@ -183,7 +183,7 @@ json_option = click.option("--json", "as_json", is_flag=True, help="Print one JS
 
 @contextmanager
 def writable(path: Path) -> Iterator[None]:
-    """What the operating system says against writing to `path` becomes StoreUnwritable."""
+    """An error of the operating system in writing to `path` becomes StoreUnwritable."""
     try:
         yield
     except OSError as error:

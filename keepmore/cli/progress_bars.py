@@ -20,7 +20,7 @@ from keepmore.storage.base import Store
 
 
 class JobProgress:
-    """One bar a stage that takes images. Use as a context manager."""
+    """One bar for each stage that counts images. Use as a context manager."""
 
     def __init__(self, console: Console, job: Job, store: Store) -> None:
         self._console = console
@@ -45,12 +45,12 @@ class JobProgress:
         self.new_bar.stop()
 
     def add(self, step: Step, done: Done) -> None:
-        """Some images of a step are done; of a listing nobody knows how many there will be."""
+        """Some images of a step are done; the total of a listing is not known."""
         if step.kind not in self._tasks:
             return
         task = self._tasks[step.kind]
-        read, written = self._bytes[step.kind]
-        self._bytes[step.kind] = read + done.bytes_in, written + done.bytes_out
+        bytes_in, bytes_out = self._bytes[step.kind]
+        self._bytes[step.kind] = bytes_in + done.bytes_in, bytes_out + done.bytes_out
         self.new_bar.update(task, advance=done.images, rate=rate_text(self.new_bar, task, *self._bytes[step.kind]))
 
     def done(self, step: Step) -> None:
@@ -65,7 +65,7 @@ class JobProgress:
         elif step.kind is Kind.SELECT and self._training and step.part == self._job.request.subset_id:
             self._start(self._training)
         elif step.kind is Kind.TUNE and Kind.TUNE in self._tasks:
-            # A run that went on from its checkpoint passed fewer images than it has.
+            # A run that continued from its checkpoint reported fewer images than it has.
             self.new_bar.update(self._tasks[Kind.TUNE], completed=self._counts(Kind.TUNE)[0])
 
     def _start(self, kind: Kind) -> None:
@@ -74,10 +74,10 @@ class JobProgress:
 
     def _counts(self, kind: Kind) -> tuple[int, int | None]:
         if kind is Kind.FIT:
-            return 0, None  # nobody knows how often the images will be encoded
+            return 0, None  # it is not known how often the images will be encoded
         if kind is Kind.COMPRESS:
-            listed = int(json.loads(self._store.get(layout.listing(self._job.id)))["images"])
-            return sum(done.images for done in parts_progress(self._store, self._job.id).values()), listed
+            image_count = int(json.loads(self._store.get(layout.listing(self._job.id)))["images"])
+            return sum(done.images for done in parts_progress(self._store, self._job.id).values()), image_count
         images = training_images(self._job, self._job.request.training_id, self._store)
         return sum(count for step, count in images.items() if self._store.exists(step.output)), sum(images.values())
 
@@ -99,18 +99,18 @@ class RemoteProgress:
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, tb: TracebackType | None) -> None:
         self.new_bar.stop()
 
-    def show(self, found: Mapping[str, Any]) -> None:
-        """The job as it stands now."""
-        for warning in set(found["warnings"]) - self._warned:
+    def show(self, job: Mapping[str, Any]) -> None:
+        """The current status of the job."""
+        for warning in set(job["warnings"]) - self._warned:
             self._warned.add(warning)
             self._console.say(f"warning: {warning}")
-        counts = found["images"]
+        counts = job["images"]
         if counts:
             if self._task is None:
                 self._task = self.new_bar.add_task(Kind.COMPRESS.value, total=counts["listed"], rate="")
-            size = found["bytes"]
+            size = job["bytes"]
             rate = rate_text(self.new_bar, self._task, size["in"], size["out"])
             self.new_bar.update(self._task, completed=counts["done"], rate=rate)
-        if found["stage"] and found["stage"] != self._stage and found["stage"] != Kind.COMPRESS:
-            self._console.say(f"stage: {found['stage']}")
-        self._stage = found["stage"]
+        if job["stage"] and job["stage"] != self._stage and job["stage"] != Kind.COMPRESS:
+            self._console.say(f"stage: {job['stage']}")
+        self._stage = job["stage"]

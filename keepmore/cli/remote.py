@@ -41,7 +41,7 @@ class RemoteBackend:
 
     @property
     def when_left(self) -> str:
-        return "the job goes on at the service. Follow it"
+        return "the job continues at the service. Follow it"
 
     def start(self, request: Request) -> str:
         return self._client.start(request)["job"]
@@ -90,7 +90,7 @@ class RemoteBackend:
 
     def estimate(self, request: EstimateRequest, console: Console) -> EstimateAnswer:
         estimate = self._client.estimate(request.as_json())
-        estimate.pop("estimate", None)  # these two are said by the service alone
+        estimate.pop("estimate", None)  # only the service adds these two
         estimate.pop("state", None)
         return estimate
 
@@ -102,10 +102,10 @@ class RemoteBackend:
         if Path(reference).is_file():
             yield Path(reference)
             return
-        named = parse_reference(reference)
-        if named is None:
+        parts = parse_reference(reference)
+        if parts is None:
             raise InvalidRequest(f"manifest {reference}: no such file; with --server name it JOB/VARIANT")
-        job, subset, variant = named
+        job, subset, variant = parts
         with tempfile.TemporaryDirectory() as folder:
             copy = Path(folder) / "manifest.parquet"
             with copy.open("wb") as file:
@@ -120,7 +120,7 @@ class RemoteBackend:
 
 
 def _as_stored(subset: SubsetAnswer) -> SubsetAnswer:
-    """A subset as the store holds it, without what only the service says of it."""
+    """A subset as the store holds it, without the fields that only the service adds."""
     subset.pop("state", None)
     subset.pop("links", None)
     return subset

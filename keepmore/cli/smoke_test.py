@@ -1,4 +1,5 @@
-"""A small job through a running service, from drawn images to manifests that are counted again: does all of it work?"""
+"""A small job through a running service, from synthetic images to manifests that are counted again: does all of it
+work?"""
 
 from __future__ import annotations
 
@@ -27,17 +28,18 @@ REQUEST = {
 
 
 def try_out(client: Client, place: str, access: Access, timeout_s: float, say: Callable[[str], None]) -> ReportAnswer:
-    """Draw images into a new folder below `place`, s3://bucket/prefix, have the service keep half of their bytes at
-    three distances, and count its manifests again; the drawn images are deleted at the end, the job is not.
+    """Draw images into a new folder below `place`, s3://bucket/prefix, let the service keep half of their bytes at
+    three distances, and count its manifests again; the images are deleted at the end, the job is not.
 
-    Gives the job's report. Raises InternalError where the service's figures are wrong, and what made the job fail.
+    Returns the job's report. Raises InternalError where the service's figures are wrong, and the error of a job that
+    failed.
     """
     if not place.startswith("s3://"):
         raise InvalidRequest(f"--dataset {place}: the service reads it, so name an S3 place: s3://bucket/prefix")
     folder = f"{place.rstrip('/')}/{secrets.token_hex(4)}"
     store = open_store(folder, access)
-    with tempfile.TemporaryDirectory() as drawn:
-        root = Path(drawn) / "images"
+    with tempfile.TemporaryDirectory() as temporary:
+        root = Path(temporary) / "images"
         write_sample(root, train_per_class=IMAGES_PER_CLASS, test_per_class=0)
         images = {path.relative_to(root / "train").as_posix(): path.read_bytes() for path in root.rglob("*.jpg")}
     try:
@@ -55,26 +57,26 @@ def try_out(client: Client, place: str, access: Access, timeout_s: float, say: C
 
 
 def _check(client: Client, job: str, report: ReportAnswer, images: int) -> None:
-    """Raises InternalError unless every image is accounted for and each manifest says what its rows add up to."""
+    """Raises InternalError unless every image is accounted for and each manifest states the totals of its rows."""
     if report["index"]["compressed"] != images:
         raise InternalError(f"job {job}: {report['index']['compressed']} of {images} images were compressed")
     for stated in report["distances"]:
-        about, counted = _counted(client, job, stated["distance"])
+        about, actual = _read_totals(client, job, stated["distance"])
         reported = Totals(stated["images"], stated["bytes"], stated["digest"])
-        if not reported == about.totals == counted:
+        if not reported == about.totals == actual:
             raise InternalError(
                 f"job {job}, distance {stated['distance']}: the report says {reported}, the manifest {about.totals}, "
-                f"and its rows give {counted}"
+                f"and its rows give {actual}"
             )
-        if about.budget_bytes is not None and counted.bytes > about.budget_bytes:
-            raise InternalError(f"job {job}, distance {stated['distance']}: {counted.bytes} bytes: over the budget")
+        if about.budget_bytes is not None and actual.bytes > about.budget_bytes:
+            raise InternalError(f"job {job}, distance {stated['distance']}: {actual.bytes} bytes: over the budget")
 
 
-def _counted(client: Client, job: str, distance: str) -> tuple[Metadata, Totals]:
-    """What a manifest says of itself, and what its rows give."""
+def _read_totals(client: Client, job: str, distance: str) -> tuple[Metadata, Totals]:
+    """The metadata of a manifest, and the totals of its rows."""
     file, digest, images, total = io.BytesIO(), manifest.Digest(), 0, 0
     client.download_manifest(job, distance, file)
-    with manifest.opened(file.getvalue()) as parquet:
+    with manifest.open_manifest(file.getvalue()) as parquet:
         for batch in manifest.batches(parquet):
             digest.add(batch)
             images += len(batch)

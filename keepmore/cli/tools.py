@@ -24,9 +24,11 @@ UPLOADED_AT_ONCE = 64
 @click.command()
 @click.argument("folder", type=click.Path(path_type=Path))
 @click.option(
-    "--train-images", type=click.IntRange(1), default=240, show_default=True, help="Images a class to keep from."
+    "--train-images", type=click.IntRange(1), default=240, show_default=True, help="Images per class to select from."
 )
-@click.option("--test-images", type=click.IntRange(1), default=60, show_default=True, help="Images a class to test on.")
+@click.option(
+    "--test-images", type=click.IntRange(1), default=60, show_default=True, help="Images per class to test on."
+)
 @click.option("--seed", type=int, default=0, show_default=True)
 def sample(folder: Path, train_images: int, test_images: int, seed: int) -> None:
     """Write a labelled set of photograph-like JPEGs to FOLDER/train and FOLDER/test, the same for the same seed."""
@@ -53,7 +55,7 @@ def upload(folder: Path, place: str) -> None:
     """
     if not place.startswith("s3://"):
         raise InvalidRequest(f"{place}: name an S3 place, s3://bucket/prefix; a folder needs no upload")
-    # What callers of a service may read does not bind whoever brings images to it.
+    # The limits on what callers of a service may read do not apply to uploads.
     access = replace(Access.from_environment(os.environ), allowed=None)
     store, skipped, copied = open_store(place, access), Skipped(), 0
     console = Console(as_json=False)
@@ -76,7 +78,7 @@ def upload(folder: Path, place: str) -> None:
 @click.option("--timeout", "timeout_s", type=float, default=300, show_default=True, help="Seconds for the job.")
 @json_option
 def try_service(server: str, api_key: str | None, dataset: str, timeout_s: float, as_json: bool) -> None:
-    """Have a service do a small job over drawn images, and count its manifests again: does all of it work?
+    """Let a service run a small job over synthetic images, and count its manifests again: does all of it work?
 
     The images are put into PLACE with the credentials of KEEPMORE_S3_*, and deleted at the end.
     """

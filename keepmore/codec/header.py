@@ -47,14 +47,14 @@ class _Bits:
 
     def __init__(self, data: bytes) -> None:
         self._value = int.from_bytes(data, "little")
-        self._left = len(data) * 8
+        self._bits_left = len(data) * 8
 
     def read(self, count: int) -> int:
-        if count > self._left:
+        if count > self._bits_left:
             raise UnreadableImage("the JPEG XL header is cut off")
         value = self._value & ((1 << count) - 1)
         self._value >>= count
-        self._left -= count
+        self._bits_left -= count
         return value
 
 

@@ -35,7 +35,7 @@ TRANSPOSED = {
     7: Image.Transpose.TRANSVERSE,
     8: Image.Transpose.ROTATE_90,
 }
-# What Pillow's readers raise on broken input, by measurement over fuzzed files.
+# The exceptions of Pillow's readers on broken input, as measured with fuzzed files.
 READ_ERRORS = (
     OSError,
     ValueError,
@@ -54,7 +54,7 @@ _SRGB = ImageCms.ImageCmsProfile(ImageCms.createProfile("sRGB"))
 
 
 def encoder_distance(distance: float) -> float:
-    """The distance that the encoder is given for a requested one: the same but at the cliff (see CLIFF)."""
+    """The distance that the encoder gets for a requested one: the same except at the cliff (see CLIFF)."""
     return BELOW_CLIFF if np.float32(distance) == CLIFF else np.float32(distance).item()
 
 
@@ -125,16 +125,16 @@ def transcode(jpeg: bytes) -> bytes | None:
     """`jpeg` as a smaller JPEG XL from which `restore` makes the same bytes; None for a JPEG that cannot be packed."""
     encoder = _Encoder(mode="RGB", lossless=True, use_container=True, num_threads=0)
     try:
-        packed = bytes(encoder(jpeg, 1, 1, jpeg_encode=True))
-        return packed if restore(packed) == jpeg else None
+        jxl = bytes(encoder(jpeg, 1, 1, jpeg_encode=True))
+        return jxl if restore(jxl) == jpeg else None
     except (RuntimeError, UnreadableImage):
         return None  # CMYK and damaged JPEGs: libjxl cannot pack them, so the caller keeps the original
 
 
-def restore(packed: bytes) -> bytes:
+def restore(jxl: bytes) -> bytes:
     """The JPEG, bit for bit, that `transcode` packed. Raises UnreadableImage for anything else."""
     try:
-        is_packed_jpeg, _, data, _, _ = _Decoder(num_threads=0)(packed)
+        is_packed_jpeg, _, data, _, _ = _Decoder(num_threads=0)(jxl)
     except RuntimeError as error:
         raise UnreadableImage(f"not a readable JPEG XL file ({error})") from error
     if not is_packed_jpeg:

@@ -18,7 +18,7 @@ SMALL_PIXELS, LARGE_PIXELS = 2 << 20, 8 << 20
 
 
 def return_large_blocks(at_least_bytes: int = LARGE_BLOCK_BYTES) -> bool:
-    """Return freed blocks of at least so many bytes to the kernel at once; says whether that could be set.
+    """Return freed blocks of at least `at_least_bytes` bytes to the kernel at once; returns whether that could be set.
 
     For encoding: by default such blocks soon come from the heap, where the gaps between them take a tenth of a gigabyte
     with 12-megapixel images.
@@ -27,7 +27,7 @@ def return_large_blocks(at_least_bytes: int = LARGE_BLOCK_BYTES) -> bool:
 
 
 def keep_freed_memory() -> bool:
-    """Keep freed memory for the next allocation; says whether that could be set.
+    """Keep freed memory for the next allocation; returns whether that could be set.
 
     For a model's forward passes, and for encoding small images: every batch or image allocates and frees the same
     megabytes, and the kernel clears their pages each time they are allocated again.
@@ -36,7 +36,7 @@ def keep_freed_memory() -> bool:
 
 
 def suit_image(pixels: int) -> bool:
-    """Choose the setting for encoding an image of so many pixels; says whether it could be set."""
+    """Choose the setting for encoding an image of `pixels` pixels; returns whether it could be set."""
     if pixels <= SMALL_PIXELS:
         return keep_freed_memory()
     return return_large_blocks(LARGE_BLOCK_BYTES if pixels <= LARGE_PIXELS else SCARCE_BLOCK_BYTES)

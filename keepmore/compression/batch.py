@@ -15,7 +15,7 @@ import pyarrow.compute as pc
 
 from keepmore.codec.sandbox import IsolatedDecoder
 from keepmore.compression.compressor import Compressor
-from keepmore.compression.index import POOL, Listed
+from keepmore.compression.index import POOL, ChunkRow
 from keepmore.datasets.entry import Entry
 from keepmore.errors import DatasetChanged
 from keepmore.net.access import Access
@@ -23,7 +23,7 @@ from keepmore.progress import Progress, Report
 from keepmore.spec.job import Limits
 from keepmore.storage.base import Store
 
-# The encoder releases the interpreter while it works; more threads than that wait for what they read. The pixels being
+# The encoder releases the interpreter while it works; more threads than that wait for their reads. The pixels being
 # encoded are limited too, because a worker's memory is planned for one image of twelve megapixels at a time.
 MOST_THREADS = 8
 PIXELS_AT_ONCE = 24_000_000
@@ -44,7 +44,7 @@ class BatchEncoder:
     report: Report
     threads: int = min(MOST_THREADS, os.cpu_count() or 1)
 
-    def encode(self, rows: Sequence[Listed], distances: Sequence[float], pixels: int) -> pa.Table:
+    def encode(self, rows: Sequence[ChunkRow], distances: Sequence[float], pixels: int) -> pa.Table:
         """One row per image in their order, as `Compressor.chunk` returns them; `pixels`: of the largest image.
 
         Raises what `report` raises.
@@ -57,7 +57,7 @@ class BatchEncoder:
             with report_lock:
                 self.report(progress)
 
-        def encode(block: Sequence[Listed]) -> pa.Table:
+        def encode(block: Sequence[ChunkRow]) -> pa.Table:
             decoder = decoders.get()
             try:
                 compressor = Compressor(
@@ -83,7 +83,7 @@ def encode_rows(encoder: BatchEncoder, table: pa.Table, distances: Sequence[floa
     Raises DatasetChanged for an image that is not what the index says, or cannot be read any more.
     """
     rows = [
-        Listed(POOL, Entry(row["path"], row["source_uri"], row["label"], row["source_bytes"]))
+        ChunkRow(POOL, Entry(row["path"], row["source_uri"], row["label"], row["source_bytes"]))
         for row in table.select(["path", "source_uri", "label", "source_bytes"]).to_pylist()
     ]
     pixels = pc.max(pc.multiply(table["width"].cast(pa.int64()), table["height"].cast(pa.int64()))).as_py()

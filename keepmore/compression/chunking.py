@@ -12,7 +12,7 @@ import numpy as np
 from keepmore import sampling
 from keepmore.codec import version as codec_version
 from keepmore.compression import index
-from keepmore.compression.index import EVALUATION, POOL, Listed
+from keepmore.compression.index import EVALUATION, POOL, ChunkRow
 from keepmore.compression.listing import Listing
 from keepmore.datasets.entry import UNKNOWN, Entry, Skipped
 from keepmore.datasets.listing import list_images
@@ -43,7 +43,7 @@ def write_listing(
     Raises DatasetNotFound if there is no image for the pool, and what `list_images` raises.
     """
     skipped = Skipped()
-    listing = write_chunks(store, job_id, _listed(request, access, skipped), len(request.compressed), on_chunk)
+    listing = write_chunks(store, job_id, _chunk_rows(request, access, skipped), len(request.compressed), on_chunk)
     if listing.splits[POOL] == 0:
         raise DatasetNotFound(
             f"dataset {request.dataset}: holds no image (skipped: {dict(skipped) or 'nothing'}); check the path"
@@ -52,7 +52,7 @@ def write_listing(
 
 
 def write_chunks(
-    store: Store, job_id: str, rows: Iterator[Listed], distances: int, on_chunk: Callable[[], None] = lambda: None
+    store: Store, job_id: str, rows: Iterator[ChunkRow], distances: int, on_chunk: Callable[[], None] = lambda: None
 ) -> Listing:
     """Write `rows` in chunks below a name of their own."""
     name = secrets.token_hex(4)
@@ -67,9 +67,9 @@ def write_chunks(
     return Listing(name, chunks, sum(counts.values()), counts, {}, codec_version.codec())
 
 
-def chunked(rows: Iterator[Listed], distances: int) -> Iterator[list[Listed]]:
+def chunked(rows: Iterator[ChunkRow], distances: int) -> Iterator[list[ChunkRow]]:
     """Rows in chunks by encodings and bytes; the number of encodings doubles every CHUNKS_OF_ONE_SIZE chunks."""
-    chunk: list[Listed] = []
+    chunk: list[ChunkRow] = []
     chunk_bytes = chunks = 0
     for row in rows:
         chunk.append(row)
@@ -83,35 +83,35 @@ def chunked(rows: Iterator[Listed], distances: int) -> Iterator[list[Listed]]:
 
 
 def most_images(chunks: int, distances: int) -> float:
-    """How many images the next chunk may hold, after so many others."""
+    """How many images the next chunk may hold, after `chunks` others."""
     doublings = min(chunks // CHUNKS_OF_ONE_SIZE, MOST_DOUBLINGS)
     encodings = min(FIRST_CHUNK_ENCODINGS << doublings, LARGEST_CHUNK_ENCODINGS)
     return min(encodings / distances, FIRST_CHUNK_IMAGES << doublings, LARGEST_CHUNK_IMAGES)
 
 
-def _listed(request: Request, access: Access, skipped: Skipped) -> Iterator[Listed]:
+def _chunk_rows(request: Request, access: Access, skipped: Skipped) -> Iterator[ChunkRow]:
     evaluation = request.evaluation
 
     def pool(skipped: Skipped) -> Iterator[Entry]:
         return list_images(request.dataset, skipped, access)
 
     if evaluation is None or evaluation.holdout is None:
-        yield from (Listed(POOL, entry) for entry in pool(skipped))
+        yield from (ChunkRow(POOL, entry) for entry in pool(skipped))
     else:
-        # The dataset is listed twice: what is held out of a class depends on all of the class.
+        # The dataset is listed twice: which images of a class are held out depends on the whole class.
         yield from split(pool(Skipped()), pool(skipped), evaluation.holdout, evaluation.seed)
     if evaluation and evaluation.dataset:
-        yield from (Listed(EVALUATION, entry) for entry in list_images(evaluation.dataset, skipped, access))
+        yield from (ChunkRow(EVALUATION, entry) for entry in list_images(evaluation.dataset, skipped, access))
 
 
-def split(first: Iterator[Entry], again: Iterator[Entry], fraction: float, seed: int) -> Iterator[Listed]:
+def split(first: Iterator[Entry], again: Iterator[Entry], fraction: float, seed: int) -> Iterator[ChunkRow]:
     """The entries of `again`, with `fraction` of every class held out for evaluation; `first` has the same entries."""
     cutoffs = _cutoffs(first, fraction, seed)
     while block := list(islice(again, BLOCK_IMAGES)):
         ranks = sampling.ranks(np.array([sampling.path_hash(entry.path) for entry in block], np.uint64), seed)
         for entry, rank in zip(block, ranks.tolist(), strict=True):
             held_out = rank <= cutoffs.get(entry.label, -1)
-            yield Listed(EVALUATION if held_out else POOL, entry)
+            yield ChunkRow(EVALUATION if held_out else POOL, entry)
 
 
 def _cutoffs(entries: Iterator[Entry], fraction: float, seed: int) -> dict[str | None, int]:

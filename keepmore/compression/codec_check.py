@@ -11,7 +11,7 @@ import pyarrow.compute as pc
 from keepmore import sampling
 from keepmore.codec import version as codec_version
 from keepmore.compression import index
-from keepmore.compression.index import POOL, Listed
+from keepmore.compression.index import POOL, ChunkRow
 from keepmore.spec.distance import text
 from keepmore.storage.base import Store
 
@@ -38,7 +38,7 @@ class CodecCheck:
 
 def run(store: Store, chunk_keys: Sequence[str], compressor: Compressor, distances: Sequence[float]) -> CodecCheck:
     """Compress a few images of each chunk."""
-    rows: list[Listed] = []
+    rows: list[ChunkRow] = []
     for key in chunk_keys:
         pool = [row for row in index.read_chunk(store.get(key)) if row.split == POOL]
         rows += sorted(pool, key=lambda row: sampling.path_hash(row.entry.path))[:IMAGES_PER_CHUNK]
@@ -67,5 +67,5 @@ def warnings(sizes: Mapping[float, int]) -> Iterator[str]:
 
 
 def spread(chunks: int) -> list[int]:
-    """The numbers of the first, the middle and the last of so many chunks."""
+    """The numbers of the first, the middle and the last of `chunks` chunks."""
     return sorted({round(i * (chunks - 1) / (CHUNKS - 1)) for i in range(CHUNKS)})

@@ -18,7 +18,7 @@ from keepmore.codec import version as codec_version
 from keepmore.codec.jpegxl import Pixels
 from keepmore.codec.sandbox import IsolatedDecoder
 from keepmore.compression import index
-from keepmore.compression.index import IndexRow, Listed, StoredImage
+from keepmore.compression.index import ChunkRow, IndexRow, StoredImage
 from keepmore.datasets.reader import SourceReader
 from keepmore.errors import DatasetError, ImageError, InvalidRequest, Stopping, StoreError
 from keepmore.net.access import Access
@@ -29,7 +29,7 @@ from keepmore.spec.job import LARGEST_PIXELS, Limits
 from keepmore.storage import layout
 from keepmore.storage.base import Store
 
-# A bit-exact transcode takes 0.66 to 0.88 of a JPEG, 0.85 on average: below that, trying it is time lost.
+# A bit-exact transcode takes 0.66 to 0.88 of a JPEG, 0.85 on average: below that, it is not worth trying.
 TRANSCODE_FROM = 0.85
 # Written at once: with smaller batches, writers and encoder alternate more often, 5 % of the rate at 512 pixels.
 FLUSH_BYTES = 2_000_000
@@ -53,7 +53,7 @@ class EncodedImage:
 
 @dataclass(frozen=True, slots=True)
 class _Fetched:
-    """An image's bytes, and the keys of what is stored of it."""
+    """An image's bytes, and the keys of its stored encodings."""
 
     source: bytes
     sha256: str
@@ -76,7 +76,7 @@ class Compressor:
     _writer: ThreadPoolExecutor | None = None
     _write: Future[None] | None = None
 
-    def chunk(self, rows: Sequence[Listed], report: Report) -> pa.Table:
+    def chunk(self, rows: Sequence[ChunkRow], report: Report) -> pa.Table:
         """The part for a chunk: one row per image, shape (len(rows),); its objects are in the store on return.
 
         Raises DatasetError and StoreError; whatever else is wrong with an image becomes its row's error.
@@ -89,7 +89,7 @@ class Compressor:
             ThreadPoolExecutor(1) as self._writer,
         ):
 
-            def fetch(row: Listed) -> Future[_Fetched]:
+            def fetch(row: ChunkRow) -> Future[_Fetched]:
                 source = reads.submit(reader.read, row.entry.uri, row.entry.size, row.entry.version)
                 return lookups.submit(self._look_up, source)
 
@@ -99,7 +99,7 @@ class Compressor:
                 try:
                     failed, bytes_in = int(index_row.error is not None), index_row.source_bytes or 0
                     report(Progress(1, failed, bytes_in, index_row.encoded_bytes, self._encode_s))
-                except Stopping:  # whoever continues finds every image that is done
+                except Stopping:  # the next worker finds every finished image
                     self._flush()
                     self._wait()
                     raise
@@ -108,33 +108,33 @@ class Compressor:
         return index.part(done, self.distances)
 
     def _look_up(self, source: Future[bytes]) -> _Fetched:
-        """What is stored of an image, by one listing and not a question per distance."""
+        """An image and the keys of its stored encodings, by one listing instead of a request per distance."""
         data = source.result()
         sha256 = hashlib.sha256(data).hexdigest()
         return _Fetched(data, sha256, self.store.keys_in(layout.objects_of(sha256)))
 
-    def _index_row(self, listed: Listed, fetched: Future[_Fetched]) -> IndexRow:
+    def _index_row(self, row: ChunkRow, fetched: Future[_Fetched]) -> IndexRow:
         self._encode_s = 0.0
         source_bytes = None
         try:
             image = fetched.result()
             source_bytes = len(image.source)
-            distances = self.distances if listed.split == index.POOL else (ORIGINAL,)
+            distances = self.distances if row.split == index.POOL else (ORIGINAL,)
             (width, height), stored = self._compress(image, distances)
         except (DatasetError, StoreError):
             raise
         except (ImageError, InvalidRequest) as error:
-            return IndexRow(listed, source_bytes, error_code=error.code, error=error.message)
+            return IndexRow(row, source_bytes, error_code=error.code, error=error.message)
         except Exception as error:  # noqa: BLE001 one image never fails a job: what it raised is in its row
             text = "".join(traceback.format_exception(error, limit=-3))
-            return IndexRow(listed, source_bytes, error_code="unexpected", error=text)
-        return IndexRow(listed, source_bytes, image.sha256, width, height, stored)
+            return IndexRow(row, source_bytes, error_code="unexpected", error=text)
+        return IndexRow(row, source_bytes, image.sha256, width, height, stored)
 
     def _compress(
         self, image: _Fetched, distances: Sequence[float]
     ) -> tuple[tuple[int, int], dict[float, StoredImage]]:
         """The image's width and height in pixels, and how it is stored at each of `distances`."""
-        encoded = {d: known for d in distances if d != ORIGINAL and (known := self._known(image, d))}
+        encoded = {d: lossy for d in distances if d != ORIGINAL and (lossy := self._find_lossy(image, d))}
         missing = [d for d in distances if d != ORIGINAL and d not in encoded]
         if encoded and not missing:
             size = header.size(next(iter(encoded.values())).data)
@@ -151,7 +151,7 @@ class Compressor:
         return size, {d: original if d == ORIGINAL else encoded[d].stored_at(d) for d in distances}
 
     def _pixels(self, source: bytes) -> Pixels:
-        """Only the pixels: the decoded image of 12 megapixels would take another 36 MB beside them."""
+        """Only the pixels: a decoded image of 12 megapixels would take another 36 MB."""
         trusted = jpegxl.reads_safely(source) and not self.isolate
         image = (jpegxl.decode if trusted else self.decoder.decode)(source, self.limits.max_pixels)
         malloc.suit_image(image.width * image.height)
@@ -160,7 +160,7 @@ class Compressor:
     def _key(self, sha256: str, encoding: str, distance: float) -> str:
         return layout.object(sha256, encoding, distance, self.effort, codec_version.codec())
 
-    def _known(self, image: _Fetched, distance: float) -> EncodedImage | None:
+    def _find_lossy(self, image: _Fetched, distance: float) -> EncodedImage | None:
         """A lossy encoding that an earlier job stored, if it is undamaged.
 
         The other kinds are not looked for: whether they are right depends on a lossy one that was not kept.
@@ -199,9 +199,9 @@ class Compressor:
 def encodings(
     image: Image.Image | Pixels, source: bytes, distances: Sequence[float], effort: int
 ) -> Iterator[tuple[float, EncodedImage]]:
-    """How `image`, decoded from `source`, is best kept at each of `distances` (none of them 0).
+    """The best way to keep `image`, decoded from `source`, at each of `distances` (none of them 0).
 
-    What is kept at a distance depends on that distance alone, not on which others are asked for: objects are shared.
+    What is kept at a distance depends on that distance alone, not on the other ones requested: objects are shared.
     """
     transcoded = cache(lambda: jpegxl.transcode(source) if jpegxl.is_jpeg(source) else None)
     for distance in distances:
@@ -211,7 +211,7 @@ def encodings(
 
 
 def smallest(source: bytes, lossy: bytes, lossless: bytes | None) -> EncodedImage:
-    """The fewest bytes of the three; of equals the truest, so that nothing larger than the source is ever kept."""
+    """The fewest bytes of the three; of equals the truest, so that no encoding larger than the source is ever kept."""
     options = [EncodedImage("original", source), EncodedImage("lossy", lossy)]
     if lossless is not None:
         options.insert(1, EncodedImage("lossless", lossless))

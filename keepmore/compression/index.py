@@ -23,7 +23,7 @@ FORMAT = 1
 METADATA = b"keepmore"
 POOL, EVALUATION = "pool", "evaluation"
 
-# pyarrow keeps what it learns of a row group until it has read everything requested, so a few are requested at a time.
+# pyarrow keeps the metadata of a row group until it has read everything requested, so a few are requested at a time.
 ROW_GROUPS = 32
 BATCH_ROWS = 1 << 14
 
@@ -40,7 +40,7 @@ CHUNK = pa.schema(
 
 
 @dataclass(frozen=True, slots=True)
-class Listed:
+class ChunkRow:
     """One row of a chunk: an entry and the split it belongs to."""
 
     split: str
@@ -61,7 +61,7 @@ class StoredImage:
 class IndexRow:
     """One row of a part: an image and what was stored of it by distance, or its error. Sizes are bytes and pixels."""
 
-    listed: Listed
+    chunk_row: ChunkRow
     source_bytes: int | None = None
     source_sha256: str | None = None
     width: int | None = None
@@ -125,11 +125,11 @@ def column(name: str, distance: float) -> str:
 def part(rows: Sequence[IndexRow], distances: Sequence[float]) -> pa.Table:
     """`rows` as a table with the columns of `schema`, shape (len(rows),)."""
     columns: list[list[object]] = [
-        [row.listed.split for row in rows],
-        [row.listed.entry.path for row in rows],
-        [path_hash(row.listed.entry.path) for row in rows],
-        [row.listed.entry.uri for row in rows],
-        [row.listed.entry.label for row in rows],
+        [row.chunk_row.split for row in rows],
+        [row.chunk_row.entry.path for row in rows],
+        [path_hash(row.chunk_row.entry.path) for row in rows],
+        [row.chunk_row.entry.uri for row in rows],
+        [row.chunk_row.entry.label for row in rows],
         [row.source_bytes for row in rows],
         [row.source_sha256 for row in rows],
         [row.width for row in rows],
@@ -146,15 +146,15 @@ def part(rows: Sequence[IndexRow], distances: Sequence[float]) -> pa.Table:
     )
 
 
-def write_chunk(rows: Iterable[Listed]) -> bytes:
+def write_chunk(rows: Iterable[ChunkRow]) -> bytes:
     values = [(row.split, e.path, e.uri, e.label, e.size, e.version) for row in rows for e in (row.entry,)]
     columns = [pa.array(list(c), t) for c, t in zip(zip(*values, strict=True), CHUNK.types, strict=True)]
     return to_parquet(pa.Table.from_arrays(columns, schema=CHUNK))
 
 
-def read_chunk(data: bytes) -> list[Listed]:
+def read_chunk(data: bytes) -> list[ChunkRow]:
     return [
-        Listed(r["split"], Entry(r["path"], r["uri"], r["label"], r["size"], r["version"]))
+        ChunkRow(r["split"], Entry(r["path"], r["uri"], r["label"], r["size"], r["version"]))
         for r in pq.read_table(io.BytesIO(data), page_checksum_verification=True).to_pylist()
     ]
 

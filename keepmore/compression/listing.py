@@ -1,4 +1,4 @@
-"""What a job's list step found, as the store keeps it. Imports nothing heavy: the API reads it."""
+"""The result of a job's list step, as the store keeps it. Imports nothing heavy: the API reads it."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from keepmore.storage.base import Store
 class Listing:
     """Images by split, those that were skipped by reason, and the codec that the job began with.
 
-    The job's chunks lie below `name`, which was drawn for this listing: another process that lists the job at the same
+    The job's chunks lie below `name`, which is random for each listing: another process that lists the job at the same
     time may find another dataset, and a job must not mix the two.
     """
 

@@ -30,7 +30,7 @@ PARTS_AHEAD = 4
 def merge(
     store: Store,
     parts: Sequence[str],
-    listed: Mapping[str, int],
+    counts: Mapping[str, int],
     distances: Sequence[float],
     to_index: str,
     to_evaluation: str,
@@ -39,12 +39,12 @@ def merge(
 
     An image of the pool that is byte for byte an evaluation image becomes a failed row: training on it would be
     training on the test set. Holds one row group at a time, and 32 bytes per evaluation image. Raises CountMismatch
-    when the parts do not hold exactly as many images of each split as were `listed`, and DuplicateImage when two rows
+    when the parts do not hold exactly as many images of each split as `counts` says, and DuplicateImage when two rows
     of a split have the same path.
     """
     stamp = {"format": FORMAT, "codec": codec_version.codec(), "versions": codec_version.versions()}
     columns = schema(distances).with_metadata({METADATA: json.dumps(stamp).encode()})
-    evaluation_sha256 = _evaluation_sha256(store, parts if listed[EVALUATION] else ())
+    evaluation_sha256 = _evaluation_sha256(store, parts if counts[EVALUATION] else ())
     tally = _Tally(distances)
     with store.writer(to_index) as pool_file, store.writer(to_evaluation) as evaluation_file:
         with _writer(pool_file, columns) as pool, _writer(evaluation_file, columns) as evaluation:
@@ -55,7 +55,7 @@ def merge(
                     own = table.filter(pc.equal(table["split"], name))
                     if len(own):
                         writer.write_table(own.replace_schema_metadata(columns.metadata))
-        tally.check_counts(listed)
+        tally.check_counts(counts)
     return tally.summary()
 
 
@@ -157,20 +157,20 @@ class _Tally:
                 last = path
             self._last_path[split] = last
 
-    def check_counts(self, listed: Mapping[str, int]) -> None:
-        if self._splits != Counter(listed):
+    def check_counts(self, counts: Mapping[str, int]) -> None:
+        if self._splits != Counter(counts):
             raise CountMismatch(
-                f"{listed[POOL]} images of the pool and {listed[EVALUATION]} of the evaluation split were listed and "
+                f"{counts[POOL]} images of the pool and {counts[EVALUATION]} of the evaluation split were listed and "
                 f"{self._splits[POOL]} and {self._splits[EVALUATION]} are in the parts: the job's work in the store "
                 "was altered; start a new job, which will find the encoded objects again"
             )
 
     def summary(self) -> Summary:
-        listed, compressed = self._splits.total(), self._good.total()
+        image_count, compressed = self._splits.total(), self._good.total()
         return Summary(
-            listed=listed,
+            listed=image_count,
             compressed=compressed,
-            failed=listed - compressed,
+            failed=image_count - compressed,
             pool=self._good[POOL],
             evaluation=self._good[EVALUATION],
             source_bytes=self._source_bytes,

@@ -41,17 +41,17 @@ class SourceReader:
 
         Raises DatasetChanged if they have changed, DatasetUnreadable while its server cannot be reached,
         SourceNotAllowed and AddressRefused for what may not be read, and ImageError (SourceNotFound, SourceForbidden,
-        SourceTooLarge, UnreadableImage) for whatever else concerns this image alone.
+        SourceTooLarge, UnreadableImage) for any other problem with this image alone.
         """
-        listed = (size, version) != (UNKNOWN, None)
+        is_listed = (size, version) != (UNKNOWN, None)
         try:
             data = self._read(uri, member_of(uri), version)
         except RemoteFailure as failure:
-            raise image_error(uri, failure, listed) from failure
+            raise image_error(uri, failure, is_listed) from failure
         except InvalidUri as error:
             raise UnreadableImage(f"a source cannot be read: {error.message}") from error
         except FileNotFoundError as error:
-            raise missing_image(uri, listed) from error
+            raise missing_image(uri, is_listed) from error
         except (OSError, ValueError, pa.ArrowException) as error:
             raise UnreadableImage(f"{uri} cannot be read: {error}") from error
         if len(data) > self._max_bytes:

@@ -113,6 +113,6 @@ def resolved(uri: str, table: str) -> str:
         return file_uri(os.path.join(os.path.dirname(uris.parse(table).local_path), uri))
     if table.startswith("s3://"):
         bucket, _, key = table.removeprefix("s3://").partition("/")
-        joined = posixpath.join("/", posixpath.dirname(key), uri)
-        return f"s3://{bucket}{posixpath.normpath(joined) if '/.' in joined else joined}"
+        path = posixpath.join("/", posixpath.dirname(key), uri)
+        return f"s3://{bucket}{posixpath.normpath(path) if '/.' in path else path}"
     return urljoin(table, quote(uri))

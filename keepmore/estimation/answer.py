@@ -32,7 +32,8 @@ class DistanceEstimate:
 
 @dataclass(frozen=True, slots=True)
 class Estimate:
-    """What a pool of `images` takes, judged by `sampled` of them; intervals hold the truth with probability `rate`."""
+    """What a pool of `images` takes, estimated from `sampled` of them; intervals contain the true value with
+    probability `rate`."""
 
     images: int
     sampled: int
@@ -48,7 +49,7 @@ class Estimate:
 
 @dataclass(frozen=True, slots=True)
 class EstimateAnswer:
-    """`skipped` counts what was listed and is no image, by reason."""
+    """`skipped` counts listed entries that are not images, by reason."""
 
     request: EstimateRequest
     skipped: dict[str, int]

@@ -1,4 +1,4 @@
-"""What a dataset would take at each distance, judged by a sample: bytes and counts, each with an interval.
+"""What a dataset would take at each distance, estimated from a sample: bytes and counts, each with an interval.
 
 The same selection as a job's runs on many imputed datasets (see `imputation`); the scatter of its results gives the
 intervals.
@@ -21,7 +21,7 @@ from numpy.typing import NDArray
 from keepmore import sampling
 from keepmore.codec.malloc import freed_memory_kept
 from keepmore.compression import index
-from keepmore.compression.index import POOL, Listed
+from keepmore.compression.index import POOL, ChunkRow
 from keepmore.datasets.entry import Entry
 from keepmore.estimation.answer import DistanceEstimate, Estimate, Figure
 from keepmore.estimation.imputation import Donors, Images, Sample, draw, strata
@@ -35,8 +35,8 @@ PIECE_IMAGES = 8
 RATE = 0.95
 IMPUTATIONS = 200
 
-# Of more images, only so many are imputed, evenly spread. The order "smallest" is sorted for every imputation and
-# distance.
+# The most images that are imputed, evenly spread over all of them. The order "smallest" is sorted for every imputation
+# and distance.
 ORDERED_IMAGES = 2**17
 SORTED_IMAGES = 2**14
 
@@ -44,7 +44,7 @@ SORTED_IMAGES = 2**14
 SPOOL_BYTES = 8 << 20
 SPOOL_ENTRIES = 1024
 
-Compress = Callable[[Sequence[Listed]], pa.Table]
+Compress = Callable[[Sequence[ChunkRow]], pa.Table]
 OnImages = Callable[[int, int], None]
 
 
@@ -59,7 +59,7 @@ def estimate(
     rate: float = RATE,
     on_images: OnImages = lambda done, of: None,
 ) -> Estimate:
-    """Compress a sample of the pool `entries`, 2 images or more, and judge the whole pool by it.
+    """Compress a sample of the pool `entries`, 2 images or more, and estimate the whole pool from it.
 
     `compress` makes the part of a few rows, as Compressor.chunk does; its errors pass through. `on_images` is called
     with the number of sampled images that are done. Raises InvalidRequest where the budget is a distance that is not
@@ -73,7 +73,7 @@ def estimate(
         images = Images.of(spooled)
         strata_ = strata(images, sampled, _balanced(images, selection))
         places = draw(strata_, sampling.ranks(images.path_hashes, seed), sampled)
-        rows = [Listed(POOL, spooled[place]) for place in places.tolist()]
+        rows = [ChunkRow(POOL, spooled[place]) for place in places.tolist()]
     parts = [index.schema(distances).empty_table()]
     for start in range(0, len(rows), PIECE_IMAGES):
         parts.append(compress(rows[start : start + PIECE_IMAGES]))
@@ -90,7 +90,7 @@ class _Spooled(Sequence[Entry]):
         self._ends = [0]
         self._count = 0
         self._piece: tuple[int, list[Entry]] = (-1, [])
-        rows = (Listed(POOL, entry) for entry in entries)
+        rows = (ChunkRow(POOL, entry) for entry in entries)
         while piece := list(islice(rows, SPOOL_ENTRIES)):
             file.write(index.write_chunk(piece))
             self._ends.append(file.tell())
@@ -124,7 +124,7 @@ def judge(
     seed: int = 0,
     rate: float = RATE,
 ) -> Estimate:
-    """What `images` take, judged by `sample`. If it has all of them, the figures are exact.
+    """The sizes of `images`, estimated from `sample`. If it has all of them, the figures are exact.
 
     Counts are 0 where the first image of the order does not fit, which the selection itself refuses.
     """
@@ -151,7 +151,7 @@ def judge(
 
 @dataclass(frozen=True, slots=True)
 class _Results:
-    """What the selection gave on each imputed dataset, shapes (imputations, figures), and the expected sums.
+    """The results of the selection on each imputed dataset, shapes (imputations, figures), and the expected sums.
 
     `draws`: how often each donor was drawn, shape (imputations, sampled).
     """
@@ -187,7 +187,7 @@ def _balanced(images: Images, selection: Selection) -> bool:
 
 @dataclass(frozen=True, slots=True)
 class _Pool:
-    """The images that may be kept: `places`, in the random order where that is asked for.
+    """The images that may be kept: `places`, in the random order where that is requested.
 
     Imputed are `some` of them, with `classes` where the order is balanced; `resorted` where it depends on sizes.
     """
@@ -229,7 +229,7 @@ def _select_repeatedly(
     donors: Donors, pool: _Pool, distances: Sequence[float], budget: Budget | None, seed: int
 ) -> _Results:
     expected = donors.expected(pool.places)
-    # How much all images take for each byte of those that are imputed.
+    # Bytes of all images for each byte of those that are imputed.
     growth = np.ones_like(expected)
     if len(pool.some) < len(pool.places):
         growth = expected / np.maximum(donors.expected(pool.some), 1)

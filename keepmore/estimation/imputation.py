@@ -60,7 +60,7 @@ class Images:
 
 @dataclass(frozen=True, slots=True)
 class Sample:
-    """What became of the images at `places`, ascending. Bytes of an image that failed are 0.
+    """The results of the images at `places`, ascending. Bytes of an image that failed are 0.
 
     `places`, `good` and `source_bytes` have the shape (sampled,), `bytes` (distances, sampled).
     """
@@ -114,16 +114,17 @@ def _shares(weights: NDArray[np.int64], count: int) -> NDArray[np.int64]:
 
 
 def draw(strata_: NDArray[np.int64], ranks: NDArray[np.uint64], sampled: int) -> NDArray[np.int64]:
-    """Places of the images to sample, ascending: the lowest ranks of each stratum, of each as many, or all it has."""
+    """Places of the images to sample, ascending: the lowest ranks of each stratum, equally many of each, or all it
+    has."""
     by_rank = np.argsort(ranks, kind="stable")
     by_rank = by_rank[np.argsort(strata_[by_rank], kind="stable")]
     sizes = np.bincount(strata_)
     starts = np.cumsum(sizes) - sizes
-    places, left = [np.empty(0, np.int64)], sampled
+    places, remaining = [np.empty(0, np.int64)], sampled
     for done, stratum in enumerate(np.argsort(sizes, kind="stable").tolist()):
-        count = min(int(sizes[stratum]), left // (len(sizes) - done))
+        count = min(int(sizes[stratum]), remaining // (len(sizes) - done))
         places.append(by_rank[starts[stratum] : starts[stratum] + count])
-        left -= count
+        remaining -= count
     return np.sort(np.concatenate(places))
 
 
@@ -171,9 +172,9 @@ class Donors:
 
     def unknown(self, places: NDArray[np.int64]) -> NDArray[np.int64]:
         """Those of `places` that are not sampled."""
-        known = np.zeros(len(self.scale), np.bool_)
-        known[self.places] = True
-        return places[~known[places]]
+        is_sampled = np.zeros(len(self.scale), np.bool_)
+        is_sampled[self.places] = True
+        return places[~is_sampled[places]]
 
     def expected(self, places: NDArray[np.int64]) -> NDArray[np.float64]:
         """Expected sums over the images at `places`, shape (rows,).
@@ -190,15 +191,15 @@ class Donors:
         return sums
 
     def impute(self, places: NDArray[np.int64], times: int, rng: np.random.Generator) -> Iterator[Imputed]:
-        """The images at `places`, so many `times`; the next imputation overwrites the bytes of the one before."""
+        """Impute the images at `places`, `times` times; the next imputation overwrites the bytes of the one before."""
         slots, draws = self._slots(times, rng)
-        known = np.flatnonzero(np.isin(places, self.places))
-        own = np.searchsorted(self.places, places[known])
+        sampled_at = np.flatnonzero(np.isin(places, self.places))
+        own = np.searchsorted(self.places, places[sampled_at])
         first, scale = self.strata[places] * SLOTS, self.scale[places]
         values = np.empty((len(self.ratios), len(places)))
         for run in range(times):
             donors = slots[run, first + rng.integers(0, SLOTS, len(places), np.uint16)]
-            donors[known] = own
+            donors[sampled_at] = own
             for row, ratios in zip(values, self.ratios, strict=True):
                 np.take(ratios, donors, out=row, mode="clip")
             values *= scale
@@ -206,8 +207,8 @@ class Donors:
             yield Imputed(values, None if self.good.all() else self.good[donors], draws[run])
 
     def _slots(self, times: int, rng: np.random.Generator) -> tuple[NDArray[np.int32], NDArray[np.float64]]:
-        """Donors drawn again so many `times`: those in the slots of each stratum, shape (times, strata * SLOTS), and
-        how often each was drawn, shape (times, sampled).
+        """Donors drawn again `times` times: those in the slots of each stratum, shape (times, strata * SLOTS), and how
+        often each was drawn, shape (times, sampled).
 
         A donor has slots by its scale, so that the mean of imputed sums is `expected`.
         """
@@ -216,11 +217,11 @@ class Donors:
         draws = np.zeros((times, len(self.places)))
         for number in np.unique(stratum):
             (members,) = np.nonzero(stratum == number)
-            chosen = members[rng.integers(0, len(members), (times, max(len(members) - 1, 1)))]
-            np.add.at(draws, (np.arange(times)[:, None], chosen), 1)
-            shares = np.cumsum(self.scale[self.places[chosen]], axis=1)
+            donors = members[rng.integers(0, len(members), (times, max(len(members) - 1, 1)))]
+            np.add.at(draws, (np.arange(times)[:, None], donors), 1)
+            shares = np.cumsum(self.scale[self.places[donors]], axis=1)
             ends = np.ceil(shares / shares[:, -1:] * SLOTS - rng.random((times, 1))).clip(0, SLOTS)
             ends[:, -1] = SLOTS
             counts = np.diff(ends, axis=1, prepend=0).astype(np.int64)
-            slots[:, number] = np.repeat(chosen.ravel(), counts.ravel()).reshape(times, SLOTS)
+            slots[:, number] = np.repeat(donors.ravel(), counts.ravel()).reshape(times, SLOTS)
         return slots.reshape(times, -1), draws

@@ -14,7 +14,7 @@ from keepmore.jobs.step import JOB_KINDS, SPECS, Kind, Step, kinds_of
 from keepmore.spec.distance import ORIGINAL, text
 from keepmore.spec.training import PROBE, Training
 from keepmore.storage import layout
-from keepmore.storage.layout import Asked
+from keepmore.storage.layout import RequestKind
 
 EVALUATION = "evaluation"
 NO_TRAININGS: Mapping[str, Training] = {}
@@ -28,8 +28,8 @@ def ready_steps(
     """The steps whose inputs are done and whose output is not.
 
     `done` holds the keys that exist; `chunks` is how many the listing counted, None before there is one; `trainings`
-    are those that were asked for beside the job's own, by id. Once there is an index, nobody asks for the parts that it
-    was made from. A job that failed or was cancelled gets no further, but what else is asked of an index that it has is
+    are those that were requested beside the job's own, by id. Once there is an index, the parts that it was made from
+    are not needed any more. A job that failed or was cancelled gets no further, but other requests on its index are
     still answered.
     """
     if job.state is State.ACCEPTED:
@@ -39,8 +39,8 @@ def ready_steps(
 
 
 def _ready(kinds: Collection[Kind], steps_of: StepsOf, done: Collection[str]) -> Iterator[Step]:
-    """What is missing of `kinds`, as far as all of its inputs among them are done. `steps_of` a kind is None while
-    nobody knows them."""
+    """The missing steps of `kinds` whose inputs among these kinds are all done. `steps_of` a kind gives None while its
+    steps are not known."""
     complete: set[Kind] = set()
     for kind in kinds:
         spec = kind.spec
@@ -57,19 +57,19 @@ def _ready(kinds: Collection[Kind], steps_of: StepsOf, done: Collection[str]) ->
 
 
 def _ready_beside(job: Job, done: Collection[str], trainings: Mapping[str, Training]) -> Iterator[Step]:
-    """Steps for what was asked for beside the job's own subset and training, unless it failed."""
-    wanted: list[tuple[Asked, str, StepsOf]] = []
-    for asked, steps in ((Asked.ADVICE, advice_steps), (Asked.SUBSET, subset_steps)):
-        prefix = layout.requests_prefix(asked, job.id)
+    """Steps of the requests beside the job's own subset and training, except those that failed."""
+    requests: list[tuple[RequestKind, str, StepsOf]] = []
+    for kind, steps in ((RequestKind.ADVICE, advice_steps), (RequestKind.SUBSET, subset_steps)):
+        prefix = layout.requests_prefix(kind, job.id)
         names = (layout.request_id(key, prefix) for key in sorted(done))
-        wanted += [(asked, name, partial(steps, job, name)) for name in names if name]
-    wanted += [
-        (Asked.TRAINING, name, partial(training_steps, job, name, training))
+        requests += [(kind, name, partial(steps, job, name)) for name in names if name]
+    requests += [
+        (RequestKind.TRAINING, name, partial(training_steps, job, name, training))
         for name, training in sorted(trainings.items())
     ]
-    for asked, name, steps_of in wanted:
-        if layout.request_error(asked, job.id, name) not in done:
-            yield from _ready(kinds_of(asked), steps_of, done)
+    for kind, name, steps_of in requests:
+        if layout.request_error(kind, job.id, name) not in done:
+            yield from _ready(kinds_of(kind), steps_of, done)
 
 
 def advice_steps(job: Job, name: str, kind: Kind) -> Iterable[Step]:
@@ -79,10 +79,10 @@ def advice_steps(job: Job, name: str, kind: Kind) -> Iterable[Step]:
 
 def _job_steps(job: Job, chunks: int | None, kind: Kind) -> Iterable[Step] | None:
     """The steps of `kind` that the job itself takes."""
-    match SPECS[kind].asked:
-        case Asked.SUBSET:
+    match SPECS[kind].request_kind:
+        case RequestKind.SUBSET:
             return subset_steps(job, job.request.subset_id, kind)
-        case Asked.TRAINING:
+        case RequestKind.TRAINING:
             training = job.request.training
             return training_steps(job, job.request.training_id, training, kind) if training else ()
         case _ if kind is Kind.COMPRESS:
@@ -116,18 +116,18 @@ def training_steps(job: Job, name: str, training: Training, kind: Kind) -> Itera
 
 
 def evaluation_part(distance: float) -> str:
-    """Names the evaluation images as they look at `distance`; at 0 they are as they are."""
+    """The name of the evaluation images as encoded at `distance`; at 0 they are the originals."""
     return EVALUATION if distance == ORIGINAL else f"{EVALUATION}@{text(distance)}"
 
 
 def is_beside(job: Job, step: Step) -> bool:
     """Whether `step` answers a request beside the job's own: its failure is not the job's."""
-    match SPECS[step.kind].asked:
+    match SPECS[step.kind].request_kind:
         case None:
             return False
-        case Asked.SUBSET:
+        case RequestKind.SUBSET:
             return step.request != job.request.subset_id
-        case Asked.TRAINING:
+        case RequestKind.TRAINING:
             return step.request != job.request.training_id
         case _:
             return True

@@ -1,4 +1,4 @@
-"""Jobs in the store: the record, its states, and the book that keeps them."""
+"""Jobs in the store: the record, its states, and the repository that keeps them."""
 
 from __future__ import annotations
 
@@ -24,9 +24,9 @@ ID = re.compile(r"[0-9a-z-]{1,64}")
 
 
 class State(StrEnum):
-    """How a job stands. Work that is under way is not a state: it is what the store does not hold yet."""
+    """The state of a job. Work in progress is not a state: it is what the store does not hold yet."""
 
-    ACCEPTED = "accepted"  # written down; its steps run or wait to be resumed
+    ACCEPTED = "accepted"  # recorded; its steps run or wait to be resumed
     SUCCEEDED = "succeeded"  # every step is done
     FAILED = "failed"  # a step could not be done; `error` says why; it can be resumed
     CANCELLED = "cancelled"  # its caller stopped it; it can be resumed
@@ -53,7 +53,7 @@ class Job:
         )
 
     def again(self) -> Job:
-        """The next attempt at the job, which goes on with what the earlier ones left."""
+        """The next attempt at the job, which continues from what the earlier ones finished."""
         return replace(self, state=State.ACCEPTED, error=None, ended_at=None, attempt=self.attempt + 1)
 
     def as_json(self) -> dict[str, Any]:
@@ -100,7 +100,7 @@ class JobRepository:
             pass
         raise JobNotFound(f"job {job_id[:64]}: no such job in this store; `keepmore show` lists the jobs")
 
-    def shown(self, job_id: str) -> JobRecordAnswer:
+    def record_for_list(self, job_id: str) -> JobRecordAnswer:
         """The job's record, for a list; of one that cannot be read its id, the state `unreadable`, and why. Raises
         JobNotFound."""
         try:
@@ -112,7 +112,7 @@ class JobRepository:
         self._store.put(layout.job(job.id), _to_bytes(job))
 
     def end(self, job: Job, state: State, error: KeepmoreError | None = None) -> Job:
-        """Write down that this attempt at `job` ended; gives how it did: of several who end it, the first decides."""
+        """Record that this attempt at `job` ended, and return the ended job: if several end it, the first decides."""
         ended = job.ended(state, error)
         if not self._store.create(layout.ending(job.id, job.attempt), _to_bytes(ended)):
             ended = self._ending(job)
@@ -120,7 +120,7 @@ class JobRepository:
         return ended
 
     def settled(self, job: Job) -> Job:
-        """`job`, or how it ended, where whoever ended it did not live to write that into its record."""
+        """`job`; or, if it has ended but whoever ended it died before updating its record, the ended job."""
         if job.state is not State.ACCEPTED or not self.has_ended(job):
             return job
         ended = self._ending(job)
@@ -136,17 +136,17 @@ class JobRepository:
             self.save(ended)
 
     def retry(self, job: Job) -> Job:
-        """The next attempt at `job`, written down."""
+        """The next attempt at `job`, saved."""
         again = job.again()
         self.save(again)
         return again
 
     def has_ended(self, job: Job) -> bool:
-        """Whether somebody has ended this attempt at `job`, and maybe did not live to say so in its record."""
+        """Whether this attempt at `job` has ended, even if its record does not say so yet."""
         return job.state is not State.ACCEPTED or self._store.exists(layout.ending(job.id, job.attempt))
 
     def ids(self, after: str = "") -> Iterator[str]:
-        """Ids of the jobs created behind job `after`, oldest first."""
+        """Ids of the jobs created after job `after`, oldest first."""
         for key in self._store.keys(layout.jobs_prefix(), layout.job(after) if after else ""):
             yield key.removeprefix(layout.jobs_prefix()).removesuffix(".json")
 

@@ -1,5 +1,5 @@
-"""What is asked for beside a job's own request (a subset, a training, advice; or an estimate, which has no job): its
-request, its error and its result in the store."""
+"""Requests beside a job's own (a subset, a training, advice; or an estimate, which has no job): the request, its error
+and its result in the store."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ from keepmore.spec.job import SubsetRequest, training_id
 from keepmore.spec.training import TrainingRequest
 from keepmore.storage import layout
 from keepmore.storage.base import Store
-from keepmore.storage.layout import Asked
+from keepmore.storage.layout import RequestKind
 
 LONGEST_ID = 64
 
@@ -45,36 +45,36 @@ class RequestState(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class RequestRef:
-    """Names a request: which kind of one, of which job, and its id. An estimate's id stands for its job, too."""
+    """Identifies a request by its kind, its job and its id. An estimate's id also stands in for its job."""
 
-    asked: Asked
+    kind: RequestKind
     job: str
     id: str
 
     @staticmethod
     def of_step(step: Step) -> RequestRef | None:
         """The request that `step` answers; None for steps of a job's own that answer none."""
-        asked = step.kind.spec.asked
-        return None if asked is None else RequestRef(asked, step.job, step.request or step.job)
+        kind = step.kind.spec.request_kind
+        return None if kind is None else RequestRef(kind, step.job, step.request or step.job)
 
     @property
     def key(self) -> str:
-        return layout.request(self.asked, self.job, self.id)
+        return layout.request(self.kind, self.job, self.id)
 
     @property
     def error_key(self) -> str:
-        return layout.request_error(self.asked, self.job, self.id)
+        return layout.request_error(self.kind, self.job, self.id)
 
     @property
     def result_key(self) -> str:
-        match self.asked:
-            case Asked.SUBSET:
+        match self.kind:
+            case RequestKind.SUBSET:
                 return layout.subset(self.job, self.id)
-            case Asked.TRAINING:
+            case RequestKind.TRAINING:
                 return layout.comparison(self.job, self.id)
-            case Asked.ADVICE:
+            case RequestKind.ADVICE:
                 return layout.advice(self.job, self.id)
-            case Asked.ESTIMATE:
+            case RequestKind.ESTIMATE:
                 return layout.estimate(self.id)
 
 
@@ -85,14 +85,14 @@ class RequestRepository:
         self._store = store
 
     def put(self, ref: RequestRef, request: Mapping[str, Any]) -> None:
-        """Write down what is asked for; an earlier failure of it is forgotten."""
+        """Save the request, and forget an earlier failure of it."""
         self._store.put(ref.key, json.dumps(request, indent=1, ensure_ascii=False).encode())
         self._store.delete(ref.error_key)
 
     def get(self, ref: RequestRef) -> Mapping[str, Any]:
-        """What is asked for; raises NotFound."""
+        """The request as saved; raises NotFound."""
         if not (ref.id.isascii() and ref.id.replace("-", "").isalnum() and len(ref.id) <= LONGEST_ID):
-            raise NotFound(f"{ref.id[:LONGEST_ID]!r} is no id")  # ids come from callers, too, and stand in keys
+            raise NotFound(f"{ref.id[:LONGEST_ID]!r} is no id")  # ids also come from callers, and are part of keys
         request: Mapping[str, Any] = json.loads(self._store.get(ref.key))
         return request
 
@@ -103,7 +103,7 @@ class RequestRepository:
         self._store.put(ref.error_key, json.dumps(error.as_dict()).encode())
 
     def result(self, ref: RequestRef) -> Mapping[str, Any] | None:
-        """The answer; None where there is none yet. Raises the error that stands in its place."""
+        """The answer; None if there is none yet. Raises the error if the request failed."""
         result = read_json(self._store, ref.result_key)
         if result is None and (error := self.error(ref)):
             raise from_dict(error)
@@ -126,11 +126,11 @@ def read_json(store: Store, key: str) -> Mapping[str, Any] | None:
 
 
 def subset_request(job: Job, name: str, store: Store) -> SubsetRequest:
-    """What the subset `name` was asked to be; raises SubsetNotFound."""
+    """The request for the subset `name`; raises SubsetNotFound."""
     if name == job.request.subset_id:
         return job.request.subset
     try:
-        return SubsetRequest.from_json(RequestRepository(store).get(RequestRef(Asked.SUBSET, job.id, name)))
+        return SubsetRequest.from_json(RequestRepository(store).get(RequestRef(RequestKind.SUBSET, job.id, name)))
     except NotFound:
         raise SubsetNotFound(
             f"job {job.id} has no subset {name[:LONGEST_ID]!r}; `keepmore show {job.id}` lists them"
@@ -142,15 +142,15 @@ def training_request(job: Job, name: str, store: Store) -> TrainingRequest:
     if job.request.training and name == job.request.training_id:
         return TrainingRequest(job.request.subset_id, job.request.training)
     try:
-        return TrainingRequest.from_json(RequestRepository(store).get(RequestRef(Asked.TRAINING, job.id, name)))
+        return TrainingRequest.from_json(RequestRepository(store).get(RequestRef(RequestKind.TRAINING, job.id, name)))
     except NotFound:
         raise TrainingNotFound(f"job {job.id} has no training {name[:LONGEST_ID]!r}") from None
 
 
 def advice_request(job: Job, name: str, store: Store) -> AdviceRequest:
-    """What the advice `name` was asked for; raises AdviceNotFound."""
+    """The request for the advice `name`; raises AdviceNotFound."""
     try:
-        return AdviceRequest.from_json(RequestRepository(store).get(RequestRef(Asked.ADVICE, job.id, name)))
+        return AdviceRequest.from_json(RequestRepository(store).get(RequestRef(RequestKind.ADVICE, job.id, name)))
     except NotFound:
         raise AdviceNotFound(
             f"job {job.id} has no advice {name[:LONGEST_ID]!r}; ask for it with POST, or `keepmore advise`"
@@ -158,7 +158,7 @@ def advice_request(job: Job, name: str, store: Store) -> AdviceRequest:
 
 
 def is_wanted(step: Step, job: Job, store: Store) -> bool:
-    """Whether anybody still waits for `step`: its job, or who asked for something beside it."""
+    """Whether `step` is still needed, by its job or by a request beside it."""
     if job.state is State.ACCEPTED or step.kind is Kind.NOTIFY:
         return True
     ref = RequestRef.of_step(step)
@@ -166,7 +166,7 @@ def is_wanted(step: Step, job: Job, store: Store) -> bool:
 
 
 def request_subset(job: Job, store: Store, request: SubsetRequest) -> Step:
-    """Write down that another subset is wanted; gives the step that makes it, behind those of its fits.
+    """Save a request for another subset; returns the step that makes it, after those of its fits.
 
     Raises JobNotReady, and InvalidRequest for a budget that this job cannot have.
     """
@@ -174,12 +174,12 @@ def request_subset(job: Job, store: Store, request: SubsetRequest) -> Step:
     if request.budget:
         request.budget.bytes(dict.fromkeys(job.request.compressed, 0))
     job.request.check_budget(request.budget)
-    RequestRepository(store).put(RequestRef(Asked.SUBSET, job.id, request.id), request.as_json())
+    RequestRepository(store).put(RequestRef(RequestKind.SUBSET, job.id, request.id), request.as_json())
     return Step(job.id, Kind.SELECT, request.id)
 
 
 def request_training(job: Job, store: Store, request: TrainingRequest) -> str:
-    """Write down that a model is to be trained on a job's subsets; gives the training's id.
+    """Save a request to train a model on a job's subsets; returns the training's id.
 
     Raises JobNotReady, SubsetNotFound, or NotTrainable where there are no labels or nothing to test on.
     """
@@ -191,13 +191,13 @@ def request_training(job: Job, store: Store, request: TrainingRequest) -> str:
     name = training_id(request.subset, request.training, job.request.evaluation)
     # The job's own training is the job's to do, unless that has been stopped.
     if name != job.request.training_id or job.state is not State.ACCEPTED:
-        RequestRepository(store).put(RequestRef(Asked.TRAINING, job.id, name), request.as_json())
+        RequestRepository(store).put(RequestRef(RequestKind.TRAINING, job.id, name), request.as_json())
     return name
 
 
 def request_advice(job: Job, store: Store, request: AdviceRequest) -> str:
-    """Write down that advice is wanted; gives its id. Raises JobNotReady, NotTrainable as for a training, and
-    PilotsInsufficient where what there is cannot support any."""
+    """Save a request for advice; returns its id. Raises JobNotReady, NotTrainable as for a training, and
+    PilotsInsufficient where there are too few pilots for any."""
     require(job, store, Kind.INDEX)
     summary = _trainable(job, store)
     for budget in request.budgets:
@@ -205,7 +205,7 @@ def request_advice(job: Job, store: Store, request: AdviceRequest) -> str:
     classes = len(summary.classes)
     images = pilot_grid.count(summary.pool - summary.unlabelled, classes, request.images)
     pilot_grid.check(len(pilot_grid.sizes(images, classes)), len(request.distances), summary.evaluation)
-    RequestRepository(store).put(RequestRef(Asked.ADVICE, job.id, request.id), request.as_json())
+    RequestRepository(store).put(RequestRef(RequestKind.ADVICE, job.id, request.id), request.as_json())
     return request.id
 
 
@@ -226,6 +226,6 @@ def new_estimate_id() -> str:
 
 
 def request_estimate(store: Store, request: EstimateRequest, estimate_id: str) -> Step:
-    """Write an estimate's request down; gives the step that answers it."""
-    RequestRepository(store).put(RequestRef(Asked.ESTIMATE, estimate_id, estimate_id), request.as_json())
+    """Save an estimate's request; returns the step that answers it."""
+    RequestRepository(store).put(RequestRef(RequestKind.ESTIMATE, estimate_id, estimate_id), request.as_json())
     return Step(estimate_id, Kind.ESTIMATE)

@@ -1,4 +1,4 @@
-"""What of a job is done, as its store says: what `ready_steps` decides by."""
+"""What is done of a job according to the store; `ready_steps` decides on this basis."""
 
 from __future__ import annotations
 
@@ -14,12 +14,12 @@ from keepmore.jobs.step import Step
 from keepmore.spec.training import Training
 from keepmore.storage import layout
 from keepmore.storage.base import Store
-from keepmore.storage.layout import Asked
+from keepmore.storage.layout import RequestKind
 
 
 @dataclass(frozen=True, slots=True)
 class Snapshot:
-    """A job at one moment: the keys that exist; its chunks, None before it is listed; trainings asked for beside it."""
+    """A job at one moment: the keys that exist; its chunks, None before it is listed; trainings requested beside it."""
 
     job: Job
     done: frozenset[str]
@@ -37,13 +37,15 @@ def take_snapshot(job: Job, store: Store) -> Snapshot:
 
 
 def _keys(job_id: str, store: Store) -> frozenset[str]:
-    """The keys that `ready_steps` looks for. A listing of all there is would pass over every chunk and part again for
-    each of the steps that follow the index."""
+    """The keys that `ready_steps` looks for. Listing all keys would go through every chunk and part again for each of
+    the steps that follow the index."""
     single = (layout.listing, layout.codec_check, layout.index_summary, layout.report)
     done = {key for key in (name(job_id) for name in single) if store.exists(key)}
     if layout.listing(job_id) not in done:
         return frozenset(done)
-    prefixes = [layout.requests_prefix(asked, job_id) for asked in (Asked.SUBSET, Asked.TRAINING, Asked.ADVICE)]
+    prefixes = [
+        layout.requests_prefix(kind, job_id) for kind in (RequestKind.SUBSET, RequestKind.TRAINING, RequestKind.ADVICE)
+    ]
     if layout.index_summary(job_id) not in done:
         prefixes.append(layout.parts_prefix(job_id))
     return frozenset(done.union(*(store.keys(prefix) for prefix in prefixes)))
@@ -58,8 +60,8 @@ def chunk_count(store: Store, job_id: str) -> int | None:
 
 
 def _open_trainings(job: Job, done: frozenset[str], store: Store) -> dict[str, Training]:
-    """The trainings that somebody asked for beside the job's own and that still miss something, by id."""
-    prefix = layout.requests_prefix(Asked.TRAINING, job.id)
+    """The unfinished trainings that were requested beside the job's own, by id."""
+    prefix = layout.requests_prefix(RequestKind.TRAINING, job.id)
     names = [name for key in done if (name := layout.request_id(key, prefix))]
     return {
         name: training_request(job, name, store).training

@@ -8,7 +8,7 @@ from keepmore.jobs.job import Job, State
 from keepmore.jobs.step import Kind, Step
 from keepmore.storage.base import Store
 
-# Whose outputs tell the stages apart, in the order of their inputs.
+# Their outputs mark the stages, in the order of their inputs.
 _ENDS = (Kind.LIST, Kind.INDEX, Kind.SELECT, Kind.TRAIN, Kind.REPORT)
 _NAMES = {Kind.INDEX: "index", Kind.SELECT: "manifests"}
 

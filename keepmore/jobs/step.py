@@ -7,11 +7,11 @@ from dataclasses import dataclass
 from enum import StrEnum
 
 from keepmore.storage import layout
-from keepmore.storage.layout import Asked
+from keepmore.storage.layout import RequestKind
 
 
 class Lane(StrEnum):
-    """Which workers do a step: training needs torch, and what a caller waits for stands behind no compressing."""
+    """Which workers do a step: training needs torch, and what a caller waits for must not queue behind compression."""
 
     CONTROL = "control"
     COMPRESS = "compress"
@@ -23,7 +23,7 @@ class Kind(StrEnum):
     CHECK = "check"  # a few images at every distance: warn of a distance that makes no sense
     COMPRESS = "compress"  # a chunk -> objects and a part
     INDEX = "index"  # parts -> index
-    FIT = "fit"  # index -> the distance at which so many images fit
+    FIT = "fit"  # index -> the distance at which a given number of images fit
     SELECT = "select"  # index -> manifests
     FEATURES = "features"  # a manifest, or the evaluation images -> features
     TUNE = "tune"  # a manifest -> one run of a fine-tuning
@@ -46,7 +46,8 @@ class Kind(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Step:
-    """One step of a job. Which one of its kind, the fields say that `StepSpec.fields` names; the others mean nothing.
+    """One step of a job. The fields named by `StepSpec.fields` say which one of its kind it is; the others mean
+    nothing.
 
     `request`: id of the subset, training or advice that it belongs to; `variant`: one of the job's, or for features of
     test images "evaluation", or "evaluation@" and a distance.
@@ -69,7 +70,7 @@ class Step:
 
     @staticmethod
     def of(job: str, kind: Kind, part: str) -> Step:
-        """The step whose `part` this is. Raises ValueError for what is none."""
+        """The step whose `part` this is. Raises ValueError if `part` is invalid."""
         texts = part.split("/") if part else []
         values = {
             field: int(text) if field in ("seed", "chunk") else text
@@ -91,14 +92,13 @@ class Step:
 
 @dataclass(frozen=True, slots=True)
 class StepSpec:
-    """What there is to know of a kind of step.
+    """The properties of a kind of step.
 
     `stage`: what a job's status says while it is done; `output`: the key written last; `run`: the module that does it
-    (what is no step of a job has none).
-    `inputs`: kinds all of whose steps come before; `fields`: those of a Step that tell steps of the kind apart;
-    `superseded_by`: once that kind is done, nobody asks for this one; `asked`: what it may belong to beside the job's
-    own request; `resumable`: a worker may stop in the middle, what is done is found again; `counts_images`: it reports
-    images, and has a progress bar.
+    (None for a kind that is not a step of a job). `inputs`: kinds all of whose steps come before; `fields`: those of a
+    Step that distinguish steps of the kind; `superseded_by`: once that kind is done, this one is not needed any more;
+    `request_kind`: what it may belong to beside the job's own request; `resumable`: a worker may stop in the middle,
+    and the next one continues from there; `counts_images`: it reports images, and has a progress bar.
     """
 
     lane: Lane
@@ -108,7 +108,7 @@ class StepSpec:
     inputs: tuple[Kind, ...] = ()
     fields: tuple[str, ...] = ()
     superseded_by: Kind | None = None
-    asked: Asked | None = None
+    request_kind: RequestKind | None = None
     resumable: bool = False
     counts_images: bool = False
 
@@ -150,7 +150,7 @@ SPECS: dict[Kind, StepSpec] = {
         "keepmore.pipeline.fit",
         inputs=(Kind.INDEX,),
         fields=("request", "variant"),
-        asked=Asked.SUBSET,
+        request_kind=RequestKind.SUBSET,
         resumable=True,
         counts_images=True,
     ),
@@ -161,7 +161,7 @@ SPECS: dict[Kind, StepSpec] = {
         "keepmore.pipeline.select",
         inputs=(Kind.FIT,),
         fields=("request",),
-        asked=Asked.SUBSET,
+        request_kind=RequestKind.SUBSET,
     ),
     Kind.FEATURES: StepSpec(
         Lane.TRAINING,
@@ -171,7 +171,7 @@ SPECS: dict[Kind, StepSpec] = {
         inputs=(Kind.SELECT,),
         fields=("request", "variant"),
         superseded_by=Kind.TRAIN,
-        asked=Asked.TRAINING,
+        request_kind=RequestKind.TRAINING,
         counts_images=True,
     ),
     Kind.TUNE: StepSpec(
@@ -182,7 +182,7 @@ SPECS: dict[Kind, StepSpec] = {
         inputs=(Kind.SELECT,),
         fields=("request", "variant", "seed"),
         superseded_by=Kind.TRAIN,
-        asked=Asked.TRAINING,
+        request_kind=RequestKind.TRAINING,
         resumable=True,
         counts_images=True,
     ),
@@ -193,7 +193,7 @@ SPECS: dict[Kind, StepSpec] = {
         "keepmore.pipeline.train",
         inputs=(Kind.FEATURES, Kind.TUNE),
         fields=("request", "variant"),
-        asked=Asked.TRAINING,
+        request_kind=RequestKind.TRAINING,
     ),
     Kind.COMPARE: StepSpec(
         Lane.TRAINING,
@@ -202,7 +202,7 @@ SPECS: dict[Kind, StepSpec] = {
         "keepmore.pipeline.compare",
         inputs=(Kind.TRAIN,),
         fields=("request",),
-        asked=Asked.TRAINING,
+        request_kind=RequestKind.TRAINING,
     ),
     Kind.PILOT: StepSpec(
         Lane.COMPRESS,
@@ -211,7 +211,7 @@ SPECS: dict[Kind, StepSpec] = {
         "keepmore.pipeline.pilot",
         inputs=(Kind.INDEX,),
         fields=("request",),
-        asked=Asked.ADVICE,
+        request_kind=RequestKind.ADVICE,
         resumable=True,
     ),
     Kind.ADVISE: StepSpec(
@@ -221,7 +221,7 @@ SPECS: dict[Kind, StepSpec] = {
         "keepmore.pipeline.advise",
         inputs=(Kind.PILOT,),
         fields=("request",),
-        asked=Asked.ADVICE,
+        request_kind=RequestKind.ADVICE,
     ),
     Kind.REPORT: StepSpec(
         Lane.CONTROL,
@@ -230,15 +230,17 @@ SPECS: dict[Kind, StepSpec] = {
         "keepmore.pipeline.report",
         inputs=(Kind.CHECK, Kind.SELECT, Kind.COMPARE),
     ),
-    Kind.ESTIMATE: StepSpec(Lane.CONTROL, None, lambda step: layout.estimate(step.job), asked=Asked.ESTIMATE),
+    Kind.ESTIMATE: StepSpec(
+        Lane.CONTROL, None, lambda step: layout.estimate(step.job), request_kind=RequestKind.ESTIMATE
+    ),
     Kind.NOTIFY: StepSpec(Lane.CONTROL, None, lambda step: layout.webhook(step.job)),
 }
 
 
-def kinds_of(asked: Asked) -> tuple[Kind, ...]:
+def kinds_of(request_kind: RequestKind) -> tuple[Kind, ...]:
     """The kinds of steps that answer a subset, a training or advice, in the order of their inputs."""
-    return tuple(kind for kind, spec in SPECS.items() if spec.asked is asked)
+    return tuple(kind for kind, spec in SPECS.items() if spec.request_kind is request_kind)
 
 
-# What a job itself is made of; advice, estimates and calls of webhooks stand beside it.
+# The kinds that make up a job itself; advice, estimates and webhook calls are separate.
 JOB_KINDS = tuple(kind for kind, spec in SPECS.items() if spec.stage)

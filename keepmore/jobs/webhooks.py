@@ -1,4 +1,4 @@
-"""Telling a caller that its job ended, as Standard Webhooks describe: signed, and under one id however often.
+"""Telling a caller that its job ended, as Standard Webhooks describe: signed, and under one id for all tries.
 
 https://www.standardwebhooks.com: the signature is HMAC-SHA256 over "id.timestamp.body", in base64 behind "v1,".
 """
@@ -24,13 +24,13 @@ from keepmore.storage.base import Store
 
 SECRET_PREFIX = "whsec_"
 TIMEOUT_S = 15.0
-# Seconds before each try after the first: over a day in all, and then the caller has to ask by itself.
+# Seconds before each try after the first: over a day in all; after that the caller has to poll.
 BACK_OFF_S = (5, 30, 120, 600, 3600, 4 * 3600, 8 * 3600, 16 * 3600)
 
 
 @dataclass(frozen=True, slots=True)
 class Delivery:
-    """One try to tell a caller: the status that its server answered, or why there was none."""
+    """One try to notify a caller: the status of its server's answer, or why there was none."""
 
     at: str
     status: int | None = None
@@ -47,7 +47,7 @@ class Delivery:
 
 @dataclass(frozen=True, slots=True)
 class Deliveries:
-    """All tries to tell one end of a job; `next_at` None: there is no other."""
+    """All tries to report one end of a job; `next_at` None: there is no further try."""
 
     next_at: datetime | None
     tries: tuple[Delivery, ...]
@@ -61,7 +61,7 @@ class Notifier:
         self._http = guarded_http(private_addresses)
 
     def __call__(self, job: Job, store: Store) -> bytes:
-        """Try once to tell the end of `job`; gives the record of all tries so far."""
+        """Try once to report the end of `job`; returns the record of all tries so far."""
         earlier, moment = _deliveries(job, store), datetime.now(UTC)
         last = self._call(job, moment)
         tries = [*(earlier.tries if earlier else ()), last]
@@ -92,12 +92,13 @@ class Notifier:
             )
         except (urllib3.exceptions.HTTPError, KeepmoreError) as error:
             return Delivery(at, error=str(error))
-        answer.close()  # unread: nobody needs what else a receiver says, and it may never end
+        answer.close()  # unread: the body is not needed, and it may never end
         return Delivery(at, answer.status)
 
 
 def next_at(job: Job, store: Store) -> datetime | None:
-    """When the end of `job` is to be told next; None if it was, was tried often enough, or nobody asked for it."""
+    """When to try next to report the end of `job`; None if it was reported, was tried often enough, or has no
+    webhook."""
     if job.request.webhook is None:
         return None
     deliveries = _deliveries(job, store)
@@ -105,13 +106,13 @@ def next_at(job: Job, store: Store) -> datetime | None:
 
 
 def is_due(job: Job, store: Store) -> bool:
-    """Whether the end of `job` is to be told now: it may have been retried, or told, since somebody asked for that."""
+    """Whether to report the end of `job` now: it may have been retried, or reported, since this was scheduled."""
     at = next_at(job, store)
     return job.state is not State.ACCEPTED and at is not None and at <= datetime.now(UTC)
 
 
 def _deliveries(job: Job, store: Store) -> Deliveries | None:
-    """What is written of telling this end of `job`: a retried job ends again."""
+    """The record of reporting this end of `job`: a retried job ends again."""
     try:
         record = json.loads(store.get(layout.webhook(job.id)))
         if record["ended_at"] != job.ended_at:
@@ -122,7 +123,7 @@ def _deliveries(job: Job, store: Store) -> Deliveries | None:
         return None
     except (ValueError, KeyError, TypeError) as error:
         raise StoreError(
-            f"{layout.webhook(job.id)} is damaged ({error!r}); delete it, and the end is told again"
+            f"{layout.webhook(job.id)} is damaged ({error!r}); delete it, and the end is reported again"
         ) from error
 
 
@@ -135,7 +136,7 @@ def payload(job: Job) -> Mapping[str, object]:
 
 
 def message_id(job: Job) -> str:
-    """The same for every try to tell one end of a job, so that a receiver knows a repetition."""
+    """The same for every try to report one end of a job, so that a receiver recognises a repetition."""
     return f"msg_{hashlib.sha256(f'{job.id} {job.ended_at}'.encode()).hexdigest()[:24]}"
 
 

@@ -40,8 +40,8 @@ class S3Endpoint:
 @dataclass(frozen=True, slots=True)
 class Access:
     """`allowed`: URI prefixes that may be read; None: all. `private_addresses`: whether http(s) may reach the network
-    that this machine is in; it does not apply to the endpoints, which an operator chose. `retries`: how often a request
-    is repeated, with growing pauses, before its server counts as unavailable.
+    that this machine is in; it does not apply to the endpoints, which the operator configured. `retries`: how often a
+    request is repeated, with growing pauses, before its server counts as unavailable.
     """
 
     endpoints: tuple[S3Endpoint, ...] = ()

@@ -1,4 +1,4 @@
-"""Why a remote read or write failed: one translation from servers' answers, and one into the words of whoever asked."""
+"""Why a remote read or write failed: one translation from servers' answers, and one into the terms of the caller."""
 
 from __future__ import annotations
 
@@ -34,20 +34,20 @@ REMEDY = "put the dataset back as it was and resume the job, or start a new job 
 
 
 class FailureReason(StrEnum):
-    """What can be wrong with something that another machine holds."""
+    """What can be wrong with a remote object."""
 
     ABSENT = "absent"
     NO_BUCKET = "no bucket"
     DENIED = "denied"
     FULL = "full"
     CHANGED = "changed"
-    NO_RANGES = "no ranges"  # the server sends whole files only
+    NO_RANGES = "no ranges"  # the server sends only whole files
     UNAVAILABLE = "unavailable"  # no connection, or 5xx, after all retries
     OTHER = "other"
 
 
 class RemoteFailure(Exception):
-    """What went wrong with a remote object; whoever knows what the object is to a user says it in their words."""
+    """What went wrong with a remote object; the caller translates it into terms of a dataset, an image or the store."""
 
     def __init__(self, reason: FailureReason, detail: str) -> None:
         super().__init__(detail)
@@ -82,7 +82,7 @@ def connection_failures() -> Iterator[None]:
 
 
 def failure_of_connection(error: HTTPError) -> RemoteFailure:
-    """UNAVAILABLE, but for an address or an answer that will be as wrong the next time."""
+    """UNAVAILABLE, except for an address or an answer that will be just as wrong the next time."""
     if isinstance(error, (LocationValueError, InvalidHeader)):
         return RemoteFailure(FailureReason.OTHER, str(error))
     cause = error.reason if isinstance(error, MaxRetryError) else None
@@ -117,12 +117,12 @@ def dataset_error(uri: str, failure: RemoteFailure) -> DatasetError:
             )
 
 
-def image_error(uri: str, failure: RemoteFailure, listed: bool) -> DatasetError | ImageError:
+def image_error(uri: str, failure: RemoteFailure, is_listed: bool) -> DatasetError | ImageError:
     """Why the image at `uri` cannot be read: its own error, or that of a dataset which is no longer what was listed."""
     detail = failure.detail
     match failure.reason:
         case FailureReason.ABSENT | FailureReason.NO_BUCKET:
-            return missing_image(uri, listed)
+            return missing_image(uri, is_listed)
         case FailureReason.DENIED:
             return SourceForbidden(f"{uri}: access is denied ({detail}); check the credentials and their permissions")
         case FailureReason.CHANGED:
@@ -135,8 +135,8 @@ def image_error(uri: str, failure: RemoteFailure, listed: bool) -> DatasetError 
             return UnreadableImage(f"{uri} cannot be read: {detail}")
 
 
-def missing_image(uri: str, listed: bool) -> DatasetChanged | SourceNotFound:
-    if listed:
+def missing_image(uri: str, is_listed: bool) -> DatasetChanged | SourceNotFound:
+    if is_listed:
         return DatasetChanged(f"{uri} was there when the dataset was listed and is gone; {REMEDY}")
     return SourceNotFound(f"{uri}: there is no such file")
 

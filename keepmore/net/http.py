@@ -67,7 +67,7 @@ def public_addresses(host: str, port: int) -> list[str]:
 
 
 def is_public(address: str) -> bool:
-    """Whether a packet to `address` leaves for the internet; IPv4 addresses embedded in IPv6 are looked at."""
+    """Whether `address` is on the public internet; IPv4 addresses embedded in IPv6 are checked, too."""
     if "%" in address:
         return False  # an address with a zone belongs to one link
     plain = _unwrapped(ip_address(address))

@@ -14,7 +14,7 @@ from keepmore.net.retry import retried
 FIRST_BYTES = 1 << 16  # as much as a buffered reader asks for at once, so none of it is wasted
 MOST_BYTES = 1 << 24
 GAP_BYTES = 1 << 18  # reading on over such a gap takes no longer than another request
-PIECE_BYTES = 1 << 20  # what a broken connection can cost
+PIECE_BYTES = 1 << 20  # the most that a broken connection can cost
 
 
 class Stream:

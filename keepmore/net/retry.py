@@ -1,4 +1,4 @@
-"""What is tried again, how often, and with which pauses: one policy for S3 and HTTP."""
+"""Which requests are tried again, how often, and with which pauses: one policy for S3 and HTTP."""
 
 from __future__ import annotations
 
@@ -31,7 +31,8 @@ def retry_policy(total: int, status: frozenset[int] = RETRIED_STATUS) -> Retry:
 
 
 def retried(retries: Retry, attempt: Callable[[], Result]) -> Result:
-    """What `attempt` returns, tried again while connections break within bodies: urllib3 itself retries only requests.
+    """The result of `attempt`, which is tried again while connections break within bodies: urllib3 itself retries only
+    requests.
 
     Raises RemoteFailure when there are no retries left.
     """

@@ -138,7 +138,7 @@ class Bucket:
             )
 
     def create(self, key: str, data: bytes) -> bool:
-        """Write unless `key` exists; says whether it wrote. put_object takes no condition, a signed URL does."""
+        """Write unless `key` exists; returns whether it wrote. put_object takes no condition, a signed URL does."""
         with _failures():
             url = self._client.get_presigned_url("PUT", self.name, key, PRESIGNED)
             response = self._http.request(

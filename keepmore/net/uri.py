@@ -46,7 +46,7 @@ class Uri:
         return os.fsdecode(unquote_to_bytes(self.path))
 
 
-# One request names its dataset at a dozen places, each of which checks something else of it.
+# A request's dataset is checked in a dozen places, each of which checks something else.
 @lru_cache(maxsize=1024)
 def parse(text: str) -> Uri:
     """Raises InvalidUri for credentials, control characters, "." or ".." as a part, and what is not a URI.

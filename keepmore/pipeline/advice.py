@@ -1,4 +1,4 @@
-"""The advise step: pilots are trained, the storage scaling law is fitted to them, and the advice is written down."""
+"""The advise step: pilots are trained, the storage scaling law is fitted to them, and the advice is stored."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ class PilotContext(TrainerContext):
     caches: dict[tuple[str, str], FeatureCache] = field(default_factory=dict)
 
     def feature_cache(self, backbone: str, group: str) -> FeatureCache:
-        cache = FeatureCache(self.store, layout.feature_cache(backbone, group), held=True)
+        cache = FeatureCache(self.store, layout.feature_cache(backbone, group), in_memory=True)
         return self.caches.setdefault((backbone, group), cache)
 
     def save_artifact(self, kind: str, seed: int, file: Path) -> None:
@@ -71,7 +71,7 @@ class Adviser:
     trainer: Trainer
 
     def advise(self, request: AdviceRequest, name: str) -> Advice:
-        """The advice; its page is in the store on return. Raises PilotsInsufficient where the pilots are no ground for
+        """The advice; its page is in the store on return. Raises PilotsInsufficient where the pilots do not support
         any."""
         data = self.store.get(layout.pilots(self.job.id, name))
         encoded = pq.read_table(io.BytesIO(data), page_checksum_verification=True)
@@ -82,7 +82,7 @@ class Adviser:
         sizes = Sizes(pilots.means(encoded, request.distances, pool_means), summary.pool, labelled)
         budgets = [budget.bytes(summary.pool_bytes) for budget in request.budgets]
         for budget in budgets:
-            sizes.require_room(budget)  # before minutes go into the pilots
+            sizes.require_room(budget)  # before minutes are spent on the pilots
         context = PilotContext(self.store, self.access, self.scratch, self.report)
         results = _PilotTrainings(self, request, context).run(encoded)
         advice = recommend.advise(results, sizes, budgets, request.accuracy, request.price)
@@ -109,7 +109,7 @@ class _PilotTrainings:
     context: TrainerContext
 
     def run(self, encoded: pa.Table) -> Pilots:
-        """Train on every number of images at every distance, each seed on a draw of its own."""
+        """Train on every number of images at every distance, each seed on its own random order."""
         tested = training_steps.evaluation_table(self.adviser.store, self.adviser.job.id)
         labels = sorted(set(encoded["label"].to_pylist()))
         if len(labels) < 2:
@@ -165,7 +165,7 @@ class _PilotTrainings:
             yield replace(images, features=features)
 
     def _table(self, encoded: pa.Table, distance: float) -> pa.Table:
-        """The pilots' images as a manifest has them."""
+        """The pilots' images with the columns of a manifest."""
         names = [index.column(name, distance) for name in ("bytes", "sha256", "encoding")]
         size, sha256, encoding = (encoded[name].combine_chunks() for name in names)
         uris = encoded["source_uri"].combine_chunks()

@@ -1,4 +1,4 @@
-"""The advise step: pilots are trained, a law is fitted to them, and advice is drawn from it."""
+"""The advise step: pilots are trained, a law is fitted to them, and advice is derived from it."""
 
 from __future__ import annotations
 

@@ -27,7 +27,8 @@ from keepmore.training.trainer import Trainer, load_trainer
 
 @dataclass(slots=True)
 class StepContext:
-    """What a process that runs steps adds to them. `isolate`: trust no decoder, because a worker died on this step."""
+    """What a process adds to the steps that it runs. `isolate`: trust no decoder, because a worker died on this
+    step."""
 
     decoder: IsolatedDecoder
     report: Report

@@ -20,12 +20,12 @@ from keepmore.spec.estimate import EstimateRequest
 from keepmore.storage import layout
 from keepmore.storage.base import Store
 from keepmore.storage.folder import FolderStore
-from keepmore.storage.layout import Asked
+from keepmore.storage.layout import RequestKind
 
 
 def answer(store: Store, name: str, access: Access, decoder: IsolatedDecoder, report: Report) -> bytes:
     """The JSON that answers the request `name`."""
-    request = EstimateRequest.from_json(json.loads(store.get(layout.request(Asked.ESTIMATE, name, name))))
+    request = EstimateRequest.from_json(json.loads(store.get(layout.request(RequestKind.ESTIMATE, name, name))))
     return json.dumps(estimate_dataset(request, access, decoder, report).as_json(), indent=1).encode()
 
 

@@ -1,4 +1,4 @@
-"""The fit step: the distance at which so many images fill the budget."""
+"""The fit step: the distance at which a given number of images fills the budget."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Doing a step: the module that its kind names reads from the store, works, and gives what is written last."""
+"""Running a step: the module of its kind reads from the store, works, and returns the output, which is written last."""
 
 from __future__ import annotations
 
@@ -17,10 +17,10 @@ from keepmore.storage.base import Store
 
 
 class StepRunner(Protocol):
-    """What a module of a kind of step is called by."""
+    """The interface of the module of a kind of step."""
 
     def run(self, job: Job, step: Step, store: Store, context: StepContext) -> bytes:
-        """Do `step`; gives what is written under its output."""
+        """Run `step`; returns the bytes to write under its output key."""
         ...
 
 
@@ -31,7 +31,7 @@ def runner_of(kind: Kind) -> StepRunner:
 
 
 def run_step(step: Step, store: Store, context: StepContext) -> None:
-    """Do one step unless its output exists. Any number of processes may do it at once: they write the same bytes.
+    """Run one step unless its output exists. Any number of processes may run it at once: they write the same bytes.
 
     Raises Cancelled if nobody waits for it any more.
     """
@@ -46,13 +46,13 @@ def run_step(step: Step, store: Store, context: StepContext) -> None:
     elif not store.exists(step.output):
         if not is_wanted(step, job, store):
             raise Cancelled(f"job {job.id} is {job.state}: nobody waits for the step {step}")
-        # Of two listings the first counts: chunks of another one may hold other images.
+        # The first of two listings counts: the chunks of another one may hold other images.
         write = store.create if step.kind is Kind.LIST else store.put
         write(step.output, runner_of(step.kind).run(job, step, store, context))
 
 
 def attempt(step: Step, store: Store, context: StepContext) -> None:
-    """`run_step`, whose every failure is a KeepmoreError: what else it raises becomes an InternalError."""
+    """`run_step`, but any other exception than a KeepmoreError becomes an InternalError."""
     try:
         run_step(step, store, context)
     except (KeepmoreError, BrokenPipeError, ConnectionResetError):

@@ -92,7 +92,7 @@ class _Tables:
         return labels
 
     def check(self) -> None:
-        """Raises NotTrainable where a set is without labels, or the labels are nothing to learn or to test."""
+        """Raises NotTrainable where a set has no labels, or its labels leave nothing to learn or to test."""
         _require_labels(self.train, self.variant)
         _require_labels(self.tested, EVALUATION)
         trained, tested = sorted(set(self.train_labels)), sorted(set(self.test_labels))
@@ -163,7 +163,7 @@ class TrainingSteps:
         for variant in variants:
             try:
                 data = self.store.get(layout.predictions(self.job.id, self.name, variant))
-            except NotFound:  # trained by a release that stored none
+            except NotFound:  # trained by a release that stored no predictions
                 continue
             correct[variant] = evaluation.read_correct(data)
         return evaluation.compare_all(correct)
@@ -218,7 +218,7 @@ def evaluation_table(store: Store, job_id: str) -> pa.Table:
 
 def manifest_table(store: Store, key: str) -> pa.Table:
     """The images of a manifest with a label, with COLUMNS."""
-    with manifest.opened(store.get(key)) as parquet:
+    with manifest.open_manifest(store.get(key)) as parquet:
         return _labelled(batch.select(COLUMNS) for batch in manifest.batches(parquet))
 
 
@@ -232,7 +232,7 @@ def _labelled(batches: Iterable[pa.RecordBatch]) -> pa.Table:
 def open_images(
     table: pa.Table, request: Request, access: Access, group: str, at: str = "", features: Features | None = None
 ) -> Iterator[Images]:
-    """The images of `table`, as they are or, with `at` a distance, as an encoding at it shows them."""
+    """The images of `table`, as they are or, with a distance `at`, encoded at it."""
     with SourceReader(request.limits.max_bytes, access) as reader:
         read = partial(_read, table, reader)
         if not at:
@@ -248,7 +248,7 @@ def open_images(
 
 
 def _read(table: pa.Table, reader: SourceReader, row: int) -> bytes:
-    """The bytes of a row; raises DatasetChanged where they are not those of its checksum."""
+    """The bytes of a row; raises DatasetChanged where they do not match its checksum."""
     uri, size, sha256 = (table[name][row].as_py() for name in ("object_uri", "bytes", "sha256"))
     try:
         data = reader.read(uri, size)

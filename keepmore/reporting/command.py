@@ -1,4 +1,4 @@
-"""The command line that asks for a job again."""
+"""The command line that repeats a job."""
 
 from __future__ import annotations
 
@@ -12,8 +12,8 @@ from keepmore.spec.training import Training, tuning_words
 
 
 def command(request: Request) -> str:
-    """The command line that asks for `request` again."""
-    words = ["keepmore", "run", request.dataset, "--distances", variant_specs.written(request.distances, request.rules)]
+    """The command line that repeats `request`."""
+    words = ["keepmore", "run", request.dataset, "--distances", variant_specs.unparse(request.distances, request.rules)]
     words += ["--effort", str(request.effort)]
     if request.budget:
         words += ["--budget", _budget_word(request.budget)]

@@ -1,4 +1,4 @@
-"""Everything that a report says, gathered from the store: what was asked, what came out, and what ran."""
+"""The content of a report, read from the store: the request, the results and the versions."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ EXAMPLES = 200
 
 @dataclass(frozen=True, slots=True)
 class PoolFigures:
-    """The whole pool at a distance. Of levels there is none: their bytes depend on the budget."""
+    """The whole pool at a distance. Levels have none: their bytes depend on the budget."""
 
     pool_bytes: int | None = None
     bytes_per_image: float | None = None
@@ -48,7 +48,7 @@ class Costs:
 
 @dataclass(frozen=True, slots=True)
 class VariantFigures:
-    """One variant: its pool, its subset, how many times as many images that has as distance 0, and the training.
+    """One variant: its pool, its subset, the factor of its images over distance 0, and the training.
 
     `result` is JSON, because an earlier release may have written it.
     """

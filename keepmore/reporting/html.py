@@ -11,7 +11,7 @@ import jinja2
 
 
 def render(template: str, filters: Mapping[str, Callable[..., str]], **values: Any) -> str:
-    """The page that `template`, one of the package's own, makes of `values`; it needs nothing beside it."""
+    """Render `template`, one of the package's own, with `values`; the page needs no other file."""
     environment = jinja2.Environment(
         loader=jinja2.PackageLoader("keepmore.reporting"), autoescape=True, undefined=jinja2.StrictUndefined
     )

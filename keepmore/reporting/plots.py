@@ -62,7 +62,7 @@ def images_kept(rows: Rows) -> str:
 
 def accuracy(rows: Rows) -> str:
     """Top-1 on the evaluation images with 95 % intervals: a line over the fixed distances, and a point for each level,
-    which lies between no two of them."""
+    which does not lie between two of them."""
 
     def draw(axes: Axes) -> None:
         fixed = [place for place, row in enumerate(rows) if row["pool_bytes"] is not None]
@@ -77,11 +77,11 @@ def accuracy(rows: Rows) -> str:
 
 def _points(axes: Axes, rows: Rows, places: Sequence[float], color: str, line: str) -> None:
     """Top-1 of the rows at `places`: whole numbers name the rows themselves."""
-    chosen = [rows[int(place)] for place in places]
-    if not chosen:
+    marked_rows = [rows[int(place)] for place in places]
+    if not marked_rows:
         return
-    top1 = np.array([row["top1"] for row in chosen]) * 100
-    ends = np.array([row["interval"] for row in chosen]).T * 100
+    top1 = np.array([row["top1"] for row in marked_rows]) * 100
+    ends = np.array([row["interval"] for row in marked_rows]).T * 100
     axes.errorbar(
         places, top1, np.abs(ends - top1), color=color, marker="o", capsize=4, linewidth=2, markersize=6, linestyle=line
     )
@@ -91,7 +91,7 @@ def _points(axes: Axes, rows: Rows, places: Sequence[float], color: str, line: s
 
 
 def accuracy_and_cost(rows: Rows) -> str:
-    """Top-1 with 95 % intervals over what the images of each subset cost a month; each point is named."""
+    """Top-1 with 95 % intervals over the monthly cost of each subset; each point is named."""
 
     def draw(axes: Axes) -> None:
         costs = [row["monthly_cost"] for row in rows]
@@ -108,7 +108,7 @@ def accuracy_and_cost(rows: Rows) -> str:
 
 
 def loss(rows: Rows) -> str:
-    """The loss over the steps of training, one line a variant: the mean of its seeds."""
+    """The loss over the steps of training, one line per variant: the mean of its seeds."""
 
     def draw(axes: Axes) -> None:
         for row, shade in zip(rows, _shades(len(rows)), strict=True):
@@ -122,7 +122,7 @@ def loss(rows: Rows) -> str:
 
 
 def confusion(matrix: Mapping[str, Any], variant: str) -> str:
-    """Of the test images of each class, a row, the share that was predicted as each class, a column; of all seeds."""
+    """For the test images of each class (rows), the share that was predicted as each class (columns); of all seeds."""
 
     def draw(axes: Axes) -> None:
         counts = np.array(matrix["counts"], float)
@@ -135,7 +135,7 @@ def confusion(matrix: Mapping[str, Any], variant: str) -> str:
 
 
 def domain(variants: Sequence[str], tests: Sequence[str], tested: Sequence[Sequence[Mapping[str, Any]]]) -> str:
-    """Top-1 by what was trained on, a row, and by how the test images look, a column."""
+    """Top-1 by the training images (rows) and by the distance of the test images (columns)."""
 
     def draw(axes: Axes) -> None:
         top1 = np.array([[100 * one["top1"] for one in row] for row in tested])
@@ -154,9 +154,9 @@ def _heat(
     axes.imshow(values, cmap="Blues", vmin=low, vmax=high, aspect="auto")
     axes.grid(visible=False)
     for ticks, names, angle in ((axes.set_xticks, columns, 90), (axes.set_yticks, rows, 0)):
-        shown = names if len(names) <= MOST_BARS else []
+        labels = names if len(names) <= MOST_BARS else []
         rotation = angle if len(names) > MOST_CELLS_WRITTEN // 2 else 0
-        ticks(range(len(shown)), shown, rotation=rotation, fontsize=9)
+        ticks(range(len(labels)), labels, rotation=rotation, fontsize=9)
     if max(values.shape) <= MOST_CELLS_WRITTEN:
         for (row, column), value in np.ndenumerate(values):
             color = "white" if value > low + 0.6 * (high - low) else "black"
@@ -205,7 +205,7 @@ def class_balance(rows: Rows) -> str:
 
 
 def fitted_surface(advice: Advice) -> str:
-    """The pilots' errors and the fitted law over the number of images, one line a distance; both axes logarithmic."""
+    """The pilots' errors and the fitted law over the number of images, one line per distance; both axes logarithmic."""
 
     def draw(axes: Axes) -> None:
         for curve, shade in zip(advice.curves, _shades(len(advice.curves)), strict=True):
@@ -225,7 +225,8 @@ def fitted_surface(advice: Advice) -> str:
 
 
 def accuracy_by_storage(advice: Advice) -> str:
-    """Predicted accuracy over stored bytes, one line a distance; the best of them thick, the budgets' advice marked."""
+    """Predicted accuracy over stored bytes, one line per distance; the best of them thick, the budgets' advice
+    marked."""
     return _svg(lambda axes: _accuracy_over(axes, advice, "bytes", "bytes stored"), "Predicted accuracy by storage")
 
 
@@ -248,8 +249,8 @@ def _accuracy_over(axes: Axes, advice: Advice, name: Literal["bytes", "monthly_c
         accuracies = [100 * point.accuracy for point in points]
         axes.plot([x_of(point) for point in points], accuracies, color=shade, linewidth=1.3, label=curve.distance)
     recommended = [(x_of(budget), 100 * budget.recommended.prediction.accuracy) for budget in advice.budgets]
-    if shown := [pair for pair in recommended if pair[0] > 0]:
-        axes.plot(*zip(*shown, strict=True), marker="D", markersize=7, linestyle="", color=ORANGE)
+    if marks := [pair for pair in recommended if pair[0] > 0]:
+        axes.plot(*zip(*marks, strict=True), marker="D", markersize=7, linestyle="", color=ORANGE)
     formatter = EngFormatter("B") if name == "bytes" else StrMethodFormatter("{x:g}")
     _log_axes(axes, label, "predicted top-1 accuracy (%)", formatter)
 
@@ -268,7 +269,7 @@ def _shades(count: int) -> Any:
 
 
 def _names(rows: Rows) -> list[str]:
-    """Names of the variants; that of a level on two lines, so that it stands beside others."""
+    """Names of the variants; that of a level on two lines, so that it fits beside others."""
     return [row["distance"].replace("-", "\n", 1) for row in rows]
 
 

@@ -29,7 +29,7 @@ from keepmore.storage.base import Store
 
 PHOTOGRAPHS = 2
 CROP_PIXELS = 320
-LADDER_SHOWN = 5  # every so many levels of a ladder there is a photograph
+LADDER_SHOWN = 5  # one photograph for this many levels of a ladder
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,7 +59,7 @@ def html(report: Mapping[str, Any], photographs: Sequence[Photograph]) -> str:
     rows, comparison = report["distances"], report.get("comparison")
     trained = "top1" in rows[0]
     filters: dict[str, Callable[..., str]] = {
-        "told": variant_specs.told,
+        "level": variant_specs.describe_level,
         "points": lambda ends: " to ".join(f"{100 * end:+.1f}" for end in ends),
         "p": lambda value: "< 0.001" if value < 0.001 else f"{value:.3f}",
     }
@@ -82,28 +82,28 @@ def html(report: Mapping[str, Any], photographs: Sequence[Photograph]) -> str:
 
 def _subset_plots(report: Mapping[str, Any]) -> dict[str, str]:
     rows = report["distances"]
-    drawn = {"images": plots.images_kept(rows)}
+    svgs = {"images": plots.images_kept(rows)}
     if fixed := _fixed(rows):
-        drawn["bytes"] = plots.bytes_an_image(fixed)
+        svgs["bytes"] = plots.bytes_an_image(fixed)
     if report["index"]["classes"]:
-        drawn["classes"] = plots.class_balance(rows)
-    return drawn
+        svgs["classes"] = plots.class_balance(rows)
+    return svgs
 
 
 def _training_plots(rows: Rows) -> dict[str, str]:
     """The plots of a training, as far as its results have the data."""
-    drawn = {"accuracy": plots.accuracy(rows)}
+    svgs = {"accuracy": plots.accuracy(rows)}
     if rows[0].get("monthly_cost") is not None:
-        drawn["cost"] = plots.accuracy_and_cost(rows)
+        svgs["cost"] = plots.accuracy_and_cost(rows)
     if all(run["loss"] for row in rows for run in row.get("curves", [{"loss": None}])):
-        drawn["loss"] = plots.loss(rows)
+        svgs["loss"] = plots.loss(rows)
     best = verdicts.best(rows)
     if best.get("confusion"):
-        drawn["confusion"] = plots.confusion(best["confusion"], f"distance {best['distance']}")
+        svgs["confusion"] = plots.confusion(best["confusion"], f"distance {best['distance']}")
     names, tested = verdicts.grid(rows)
     if names:
-        drawn["domain"] = plots.domain([row["distance"] for row in rows], names, tested)
-    return drawn
+        svgs["domain"] = plots.domain([row["distance"] for row in rows], names, tested)
+    return svgs
 
 
 def headline(report: Mapping[str, Any]) -> str | None:
@@ -112,10 +112,10 @@ def headline(report: Mapping[str, Any]) -> str | None:
     if len(rows) < 2 or report["budget_bytes"] is None or rows[-1]["factor"] is None:
         return None
     first, last = rows[0], rows[-1]
-    kept = f"At equal storage, distance {last['distance']} keeps {last['factor']:.2f} times as many images"
+    sentence = f"At equal storage, distance {last['distance']} keeps {last['factor']:.2f} times as many images"
     if "top1" not in first:
-        return f"{kept} as the original files."
-    return f"{kept} as the original files; {verdicts.clause(last, first, report.get('comparison'))}."
+        return f"{sentence} as the original files."
+    return f"{sentence} as the original files; {verdicts.clause(last, first, report.get('comparison'))}."
 
 
 def _fixed(rows: Rows) -> Rows:
@@ -124,8 +124,8 @@ def _fixed(rows: Rows) -> Rows:
 
 
 def _photographs(job: Job, store: Store, access: Access) -> Iterator[Photograph]:
-    """Some of the pool's images at every fixed distance or, where there is none, at some of those that all images were
-    compressed at.
+    """Some of the pool's images at every fixed distance or, where there is none, at some of the distances at which all
+    images were compressed.
     """
     distances = job.request.distances or job.request.compressed[::LADDER_SHOWN]
     good = (batch.filter(pc.is_null(batch["error_code"])) for batch in index.rows(store, layout.index(job.id)))

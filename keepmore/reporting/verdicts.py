@@ -1,4 +1,4 @@
-"""What the results of a training say, in words and tables, for the command and the report. Pure.
+"""The results of a training in words and tables, for the command and the report. Pure.
 
 `rows` are results by variant as JSON, each with its name as `distance`; earlier releases wrote fewer fields.
 """
@@ -46,13 +46,13 @@ def table(comparison: Comparison) -> Rows:
 
 
 def clause(last: Mapping[str, Any], first: Mapping[str, Any], comparison: Comparison) -> str:
-    """What `last` is to `first`, the variant that all others are compared with, as the end of a sentence."""
+    """How `last` compares with `first`, the reference of all comparisons, as the end of a sentence."""
     for pair in table(comparison):
         if (pair["arm"], pair["against"], pair["family"]) == (last["distance"], first["distance"], REFERENCE):
             points, (low, high) = 100 * pair["difference"], (100 * end for end in pair["interval"])
             measured = f"{abs(points):.1f} points {_more(points)} (95 % interval {low:+.1f} to {high:+.1f})"
             if pair["verdict"] == "cannot tell":
-                return f"whether the classifier is better cannot be told: its top-1 is {measured}"
+                return f"whether the classifier is better cannot be determined: its top-1 is {measured}"
             return f"the classifier is {pair['verdict']}: its top-1 is {measured}"
     points = 100 * (last["top1"] - first["top1"])
     return f"the classifier's top-1 is {abs(points):.1f} points {_more(points)}; whether by chance was not tested"
@@ -63,7 +63,7 @@ def _more(points: float) -> str:
 
 
 def notes(rows: Rows) -> Iterator[str]:
-    """Where the trainer fell back to something else than was asked, and which classes it could not learn or test."""
+    """Where the trainer used a fallback, and which classes it could not learn or test."""
     for row in rows:
         yield from (f"distance {row['distance']}: {note}" for note in row.get("notes", ()))
     for row in rows:
@@ -88,7 +88,7 @@ def weights(rows: Rows) -> list[StoredWeights]:
 
 
 def folders(rows: Rows) -> dict[str, str]:
-    """The folders of what was stored: `weights` and `events`, as paths where they are on this machine."""
+    """The folders of stored artifacts: `weights` and `events`, as paths where they are on this machine."""
     by_kind = {}
     for run in (run for row in rows for run in row.get("kept", ())):
         for kind, levels_up in (("weights", 1), ("events", 2)):

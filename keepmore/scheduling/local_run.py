@@ -25,7 +25,8 @@ LOOK_EVERY_S = 1.0
 def run_job(
     job: Job, config: RuntimeConfig, store: Store, processes: int, on_progress: OnProgress, on_done: OnStep
 ) -> Job:
-    """Do what the store lacks of `job`; gives the job as it ended. Raises what failed, after writing it down."""
+    """Run the missing steps of `job`; returns the job as it ended. Raises the error of a step that failed, after saving
+    it."""
     repository = JobRepository(store)
     if repository.has_ended(job):
         repository.retry(job)
@@ -36,7 +37,7 @@ def run_job(
 def run_missing(
     job_id: str, config: RuntimeConfig, store: Store, processes: int, on_progress: OnProgress, on_done: OnStep
 ) -> None:
-    """Do all that was asked of a job, and beside it, and is not there yet. Raises what failed."""
+    """Run all missing steps of a job and of the requests beside it. Raises the error of a step that failed."""
     with LocalQueue(config, processes) as queue:
         scheduler = Scheduler(store, InMemoryStepTracker(processes), queue)
         scheduler.advance(job_id)
@@ -44,7 +45,7 @@ def run_missing(
 
 
 class FailFastListener:
-    """A listener for one job at a terminal: shows what the scheduler hears, and gives up at the first failure."""
+    """A listener for one job at a terminal: shows what the scheduler is notified of, and stops at the first failure."""
 
     def __init__(self, scheduler: Scheduler, store: Store, on_progress: OnProgress, on_done: OnStep) -> None:
         self._scheduler = scheduler

@@ -14,18 +14,18 @@ from keepmore.progress import Progress
 from keepmore.scheduling.metrics import Amounts, Total
 from keepmore.scheduling.tracker import BUSY_S, GRACE_S, Load, Pace, window
 
-# Of so many the tracker in memory remembers how far they are; the store knows of older ones.
+# How many jobs the tracker in memory remembers the progress of; the store knows that of older ones.
 MOST_STAGES = 3000
 
 
 @dataclass(slots=True)
 class _JobState:
-    """One job on the tracker: steps that wait, in order; steps under way and when they were heard of last."""
+    """One job on the tracker: steps that wait, in order; steps under way and when a worker last reported on them."""
 
-    # Taking from the front of a dictionary passes over all that was taken before.
+    # Taking from the front of a dictionary skips over everything that was taken before.
     waiting: OrderedDict[Step, None] = field(default_factory=OrderedDict)
     under_way: dict[Step, float] = field(default_factory=dict)
-    begun: Counter[Step] = field(default_factory=Counter)
+    tries: Counter[Step] = field(default_factory=Counter)
 
 
 @dataclass(slots=True)
@@ -61,9 +61,9 @@ class InMemoryLeases:
         with self._lock:
             state = self._jobs.get(job, _JobState())
             most = window(self._slots, len(self._jobs)) - len(state.under_way)
-            taken = [state.waiting.popitem(last=False)[0] for _ in range(min(most, len(state.waiting)))]
-            state.under_way |= dict.fromkeys(taken, time.monotonic() + GRACE_S)
-            return taken
+            steps = [state.waiting.popitem(last=False)[0] for _ in range(min(most, len(state.waiting)))]
+            state.under_way |= dict.fromkeys(steps, time.monotonic() + GRACE_S)
+            return steps
 
     def push(self, step: Step) -> bool:
         with self._lock:
@@ -77,19 +77,19 @@ class InMemoryLeases:
         with self._lock:
             state = self._jobs.setdefault(step.job, _JobState())
             state.under_way[step] = time.monotonic()
-            state.begun[step] += 1
-            return state.begun[step]
+            state.tries[step] += 1
+            return state.tries[step]
 
     def tries(self, step: Step) -> int:
         with self._lock:
-            return self._jobs.get(step.job, _JobState()).begun[step]
+            return self._jobs.get(step.job, _JobState()).tries[step]
 
     def busy(self, step: Step) -> bool:
         with self._lock:
             at = self._jobs.get(step.job, _JobState()).under_way.get(step, -math.inf)
             return self.tries(step) > 0 and 0 <= time.monotonic() - at < BUSY_S
 
-    def seen(self, step: Step) -> None:
+    def renew(self, step: Step) -> None:
         with self._lock:
             if step.job in self._jobs:
                 self._jobs[step.job].under_way[step] = time.monotonic()
@@ -100,7 +100,7 @@ class InMemoryLeases:
             if state:
                 state.waiting.pop(step, None)
                 state.under_way.pop(step, None)
-                state.begun.pop(step, None)
+                state.tries.pop(step, None)
                 self._tidy(step.job)
 
     def idle(self, job: str) -> bool:
@@ -123,15 +123,15 @@ class InMemoryLeases:
             del self._jobs[job]
 
     def loads(self) -> dict[Lane, Load]:
-        found, now = dict.fromkeys(Lane, Load()), time.monotonic()
+        loads, now = dict.fromkeys(Lane, Load()), time.monotonic()
         with self._lock:
             for state in self._jobs.values():
                 for step, at in state.under_way.items():
-                    found[step.kind.lane] = found[step.kind.lane].and_one(state.begun[step] > 0, now + GRACE_S - at)
+                    loads[step.kind.lane] = loads[step.kind.lane].and_one(state.tries[step] > 0, now + GRACE_S - at)
                 if state.waiting:  # one stage waits at a time, and its steps are of one lane
                     lane = next(reversed(state.waiting)).kind.lane
-                    found[lane] = found[lane].and_more(len(state.waiting))
-        return found
+                    loads[lane] = loads[lane].and_more(len(state.waiting))
+        return loads
 
 
 class InMemoryProgress:

@@ -27,8 +27,8 @@ def total(name: str, **labels: str) -> Total:
 
 
 def of_step(step: Step, outcome: str, done: Progress, seconds: float | None) -> dict[Total, float]:
-    """What a step adds when it ends: `outcome` is done, failed, cancelled or handed_on; `seconds` None if nobody saw
-    it begin."""
+    """What a step adds when it ends: `outcome` is done, failed, cancelled or handed_on; `seconds` None if its start was
+    not recorded."""
     amounts = {total("steps", kind=step.kind, outcome=outcome): 1.0}
     for name in ("images", "bytes_in", "bytes_out", "encode_s"):
         if amount := getattr(done, name):
@@ -50,7 +50,8 @@ def of_delay(step: Step, code: str) -> dict[Total, float]:
 
 
 def of_index(summary: Summary) -> dict[Total, float]:
-    """What a finished index tells: images that failed, by code, and how much smaller the pool is at each distance."""
+    """The totals of a finished index: images that failed, by code, and how much smaller the pool is at each
+    distance."""
     amounts = {total("images_failed", code=code): float(count) for code, count in summary.errors.items()}
     if (original := summary.pool_bytes.get(ORIGINAL)) is not None:
         for distance, stored in summary.pool_bytes.items():
@@ -62,10 +63,10 @@ def of_index(summary: Summary) -> dict[Total, float]:
 def histogram(counts: Amounts) -> dict[str, tuple[list[tuple[str, float]], float]]:
     """The seconds of steps by kind: (upper bound, how many took no longer) of every bound, and their sum."""
     kinds = sorted({dict(labels)["kind"] for name, labels in counts if name == "step_s_bucket"})
-    found = {}
+    histograms = {}
     for kind in kinds:
         each = [counts.get(total("step_s_bucket", kind=kind, le=bound), 0.0) for bound in SECONDS]
-        found[kind] = (
+        histograms[kind] = (
             list(zip(SECONDS, accumulate(each), strict=True)), counts.get(total("step_s_sum", kind=kind), 0.0)
         )  # fmt: skip
-    return found
+    return histograms

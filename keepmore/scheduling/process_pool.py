@@ -1,7 +1,7 @@
 """The queue that is a pool of local processes.
 
 A worker process that dies (a crash, or killed for its memory) costs its step another try, in which every image is
-decoded apart, so that the one that kills decoders becomes a row in the errors list.
+decoded in a process of its own, so that an image that kills decoders becomes a row in the errors list.
 """
 
 from __future__ import annotations
@@ -95,7 +95,7 @@ class LocalQueue:
         return {lane.value: len(pool.waiting) for lane, pool in self._pools.items()}
 
     def stop(self) -> None:
-        """Have `run` return soon."""
+        """Make `run` return soon."""
         self._stopped = True
         self._ring()
 
@@ -118,7 +118,7 @@ class LocalQueue:
                     self._take(busy[cast(Connection, pipe)], listener)
 
     def _ring(self) -> None:
-        with self._lock:  # a pipe takes one writer at a time; one ring unheard is as good as many
+        with self._lock:  # a pipe takes one writer at a time; one unread wake-up is as good as many
             if not self._bell.poll():
                 self._ringer.send_bytes(b"!")
 
@@ -130,7 +130,7 @@ class LocalQueue:
                 pool.waiting.append(step)
 
     def _stop(self, job: str) -> list[Step]:
-        """Let go of a job's steps, those that wait and those under way; gives them."""
+        """Drop a job's steps, those that wait and those under way; returns them."""
         stopped = []
         for pool in self._pools.values():
             stopped += [step for step in pool.waiting if step.job == job]
@@ -188,35 +188,37 @@ def _start(config: RuntimeConfig) -> _Worker:
     context = mp.get_context("spawn")
     ours, theirs = context.Pipe()
     process = context.Process(target=_work, args=(theirs, config), name="keepmore-worker", daemon=True)
-    with _interrupts_held():
+    with _hold_interrupts():
         process.start()
     theirs.close()
     return _Worker(process, ours)
 
 
 @contextmanager
-def _interrupts_held() -> Iterator[None]:
+def _hold_interrupts() -> Iterator[None]:
     """Ctrl-C reaches the whole terminal group. A process started here never sees it, its parent decides; and the parent
-    hears of it only when the start is over, because half a start leaves a child that complains."""
-    held: list[int] = []
+    gets the signal only when the start is over, because an interrupted start leaves a child that prints errors."""
+    signals: list[int] = []
     handlers = {}
     before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
-    if threading.current_thread() is threading.main_thread():  # nobody else may; and others are not interrupted
+    if (
+        threading.current_thread() is threading.main_thread()
+    ):  # only the main thread may; and others are not interrupted
         for number in (signal.SIGINT, signal.SIGTERM):
-            handlers[number] = signal.signal(number, lambda number, frame: held.append(number)) or signal.SIG_DFL
+            handlers[number] = signal.signal(number, lambda number, frame: signals.append(number)) or signal.SIG_DFL
     try:
         yield
     finally:
         signal.pthread_sigmask(signal.SIG_SETMASK, before)
         for number, handler in handlers.items():
             signal.signal(number, handler)
-    for late in held[:1]:
+    for late in signals[:1]:
         signal.raise_signal(late)
 
 
 def _work(pipe: Connection, config: RuntimeConfig) -> None:
     """A worker's life: steps come in, progress and outcomes go out, until the pipe or the parent is gone."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # libraries start threads that do not hold it back
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # libraries start threads that do not keep it alive
     return_large_blocks()
     store = config.store()
     with IsolatedDecoder() as decoder, suppress(EOFError, BrokenPipeError, ConnectionResetError):

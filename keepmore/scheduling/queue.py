@@ -1,4 +1,4 @@
-"""What carries steps to whoever runs them: the local process pool, or Celery (`keepmore_services.broker`)."""
+"""What carries steps to the workers: the local process pool, or Celery (`keepmore_services.broker`)."""
 
 from __future__ import annotations
 
@@ -16,11 +16,11 @@ class Queue(Protocol):
     """Carries steps; knows no results."""
 
     def submit(self, steps: Iterable[Step]) -> None:
-        """Have `steps` done some time; a step that is submitted twice is harmless."""
+        """Queue `steps`; a step that is submitted twice is harmless."""
         ...
 
     def cancel(self, job: str) -> None:
-        """Stop what is under way of `job`, where that is possible at once, and do not begin more of it."""
+        """Stop the steps of `job` that are under way, where that is possible at once, and begin no more of them."""
         ...
 
     def depths(self) -> dict[str, int]:
@@ -29,10 +29,10 @@ class Queue(Protocol):
 
 
 class StepListener(Protocol):
-    """Hears what becomes of steps."""
+    """Is notified of what happens to steps."""
 
     def on_start(self, step: Step) -> int:
-        """A worker starts on the step; gives how many did so without ending it, this one included."""
+        """A worker starts on the step; returns how many did so without ending it, this one included."""
         ...
 
     def on_progress(self, step: Step, progress: Progress) -> None: ...

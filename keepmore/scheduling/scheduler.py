@@ -1,7 +1,8 @@
-"""Says what comes next, whoever does the steps: starts jobs, follows them to their end, stops and resumes them.
+"""Decides which steps come next, for any kind of worker: starts jobs, follows them to their end, stops and resumes
+them.
 
-Any number of schedulers may look after one job at once, each with its own idea of what is done: the worst that comes of
-it is a step that is done twice, which writes the same bytes.
+Any number of schedulers may look after one job at once, each with its own view of what is done: at worst a step is done
+twice, which writes the same bytes.
 """
 
 from __future__ import annotations
@@ -26,13 +27,13 @@ from keepmore.scheduling.status import parts_progress
 from keepmore.scheduling.tracker import StepTracker
 from keepmore.storage import layout
 from keepmore.storage.base import Store
-from keepmore.storage.layout import Asked
+from keepmore.storage.layout import RequestKind
 
 log = logging.getLogger(__name__)
 
-# A worker says every two seconds that it is alive; a step of which nothing is heard for this long is handed out again.
+# A worker reports every two seconds that it is alive; a step without a report for this long is handed out again.
 SILENT_S = 20.0
-# And so is one whose message may still wait in a queue that is never empty.
+# The same for a step whose message may still wait in a queue that is never empty.
 FORGOTTEN_S = 3600.0
 
 
@@ -49,16 +50,16 @@ class Scheduler:
         self._started_at: dict[Step, float] = {}
 
     def start(self, job_id: str) -> None:
-        """Have the job's steps done, from whatever there is of it; it is looked after until it ends."""
+        """Start the job, or continue it from what is done; it is looked after until it ends."""
         self._store.put(layout.active(job_id), b"")
         self.advance(job_id)
 
     def start_new(self, job_id: str) -> None:
-        """`start` for a job of which there is nothing yet and that is marked as active: what is missing is known."""
+        """`start` for a job that is marked as active and has no output yet: all its steps are missing."""
         self._submit_now(Step(job_id, Kind.LIST))
 
     def ask(self, step: Step) -> None:
-        """Have one step done before all that waits: a caller waits for its answer."""
+        """Run one step before all that wait: a caller waits for its answer."""
         self._store.put(layout.active(step.job), b"")
         self._submit_now(step)
 
@@ -68,7 +69,7 @@ class Scheduler:
 
     def cancel(self, job_id: str) -> Job:
         """Stop a job; what is done is kept. Raises JobEnded if it has ended otherwise."""
-        job = self._known(job_id)
+        job = self._get_settled(job_id)
         if job.state is State.ACCEPTED:
             job = self._repository.end(job, State.CANCELLED)
         if job.state is not State.CANCELLED:
@@ -79,8 +80,8 @@ class Scheduler:
         return job
 
     def retry(self, job_id: str) -> Job:
-        """Go on with a job that failed, was cancelled, or that nobody looks after; raises NothingToRetry for others."""
-        job = self._known(job_id)
+        """Continue a job that failed, was cancelled, or that nobody looks after; raises NothingToRetry for others."""
+        job = self._get_settled(job_id)
         orphaned = job.state is State.ACCEPTED and not self._store.exists(layout.active(job.id))
         if not (orphaned or job.state in (State.FAILED, State.CANCELLED)):
             raise NothingToRetry(
@@ -93,9 +94,9 @@ class Scheduler:
         return job
 
     def reconcile(self) -> None:
-        """Look at every job that still has work: hand out again what was lost, and go on where nothing is under way.
+        """Look at every job that still has work: hand out lost steps again, and continue where nothing is under way.
 
-        One that cannot be looked after holds up no other. Raises QueueUnavailable.
+        A job that cannot be looked after does not hold up the others. Raises QueueUnavailable.
         """
         for key in self._store.keys(layout.active_prefix()):
             job_id = key.removeprefix(layout.active_prefix())
@@ -112,7 +113,7 @@ class Scheduler:
                 log.error("job not looked after", extra={"job": job_id, "code": error.code, "reason": error.message})
 
     def _lost(self, job_id: str) -> list[Step]:
-        """Steps whose worker has fallen silent, and steps whose message must be gone because none is waiting."""
+        """Steps whose worker no longer reports, and steps whose message must be lost because none is waiting."""
         silent = self._tracker.leases.lost(job_id, SILENT_S)
         forgotten = set(self._tracker.leases.lost(job_id, FORGOTTEN_S))
         depths = self._queue.depths() if silent else {}
@@ -140,7 +141,7 @@ class Scheduler:
         self.advance(step.job)
 
     def on_failure(self, step: Step, error: KeepmoreError) -> None:
-        """Write down what cannot be done, as the failure of the job or of the request that it belongs to."""
+        """Save the error as the failure of the job, or of the request that the step belongs to."""
         if not (step.kind is Kind.NOTIFY or self._store.exists(step.output)):  # else another worker has done it
             job = None if step.kind is Kind.ESTIMATE else self._job(step.job)
             if job and job.state is State.ACCEPTED and not is_beside(job, step):
@@ -150,12 +151,12 @@ class Scheduler:
             if step.kind is not Kind.ESTIMATE:
                 self._tracker.leases.drop(step.job)
         self._count(step, "failed", metrics.of_failure(step, error.code))
-        if step.kind is not Kind.NOTIFY:  # that is tried again in its own time
+        if step.kind is not Kind.NOTIFY:  # it is tried again when it is due
             self.advance(step.job)
 
     def on_abandon(self, step: Step) -> None:
         self._count(step, "cancelled", {})
-        self._tracker.leases.drop(step.job)  # what is still wanted of it is offered again
+        self._tracker.leases.drop(step.job)  # its steps that are still needed are offered again
         self.advance(step.job)
 
     def _count(self, step: Step, outcome: str, more: Amounts) -> None:
@@ -165,7 +166,7 @@ class Scheduler:
         self._tracker.counters.count({**metrics.of_step(step, outcome, progress, seconds), **more})
 
     def advance(self, job_id: str) -> None:
-        """Hand out the job's share of what waits; if nothing does and nothing is under way, see what is missing."""
+        """Hand out the job's share of what waits; if nothing waits and nothing is under way, find the missing steps."""
         steps = self._tracker.leases.take(job_id)
         while not steps and self._tracker.leases.idle(job_id):
             job = self._job(job_id)
@@ -182,14 +183,14 @@ class Scheduler:
 
     def _missing(self, job_id: str, job: Job | None) -> list[Step]:
         if job is None:  # an estimate, or nothing at all
-            ref = RequestRef(Asked.ESTIMATE, job_id, job_id)
-            wanted = self._requests.exists(ref) and not self._requests.is_answered(ref)
-            return [Step(job_id, Kind.ESTIMATE)] if wanted else []
+            ref = RequestRef(RequestKind.ESTIMATE, job_id, job_id)
+            is_open = self._requests.exists(ref) and not self._requests.is_answered(ref)
+            return [Step(job_id, Kind.ESTIMATE)] if is_open else []
         self._restore_progress(job_id)
         return list(take_snapshot(job, self._store).ready())
 
     def _restore_progress(self, job_id: str) -> None:
-        """Tell the tracker what was done before it began, or before it was lost, while anybody asks for it."""
+        """Give the tracker the progress from before it started, or before it lost its data."""
         progress = self._tracker.progress
         if progress.restored(job_id, Kind.COMPRESS) or self._store.exists(layout.index_summary(job_id)):
             return
@@ -198,18 +199,18 @@ class Scheduler:
 
     def _job(self, job_id: str) -> Job | None:
         try:
-            return self._known(job_id)
+            return self._get_settled(job_id)
         except JobNotFound:
             return None
 
-    def _known(self, job_id: str) -> Job:
+    def _get_settled(self, job_id: str) -> Job:
         return self._repository.settled(self._repository.get(job_id))
 
     def _end(self, job_id: str, job: Job | None) -> None:
-        """Nothing is left to do: write down that the job succeeded, tell its caller, and look after it no more.
+        """Nothing is left to do: save that the job succeeded, notify its caller, and stop looking after it.
 
-        `job` is the record as it was before anybody looked what is missing: what has changed since (it was retried,
-        say) was not part of that look, and another one will follow.
+        `job` is the record from before the search for missing steps: that search did not see later changes (a retry,
+        for example), and another one will follow.
         """
         if job and job.state is State.ACCEPTED:
             job = self._repository.end(job, State.SUCCEEDED)
@@ -217,13 +218,13 @@ class Scheduler:
             return
         self._store.delete(layout.active(job_id))
         job = self._job(job_id)
-        if missing := self._missing(job_id, job):  # asked for since we looked
+        if missing := self._missing(job_id, job):  # requested since we looked
             self._store.put(layout.active(job_id), b"")
             self._tracker.leases.offer(missing)
             self._queue.submit(self._tracker.leases.take(job_id))
 
     def _call_webhook(self, job: Job) -> bool:
-        """Have the webhook called if it is time to; says whether it still has to be, now or later."""
+        """Queue the webhook call if it is due; returns whether it is still pending, now or later."""
         if webhooks.is_due(job, self._store):
             self.ask(Step(job.id, Kind.NOTIFY))
         return webhooks.next_at(job, self._store) is not None

@@ -1,4 +1,4 @@
-"""How a job stands, read from what its store holds and, while it runs, from the step tracker."""
+"""The status of a job, read from what its store holds and, while it runs, from the step tracker."""
 
 from __future__ import annotations
 
@@ -35,20 +35,21 @@ from keepmore.spec.distance import ORIGINAL
 from keepmore.spec.training import NO_WEIGHTS, PROBE, Training, Tuning
 from keepmore.storage import layout
 from keepmore.storage.base import Store
-from keepmore.storage.layout import Asked
+from keepmore.storage.layout import RequestKind
 
-# Parts that are asked for while one is looked at: over a network, each takes two answers.
+# Parts that are requested ahead of the one being read: over a network, each takes two requests.
 PARTS_AHEAD = 8
 
 
 @dataclass(frozen=True, slots=True)
 class JobStatus:
-    """How a job stands. `progress` (listed: how many images there are) None before the job is listed; `rate` in images
-    a second, `eta_s` until all are compressed; `subset` and `index`: the records of the store, once they are there."""
+    """The status of a job. `image_count` (how many images the dataset has) and `progress` are None before the job is
+    listed; `rate` in images per second, `eta_s` until all are compressed; `subset` and `index`: the records of the
+    store, once they are there."""
 
     job: Job
     stage: str | None
-    listed: int | None = None
+    image_count: int | None = None
     progress: Progress | None = None
     rate: float | None = None
     eta_s: int | None = None
@@ -59,7 +60,7 @@ class JobStatus:
 
     def as_json(self) -> JobAnswer:
         progress = self.progress
-        images = progress and {"listed": self.listed, "done": progress.images, "failed": progress.failed}
+        images = progress and {"listed": self.image_count, "done": progress.images, "failed": progress.failed}
         answer = {
             "job": self.job.id,
             "state": self.job.state.value,
@@ -81,7 +82,7 @@ class JobStatus:
 
 
 def status(job: Job, store: Store, tracked: StepProgress | None = None) -> JobStatus:
-    """State, the stage that is next or under way, counts, and what there is to fetch."""
+    """State, the stage that is next or under way, counts, and the results so far."""
     now = stage(job, store)
     check = read_json(store, layout.codec_check(job.id))
     warnings = tuple(check["warnings"]) if check else ()
@@ -109,22 +110,22 @@ def _compressing(job: Job, store: Store, tracked: StepProgress | None, warnings:
         with suppress(QueueUnavailable):  # the store says the same, only slower and without a rate
             pace = tracked.pace(job.id, Kind.COMPRESS)
     pace = pace or Pace(sum(parts_progress(store, job.id).values(), Progress()), 0, 0.0)
-    listed = Listing.read(store, job.id).images
+    image_count = Listing.read(store, job.id).images
     rate = pace.rate if job.state is State.ACCEPTED else None
     return JobStatus(
         job,
         "compress",
-        listed,
+        image_count,
         pace.done,
         rate=round(rate, 2) if rate else None,
-        eta_s=round((listed - pace.done.images) / rate) if rate else None,
+        eta_s=round((image_count - pace.done.images) / rate) if rate else None,
         warnings=warnings,
     )
 
 
 def subsets(job: Job, store: Store) -> list[SubsetAnswer]:
     """The records of all subsets that were made of a job, its own first."""
-    prefix = layout.requests_prefix(Asked.SUBSET, job.id)
+    prefix = layout.requests_prefix(RequestKind.SUBSET, job.id)
     results = [key for key in store.keys(prefix) if key.endswith("/subset.json")]
     own = layout.subset(job.id, job.request.subset_id)
     return [json.loads(store.get(key)) for key in sorted(results, key=lambda key: (key != own, key))]
@@ -132,7 +133,7 @@ def subsets(job: Job, store: Store) -> list[SubsetAnswer]:
 
 @dataclass(frozen=True, slots=True)
 class TrainingStatus:
-    """How a training stands; `results` by variant, as far as they are there."""
+    """The status of a training; `results` by variant, as far as they are there."""
 
     id: str
     subset: str
@@ -155,9 +156,9 @@ class TrainingStatus:
 
 
 def training_status(job: Job, name: str, store: Store) -> TrainingStatus:
-    """A training on a job's subsets, as far as it is. Raises TrainingNotFound."""
+    """A training on a job's subsets, as far as it is done. Raises TrainingNotFound."""
     request = training_request(job, name, store)
-    ref, requests = RequestRef(Asked.TRAINING, job.id, name), RequestRepository(store)
+    ref, requests = RequestRef(RequestKind.TRAINING, job.id, name), RequestRepository(store)
     by_variant = {variant: read_json(store, layout.training(job.id, name, variant)) for variant in job.request.variants}
     results = {variant: result for variant, result in by_variant.items() if result}
     error = requests.error(ref)
@@ -165,7 +166,7 @@ def training_status(job: Job, name: str, store: Store) -> TrainingStatus:
     if own and job.state is not State.ACCEPTED and not requests.exists(ref):
         error = error or job.error or Cancelled(f"job {job.id} was {job.state} before it was trained").as_dict()
     comparison = read_json(store, ref.result_key)
-    # Results of a release that compared nothing are whole without.
+    # Results of a release without comparisons are complete without one.
     compared = comparison or not any("format" in result for result in results.values())
     whole = compared and len(results) == len(by_variant)
     state = RequestState.SUCCEEDED if whole else RequestState.FAILED if error else RequestState.RUNNING
@@ -175,7 +176,7 @@ def training_status(job: Job, name: str, store: Store) -> TrainingStatus:
 def advice_status(job: Job, name: str, store: Store) -> AdviceAnswer:
     """Advice on a job as JSON, or how far it is. Raises AdviceNotFound."""
     request = advice_request(job, name, store)
-    ref = RequestRef(Asked.ADVICE, job.id, name)
+    ref = RequestRef(RequestKind.ADVICE, job.id, name)
     advice, error = read_json(store, ref.result_key), RequestRepository(store).error(ref)
     state = RequestState.SUCCEEDED if advice else RequestState.FAILED if error else RequestState.RUNNING
     about = {"advice": name, "job": job.id, "state": state.value, "error": None if advice else error}
@@ -197,7 +198,8 @@ def training_images(job: Job, name: str, store: Store) -> dict[Step, int]:
 
 
 def _tuned_images(training: Training, images: int) -> int:
-    """Of one run on so many images: those of its steps and, where the head starts from a probe, all of them before."""
+    """How many images one run on `images` images passes: those of its steps and, where the head starts from a probe,
+    all of them once before."""
     tuning = training.tuning or Tuning()
     batch = min(tuning.batch, images)
     steps = training.steps if training.epochs is None else -(-training.epochs * images // max(1, batch))
@@ -206,7 +208,7 @@ def _tuned_images(training: Training, images: int) -> int:
 
 
 def parts_progress(store: Store, job_id: str) -> dict[str, Progress]:
-    """What every compress step that is done has done, by part. Reads all of their footers, and nothing else of them."""
+    """The progress of every finished compress step, by part. Reads only the footers of the parts."""
     prefix = layout.parts_prefix(job_id)
     parts = list(store.keys(prefix))
     progress = {}

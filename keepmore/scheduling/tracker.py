@@ -1,4 +1,5 @@
-"""What is handed out and how far it is, beside the store: a cache that may be lost at any moment without losing work.
+"""Which steps are handed out and how far they are, beside the store: a cache that may be lost at any moment without
+losing work.
 
 Everything in it is a set, keyed by step, so that doing something twice says the same thing once.
 """
@@ -17,14 +18,14 @@ from keepmore.scheduling.metrics import Amounts
 # Twice as many steps as there are processes keep every process busy; more would stand in the way of other jobs.
 STEPS_A_SLOT = 2
 FEWEST_STEPS = 2
-# How long a step that was handed out may wait for a worker before anybody has to be heard of about it.
+# How long a step that was handed out may wait for a worker before it needs a sign of life.
 GRACE_S = 100.0
 BUSY_S = 6.0
 
 
 @dataclass(frozen=True, slots=True)
 class Pace:
-    """Images of a stage done so far, how many of them were seen being done, and in how many seconds."""
+    """Images of a stage done so far, how many of them while this tracker watched, and in how many seconds."""
 
     done: Progress
     seen_images: int
@@ -32,7 +33,7 @@ class Pace:
 
     @property
     def rate(self) -> float | None:
-        """Images a second; None before there is anything to go by."""
+        """Images per second; None before there is a measurement."""
         return self.seen_images / self.seconds if self.seen_images and self.seconds > 0 else None
 
 
@@ -45,19 +46,19 @@ class Load:
     under_way: int = 0
     oldest_s: float = 0.0
 
-    def and_one(self, begun: bool, waits_s: float) -> Load:
+    def and_one(self, is_running: bool, waits_s: float) -> Load:
         """With one more step that was handed out `waits_s` seconds ago."""
-        if begun:
+        if is_running:
             return Load(self.waiting, self.under_way + 1, self.oldest_s)
         return Load(self.waiting + 1, self.under_way, max(self.oldest_s, waits_s))
 
     def and_more(self, waiting: int) -> Load:
-        """With so many more that are not handed out."""
+        """With `waiting` more steps that are not handed out."""
         return Load(self.waiting + waiting, self.under_way, self.oldest_s)
 
 
 class Leases(Protocol):
-    """Which steps wait, which are handed out, and when whoever has one was heard of last."""
+    """Which steps wait, which are handed out, and when the worker of each last reported."""
 
     def offer(self, steps: Iterable[Step]) -> None:
         """These steps of a job wait to be handed out; those that wait or are under way already are left as they are."""
@@ -72,7 +73,7 @@ class Leases(Protocol):
         ...
 
     def begin(self, step: Step) -> int:
-        """A worker starts on `step`; gives how many did so without ending it, this one included."""
+        """A worker starts on `step`; returns how many did so without ending it, this one included."""
         ...
 
     def tries(self, step: Step) -> int:
@@ -80,11 +81,11 @@ class Leases(Protocol):
         ...
 
     def busy(self, step: Step) -> bool:
-        """Whether somebody who works on `step` was heard of in the last BUSY_S seconds."""
+        """Whether a worker on `step` has reported in the last BUSY_S seconds."""
         ...
 
-    def seen(self, step: Step) -> None:
-        """Whoever has `step` is alive."""
+    def renew(self, step: Step) -> None:
+        """The worker of `step` is alive."""
         ...
 
     def finish(self, step: Step) -> None:
@@ -96,7 +97,8 @@ class Leases(Protocol):
         ...
 
     def lost(self, job: str, silent_s: float) -> list[Step]:
-        """Steps begun that nobody has been heard of about for `silent_s` seconds, or not begun GRACE_S later still."""
+        """Steps that a worker began and has not reported on for `silent_s` seconds; and steps not begun GRACE_S later
+        still."""
         ...
 
     def drop(self, job: str) -> None:
@@ -108,15 +110,16 @@ class StepProgress(Protocol):
     """How far steps are, by stage and part."""
 
     def note(self, step: Step, total: Progress) -> None:
-        """So much of `step` is done."""
+        """`total` of `step` is done."""
         ...
 
     def restore(self, job: str, kind: Kind, parts: Mapping[str, Progress]) -> None:
-        """What was done before this tracker began, by part; parts that it has heard of already are left as they are."""
+        """Add the progress from before this tracker started, by part; parts that it already knows are left as they
+        are."""
         ...
 
     def restored(self, job: str, kind: Kind) -> bool:
-        """Whether `restore` was called: what the tracker knows is all that was done."""
+        """Whether `restore` was called: the tracker knows all progress."""
         ...
 
     def pace(self, job: str, kind: Kind) -> Pace | None:
@@ -132,13 +135,13 @@ class Capacity(Protocol):
         ...
 
     def processes(self) -> int:
-        """Processes that compress, those that were heard of lately."""
+        """Processes that compress and reported lately."""
         ...
 
     def loads(self) -> dict[Lane, Load]:
         """How much there is to do, by lane; all lanes are named.
 
-        Steps of one job that wait are taken to be of one lane, that of the last of them: a stage follows another.
+        All waiting steps of one job count for the lane of the last of them, because stages run one after another.
         """
         ...
 
@@ -154,7 +157,7 @@ class Counters(Protocol):
 
 
 class StepTracker(Protocol):
-    """All four. Whoever needs one takes that alone."""
+    """All four. Code that needs one takes only that one."""
 
     @property
     def leases(self) -> Leases: ...

@@ -1,8 +1,8 @@
-"""The fit step: finds the distance at which exactly so many images fill the budget, by encoding them.
+"""The fit step: finds the distance at which exactly the given number of images fills the budget, by encoding them.
 
 The index does not have sizes at every distance. So a few images are encoded at distances over the whole range, then all
-of them at a handful of distances that come ever closer. Encodings stay in the store, where a repeated step or another
-job finds them.
+of them at a handful of distances, each closer than the one before. Encodings stay in the store, where a repeated step
+or another job finds them.
 """
 
 from __future__ import annotations
@@ -30,8 +30,8 @@ from keepmore.spec.variants import FitCount
 from keepmore.storage.base import Store
 
 SAMPLE_IMAGES = 24
-# Where the sample is encoded: closely where photographs cease to be smallest as transcodes, whose sizes are the same at
-# any distance; and from distance 10 on the encoder works in another way, whose sizes are a curve of its own.
+# Where the sample is encoded: at close steps where photographs cease to be smallest as transcodes, whose sizes are the
+# same at any distance; and from distance 10 on, where the encoder works differently and the sizes follow another curve.
 SAMPLE_DISTANCES = (SMALLEST, 0.35, 0.6, 1.0, 1.6, 2.0, 2.5, 5.0, 10.0, 10.5, 16.0, LARGEST)
 METADATA = b"keepmore"
 # `row`: the image's place in the index; rows ascend.
@@ -49,7 +49,7 @@ SCHEMA = pa.schema(
 
 @dataclass(frozen=True, slots=True)
 class FitResult:
-    """The distance; whether one image more would not fit at it; how many distances were tried on all images."""
+    """The distance; whether one more image would not fit at it; how many distances were tried on all images."""
 
     distance: float
     exact: bool
@@ -89,19 +89,19 @@ def find(encoder: BatchEncoder, index_key: str, fit: FitCount, budget: int, sele
 class _Images:
     """The first images of an order, and the following one if there is one, in the index's order.
 
-    `table` holds columns of the index and `row`, an image's place there; `kept` (images,) is False for the following
+    `table` holds columns of the index and `row`, an image's place there; `is_kept` (images,) is False for the following
     one.
     """
 
     table: pa.Table
-    kept: NDArray[np.bool_]
+    is_kept: NDArray[np.bool_]
 
     @staticmethod
     def first(store: Store, index_key: str, fit: FitCount, selection: Selection) -> _Images:
         pool = read_originals(store, index_key)
         if fit.images > len(pool.rows):
             raise InvalidRequest(
-                f"distances: {fit.written} is not possible: the pool has {len(pool.rows):,} images; fit fewer"
+                f"distances: {fit.expression} is not possible: the pool has {len(pool.rows):,} images; fit fewer"
             )
         places = in_order(pool, selection, pool.bytes[ORIGINAL])[: fit.images + 1]
         by_row = np.argsort(places)
@@ -112,33 +112,39 @@ class _Images:
 
     def original_rows(self) -> pa.Table:
         """The kept images as their sources, with the SCHEMA."""
-        kept = self.table.filter(pa.array(self.kept))
-        columns = [kept["row"], kept["path"], kept["source_bytes"], pa.repeat(pa.scalar("original"), len(kept))]
-        columns += [kept["source_sha256"], pa.nulls(len(kept), pa.float32())]
+        images = self.table.filter(pa.array(self.is_kept))
+        columns = [
+            images["row"],
+            images["path"],
+            images["source_bytes"],
+            pa.repeat(pa.scalar("original"), len(images)),
+        ]
+        columns += [images["source_sha256"], pa.nulls(len(images), pa.float32())]
         return pa.table(columns, schema=SCHEMA)
 
     def encode(self, encoder: BatchEncoder, distance: float) -> tuple[Trial, pa.Table]:
-        """What the images take at `distance`, and the kept ones with the SCHEMA."""
+        """The sizes of the images at `distance`, and the kept ones with the SCHEMA."""
         encodings = batch.encode_rows(encoder, self.table, (distance,))
         names = [index.column(name, distance) for name in SCHEMA.names[2:]]
         columns = [self.table["row"], self.table["path"], *(encodings[name] for name in names)]
         rows = pa.table(columns, schema=SCHEMA)
         trial = self._trial(distance, rows["bytes"].to_numpy())
-        return trial, rows.filter(pa.array(self.kept)).combine_chunks()
+        return trial, rows.filter(pa.array(self.is_kept)).combine_chunks()
 
     def sample_points(self, encoder: BatchEncoder, distances: Sequence[float]) -> list[tuple[float, float]]:
         """Each of `distances` and the bytes of all images there, extrapolated from a sample by the sources' bytes."""
-        few = np.unique(np.linspace(0, len(self.kept) - 1, min(SAMPLE_IMAGES, len(self.kept))).astype(np.int64))
+        few = np.unique(np.linspace(0, len(self.is_kept) - 1, min(SAMPLE_IMAGES, len(self.is_kept))).astype(np.int64))
         table = self.table.take(pa.array(few))
         scale = self.originals().point[1] / max(1, pc.sum(table["source_bytes"]).as_py())
         encodings = batch.encode_rows(encoder, table, distances)
         return [(d, scale * pc.sum(encodings[index.column("bytes", d)]).as_py()) for d in distances]
 
     def _trial(self, distance: float, sizes: NDArray[np.int64]) -> Trial:
-        """Where no image follows, one of mean size stands for it: then a budget for two more is not filled."""
-        total = int(sizes[self.kept].sum())
-        following = sizes[~self.kept]
-        return Trial(distance, total, float(following[0]) if len(following) else total / len(self.kept))
+        """If no image follows, one of mean size takes its place: then a budget with room for two more does not count as
+        filled."""
+        total = int(sizes[self.is_kept].sum())
+        following = sizes[~self.is_kept]
+        return Trial(distance, total, float(following[0]) if len(following) else total / len(self.is_kept))
 
 
 def to_parquet(result: FitResult, rows: pa.Table) -> bytes:
@@ -150,7 +156,7 @@ def to_parquet(result: FitResult, rows: pa.Table) -> bytes:
 
 
 def read(store: Store, key: str) -> tuple[FitResult, pa.Table]:
-    """What `to_parquet` wrote; raises StoreError for what is damaged."""
+    """Read what `to_parquet` wrote; raises StoreError if it is damaged."""
     data = store.get(key)
     try:
         table = pq.read_table(io.BytesIO(data), page_checksum_verification=True).combine_chunks()

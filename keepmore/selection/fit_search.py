@@ -1,4 +1,4 @@
-"""The search for the distance at which so many images fit a budget and no more: which distance to try next. Pure."""
+"""The search for the distance at which exactly n images fit a budget: which distance to try next. Pure."""
 
 from __future__ import annotations
 
@@ -11,17 +11,18 @@ from itertools import pairwise
 from keepmore.spec.distance import LARGEST, SMALLEST
 
 MOST_TRIALS = 12
-# How many times as far as the curve says a step goes after one and two trials on the same side of the budget. Later
-# ones go from point to point of the curve, and the one after so many goes to the end of the range.
+# The factors by which a step exceeds the prediction of the curve after one and two trials on the same side of the
+# budget. Later steps go from point to point of the curve, and the one after the last of them to the end of the range.
 STRIDES = (1, 3)
 OUTSIDE_TRIALS = 4
-# The first trials on both sides, if their distances have this ratio or more, say too little about what is between them.
+# If the distances of the first trials on both sides have this ratio or more, they say too little about the range
+# between.
 FAR_APART = math.e
 
 
 @dataclass(frozen=True, slots=True)
 class Trial:
-    """What the first n images of an order take at a distance, and what the next one takes, in bytes."""
+    """The size of the first n images of an order at a distance, and of the next one, in bytes."""
 
     distance: float
     bytes: int
@@ -42,7 +43,7 @@ class Trial:
 
 @dataclass(frozen=True, slots=True)
 class Curve:
-    """Bytes of the images at ascending distances, as a sample of them has it: where a search begins."""
+    """Bytes of the images at ascending distances, estimated from a sample: the start of a search."""
 
     points: Sequence[tuple[float, float]]
 
@@ -69,43 +70,44 @@ class Curve:
         return [(distance, size), *((d, scale * y) for d, y in points if (d > distance if larger else d < distance))]
 
 
-def next_trial(curve: Curve, tried: Sequence[Trial], budget: int, digits: int) -> float | None:
-    """The distance to try next, of so many significant digits: along the curve until there are trials on both sides of
-    the budget, then between the nearest two. None: there is nothing more to try.
+def next_trial(curve: Curve, trials: Sequence[Trial], budget: int, digits: int) -> float | None:
+    """The distance to try next, with `digits` significant digits: along the curve until there are trials on both sides
+    of the budget, then between the nearest two. None: there is nothing left to try.
     """
-    if not tried:
+    if not trials:
         return _rounded(curve.at(budget), digits)
-    if len(tried) == MOST_TRIALS or any(trial.hits(budget) for trial in tried):
+    if len(trials) == MOST_TRIALS or any(trial.hits(budget) for trial in trials):
         return None
-    near, far = _around(tried, budget)
+    near, far = _around(trials, budget)
     if near and far:
-        return _inside(tried, budget, digits)
-    return _outside(curve, tried, budget, digits)
+        return _inside(trials, budget, digits)
+    return _outside(curve, trials, budget, digits)
 
 
 def digits(images: int) -> int:
-    """Significant digits of trial distances: enough to tell one of so many images from none, four at least."""
+    """Significant digits of trial distances: enough for a difference of one image among all of them to be visible, four
+    at least."""
     return min(7, max(4, math.ceil(math.log10(images)) + 2))
 
 
-def _around(tried: Sequence[Trial], budget: int) -> tuple[Trial | None, Trial | None]:
+def _around(trials: Sequence[Trial], budget: int) -> tuple[Trial | None, Trial | None]:
     """The nearest trials on either side: the last that is over the budget before the first that fits, and that one."""
-    far = min((trial for trial in tried if trial.fits(budget)), key=lambda trial: trial.distance, default=None)
-    before = [trial for trial in tried if not trial.fits(budget) and (far is None or trial.distance < far.distance)]
+    far = min((trial for trial in trials if trial.fits(budget)), key=lambda trial: trial.distance, default=None)
+    before = [trial for trial in trials if not trial.fits(budget) and (far is None or trial.distance < far.distance)]
     return max(before, key=lambda trial: trial.distance, default=None), far
 
 
-def _outside(curve: Curve, tried: Sequence[Trial], budget: int, digits: int) -> float | None:
+def _outside(curve: Curve, trials: Sequence[Trial], budget: int, digits: int) -> float | None:
     """From the nearest trial to where the curve through it crosses the budget; further each time that this fails:
-    sizes that are the same over a range do not show how far it reaches.
+    constant sizes do not show how far their range reaches.
     """
-    near, far = _around(tried, budget)
+    near, far = _around(trials, budget)
     nearest, end = (near, LARGEST) if near else (far, SMALLEST)
     if nearest is None or nearest.distance == end:
         return None
     ahead = curve.onwards(nearest, larger=end == LARGEST)
     beyond = next((i for i, point in enumerate(ahead) if (point[1] <= budget) != nearest.fits(budget)), None)
-    failed = sum(trial.fits(budget) == nearest.fits(budget) for trial in tried)
+    failed = sum(trial.fits(budget) == nearest.fits(budget) for trial in trials)
     if beyond is None or failed > OUTSIDE_TRIALS:
         return end
     if failed > len(STRIDES):
@@ -116,13 +118,13 @@ def _outside(curve: Curve, tried: Sequence[Trial], budget: int, digits: int) -> 
     return guess if low < guess < high else ahead[beyond][0]
 
 
-def _inside(tried: Sequence[Trial], budget: int, digits: int) -> float | None:
+def _inside(trials: Sequence[Trial], budget: int, digits: int) -> float | None:
     """Between the nearest trials on either side, by interpolation as long as that brings them together."""
-    found = [_around(tried[:count], budget) for count in range(1, len(tried) + 1)]
-    brackets = [(near, far) for near, far in found if near and far]
+    pairs = [_around(trials[:count], budget) for count in range(1, len(trials) + 1)]
+    brackets = [(near, far) for near, far in pairs if near and far]
     near, far = brackets[-1]
     middle = math.sqrt(near.distance * far.distance)
-    for guess in (_interpolated(brackets, tried[-1], budget) or middle, middle):
+    for guess in (_interpolated(brackets, trials[-1], budget) or middle, middle):
         rounded = _rounded(guess, digits)
         if near.distance < rounded < far.distance:
             return rounded

@@ -1,4 +1,4 @@
-"""A subset written down: what a trainer or a retention system reads, its digest and its exports."""
+"""The file of a subset: what a trainer or a retention system reads, its digest and its exports."""
 
 from __future__ import annotations
 
@@ -46,10 +46,10 @@ SCHEMA = pa.schema(
     ]
 )
 
-# A dictionary pays where values repeat; on checksums and addresses the attempt is time lost.
+# A dictionary helps where values repeat; for checksums and addresses the attempt only costs time.
 REPEATING = ["label", "width", "height", "encoding", "distance", "encoder_distance"]
 
-# The bytes that JSON in ASCII writes as they are.
+# The bytes that JSON in ASCII writes unchanged.
 UNQUOTED = np.array([" " <= chr(byte) <= "~" and chr(byte) not in '"\\' for byte in range(256)])
 
 
@@ -73,7 +73,7 @@ class Digest:
 
 
 def _quoted_lines(*columns: pa.Array) -> bytes:
-    """The digest's lines, whatever the texts hold."""
+    """The digest's lines, for any texts."""
     lines = [
         f"[{quoted(path)},{'null' if label is None else quoted(label)},{size},{quoted(sha256)},{quoted(encoding)},"
         f"{text(distance)}]\n"
@@ -105,7 +105,7 @@ def _are_plain(
 
 
 def _text_bytes(texts: pa.Array) -> memoryview:
-    """All bytes of a string array, one text behind the other: where they lie, uncopied."""
+    """All bytes of a string array, one text after another, without copying."""
     _, offsets, values = texts.buffers()
     ends = np.frombuffer(offsets, np.int32)[texts.offset :]
     return memoryview(values or b"")[ends[0] : ends[len(texts)]]
@@ -113,8 +113,8 @@ def _text_bytes(texts: pa.Array) -> memoryview:
 
 @dataclass(frozen=True, slots=True)
 class ManifestSpec:
-    """What the images of a manifest were asked to be: the subset's spec, and the variant's distance, which is None for
-    a spread; of a level also its rule and what that came to."""
+    """What was requested of a manifest: the subset's spec, and the variant's distance, which is None for a spread; for
+    a level also its rule and the result."""
 
     subset: SubsetSpec
     distance: float | None
@@ -135,7 +135,7 @@ class ManifestSpec:
 
 @dataclass(frozen=True, slots=True)
 class Totals:
-    """What the rows of a manifest add up to."""
+    """The totals of a manifest's rows."""
 
     images: int
     bytes: int
@@ -144,7 +144,7 @@ class Totals:
 
 @dataclass(frozen=True, slots=True)
 class Metadata:
-    """What a manifest states of itself; the file has its spec, codec and versions, too."""
+    """The metadata of a manifest; the file also has its spec, codec and versions."""
 
     format: int
     totals: Totals
@@ -152,7 +152,7 @@ class Metadata:
 
 
 class Writer:
-    """Writes rows (RecordBatches of SCHEMA, by ascending path), then the metadata: totals, digest, what was asked."""
+    """Writes rows (RecordBatches of SCHEMA, by ascending path), then the metadata: totals, digest, request."""
 
     def __init__(self, file: BinaryIO, spec: ManifestSpec) -> None:
         self._spec = spec
@@ -185,8 +185,8 @@ class Writer:
 
 
 @contextmanager
-def opened(file: Path | BinaryIO | bytes) -> Iterator[pq.ParquetFile]:
-    """A manifest for reading; raises InvalidRequest for what is none."""
+def open_manifest(file: Path | BinaryIO | bytes) -> Iterator[pq.ParquetFile]:
+    """A manifest for reading; raises InvalidRequest for any other file."""
     source = io.BytesIO(file) if isinstance(file, bytes) else file
     name = file if isinstance(file, Path) else "this file"
     try:
@@ -213,12 +213,12 @@ def batches(parquet: pq.ParquetFile, most_rows: int = BATCH_ROWS) -> Iterator[pa
 
     The checksums of pages do not cover their headers, and a page whose header is damaged may count as none.
     """
-    left = parquet.metadata.num_rows
+    rows_left = parquet.metadata.num_rows
     for batch in parquet.iter_batches(most_rows):
-        left -= len(batch)
+        rows_left -= len(batch)
         yield batch
-    if left:
-        raise pa.ArrowInvalid(f"{left:,} of its {parquet.metadata.num_rows:,} rows are missing")
+    if rows_left:
+        raise pa.ArrowInvalid(f"{rows_left:,} of its {parquet.metadata.num_rows:,} rows are missing")
 
 
 def metadata(parquet: pq.ParquetFile) -> Metadata:
@@ -229,23 +229,23 @@ def metadata(parquet: pq.ParquetFile) -> Metadata:
 
 def rows(file: Path | BinaryIO | bytes) -> Iterator[dict[str, Any]]:
     """The rows of a manifest, streamed."""
-    with opened(file) as parquet:
+    with open_manifest(file) as parquet:
         for batch in batches(parquet):
             yield from batch.to_pylist()
 
 
 def ndjson_lines(file: Path | BinaryIO) -> Iterator[bytes]:
-    """One JSON object a row, in blocks of many lines."""
-    with opened(file) as parquet:
+    """One JSON object per row, in blocks of many lines."""
+    with open_manifest(file) as parquet:
         for batch in batches(parquet):
             lines = [json.dumps(row, ensure_ascii=False) for row in batch.to_pylist()]
             yield "".join(f"{line}\n" for line in lines).encode()
 
 
 def csv_blocks(file: Path | BinaryIO) -> Iterator[bytes]:
-    """A header, then one line a row; a missing label is an empty, unquoted field."""
+    """A header, then one line per row; a missing label is an empty, unquoted field."""
     buffer = io.BytesIO()
-    with opened(file) as parquet, pa_csv.CSVWriter(buffer, SCHEMA) as writer:
+    with open_manifest(file) as parquet, pa_csv.CSVWriter(buffer, SCHEMA) as writer:
         for batch in batches(parquet):
             writer.write_batch(batch.cast(SCHEMA))
             yield buffer.getvalue()
@@ -278,7 +278,7 @@ class Problem:
 
 
 def check_bytes(data: bytes, size: int, sha256: str) -> str | None:
-    """What is wrong with `data` as an object of which a manifest states `size` and `sha256`; None if nothing is."""
+    """How `data` differs from an object with `size` and `sha256` as a manifest states them; None if it does not."""
     if len(data) != size:
         return f"has {len(data):,} bytes, not the {size:,} of the manifest"
     if hashlib.sha256(data).hexdigest() != sha256:

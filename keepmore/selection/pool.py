@@ -23,7 +23,7 @@ class Pool:
     """The pool as selection sees it, in the index's order. `rows` are the places of its good images there, ascending.
 
     `rows`, `path_hashes`, `classes` (−1: no label) and each of `bytes` have the shape (images,). As `read_pool` makes
-    it, a pool holds 16 bytes an image and 4 for each distance.
+    it, a pool holds 16 bytes per image and 4 for each distance.
     """
 
     rows: NDArray[np.integer[Any]]
@@ -96,13 +96,13 @@ def _narrow(numbers: NDArray[np.integer[Any]]) -> NDArray[np.integer[Any]]:
 def _numbered(labels: pa.Array, numbers: dict[str, int]) -> NDArray[np.int32]:
     """The number of each label, −1 where there is none; a label that is not in `numbers` gets the next number."""
     encoded = labels.dictionary_encode()
-    known = [numbers.setdefault(name, len(numbers)) if name else -1 for name in encoded.dictionary.to_pylist()]
+    class_numbers = [numbers.setdefault(name, len(numbers)) if name else -1 for name in encoded.dictionary.to_pylist()]
     places: NDArray[np.int32] = np.asarray(encoded.indices.fill_null(-1))
-    return np.take(np.array([*known, -1], np.int32), places)
+    return np.take(np.array([*class_numbers, -1], np.int32), places)
 
 
 def in_order(pool: Pool, selection: Selection, bytes_: NDArray[np.integer[Any]] | None) -> NDArray[np.int64]:
-    """Places in the pool as they are to be kept, the first one first; `bytes_` are what `smallest` goes by."""
+    """Places in the pool in the order in which they are kept; the order `smallest` uses `bytes_`."""
     balance = pool.labelled if selection.balance is None else selection.balance
     classes = pool.classes if balance else None
     if selection.order == "random" or bytes_ is None:

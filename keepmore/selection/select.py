@@ -1,4 +1,4 @@
-"""The select step: an index and a budget become one manifest a variant."""
+"""The select step: an index and a budget become one manifest per variant."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ from keepmore.storage.base import Store
 SHARED = ("path", "source_uri", "label", "width", "height", "source_sha256")
 OWN = ("bytes", "encoding", "sha256", "encoder_distance")
 
-# Stands for a checksum where only `keys` knows how an object's key is spelt.
+# A placeholder for a checksum: only `keys` knows the form of an object's key.
 ANY_SHA256 = "".join(chr(ord("g") + place % 20) for place in range(64))
 
 
@@ -67,7 +67,7 @@ def _naming(variant: str) -> Iterator[None]:
 
 
 def choose_rungs(pool: Pool, spread: Spread, selection: Selection, budget: int | None) -> ladders.Choice:
-    """What each image of the pool is kept at; `pool` has the sizes at all levels of the spread's ladder."""
+    """The level at which each image of the pool is kept; `pool` has the sizes at all levels of the spread's ladder."""
     ladder = spread.ladder
     with freed_memory_kept(), _naming(spread.name):
         sizes = np.empty((len(ladder), len(pool.rows)), np.result_type(*(pool.bytes[d] for d in ladder)))
@@ -119,7 +119,7 @@ def write_subsets(store: Store, job_id: str, subset_id: str, plan: SelectionPlan
 
 @dataclass(frozen=True, slots=True)
 class _Variant:
-    """What is kept in one manifest. `marks`: for every row of the index up to the last good one 0, or 1 and the place
+    """The images of one manifest. `marks`: for every row of the index up to the last good one, 0, or 1 plus the place
     among `distances` at which it is kept; `fitted`: the rows themselves, where the index does not have their sizes.
 
     `spec` goes into the manifest's metadata, `levels` into the subset's record.
@@ -137,7 +137,7 @@ class _Variant:
 def _variants(store: Store, subset_id: str, plan: SelectionPlan, spec: SubsetSpec) -> tuple[int, list[_Variant]]:
     """How many images there are to choose from, and what is kept in every variant.
 
-    Holds the pool, which nobody needs any more on return, and a byte an image for each variant.
+    Holds the pool, which is free again on return, and a byte per image for each variant.
     """
     compressed = {*plan.distances, *(d for spread in plan.spreads for d in spread.ladder)}
     pool = read_pool(store, layout.index(spec.job), sorted(compressed))
@@ -177,8 +177,8 @@ def _marks(pool: Pool, places: NDArray[np.int64], values: NDArray[np.uint8] | np
 
 
 def _class_counts(pool: Pool, places: NDArray[np.int64]) -> dict[str, int]:
-    chosen = pool.classes[places]
-    counts = np.bincount(chosen[chosen >= 0], minlength=len(pool.class_names))
+    classes = pool.classes[places]
+    counts = np.bincount(classes[classes >= 0], minlength=len(pool.class_names))
     return dict(zip(pool.class_names, counts.tolist(), strict=True))
 
 
@@ -218,7 +218,7 @@ class _Manifest:
     def _own(
         self, batch: pa.RecordBatch, start: int, distance: float, places: NDArray[np.int64]
     ) -> dict[str, pa.Array]:
-        """What depends on the distance: from the index, or from what the fit step found."""
+        """The columns that depend on the distance: from the index, or from the result of the fit step."""
         if self.variant.fitted is None:
             names = {name: index.column(name, distance) for name in OWN}
             own = batch.select(list(names.values())).take(pa.array(places))
@@ -229,7 +229,7 @@ class _Manifest:
 
 
 def _write(manifests: Sequence[_Manifest], batches: Iterable[pa.RecordBatch]) -> list[Totals]:
-    """Pass the index once; gives what the rows of each manifest add up to.
+    """Pass over the index once; returns the totals of each manifest.
 
     A batch goes into all manifests at the same time: pyarrow and hashlib hold no lock while they work.
     """
@@ -242,7 +242,8 @@ def _write(manifests: Sequence[_Manifest], batches: Iterable[pa.RecordBatch]) ->
 
 
 def object_uris(store: Store, sha256: pa.Array, encodings: pa.Array, distance: float, effort: int) -> pa.Array:
-    """Where the objects of images lie, by the checksums of their sources: `store.uri(keys.object(...))` of each."""
+    """The addresses of the images' objects, by the checksums of their sources: `store.uri(keys.object(...))` of
+    each."""
     kinds = pc.unique(encodings)
     patterns = [
         store.uri(layout.object(ANY_SHA256, kind, distance, effort, codec_version.codec()))

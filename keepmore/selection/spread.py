@@ -21,7 +21,7 @@ HALVINGS = 200  # of the logarithm of the scale: far beyond the precision of a f
 
 @dataclass(frozen=True, slots=True)
 class Ladder:
-    """A ladder as images see it: none goes to a level at which a truer one takes as few bytes.
+    """The ladder of each image: no level is used if a truer one takes as few bytes.
 
     `sizes` (levels, images) are measured bytes; `rungs` (levels, images) is the level whose encoding an image has on
     each step, so that its bytes never grow along the ladder.

@@ -1,4 +1,4 @@
-"""What a subset is asked to be, and the record of what became of it. Pure: needs no codec and no store."""
+"""The request for a subset, and the record of the result. Pure: needs no codec and no store."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from keepmore.spec.job import Selection
 
 @dataclass(frozen=True, slots=True)
 class SubsetSpec:
-    """The budget and order that all variants of a subset share; `budget_bytes` is what `budget` comes to, or None."""
+    """The budget and order that all variants of a subset share; `budget_bytes` is the value of `budget`, or None."""
 
     job: str
     budget: Budget | None
@@ -38,7 +38,7 @@ class SubsetSpec:
 
 @dataclass(frozen=True, slots=True)
 class SpreadLevels:
-    """What a spread came to: how its distances were scaled, and how many images are kept at each."""
+    """The result of a spread: how its distances were scaled, and how many images are kept at each."""
 
     scale: float
     distances: dict[str, int]
@@ -46,7 +46,7 @@ class SpreadLevels:
 
 @dataclass(frozen=True, slots=True)
 class FitLevels:
-    """What a fit came to: its distance, and whether one image more would be over the budget there."""
+    """The result of a fit: its distance, and whether one more image would be over the budget there."""
 
     distance: float
     exact: bool

@@ -1,4 +1,5 @@
-"""Reads every object of a manifest again: whoever deletes originals wants to know that what is kept is there."""
+"""Reads every object of a manifest again: anybody who deletes originals wants to know that the kept images are
+there."""
 
 from __future__ import annotations
 
@@ -23,7 +24,7 @@ def verify(
 ) -> Iterator[Problem]:
     """Read every object again and compare its size, checksum and decodability; then the totals and the digest.
 
-    `on_row` is told the count and the bytes of the rows as they are checked.
+    `on_row` is called with the number and the bytes of the rows as they are checked.
     """
     try:
         yield from _verify(file, limits, on_row, access or Access())
@@ -34,7 +35,7 @@ def verify(
 def _verify(file: Path, limits: Limits, on_row: Callable[[int, int], None], access: Access) -> Iterator[Problem]:
     digest, images, size = manifest.Digest(), 0, 0
     reading = SourceReader(limits.max_bytes, access)
-    with manifest.opened(file) as parquet, reading as reader, IsolatedDecoder() as decoder:
+    with manifest.open_manifest(file) as parquet, reading as reader, IsolatedDecoder() as decoder:
         metadata = manifest.metadata(parquet)
         for batch in manifest.batches(parquet, BATCH_ROWS):
             digest.add(batch)
@@ -65,9 +66,9 @@ def _check_row(
 
 def _check_totals(metadata: Metadata, totals: Totals) -> Iterator[Problem]:
     for field in fields(Totals):
-        stated, counted = getattr(metadata.totals, field.name), getattr(totals, field.name)
-        if stated != counted:
-            yield Problem("", "altered", f"the manifest states {field.name} {stated}, its rows give {counted}")
+        stated, actual = getattr(metadata.totals, field.name), getattr(totals, field.name)
+        if stated != actual:
+            yield Problem("", "altered", f"the manifest states {field.name} {stated}, its rows give {actual}")
     limit = metadata.budget_bytes
     if limit is not None and totals.bytes > limit:
         yield Problem("", "over_budget", f"{totals.bytes:,} bytes are over the budget of {limit:,}")

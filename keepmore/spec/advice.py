@@ -1,4 +1,4 @@
-"""What is to be advised on: a frozen record, its checks, and its JSON form."""
+"""A request for advice: a frozen record, its checks, and its JSON form."""
 
 from __future__ import annotations
 
@@ -20,27 +20,28 @@ from keepmore.spec.training import PROBE, Training
 
 DISTANCES = (0.0, 2.0, 4.0, 6.0, 8.0, 10.0, 15.0, 20.0, 25.0)
 MOST_BUDGETS = 100
-# Draws of images: how they differ is what intervals rest on, and two or three say little of it.
+# Random choices of images: the intervals are based on the differences between them, and two or three say little about
+# these.
 SEEDS, MOST_SEEDS = 8, 100
 LEAST_PRICE, MOST_PRICE = Decimal("1e-18"), Decimal("1e18")
 
 
-def price(written: float | str | None) -> Decimal | None:
-    """Money for 10^9 bytes a month, as people write it. Raises InvalidRequest."""
-    if written is None:
+def price(value: float | str | None) -> Decimal | None:
+    """Money per 10^9 bytes and month, as people write it. Raises InvalidRequest."""
+    if value is None:
         return None
     try:
-        return Decimal(str(written)[: budgets.MOST_CHARACTERS])
+        return Decimal(str(value)[: budgets.MOST_CHARACTERS])
     except InvalidOperation:
         raise InvalidRequest(
-            f"{str(written)[:20]!r} is no number; give such as 0.023", field="price_per_gb_month"
+            f"{str(value)[:20]!r} is no number; give such as 0.023", field="price_per_gb_month"
         ) from None
 
 
 @dataclass(frozen=True, slots=True)
 class AdviceRequest:
-    """What is to be advised on. `images`: how many pilots use (None: as `grid.count` says); `accuracy`: one that is
-    wished for, between 0 and 1; `price_per_gb_month`: money for 10^9 bytes a month."""
+    """A request for advice. `images`: how many the pilots use (None: as `pilot_grid.count` says); `accuracy`: the
+    target, between 0 and 1; `price_per_gb_month`: money per 10^9 bytes and month."""
 
     budgets: tuple[Budget, ...]
     accuracy: float | None = None
@@ -85,13 +86,13 @@ class AdviceRequest:
             )
 
     def _prices(self) -> list[Decimal]:
-        """The different prices that are given, those of budgets in money too."""
+        """The different prices in the request, including those of budgets in money."""
         paid = [budget.price_per_gb_month for budget in self.budgets if isinstance(budget, MoneyBudget)]
         return list(dict.fromkeys([*([] if self.price_per_gb_month is None else [self.price_per_gb_month]), *paid]))
 
     @property
     def price(self) -> Decimal | None:
-        """The price that was given, or that of a budget in money."""
+        """The price of the request, or that of a budget in money."""
         return next(iter(self._prices()), None)
 
     @property
@@ -112,9 +113,9 @@ class AdviceRequest:
     @staticmethod
     def from_json(record: Mapping[str, Any]) -> AdviceRequest:
         price = record["price_per_gb_month"]
-        found = [budgets.from_json(budget) for budget in record["budgets"]]
+        parsed_budgets = [budgets.from_json(budget) for budget in record["budgets"]]
         return AdviceRequest(
-            budgets=tuple(budget for budget in found if budget),
+            budgets=tuple(budget for budget in parsed_budgets if budget),
             accuracy=record["accuracy"],
             price_per_gb_month=None if price is None else Decimal(price),
             images=record["images"],

@@ -34,7 +34,7 @@ _SIZE = re.compile(r"([0-9]+(?:\.[0-9]+)?)\s*([A-Za-z]*)")
 
 @dataclass(frozen=True, slots=True)
 class BytesBudget:
-    """So many bytes."""
+    """A number of bytes."""
 
     size: int
 
@@ -47,17 +47,17 @@ class BytesBudget:
 
 @dataclass(frozen=True, slots=True)
 class DistanceBudget:
-    """What the whole pool, or `fraction` of its bytes, takes at a distance."""
+    """The bytes of the whole pool, or a `fraction` of them, at a distance."""
 
     as_distance: float
     fraction: Decimal = Decimal(1)
 
     def bytes(self, pool_bytes: Mapping[float, int]) -> int:
         if self.as_distance not in pool_bytes:
-            known = ", ".join(text(d) for d in pool_bytes)
+            distances = ", ".join(text(d) for d in pool_bytes)
             raise InvalidRequest(
                 f"the pool's size at distance {text(self.as_distance)} is not known; "
-                f"use one of the job's distances: {known}",
+                f"use one of the job's distances: {distances}",
                 field="budget",
             )
         return int(pool_bytes[self.as_distance] * self.fraction)
@@ -68,7 +68,7 @@ class DistanceBudget:
 
 @dataclass(frozen=True, slots=True)
 class MoneyBudget:
-    """What a monthly cost buys at a price for one gigabyte (10^9 bytes) a month."""
+    """The bytes that a monthly cost buys at a price per gigabyte (10^9 bytes) and month."""
 
     monthly_cost: Decimal
     price_per_gb_month: Decimal
@@ -112,7 +112,7 @@ def _from_object(value: dict[str, Any]) -> Budget:
     if set(value) == {"monthly_cost", "price_per_gb_month"}:
         cost = _positive(value["monthly_cost"], "monthly_cost")
         bought = MoneyBudget(cost, _positive(value["price_per_gb_month"], "price_per_gb_month"))
-        from_json(bought.bytes({}))  # the bytes that it buys have limits too
+        from_json(bought.bytes({}))  # the bytes that it buys are limited, too
         return bought
     if set(value) in ({"as_distance"}, {"as_distance", "fraction"}):
         fraction = _positive(value.get("fraction", 1), "fraction")
@@ -127,27 +127,27 @@ def _from_object(value: dict[str, Any]) -> Budget:
     raise InvalidRequest(f"the fields {sorted(value)} do not make one; give {FORMS}", field="budget")
 
 
-def parse(written: str) -> Budget | None:
+def parse(expression: str) -> Budget | None:
     """A budget from the command line's form; raises InvalidRequest with the forms that are possible."""
     try:
-        if written.startswith("as:"):
-            distance, _, fraction = written.removeprefix("as:").partition("*")
+        if expression.startswith("as:"):
+            distance, _, fraction = expression.removeprefix("as:").partition("*")
             return from_json({"as_distance": float(distance), "fraction": fraction or "1"})
-        if written.startswith("cost:"):
-            cost, _, price = written.removeprefix("cost:").partition("@")
+        if expression.startswith("cost:"):
+            cost, _, price = expression.removeprefix("cost:").partition("@")
             return from_json({"monthly_cost": cost, "price_per_gb_month": price})
     except ValueError as error:
-        raise InvalidRequest(f"{written!r} is not possible; give {FORMS}", field="budget") from error
-    return from_json(written)
+        raise InvalidRequest(f"{expression!r} is not possible; give {FORMS}", field="budget") from error
+    return from_json(expression)
 
 
-def parse_size(written: str) -> int:
+def parse_size(expression: str) -> int:
     """Bytes from a size such as "508MB" (10^6) or "485MiB" (2^20), rounded down."""
-    if len(written) > MOST_CHARACTERS:
-        raise InvalidRequest(f"{written[:20]!r}... is too long for a size; give {FORMS}", field="budget")
-    match = _SIZE.fullmatch(written.strip())
+    if len(expression) > MOST_CHARACTERS:
+        raise InvalidRequest(f"{expression[:20]!r}... is too long for a size; give {FORMS}", field="budget")
+    match = _SIZE.fullmatch(expression.strip())
     if not match or match[2] not in UNITS:
-        raise InvalidRequest(f"{written!r} is not a size; give {FORMS}", field="budget")
+        raise InvalidRequest(f"{expression!r} is not a size; give {FORMS}", field="budget")
     return int(Decimal(match[1]) * UNITS[match[2]])
 
 

@@ -24,24 +24,24 @@ def text(distance: float) -> str:
 def check(distances: Iterable[float], field: str = "distances") -> tuple[float, ...]:
     """The distances of a request's `field` in ascending order; raises InvalidRequest for an empty list, a repeat or a
     value out of range."""
-    asked = tuple(float(d) + 0.0 for d in distances)  # -0.0 + 0.0 is 0.0
-    if not asked:
+    values = tuple(float(d) + 0.0 for d in distances)  # -0.0 + 0.0 is 0.0
+    if not values:
         raise InvalidRequest("the list is empty; name at least one, such as 0,2,4,6,8,10", field=field)
-    for value in asked:
+    for value in values:
         in_range = value == ORIGINAL or SMALLEST <= value <= LARGEST
         if not (math.isfinite(value) and in_range):
             raise DistanceOutOfRange(
                 f"{text(value)} is not possible; use 0 for the original file, or {SMALLEST} to {LARGEST:g}", field=field
             )
-        if asked.count(value) > 1:
+        if values.count(value) > 1:
             raise DuplicateDistance(f"{text(value)} is named more than once; name it once", field=field)
-    return tuple(sorted(asked))
+    return tuple(sorted(values))
 
 
-def parse(written: str, field: str = "distances") -> tuple[float, ...]:
+def parse(expression: str, field: str = "distances") -> tuple[float, ...]:
     """Distances from a comma-separated list such as "0,2,4"; raises InvalidRequest naming what is not a number."""
     values = []
-    for part in filter(None, (p.strip() for p in written.split(","))):
+    for part in filter(None, (p.strip() for p in expression.split(","))):
         try:
             values.append(float(part))
         except ValueError:

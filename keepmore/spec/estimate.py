@@ -1,4 +1,4 @@
-"""What an estimate is asked for: a frozen record, its checks, and its JSON form."""
+"""A request for an estimate: a frozen record, its checks, and its JSON form."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ SAMPLE_IMAGES = 128
 
 @dataclass(frozen=True, slots=True)
 class EstimateRequest:
-    """What `dataset` would take at `distances`, judged by so many of its images."""
+    """What `dataset` would take at `distances`, estimated from `sample` of its images."""
 
     dataset: str
     distances: tuple[float, ...]

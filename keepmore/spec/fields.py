@@ -1,6 +1,6 @@
-"""What is said of a request's fields beside their types: what they mean, and which values they take.
+"""The meaning and the possible values of a request's fields, beside their types.
 
-Records check themselves by it, and the schema of the HTTP API is derived from it.
+Records use them to check themselves, and the schema of the HTTP API is derived from them.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ INFO = "keepmore"
 
 @dataclass(frozen=True, slots=True)
 class FieldInfo:
-    """`least` and `most` are possible values; `above` is not. `choices`: the words that a text may be."""
+    """`least` and `most` are possible values; `above` is not. `choices`: the possible words of a text."""
 
     description: str | None = None
     least: float | None = None

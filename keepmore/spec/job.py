@@ -1,4 +1,4 @@
-"""What a job is asked to do: frozen records, their checks, and their JSON form."""
+"""Requests for jobs: frozen records, their checks, and their JSON form."""
 
 from __future__ import annotations
 
@@ -17,10 +17,10 @@ from keepmore.spec.fields import check_fields, described
 from keepmore.spec.training import Training
 from keepmore.spec.variants import FitCount, Spread, VariantSpec
 
-# Pillow refuses more than this on its own, so a higher limit would promise what cannot be kept.
+# Pillow refuses more than this on its own, so a higher limit would have no effect.
 LARGEST_PIXELS = 178_956_970
 ID_DIGITS = 12
-OWN = "own"  # instead of its id: the subset that a job itself asked for
+OWN = "own"  # instead of its id: the subset of the job's own request
 
 SEED: dict[str, Any] = {"least": 0, "most": 2**63 - 1}
 EFFORT: dict[str, Any] = {"least": 1, "most": 10}
@@ -89,10 +89,10 @@ class Limits:
 
 @dataclass(frozen=True, slots=True)
 class Request:
-    """A job's request, whole and checked. `dataset` and `evaluation.dataset` are absolute URIs.
+    """A job's request, complete and checked. `dataset` and `evaluation.dataset` are absolute URIs.
 
     `distances` are the fixed ones; `rules` stand beside them, or alone. Without a budget every image of the pool is
-    kept. `webhook`: an http(s) URL that is told of the job's end.
+    kept. `webhook`: an http(s) URL that is called when the job ends.
     """
 
     dataset: str
@@ -103,7 +103,7 @@ class Request:
     evaluation: Evaluation | None = None
     training: Training | None = None
     limits: Limits = field(default_factory=Limits)
-    webhook: str | None = described(None, description="An https:// URL that is told of the job's end.")
+    webhook: str | None = described(None, description="An https:// URL that is called when the job ends.")
     rules: tuple[VariantSpec, ...] = ()
 
     def __post_init__(self) -> None:
@@ -121,16 +121,16 @@ class Request:
 
     def datasets(self) -> list[tuple[str, str]]:
         """The fields that name a dataset, and what they name."""
-        found = [("dataset", self.dataset)]
+        fields = [("dataset", self.dataset)]
         if self.evaluation and self.evaluation.dataset:
-            found.append(("evaluation.dataset", self.evaluation.dataset))
-        return found
+            fields.append(("evaluation.dataset", self.evaluation.dataset))
+        return fields
 
     def check_budget(self, budget: Budget | None) -> None:
-        """Raises InvalidRequest where the rules cannot do without a budget and there is none."""
+        """Raises InvalidRequest where the rules need a budget and there is none."""
         if budget is None and self.fits:
             raise InvalidRequest(
-                f"{self.fits[0].written} needs a budget that so many images fill; give one", field="distances"
+                f"{self.fits[0].expression} needs a budget for its images to fill; give one", field="distances"
             )
 
     @property
@@ -139,7 +139,8 @@ class Request:
 
     @property
     def variants(self) -> tuple[str, ...]:
-        """Names of what is compared: the fixed distances, then the rules. Each has a manifest and a training."""
+        """Names of the variants that are compared: the fixed distances, then the rules. Each has a manifest and a
+        training."""
         return (*map(text, self.distances), *(rule.name for rule in self.rules))
 
     @property
@@ -161,12 +162,12 @@ class Request:
         return training_id(self.subset_id, self.training, self.evaluation)
 
     def as_json(self) -> dict[str, Any]:
-        written = asdict(self)
-        written["budget"] = budgets.as_json(self.budget)
-        del written["rules"]
-        written["distances"] = variant_specs.as_json(self.distances, self.rules)
-        written["training"] = self.training and self.training.as_json()
-        return written
+        record = asdict(self)
+        record["budget"] = budgets.as_json(self.budget)
+        del record["rules"]
+        record["distances"] = variant_specs.as_json(self.distances, self.rules)
+        record["training"] = self.training and self.training.as_json()
+        return record
 
     @staticmethod
     def from_json(record: Mapping[str, Any]) -> Request:

@@ -20,7 +20,7 @@ class Tuning:
     """How a classifier is fine-tuned. `batch` images make a step, `micro_batch` of them go through the model at once.
 
     `layer_decay`: each layer's learning rate as a part of the next one's; `crop`: the smallest part of an image that a
-    random crop shows; `head`: where the classifier's new layer starts from, a linear probe or random numbers.
+    random crop shows; `head`: the start of the classifier's new layer, a linear probe or random numbers.
     """
 
     batch: int = described(64, least=1, most=65_536, description="Images of a step.")
@@ -42,7 +42,7 @@ class Tuning:
     precision: str | None = described(
         None,
         choices=("float32", "bfloat16", "float16"),
-        description="What is computed in; null: the fastest that the machine has.",
+        description="The precision of computation; null: the fastest that the machine has.",
     )
 
     def __post_init__(self) -> None:
@@ -57,7 +57,7 @@ class Tuning:
 class Training:
     """A classifier trained on every subset with the same number of steps, or of `epochs` where they are given.
 
-    `test_distances`: beside the evaluation images as they are, test on them as they look at these distances.
+    `test_distances`: beside the evaluation images as they are, test on them as encoded at these distances.
     """
 
     model: str = described("mobilenet_v2", description="A classifier of torchvision, or timm: and one of timm's.")
@@ -72,7 +72,7 @@ class Training:
         None, least=1, most=10_000, description="Passes over the images of each subset, instead of equal steps."
     )
     test_distances: tuple[float, ...] = described(
-        (), description="Also test on the evaluation images as they look at these distances."
+        (), description="Also test on the evaluation images as encoded at these distances."
     )
     tuning: Tuning | None = None
 
@@ -92,11 +92,11 @@ class Training:
         return self.weights if "://" in self.weights else None
 
     def as_json(self) -> dict[str, Any]:
-        """Without what was not asked for: ids of trainings that earlier releases asked for stay as they are."""
-        written = asdict(self)
+        """Without fields that were not set, so that the ids of trainings from earlier releases stay the same."""
+        record = asdict(self)
         if self.tuning and self.tuning.precision is None:
-            del written["tuning"]["precision"]
-        return {name: value for name, value in written.items() if name in _ALWAYS or value not in (None, ())}
+            del record["tuning"]["precision"]
+        return {name: value for name, value in record.items() if name in _ALWAYS or value not in (None, ())}
 
     @staticmethod
     def from_json(record: Mapping[str, Any]) -> Training:
@@ -130,7 +130,7 @@ WORD_FIELDS = ("head", "precision")
 
 def parse_tuning(words: Iterable[str]) -> Tuning | None:
     """The tuning that words such as "batch=32" describe; None without any. Raises InvalidRequest naming the field."""
-    found: dict[str, Any] = {}
+    values: dict[str, Any] = {}
     for word in words:
         name, sign, value = word.partition("=")
         if not sign:
@@ -141,25 +141,25 @@ def parse_tuning(words: Iterable[str]) -> Tuning | None:
             raise InvalidRequest(
                 f"{name!r} is no field; use one of {', '.join(TUNING_FIELDS)}", field="training.tuning"
             )
-        if name in found:
+        if name in values:
             raise InvalidRequest("named more than once; name it once", field=f"training.tuning.{name}")
-        found[name] = _tuning_value(name, value)
-    return Tuning(**found) if found else None
+        values[name] = _tuning_value(name, value)
+    return Tuning(**values) if values else None
 
 
-def _tuning_value(name: str, written: str) -> int | float | str:
+def _tuning_value(name: str, word: str) -> int | float | str:
     if name in WORD_FIELDS:
-        return written
+        return word
     number: Callable[[str], int | float] = int if name in INTEGER_FIELDS else float
     try:
-        return number(written)
+        return number(word)
     except ValueError:
         kind = "whole number" if name in INTEGER_FIELDS else "number"
-        raise InvalidRequest(f"{written!r} is no {kind}", field=f"training.tuning.{name}") from None
+        raise InvalidRequest(f"{word!r} is no {kind}", field=f"training.tuning.{name}") from None
 
 
 def tuning_words(tuning: Tuning) -> list[str]:
-    """What `parse_tuning` makes this tuning of: only what is not as it is without."""
+    """The words from which `parse_tuning` makes this tuning: only fields that differ from their defaults."""
     usual = Tuning()
     return [
         f"{name}={getattr(tuning, name)}" for name in TUNING_FIELDS if getattr(tuning, name) != getattr(usual, name)

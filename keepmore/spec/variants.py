@@ -1,8 +1,8 @@
-"""Levels: members of a job's distances that are no numbers, how they are written, and what they are called.
+"""Levels: members of a job's distances that are not numbers, their notation and their names.
 
 `Spread` gives each image of the pool a distance of its own (`keepmore.selection.spread`), `FitCount` is the distance at
-which so many images fill the budget (`keepmore.selection.fit_search`). Together with the fixed distances they are the
-*variants* of a job: each has a name, a manifest and a training.
+which a given number of images fills the budget (`keepmore.selection.fit_search`). Together with the fixed distances
+they are the *variants* of a job: each has a name, a manifest and a training.
 """
 
 from __future__ import annotations
@@ -56,7 +56,7 @@ class Spread:
         return f"spread-{text(self.low)}-{text(self.high)}"
 
     @property
-    def written(self) -> str:
+    def expression(self) -> str:
         """As on the command line."""
         return f"spread:{text(self.low)}-{text(self.high)}"
 
@@ -73,7 +73,7 @@ class Spread:
 
 @dataclass(frozen=True, slots=True)
 class FitCount:
-    """The distance at which the budget holds exactly so many images."""
+    """The distance at which the budget holds exactly `images` images."""
 
     images: int
 
@@ -88,7 +88,7 @@ class FitCount:
         return f"fit-{self.images}"
 
     @property
-    def written(self) -> str:
+    def expression(self) -> str:
         return f"fit:{self.images}"
 
     def as_json(self) -> dict[str, Any]:
@@ -99,10 +99,10 @@ VariantSpec = Spread | FitCount
 
 
 def check(rules: Sequence[VariantSpec]) -> tuple[VariantSpec, ...]:
-    """The levels in one order, however they were asked for; raises DuplicateDistance for a repeat."""
+    """The levels in a fixed order; raises DuplicateDistance for a repeat."""
     for rule in rules:
         if rules.count(rule) > 1:
-            raise DuplicateDistance(f"{rule.written} is named more than once; name it once", field="distances")
+            raise DuplicateDistance(f"{rule.expression} is named more than once; name it once", field="distances")
     spreads = sorted((rule for rule in rules if isinstance(rule, Spread)), key=lambda one: (one.low, one.high))
     return (*spreads, *sorted((rule for rule in rules if isinstance(rule, FitCount)), key=lambda one: one.images))
 
@@ -136,7 +136,7 @@ def _is_number(value: Any) -> bool:
 
 
 def _float(value: float) -> float:
-    """Integers of any length come in JSON."""
+    """JSON has integers of any length."""
     try:
         return float(value)
     except OverflowError:
@@ -164,7 +164,7 @@ def fixed_only(fixed: tuple[float, ...], rules: tuple[VariantSpec, ...]) -> tupl
     """The fixed distances, where there is nothing else; raises InvalidRequest."""
     if rules:
         raise InvalidRequest(
-            f"{rules[0].written} cannot be estimated from a sample; estimates take numbers alone", field="distances"
+            f"{rules[0].expression} cannot be estimated from a sample; estimates take numbers alone", field="distances"
         )
     return fixed
 
@@ -173,12 +173,12 @@ def as_json(fixed: Sequence[float], rules: Sequence[VariantSpec]) -> list[Any]:
     return [*fixed, *(rule.as_json() for rule in rules)]
 
 
-def parse(written: str) -> tuple[tuple[float, ...], tuple[VariantSpec, ...]]:
+def parse(expression: str) -> tuple[tuple[float, ...], tuple[VariantSpec, ...]]:
     """Fixed distances and levels from the command line's form, such as "0,8,spread:0.5-15,fit:2000"."""
     fixed: list[float] = []
     rules: list[VariantSpec] = []
-    for part in filter(None, (part.strip() for part in written.split(","))):
-        rule = _parsed(part) if ":" in part else None
+    for part in filter(None, (part.strip() for part in expression.split(","))):
+        rule = _parse_rule(part) if ":" in part else None
         if rule:
             rules.append(rule)
             continue
@@ -189,31 +189,31 @@ def parse(written: str) -> tuple[tuple[float, ...], tuple[VariantSpec, ...]]:
     return checked(fixed, rules)
 
 
-def _parsed(written: str) -> VariantSpec | None:
-    if found := _SPREAD.fullmatch(written):
-        return Spread(float(found[1]), float(found[2]))
-    if found := _FIT.fullmatch(written):
-        return FitCount(int(found[1]))
+def _parse_rule(expression: str) -> VariantSpec | None:
+    if match := _SPREAD.fullmatch(expression):
+        return Spread(float(match[1]), float(match[2]))
+    if match := _FIT.fullmatch(expression):
+        return FitCount(int(match[1]))
     return None
 
 
-def written(fixed: Sequence[float], rules: Sequence[VariantSpec]) -> str:
-    """What `parse` reads."""
-    return ",".join([*map(text, fixed), *(rule.written for rule in rules)])
+def unparse(fixed: Sequence[float], rules: Sequence[VariantSpec]) -> str:
+    """The inverse of `parse`."""
+    return ",".join([*map(text, fixed), *(rule.expression for rule in rules)])
 
 
-def variant(written: str) -> str | None:
+def variant(expression: str) -> str | None:
     """The name of a variant that is written as a number, a name or on the command line; None for anything else."""
     try:
-        rule = _parsed(written)
-        return rule.name if rule else text(float(written))
+        rule = _parse_rule(expression)
+        return rule.name if rule else text(float(expression))
     except (ValueError, InvalidRequest):
         return None
 
 
-def told(found: Mapping[str, Any]) -> str:
-    """What a level came to, in words, from its record in the subset."""
-    rules = found["levels"]
+def describe_level(record: Mapping[str, Any]) -> str:
+    """The result of a level, in words, from its record in the subset."""
+    rules = record["levels"]
     if "scale" in rules:
         used = sorted(map(float, rules["distances"])) or [ORIGINAL]
         return f"distances {text(used[0])} to {text(used[-1])}, scaled by {rules['scale']:.4g}"
@@ -222,4 +222,4 @@ def told(found: Mapping[str, Any]) -> str:
         return at
     if rules["distance"] == ORIGINAL:
         return f"{at}: the budget holds more originals than that"
-    return f"{at}, the nearest that was found: the budget holds another image"
+    return f"{at}, the nearest one: the budget holds another image"

@@ -9,9 +9,9 @@ from keepmore.spec import distance as distances
 TOP = ("jobs", "active", "work", "objects", "features", "estimates", "idempotency")  # the first part of every key
 
 
-class Asked(StrEnum):
-    """What is asked for beside a job's own request, by the folder that it lies in. An estimate belongs to no job: its
-    id stands for one."""
+class RequestKind(StrEnum):
+    """Requests beside a job's own, by the folder that they lie in. An estimate belongs to no job: its id stands for
+    one."""
 
     SUBSET = "subsets"
     TRAINING = "trainings"
@@ -19,18 +19,18 @@ class Asked(StrEnum):
     ESTIMATE = "estimates"
 
 
-def requests_prefix(asked: Asked, job_id: str) -> str:
-    return "estimates/" if asked is Asked.ESTIMATE else f"work/{job_id}/{asked}/"
+def requests_prefix(kind: RequestKind, job_id: str) -> str:
+    return "estimates/" if kind is RequestKind.ESTIMATE else f"work/{job_id}/{kind}/"
 
 
-def request(asked: Asked, job_id: str, request_id: str) -> str:
-    """What is asked for."""
-    return f"{requests_prefix(asked, job_id)}{request_id}/request.json"
+def request(kind: RequestKind, job_id: str, request_id: str) -> str:
+    """The request."""
+    return f"{requests_prefix(kind, job_id)}{request_id}/request.json"
 
 
-def request_error(asked: Asked, job_id: str, request_id: str) -> str:
-    """Why there is no answer."""
-    return f"{requests_prefix(asked, job_id)}{request_id}/error.json"
+def request_error(kind: RequestKind, job_id: str, request_id: str) -> str:
+    """The error, if there is no answer."""
+    return f"{requests_prefix(kind, job_id)}{request_id}/error.json"
 
 
 def request_id(key: str, prefix: str) -> str | None:
@@ -52,7 +52,8 @@ def active_prefix() -> str:
 
 
 def active(name: str) -> str:
-    """Marks a job, or an estimate, that still has work: what to look after without reading every job there ever was."""
+    """Marks a job, or an estimate, that still has work: so that looking after them does not mean reading every job in
+    the store."""
     return f"active/{name}"
 
 
@@ -61,7 +62,7 @@ def work(job_id: str) -> str:
 
 
 def ending(job_id: str, attempt: int) -> str:
-    """How an attempt at a job ended: whoever writes it first decides."""
+    """How an attempt at a job ended: the first to write it decides."""
     return f"work/{job_id}/endings/{attempt:04d}.json"
 
 
@@ -71,8 +72,8 @@ def webhook(job_id: str) -> str:
 
 
 def chunk(job_id: str, listing: str, number: int) -> str:
-    """Of one listing, because another one may find another dataset. Numbers are padded so that keys sort as numbers do,
-    up to 10^8 chunks.
+    """A chunk of one listing, because another listing may find another dataset. Numbers are padded so that keys sort as
+    numbers do, up to 10^8 chunks.
     """
     return f"work/{job_id}/chunks/{listing}/{number:08d}.parquet"
 
@@ -115,7 +116,7 @@ def manifest(job_id: str, subset_id: str, variant: str) -> str:
 
 
 def fitted(job_id: str, subset_id: str, variant: str) -> str:
-    """The distance at which so many images fit, and what they are there."""
+    """The distance at which the requested number of images fits, and the images there."""
     return f"work/{job_id}/subsets/{subset_id}/levels/{variant}.parquet"
 
 
@@ -125,18 +126,18 @@ def features(job_id: str, training_id: str, part: str) -> str:
 
 
 def feature_cache(backbone: str, group: str) -> str:
-    """Features that one backbone gave of objects, by checksum: every job and training shares them. `group`, a variant
-    or "evaluation", keeps those apart that are seldom looked for together."""
+    """The features of objects from one backbone, by checksum: all jobs and trainings share them. `group`, a variant or
+    "evaluation", separates those that are seldom read together."""
     return f"features/{backbone}/{group}/"
 
 
 def run(job_id: str, training_id: str, variant: str, seed: int) -> str:
-    """What one seed of a fine-tuning came to."""
+    """The result of one seed of a fine-tuning."""
     return f"work/{job_id}/trainings/{training_id}/runs/{variant}-{seed}.npz"
 
 
 def checkpoint(job_id: str, training_id: str, variant: str, seed: int) -> str:
-    """Where a fine-tuning is, until it is over."""
+    """The state of a fine-tuning, until it is over."""
     return f"work/{job_id}/trainings/{training_id}/checkpoints/{variant}-{seed}.pt"
 
 
@@ -145,7 +146,7 @@ def weights(job_id: str, training_id: str, variant: str, seed: int) -> str:
 
 
 def events(job_id: str, training_id: str, variant: str, seed: int) -> str:
-    """For TensorBoard, one folder a run."""
+    """For TensorBoard, one folder per run."""
     return f"work/{job_id}/trainings/{training_id}/events/{variant}-{seed}/events.out.tfevents.0"
 
 
@@ -158,7 +159,7 @@ def training(job_id: str, training_id: str, variant: str) -> str:
 
 
 def comparison(job_id: str, training_id: str) -> str:
-    """Written last of a training: every variant against the others."""
+    """Written last in a training: every variant against the others."""
     return f"work/{job_id}/trainings/{training_id}/comparison.json"
 
 
@@ -188,7 +189,7 @@ def estimate(estimate_id: str) -> str:
 
 
 def idempotency(digest: str) -> str:
-    """What was answered to a request that came with an Idempotency-Key; `digest` stands for that and the caller."""
+    """The answer to a request with an Idempotency-Key; `digest` stands for the key and the caller."""
     return f"idempotency/{digest}.json"
 
 

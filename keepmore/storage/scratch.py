@@ -82,7 +82,7 @@ class Scratch:
                 pass  # a process that makes room was faster
             try:
                 yield folder
-            finally:  # what cannot be removed is an entry that no process holds, and goes when room is made
+            finally:  # what cannot be removed stays as an entry that no process holds, and goes when space is needed
                 shutil.rmtree(folder, ignore_errors=True)
 
     @contextmanager
@@ -98,7 +98,7 @@ class Scratch:
 
     def make_room(self, bytes_: int, entry: Path) -> bool:
         """Remove entries that no process holds until `bytes_` may be written to `entry`, and reserve them until the
-        entry is complete. Says whether they may be written; if not, removes nothing."""
+        entry is complete. Returns whether they may be written; if not, removes nothing."""
         with self._root_lock():
             (entry / RESERVED).unlink(missing_ok=True)
             usage = self._usage()
@@ -116,7 +116,7 @@ class Scratch:
         return True
 
     def remove(self, name: str) -> bool:
-        """Remove the entry `name`, unless a process holds it; says whether it is gone."""
+        """Remove the entry `name`, unless a process holds it; returns whether it is gone."""
         with self._root_lock():
             return _remove(self.root / name)
 
@@ -136,7 +136,7 @@ class Scratch:
 
     @contextmanager
     def _root_lock(self) -> Iterator[None]:
-        """One process at a time looks for room, and makes it."""
+        """Only one process at a time frees space."""
         descriptor = os.open(self.root / LOCK, os.O_RDWR | os.O_CREAT, 0o600)
         try:
             fcntl.flock(descriptor, fcntl.LOCK_EX)
@@ -179,16 +179,16 @@ class _Usage:
 
 
 def _remove(entry: Path) -> bool:
-    """Remove an entry; says if it is gone, which it is not while a process holds it."""
+    """Remove an entry, unless a process holds it; returns whether it is gone."""
     with ExitStack() as locks:
         try:
             descriptor = os.open(entry, os.O_RDONLY)
             locks.callback(os.close, descriptor)
             fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            gone = entry.with_name(f"{entry.name}.gone")  # otherwise another process could find half an entry
-            shutil.rmtree(gone, ignore_errors=True)
-            entry.rename(gone)
-            shutil.rmtree(gone, ignore_errors=True)
+            trash = entry.with_name(f"{entry.name}.gone")  # otherwise another process could find half an entry
+            shutil.rmtree(trash, ignore_errors=True)
+            entry.rename(trash)
+            shutil.rmtree(trash, ignore_errors=True)
         except FileNotFoundError:
             return True
         except BlockingIOError:

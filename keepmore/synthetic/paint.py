@@ -15,7 +15,7 @@ Rng = np.random.Generator
 FIELD_SIDE = 768
 # (strength of an octave relative to the one before, stretch in one direction)
 FIELDS = ((0.5, 1), (0.62, 1), (0.74, 1), (0.86, 1), (0.66, 10), (0.8, 5))
-ODD_COLOUR = 0.65  # how often an object is not of its class's usual colours
+ODD_COLOUR = 0.65  # how often an object does not have its class's usual colours
 
 
 class Part(NamedTuple):

@@ -66,7 +66,7 @@ def clutter(scene: Scene, count: int, largest: float) -> list[Part]:
     return parts
 
 
-def drawn(parts: list[Part], scene: Scene, defocus: int) -> list[Image.Image]:
+def draw(parts: list[Part], scene: Scene, defocus: int) -> list[Image.Image]:
     """The parts' colours, their relief and the area they cover, each as the lens would blur it."""
     size = (scene.width, scene.height)
     drawn_size = (scene.width * SUPERSAMPLE, scene.height * SUPERSAMPLE)
@@ -118,7 +118,7 @@ def lit(form: Array, light: tuple[float, float]) -> Array:
 
 def add_layer(canvas: Array, parts: list[Part], scene: Scene, bulge: float, defocus: int) -> None:
     """Lay the parts over the canvas, shaded, textured and casting a shadow."""
-    colours, relief, cover = drawn(parts, scene, defocus)
+    colours, relief, cover = draw(parts, scene, defocus)
     form = rounded(cover, bulge)
     shade = lit(3 * bulge * form + plane(relief), scene.light)
     shade *= 1 + scene.rng.uniform(*GRAIN) * texture(scene)

@@ -19,7 +19,7 @@ MOST_CONFUSION_CLASSES = 100
 def evaluate(
     runs: Sequence[Run], train: Sequence[str], tested: Sequence[str], classes: Sequence[str], training: Training
 ) -> VariantResult:
-    """The result of a variant: `runs` of it, one a seed, and the labels of its training and test images."""
+    """The result of a variant: its `runs`, one per seed, and the labels of its training and test images."""
     truth = numbers(tested, classes)
     predicted = np.stack([run.top_classes[""][:, 0] for run in runs])
     confusion = None

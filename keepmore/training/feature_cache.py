@@ -1,4 +1,4 @@
-"""Features in the store, found again by the checksum of what they were made from."""
+"""Features in the store, by the checksum of the objects that they were computed from."""
 
 from __future__ import annotations
 
@@ -29,12 +29,12 @@ class FeatureCache:
     processes may add at once.
     """
 
-    def __init__(self, store: Store, prefix: str, held: bool = False) -> None:
-        """`held`: keep in memory what was read, for repeated reads: the names in every file, and the features of the
-        files that had a requested one."""
+    def __init__(self, store: Store, prefix: str, in_memory: bool = False) -> None:
+        """`in_memory`: keep the files that were read in memory, for repeated reads: the names in every file, and the
+        features of the files that had a requested one."""
         self._store = store
         self.prefix = prefix
-        self._files: dict[str, _File] | None = {} if held else None
+        self._files: dict[str, _File] | None = {} if in_memory else None
 
     def find(self, names: NDArray[np.bytes_]) -> tuple[NDArray[np.bool_], NDArray[np.float16]]:
         """Which of `names`, shape (images,), are there, and the features of these in their order, (found, width)."""
@@ -53,9 +53,9 @@ class FeatureCache:
 
     def _file(self, key: str, names: NDArray[np.bytes_]) -> _File:
         """The file under `key`, with its features if it has one of `names`; raises StoreError where it is damaged."""
-        held = self._files.get(key) if self._files is not None else None
-        if held and (held.vectors is not None or not np.isin(names, held.names).any()):
-            return held
+        entry = self._files.get(key) if self._files is not None else None
+        if entry and (entry.vectors is not None or not np.isin(names, entry.names).any()):
+            return entry
         try:
             with self._store.open(key) as source, np.load(source, allow_pickle=False) as arrays:
                 own = arrays["names"]  # read alone: most files have none of the requested ones
@@ -67,7 +67,7 @@ class FeatureCache:
         return file
 
     def add(self, names: NDArray[np.bytes_], vectors: NDArray[np.float16], model: LoadedModel) -> None:
-        """Add `vectors`, shape (images, width), under their `names`; `model` without its head made them."""
+        """Add `vectors`, shape (images, width), under their `names`; they were computed by `model` without its head."""
         unique, first = np.unique(names, return_index=True)
         if len(unique):
             buffer = io.BytesIO()

@@ -1,4 +1,4 @@
-"""What trainings leave behind: features, runs, accuracies and comparisons. Records alone: no SciPy, no PyTorch."""
+"""The results of trainings: features, runs, accuracies and comparisons. Records alone: no SciPy, no PyTorch."""
 
 from __future__ import annotations
 
@@ -97,7 +97,7 @@ def _read(kind: type[Loaded], record: Mapping[str, Any]) -> Loaded:
 
 @dataclass(frozen=True, slots=True)
 class Features:
-    """Features of so many images, below `prefix` in the store, made by a backbone: `model` without its head."""
+    """Features of `images` images, below `prefix` in the store, from a backbone: `model` without its head."""
 
     images: int
     prefix: str
@@ -117,9 +117,9 @@ class Features:
 class Run:
     """One seed of a training.
 
-    `top_classes`: for each set of test images, by what `Images.at` calls it, the numbers of the most likely classes,
-    best first, shape (images, min(5, classes)). `curve` has lists step, loss and learning_rate, `artifacts` are by
-    kind, `notes` say where the trainer fell back to something else than was requested.
+    `top_classes`: for each set of test images, by its `Images.at`, the numbers of the most likely classes, best first,
+    shape (images, min(5, classes)). `curve` has lists step, loss and learning_rate, `artifacts` are by kind, `notes`
+    say where the trainer used a fallback.
     """
 
     seed: int
@@ -187,7 +187,7 @@ class Comparison:
     """`variant` less `against`, one of the family of all variants against the `reference`, or against the `best`
     variant.
 
-    `adjusted_p` allows for the size of the family, and the verdict is drawn from it; the interval is that of this pair
+    `adjusted_p` allows for the size of the family, and the verdict follows from it; the interval is that of this pair
     alone.
     """
 
@@ -243,7 +243,7 @@ class Confusion:
 
 @dataclass(frozen=True, slots=True)
 class VariantResult:
-    """The accuracy of models trained on one variant: `tests` by what `Images.at` calls other looks of the test images.
+    """The accuracy of models trained on one variant: `tests` by the `Images.at` of other encodings of the test images.
 
     `untrained_classes` have test images and none to train on, `untested_classes` the other way round.
     """

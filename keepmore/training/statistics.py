@@ -1,9 +1,9 @@
 """Accuracy from right and wrong answers: intervals, and which of two variants is better. Pure: arrays in, numbers out.
 
-A variant is one way to train. `correct` says of every seed (a training of its own) and every test image whether the
-model was right; shape (seeds, test images). All variants share their test images, and no two share a
-training. Seeds and images are crossed, so an accuracy varies with both: the two-way random effects model (Owen 2007,
-"The pigeonhole bootstrap", section 2, has the variances).
+A variant is one way to train. `correct` says for every seed (a training of its own) and every test image whether the
+model was right; shape (seeds, test images). All variants share their test images, and no two share a training. Seeds
+and images are crossed, so an accuracy varies with both: the two-way random effects model (Owen 2007, "The pigeonhole
+bootstrap", section 2, has the variances).
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from keepmore.training.results import ClassAccuracy, Comparison, Difference, Sum
 
 Z_95 = 1.959963984540054
 RATE = 0.95
-# Fewer test images that were ever wrong (or ever right) do not tell how far seeds agree on them.
+# Fewer test images that were ever wrong (or ever right) do not show how far seeds agree on them.
 FEW_IMAGES = 10
 
 Correct = NDArray[np.bool_]
@@ -29,7 +29,7 @@ Correct = NDArray[np.bool_]
 
 @dataclass(frozen=True, slots=True)
 class _Part:
-    """A part of a variance, and the degrees of freedom it was estimated with. What is taken off is negative."""
+    """A part of a variance, and the degrees of freedom it was estimated with. A part that is subtracted is negative."""
 
     variance: float
     freedom: float
@@ -76,7 +76,7 @@ def _shape(correct: Correct) -> tuple[int, int]:
 
 
 def _seed_parts(correct: Correct) -> list[_Part]:
-    """What seeds add to the variance of a variant's mean; nothing where they differ by no more than chance."""
+    """The contribution of seeds to the variance of a variant's mean; zero where they differ by no more than chance."""
     seeds, images = correct.shape
     if seeds < 2:
         return []

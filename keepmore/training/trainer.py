@@ -1,4 +1,4 @@
-"""What the trainer service gives the steps, and how an installed one is found: no torch outside of it."""
+"""The interface of the trainer to the steps, and how an installed one is found: no torch outside of it."""
 
 from __future__ import annotations
 
@@ -40,8 +40,7 @@ class Images:
 
     `table` has the columns path, label, sha256, object_uri and bytes. `read` gives the bytes of a row, checked against
     its checksum; it is for one thread, and rows are read fastest in their order. `changed` turns these into the bytes
-    that the model sees, in any thread: the same or, to test on their look at another distance, an encoding, which `at`
-    names.
+    that the model sees, in any thread: the same or, to test at another distance, an encoding at it, which `at` names.
     `group` is the part of the feature cache that has their features, and `features` the trainer's record of these.
     """
 
@@ -70,7 +69,7 @@ class Images:
 
 @dataclass(frozen=True, slots=True)
 class TrainerContext(ABC):
-    """What a trainer may use beside its images: `scratch` is local disk, `on_progress` hears of the work."""
+    """What a trainer may use beside its images: `scratch` is local disk, `on_progress` is called with its progress."""
 
     store: Store
     access: Access
@@ -86,16 +85,16 @@ class TrainerContext(ABC):
         return weights_file(uri, self.access, self.scratch)
 
     def feature_cache(self, backbone: str, group: str) -> FeatureCache:
-        """The features of a group of images that the store has from a backbone."""
+        """The stored features of a group of images from a backbone."""
         return FeatureCache(self.store, layout.feature_cache(backbone, group))
 
     @abstractmethod
     def save_artifact(self, kind: str, seed: int, file: Path) -> Artifact | None:
-        """Store a file of a run, WEIGHTS or EVENTS; None where the runs of this context leave nothing."""
+        """Store a file of a run, WEIGHTS or EVENTS; None where the runs of this context store nothing."""
 
     @abstractmethod
     def save_checkpoint(self, file: Path) -> None:
-        """Store how far a run is."""
+        """Store the state of a run."""
 
     @abstractmethod
     def load_checkpoint(self, file: Path) -> bool:
@@ -103,7 +102,7 @@ class TrainerContext(ABC):
 
 
 class Trainer(Protocol):
-    """What the trainer service gives the steps."""
+    """The interface of the trainer to the steps."""
 
     def features(self, images: Images, training: Training, context: TrainerContext) -> Features:
         """Put the features of `images` into their cache."""
@@ -124,7 +123,7 @@ class Trainer(Protocol):
 
 @cache
 def load_trainer(method: str) -> Trainer:
-    """The installed trainer for a method, one a process, so that it keeps its model; raises TrainerMissing."""
+    """The installed trainer for a method, one per process, so that it keeps its model; raises TrainerMissing."""
     for point in entry_points(group="keepmore.trainers", name=method):
         try:
             trainer: Trainer = point.load()()

@@ -22,9 +22,8 @@ LARGEST_BYTES = 20_000_000_000
 
 @contextmanager
 def weights_file(uri: str, access: Access, scratch: Scratch) -> Iterator[Path]:
-    """The file that `training.weights` names, for as long as this lasts: a path of this machine, or downloaded to
-    scratch, where it stays until the one at its address changes. Raises WeightsUnavailable, and StoreFull of the
-    scratch disk.
+    """The file that `training.weights` names, within the block: a path of this machine, or downloaded to scratch, where
+    it stays until the one at its address changes. Raises WeightsUnavailable, and StoreFull of the scratch disk.
     """
     if "://" not in uri:
         yield Path(uri)
@@ -58,7 +57,7 @@ def _download(uri: str, name: str, access: Access, scratch: Scratch, stack: Exit
             write(folder)
             return folder / name
     except RemoteFailure as failure:
-        raise _unavailable(uri, image_error(uri, failure, listed=False)) from failure
+        raise _unavailable(uri, image_error(uri, failure, is_listed=False)) from failure
     except (DatasetError, ImageError) as error:
         raise _unavailable(uri, error) from error
 

@@ -125,7 +125,7 @@ def test_silent_steps_are_found_and_live_ones_are_not(tracker: StepTracker, job:
     lost, live = tracker.leases.take(job)
     tracker.leases.begin(lost)
     time.sleep(0.3)
-    tracker.leases.seen(live)
+    tracker.leases.renew(live)
     assert tracker.leases.lost(job, 0.2) == [lost]
     assert tracker.leases.lost(job, 60) == []
 
@@ -233,7 +233,7 @@ def test_a_step_is_busy_again_after_the_board_was_lost(redis_url: str, job: str)
     tracker.leases.begin(step)
     tracker = _empty(redis_url)
     assert not tracker.leases.busy(step)
-    tracker.leases.seen(step)
+    tracker.leases.renew(step)
     assert (tracker.leases.busy(step), tracker.leases.tries(step)) == (True, 1)
 
 

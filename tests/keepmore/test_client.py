@@ -137,7 +137,7 @@ def test_waiting_tells_of_changes_and_ends_with_the_job() -> None:
         client.wait("j")
     with _answering(_job("cancelled")) as (client, _), pytest.raises(Cancelled, match="retry"):
         client.wait("j")
-    with _answering(_job("accepted"), unchanged) as (client, _), pytest.raises(TimeoutError, match="it goes on"):
+    with _answering(_job("accepted"), unchanged) as (client, _), pytest.raises(TimeoutError, match="it continues"):
         client.wait("j", timeout_s=0.3)
 
 

@@ -28,7 +28,7 @@ REFUSALS = {
     403: "The key lacks the scope.",
     404: "There is no such thing.",
     405: "Not with this method.",
-    406: "None of the forms asked for is on offer.",
+    406: "None of the requested forms is available.",
     409: "Not now: the problem names the stage or state that the job is in.",
     413: "The body is too large.",
     415: "The body is not declared as JSON.",
@@ -69,10 +69,10 @@ def create_app(
             "logs": False,
             "operation_spans": False,
             "auto_configure": False,
-            # Whoever watches the service makes hundreds of requests an hour that nobody asks about.
+            # Monitoring makes hundreds of requests an hour that are not worth a trace.
             "exclude": lambda scope: scope.get("path") in ("/healthz", "/readyz", "/metrics"),
         },
-        redirect_slashes=False,  # behind a proxy a redirect would lead past its TLS
+        redirect_slashes=False,  # behind a proxy a redirect would bypass its TLS
     )
     app.state.backend, app.state.gate = backend, gate
     app.state.views, app.state.meter = Views(backend), metrics.Meter(backend)
@@ -88,7 +88,7 @@ def create_app(
 
 
 def _describe_problems(app: FastAPI) -> None:
-    """Put the schema of problems where the description of every refusal points."""
+    """Put the schema of problems where the descriptions of all errors refer to it."""
     generate = app.openapi
 
     def openapi() -> dict[str, Any]:

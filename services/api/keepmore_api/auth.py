@@ -1,4 +1,4 @@
-"""API keys: who may read, who may write. Only hashes of keys are known here."""
+"""API keys: who may read, who may write. Only hashes of keys are stored here."""
 
 from __future__ import annotations
 
@@ -31,19 +31,19 @@ class ApiKey:
 ANYONE = ApiKey("anyone", frozenset((READ, WRITE)), "")
 
 
-def parse(written: str) -> tuple[ApiKey, ...]:
-    """Keys from their setting; raises InvalidRequest for what is none, without repeating it."""
-    found = []
-    for number, entry in enumerate(filter(None, (part.strip() for part in written.split(","))), 1):
+def parse(setting: str) -> tuple[ApiKey, ...]:
+    """Keys from their setting; raises InvalidRequest for an invalid entry, without repeating it."""
+    keys = []
+    for number, entry in enumerate(filter(None, (part.strip() for part in setting.split(","))), 1):
         match = _ENTRY.fullmatch(entry)
         if not match:
             raise InvalidRequest(f"KEEPMORE_API_KEYS: entry {number} is no key; write {FORM}")
-        found.append(ApiKey(match[1], frozenset(match[2].split("+")), match[3]))
-    return tuple(found)
+        keys.append(ApiKey(match[1], frozenset(match[2].split("+")), match[3]))
+    return tuple(keys)
 
 
 def new_key(name: str, scopes: str) -> tuple[str, str]:
-    """A new key, and the entry of the setting that lets it in; raises InvalidRequest for a name that cannot be one."""
+    """A new key, and the entry of the setting that admits it; raises InvalidRequest for an invalid name."""
     if not _NAME.fullmatch(name):
         raise InvalidRequest(f"{name!r} cannot be a key's name; use letters, digits, dots, dashes and underscores")
     key = KEY_PREFIX + secrets.token_urlsafe(32)
@@ -51,7 +51,7 @@ def new_key(name: str, scopes: str) -> tuple[str, str]:
 
 
 class Gate:
-    """Lets callers in. Without keys everyone may do everything: whoever starts the service answers for that."""
+    """Admits callers. Without keys everyone may do everything: whoever starts the service is responsible for that."""
 
     def __init__(self, keys: tuple[ApiKey, ...]) -> None:
         self._keys = keys
@@ -64,22 +64,22 @@ class Gate:
         """The caller's key; raises Refused, 401 without a valid key and 403 for one that lacks `scope`."""
         if self.is_open:
             return ANYONE
-        kind, _, given = (authorization or "").partition(" ")
-        if kind.lower() != "bearer" or not given:
+        kind, _, secret = (authorization or "").partition(" ")
+        if kind.lower() != "bearer" or not secret:
             detail = "an API key is needed; send it as the header Authorization: Bearer KEY"
             raise Refused(HTTPStatus.UNAUTHORIZED, "unauthorized", detail, _CHALLENGE)
-        digest = _sha256(given.strip())
-        found = None
-        for key in self._keys:  # all of them, so that the time taken tells nothing
+        digest = _sha256(secret.strip())
+        match = None
+        for key in self._keys:  # all of them, so that the time taken reveals nothing
             if hmac.compare_digest(key.sha256, digest):
-                found = key
-        if found is None:
+                match = key
+        if match is None:
             detail = "this API key is not known; ask whoever runs the service for one"
             raise Refused(HTTPStatus.UNAUTHORIZED, "unauthorized", detail, _CHALLENGE)
-        if scope not in found.scopes:
-            detail = f"the key {found.name} may not {scope}; ask for one with the scope {scope}"
+        if scope not in match.scopes:
+            detail = f"the key {match.name} may not {scope}; ask for one with the scope {scope}"
             raise Refused(HTTPStatus.FORBIDDEN, "forbidden", detail)
-        return found
+        return match
 
 
 def _sha256(key: str) -> str:

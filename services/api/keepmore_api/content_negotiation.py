@@ -11,7 +11,7 @@ from keepmore_api.problems import Refused
 def preferred(accept: str | None, offered: Sequence[str]) -> str:
     """The media type of `offered` that the Accept header prefers; of equals the first. Raises Refused with 406.
 
-    RFC 9110, section 12.5.1: for each type on offer its most special range decides.
+    RFC 9110, section 12.5.1: for each type on offer its most specific range decides.
     """
     ranges = [_range(part) for part in (accept or "*/*").split(",") if part.strip()]
     weights = [
@@ -37,7 +37,7 @@ def _range(part: str) -> tuple[str, float]:
 
 
 def _fit(kind: str, media: str) -> int:
-    """How special the range `kind` is for `media`: 3 the type itself, 2 its family, 1 anything, 0 does not fit."""
+    """How specific the range `kind` is for `media`: 3 the type itself, 2 its family, 1 anything, 0 does not fit."""
     if kind == media:
         return 3
     if kind == media.split("/")[0] + "/*":

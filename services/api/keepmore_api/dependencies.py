@@ -24,7 +24,7 @@ def admitted(request: Request, scope: str) -> ApiKey:
 
 
 class _Scope(HTTPBearer):
-    """Admits callers whose key has a scope. One dependency and not two, because polling pays for each."""
+    """Admits callers whose key has a scope. One dependency and not two, because each slows down polling."""
 
     def __init__(self, scope: str) -> None:
         super().__init__(
@@ -70,6 +70,6 @@ IdempotencyKey = Annotated[
     Header(
         min_length=1,
         max_length=255,
-        description="Sent again within 24 h with the same body, it names the same job or estimate.",
+        description="Sent again within 24 h with the same body, it returns the same job or estimate.",
     ),
 ]

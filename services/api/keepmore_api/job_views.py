@@ -1,4 +1,4 @@
-"""Jobs as the API shows them: made from the store at most twice a second each, however many callers poll."""
+"""Jobs as the API shows them: each is built from the store at most twice a second, however many callers poll."""
 
 from __future__ import annotations
 
@@ -32,37 +32,37 @@ class View:
 class Views:
     def __init__(self, backend: Backend) -> None:
         self._backend = backend
-        self._known: OrderedDict[str, View] = OrderedDict()
+        self._views: OrderedDict[str, View] = OrderedDict()
         self._making: dict[str, asyncio.Task[View]] = {}
 
     async def get(self, job_id: str) -> View:
         """The job as JSON; raises JobNotFound."""
-        known = self._known.get(job_id)
-        if known is None or time.monotonic() - known.made_at > FRESH_S:
+        view = self._views.get(job_id)
+        if view is None or time.monotonic() - view.made_at > FRESH_S:
             making = self._making.get(job_id)
             if making is None:
                 making = self._making[job_id] = asyncio.create_task(run_in_threadpool(self._make, job_id))
-                making.add_done_callback(lambda made: self._keep(job_id, made))
-            known = await asyncio.shield(making)  # others wait for it too
-        return known
+                making.add_done_callback(lambda task: self._keep(job_id, task))
+            view = await asyncio.shield(making)  # others wait for it too
+        return view
 
-    def _keep(self, job_id: str, made: asyncio.Task[View]) -> None:
-        if self._making.get(job_id) is not made:
-            return  # forgotten while it was made
+    def _keep(self, job_id: str, task: asyncio.Task[View]) -> None:
+        if self._making.get(job_id) is not task:
+            return  # forgotten while it was being built
         del self._making[job_id]
-        if not made.cancelled() and made.exception() is None:
-            self._known[job_id] = made.result()
-            self._known.move_to_end(job_id)
-            if len(self._known) > MOST:
-                self._known.popitem(last=False)
+        if not task.cancelled() and task.exception() is None:
+            self._views[job_id] = task.result()
+            self._views.move_to_end(job_id)
+            if len(self._views) > MOST:
+                self._views.popitem(last=False)
 
     def forget(self, job_id: str) -> None:
-        """Make the job's view anew for whoever asks from now on: it has been changed."""
-        self._known.pop(job_id, None)
+        """Forget the view of a job that was changed, so that the next caller gets a new one."""
+        self._views.pop(job_id, None)
         self._making.pop(job_id, None)
 
     def _make(self, job_id: str) -> View:
-        begun = time.monotonic()
+        started_at = time.monotonic()
         job = JobRepository(self._backend.store).get(job_id)
         record = status(job, self._backend.store, self._backend.tracker.progress).as_json()
         record["links"] = links(job.id, record["subset"])
@@ -70,11 +70,11 @@ class Views:
             record["report"] = record["links"]["report"]
         body = json.dumps(record, ensure_ascii=False).encode()
         etag = f'"{hashlib.sha256(body).hexdigest()[:20]}"'
-        return View(body, etag, job.state is not State.ACCEPTED, begun)
+        return View(body, etag, job.state is not State.ACCEPTED, started_at)
 
 
 def links(job_id: str, subset: Mapping[str, Any] | None) -> dict[str, Any]:
-    """Where to go on from a job, as paths below the service's address; `subset`: the record of its own, once there."""
+    """The links of a job, as paths below the service's address; `subset`: the record of its own, once there."""
     own = f"/v1/jobs/{job_id}"
     return {
         **{name: f"{own}/{name}" for name in ("events", "errors", "cancel", "retry", "report")},

@@ -14,7 +14,7 @@ from keepmore.jobs.step import Lane
 from keepmore.scheduling import metrics as totals
 from keepmore_api.backend.base import Backend
 
-# What the tracker counts, what it means, and its labels.
+# The tracker's totals, their meanings and their labels.
 TOTALS = {
     "steps": ("Steps by kind and outcome.", ("kind", "outcome")),
     "failures": ("Steps that failed for good, by the code of their error.", ("code", "kind")),
@@ -33,7 +33,7 @@ UP = "Whether the queue can be reached."
 
 
 class Meter:
-    """What one API process measures, beside the totals that all workers share by way of the tracker."""
+    """The measurements of one API process, beside the totals that all workers share through the tracker."""
 
     def __init__(self, backend: Backend) -> None:
         self.registry = CollectorRegistry()
@@ -70,9 +70,9 @@ class _Shared(Collector):
         for name, (meaning, labels) in TOTALS.items():
             exposed = name.replace("encode_s", "encode_seconds")
             family = CounterMetricFamily(f"keepmore_{exposed}", meaning, labels=labels)
-            for (counted, found), amount in counts.items():
-                if counted == name:
-                    family.add_metric([dict(found)[label] for label in labels], amount)
+            for (counter, pairs), amount in counts.items():
+                if counter == name:
+                    family.add_metric([dict(pairs)[label] for label in labels], amount)
             yield family
         seconds = HistogramMetricFamily("keepmore_step_seconds", "Seconds that steps took, by kind.", labels=["kind"])
         for kind, (buckets, total) in totals.histogram(counts).items():

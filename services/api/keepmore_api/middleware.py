@@ -1,4 +1,4 @@
-"""What every request passes on its way to a route: measuring, a limit for bodies, and names of this machine alone."""
+"""What every request passes on its way to a route: metrics, a limit for bodies, and a check of the host name."""
 
 from __future__ import annotations
 
@@ -17,41 +17,41 @@ LOCAL_NAMES = ("localhost", "127.0.0.1", "[::1]")
 
 
 class BodyLimit:
-    """Refuses a body that is longer than a request can be, before it is in memory."""
+    """Refuses a body that is longer than any valid request, before it is in memory."""
 
     def __init__(self, app: ASGIApp, max_body_bytes: int) -> None:
         self._app = app
         self._limit = max_body_bytes
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        if scope["type"] != "http" or scope["method"] in ("GET", "HEAD"):  # nobody reads a body that comes with these
+        if scope["type"] != "http" or scope["method"] in ("GET", "HEAD"):  # a body of these is never read
             await self._app(scope, receive, send)
             return
         stated = next((value for name, value in scope["headers"] if name == b"content-length"), b"0")
         if stated.isdigit() and int(stated) > self._limit:
             await self._refusal()(scope, receive, send)
             return
-        received, answered, too_large = 0, False, False
+        body_size, has_answer, too_large = 0, False, False
 
-        async def counted() -> Message:
-            nonlocal received, too_large
+        async def receive_counted() -> Message:
+            nonlocal body_size, too_large
             message = await receive()
-            received += len(message.get("body", b""))
-            if received > self._limit:
+            body_size += len(message.get("body", b""))
+            if body_size > self._limit:
                 too_large = True
                 raise _TooLarge
             return message
 
-        async def noted(message: Message) -> None:
-            nonlocal answered
-            if too_large and not answered:
-                return  # what the application makes of a body that ends in an error: ours is the better answer
-            answered = True
+        async def send_unless_refused(message: Message) -> None:
+            nonlocal has_answer
+            if too_large and not has_answer:
+                return  # the application's answer to the truncated body: ours is better
+            has_answer = True
             await send(message)
 
         with suppress(_TooLarge):
-            await self._app(scope, counted, noted)
-        if too_large and not answered:
+            await self._app(scope, receive_counted, send_unless_refused)
+        if too_large and not has_answer:
             await self._refusal()(scope, receive, send)
 
     def _refusal(self) -> ASGIApp:
@@ -60,8 +60,8 @@ class BodyLimit:
 
 
 class LocalOnly:
-    """Answers only to names of this machine: else a page in a browser reaches an open service by a name of its own
-    that resolves to 127.0.0.1."""
+    """Answers only to names of this machine: otherwise a page in a browser could reach an open service by a host name
+    of its own that resolves to 127.0.0.1."""
 
     def __init__(self, app: ASGIApp) -> None:
         self._app = app
@@ -83,7 +83,8 @@ class _TooLarge(Exception):
 
 
 class Measured:
-    """Counts and times every request by its route, not by its path, of which there is no end."""
+    """Counts and times every request by its route, not by its path, because there is no limit to the number of
+    paths."""
 
     def __init__(self, app: ASGIApp, meter: Meter) -> None:
         self._app = app

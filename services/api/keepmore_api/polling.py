@@ -12,14 +12,14 @@ from fastapi.concurrency import run_in_threadpool
 from keepmore.jobs.requests import RequestRef, RequestRepository
 from keepmore.storage.base import Store
 
-# Most answers take less than a second. Whoever waits longer looks less often: every look is two calls of the store.
+# Most answers take less than a second. A longer wait polls less often: every poll is two calls of the store.
 FIRST_PAUSE_S = 0.05
 LONGEST_PAUSE_S = 0.5
 GROWTH = 1.5
 
 
 async def result_of(store: Store, ref: RequestRef, wait_s: float) -> Mapping[str, Any] | None:
-    """What a worker answered; None if nothing is there within `wait_s`. Raises the error that it wrote instead."""
+    """The answer of a worker; None if there is none within `wait_s`. Raises the error that it stored instead."""
     requests = RequestRepository(store)
     deadline = time.monotonic() + wait_s
     pause_s = FIRST_PAUSE_S

@@ -21,7 +21,7 @@ log = logging.getLogger(__name__)
 MEDIA_TYPE = "application/problem+json"
 TYPE_PREFIX = "urn:keepmore:problem:"
 
-# The most special class that fits decides.
+# The most specific class that fits decides.
 STATUSES: dict[type[KeepmoreError], HTTPStatus] = {
     KeepmoreError: HTTPStatus.INTERNAL_SERVER_ERROR,
     errors.InvalidRequest: HTTPStatus.UNPROCESSABLE_ENTITY,
@@ -50,7 +50,7 @@ MALFORMED = {
 
 
 class Refused(Exception):
-    """A refusal that is HTTP's alone: no key, no such page, a body that is too large."""
+    """A refusal on the level of HTTP: no key, no such page, a body that is too large."""
 
     def __init__(self, status: HTTPStatus, code: str, detail: str, headers: dict[str, str] | None = None) -> None:
         super().__init__(detail)
@@ -76,7 +76,7 @@ def status_of(error: KeepmoreError) -> HTTPStatus:
 
 
 def install(app: FastAPI) -> None:
-    """Have every error of `app` answered as a problem."""
+    """Answer every error of `app` as a problem."""
     app.add_exception_handler(KeepmoreError, answer_error)
     app.add_exception_handler(Refused, answer_refusal)
     app.add_exception_handler(RequestValidationError, answer_validation)
@@ -84,7 +84,7 @@ def install(app: FastAPI) -> None:
     app.add_exception_handler(Exception, answer_defect)
 
 
-def _counted(request: Request, code: str) -> str:
+def _count(request: Request, code: str) -> str:
     request.app.state.meter.problems.labels(code).inc()
     return code
 
@@ -99,12 +99,12 @@ async def answer_error(request: Request, error: Exception) -> JSONResponse:
     more: dict[str, Any] = {"retryable": error.retryable}
     if error.field is not None and isinstance(error, errors.InvalidRequest):
         more["errors"] = [{"field": error.field, "code": error.code, "message": error.reason}]
-    return problem(status, _counted(request, error.code), error.message, headers, **more, **error.details)
+    return problem(status, _count(request, error.code), error.message, headers, **more, **error.details)
 
 
 async def answer_refusal(request: Request, error: Exception) -> JSONResponse:
     assert isinstance(error, Refused)
-    return problem(error.status, _counted(request, error.code), error.detail, error.headers)
+    return problem(error.status, _count(request, error.code), error.detail, error.headers)
 
 
 async def answer_validation(request: Request, error: Exception) -> JSONResponse:
@@ -113,7 +113,7 @@ async def answer_validation(request: Request, error: Exception) -> JSONResponse:
     detail = "; ".join(f"{item['field']}: {item['message']}" for item in fields)
     code = fields[0]["code"]
     status = MALFORMED.get(code, HTTPStatus.UNPROCESSABLE_ENTITY)
-    return problem(status, _counted(request, code), detail, errors=fields)
+    return problem(status, _count(request, code), detail, errors=fields)
 
 
 async def answer_http(request: Request, error: Exception) -> JSONResponse:
@@ -125,13 +125,13 @@ async def answer_http(request: Request, error: Exception) -> JSONResponse:
         headers["Allow"] = ", ".join(sorted({method for route in routes for method in route.methods or ()}))
     code = {404: "no_such_page", 405: "method_not_allowed"}.get(error.status_code, status.name.lower())
     remedy = f"{request.method} {request.url.path}: {error.detail}; /docs lists every call"
-    return problem(status, _counted(request, code), remedy, headers)
+    return problem(status, _count(request, code), remedy, headers)
 
 
 async def answer_defect(request: Request, error: Exception) -> JSONResponse:
     log.exception("a defect of the service", exc_info=error, extra={"path": request.url.path})
     detail = "a defect of the service; its log holds the traceback. Nothing of your data was changed by this answer"
-    return problem(HTTPStatus.INTERNAL_SERVER_ERROR, _counted(request, "internal_error"), detail)
+    return problem(HTTPStatus.INTERNAL_SERVER_ERROR, _count(request, "internal_error"), detail)
 
 
 def _routes(routes: Sequence[BaseRoute]) -> Iterator[Route]:
@@ -143,7 +143,7 @@ def _routes(routes: Sequence[BaseRoute]) -> Iterator[Route]:
 
 
 def _field_error(item: Any) -> dict[str, str]:
-    """One error of Pydantic's as ours: which field, what is wrong with it, what to do."""
+    """One of Pydantic's errors as ours: which field, what is wrong with it, what to do."""
     kind, place = item["type"], [part for part in item["loc"] if part not in ("body", "query", "path", "header")]
     name = ""
     for part in place:

@@ -1,6 +1,6 @@
-"""Makes ready what the service stands on: `python -m keepmore_services.bootstrap`, once before the rest is started.
+"""Prepares what the service depends on: `python -m keepmore_services.bootstrap`, once before the rest is started.
 
-Refuses secrets that everybody knows, waits for Redis and the S3 server, and makes the bucket of the store if need be.
+Refuses well-known secrets, waits for Redis and the S3 server, and makes the bucket of the store if need be.
 """
 
 from __future__ import annotations
@@ -26,11 +26,11 @@ log = logging.getLogger(__name__)
 
 
 def check_secrets(settings: Settings) -> None:
-    """Raises InvalidRequest for a secret that is known or short: whoever reaches the port could delete everything."""
-    found = {f"KEEPMORE_S3_SECRET_KEY for {end.url}": end.secret_key for end in settings.config.access.endpoints}
+    """Raises InvalidRequest for a well-known or short secret: anybody who reaches the port could delete everything."""
+    secrets = {f"KEEPMORE_S3_SECRET_KEY for {end.url}": end.secret_key for end in settings.config.access.endpoints}
     if (password := urlsplit(settings.redis).password) is not None:
-        found["the password in KEEPMORE_REDIS_URL"] = password
-    for name, secret in found.items():
+        secrets["the password in KEEPMORE_REDIS_URL"] = password
+    for name, secret in secrets.items():
         if secret.lower() in KNOWN or len(secret) < FEWEST_CHARACTERS:
             raise InvalidRequest(
                 f"{name} is one that everybody knows, or shorter than {FEWEST_CHARACTERS} characters; make one: "
@@ -39,7 +39,7 @@ def check_secrets(settings: Settings) -> None:
 
 
 def make_bucket(settings: Settings) -> bool:
-    """Make the bucket of the store, if there is none; says whether it did. Raises StoreError."""
+    """Make the bucket of the store, if there is none; returns whether it did. Raises StoreError."""
     from keepmore.net.s3 import Bucket
 
     place = uris.parse(settings.store)
@@ -54,7 +54,7 @@ def make_bucket(settings: Settings) -> bool:
 
 
 def prepare(settings: Settings, wait_s: float = WAIT_S) -> None:
-    """Raises what is still in the way after `wait_s` seconds, and at once what waiting does not mend."""
+    """Raises the error that remains after `wait_s` seconds; raises one that waiting does not fix at once."""
     check_secrets(settings)
     deadline = time.monotonic() + wait_s
     while True:
@@ -62,8 +62,8 @@ def prepare(settings: Settings, wait_s: float = WAIT_S) -> None:
             if settings.distributed:
                 RedisStepTracker(settings.redis).ping()
             if settings.store.startswith("s3://"):
-                made = make_bucket(settings)
-                log.info("the bucket was made" if made else "the bucket is there")
+                is_new = make_bucket(settings)
+                log.info("the bucket was made" if is_new else "the bucket is there")
             return
         except KeepmoreError as error:
             if not error.transient or time.monotonic() > deadline:

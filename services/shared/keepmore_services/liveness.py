@@ -1,7 +1,7 @@
 """Whether a process of the service still runs: `python -m keepmore_services.liveness`, exit code 0 or 1.
 
-A worker, trainer or clock marks a file of its own whenever its loop comes round; a file that is older than STALE_S says
-that it hangs. With a URL, its answer is what counts. Imports little: it is run every few seconds.
+A worker, trainer or clock marks a file of its own whenever its loop comes round; a file older than STALE_S means that
+it hangs. With a URL, its answer counts instead. Imports little: it is run every few seconds.
 """
 
 from __future__ import annotations
@@ -43,7 +43,7 @@ def trouble_at(url: str) -> str | None:
 
 
 if __name__ == "__main__":
-    found = trouble_at(sys.argv[1]) if sys.argv[1:] else trouble()
-    if found:
-        print(found, file=sys.stderr)
-    sys.exit(1 if found else 0)
+    problem = trouble_at(sys.argv[1]) if sys.argv[1:] else trouble()
+    if problem:
+        print(problem, file=sys.stderr)
+    sys.exit(1 if problem else 0)

@@ -1,4 +1,4 @@
-"""JSON logs on standard error, one object a line, with the job and the step that a line is about."""
+"""JSON logs on standard error, one object per line, with the job and the step that a line is about."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ class _Context(logging.Filter):
 
 
 def configure(level: str) -> None:
-    """One handler at the root; libraries that log every request or message speak up from WARNING on."""
+    """One handler at the root; libraries that log every request or message log from WARNING on."""
     handler = logging.StreamHandler()
     handler.setFormatter(
         JsonFormatter(
@@ -52,7 +52,7 @@ def configure(level: str) -> None:
 
 @contextmanager
 def about(step: Step) -> Iterator[None]:
-    """Log lines within are about `step`."""
+    """Log lines within this context are about `step`."""
     token = _STEP.set(step)
     try:
         yield

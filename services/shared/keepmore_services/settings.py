@@ -15,20 +15,21 @@ from keepmore.jobs import webhooks
 from keepmore.net.access import Access
 from keepmore.storage.scratch import Scratch
 
-# Where callers of a service may read from when nobody says so: never from the machine that it runs on.
+# Where callers of a service may read from by default: never from the machine that it runs on.
 REMOTE_SOURCES = "s3://,https://"
-OTLP = "OTEL_EXPORTER_OTLP_ENDPOINT"  # as all that sends OpenTelemetry calls it
+OTLP = "OTEL_EXPORTER_OTLP_ENDPOINT"  # the standard name of OpenTelemetry
 REDIS_SCHEMES = ("redis://", "rediss://")
 
 
-def load(**given: Any) -> Settings:
-    """Settings from the environment, and what of `given` is not None. Raises InvalidRequest naming what is wrong."""
+def load(**values: Any) -> Settings:
+    """Settings from the environment, overridden by the `values` that are not None. Raises InvalidRequest naming the
+    wrong ones."""
     try:
-        settings = Settings(**{name: value for name, value in given.items() if value is not None})
+        settings = Settings(**{name: value for name, value in values.items() if value is not None})
     except ValidationError as error:
         wrong = [(str(item["loc"][0]), item["msg"].lower()) for item in error.errors()]
-        found = [f"{name if name == OTLP else f'KEEPMORE_{name.upper()}'}: {why}" for name, why in wrong]
-        raise InvalidRequest("; ".join(found)) from None  # what was written may be a secret: it is not repeated
+        problems = [f"{name if name == OTLP else f'KEEPMORE_{name.upper()}'}: {why}" for name, why in wrong]
+        raise InvalidRequest("; ".join(problems)) from None  # the value may be a secret: it is not repeated
     if settings.distributed and not settings.redis.startswith(REDIS_SCHEMES):
         raise InvalidRequest(f"KEEPMORE_REDIS_URL: write it as {' or '.join(REDIS_SCHEMES)}host:port/number")
     if settings.distributed and "store" not in settings.model_fields_set:

@@ -1,7 +1,8 @@
-"""Traces from a request to the steps of its job, sent over OTLP where an endpoint is set; without one nothing is made.
+"""Traces from a request to the steps of its job, sent over OTLP where an endpoint is set; without one there are no
+traces.
 
-A job's record holds the trace of the request that started it (W3C traceparent), so that every step of it, on whatever
-machine and after whatever restart, is a part of that trace.
+A job's record holds the trace of the request that started it (W3C traceparent), so that every step of it, on any
+machine and after any restart, is part of that trace.
 """
 
 from __future__ import annotations
@@ -30,20 +31,20 @@ def provider(endpoint: str | None, service: str) -> TracerProvider | None:
     """Where spans go: to `endpoint`, http(s)://host:port of a collector, in batches of a few seconds; None without."""
     if not endpoint:
         return None
-    made = TracerProvider(resource=Resource({SERVICE_NAME: service, SERVICE_VERSION: __version__}))
-    made.add_span_processor(BatchSpanProcessor(OTLPSpanExporter(endpoint.rstrip("/") + PATH)))
-    return made
+    tracer_provider = TracerProvider(resource=Resource({SERVICE_NAME: service, SERVICE_VERSION: __version__}))
+    tracer_provider.add_span_processor(BatchSpanProcessor(OTLPSpanExporter(endpoint.rstrip("/") + PATH)))
+    return tracer_provider
 
 
 def current() -> str | None:
-    """The trace that the caller's work belongs to, to be written down; None where there is none."""
+    """The trace that the caller's work belongs to, to be stored; None where there is none."""
     carrier: dict[str, str] = {}
     propagate.inject(carrier)
     return carrier.get(HEADER)
 
 
 class Tracer:
-    """Spans of steps, one a try. `provider` None: none are made, and the store is not asked."""
+    """Spans of steps, one per try. `provider` None: there are no spans, and the store is not read."""
 
     def __init__(self, provider: TracerProvider | None, store: Store) -> None:
         self._tracer = provider.get_tracer(__name__) if provider else None
@@ -54,7 +55,7 @@ class Tracer:
         if self._tracer:
             parent = None
             if step.kind is not Kind.ESTIMATE:  # it belongs to no job, and so to no trace
-                with suppress(KeepmoreError):  # a store that does not answer loses the parent and no more
+                with suppress(KeepmoreError):  # if the store does not answer, only the parent is lost
                     parent = self._repository.get(step.job).trace
             context = propagate.extract({HEADER: parent} if parent else {})
             span = self._tracer.start_span(f"step {step.kind}", context, SpanKind.CONSUMER)
@@ -69,7 +70,7 @@ class Tracer:
 
     @contextmanager
     def span(self, step: Step, tries: int) -> Iterator[None]:
-        """What is done within is a span, and fails with the error that is raised."""
+        """The block runs as a span, which fails with the error that is raised."""
         self.start(step, tries)
         try:
             yield

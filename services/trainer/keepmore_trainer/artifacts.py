@@ -1,4 +1,4 @@
-"""What a run leaves beside its results: weights, TensorBoard events, the curve of its loss."""
+"""What a run stores beside its results: weights, TensorBoard events, the curve of its loss."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ def save_weights(state: Mapping[str, Tensor], about: Mapping[str, Any], file: Pa
 def store_weights(
     state: Mapping[str, Tensor], about: Mapping[str, Any], seed: int, context: TrainerContext
 ) -> dict[str, Artifact]:
-    """Store a state dict as safetensors; nothing where the context stores none."""
+    """Store a state dict as safetensors, unless the context stores no artifacts."""
     with tempfile.TemporaryDirectory() as folder:
         file = Path(folder) / "weights.safetensors"
         tensors = {name: value.detach().cpu().contiguous().clone() for name, value in state.items()}

@@ -12,13 +12,13 @@ from torch import Tensor, nn
 
 from keepmore.errors import WeightsUnavailable
 
-# What trainers wrap a state dict in, and what wrappers of a model put before its names.
+# The keys under which trainers store a state dict, and the prefixes that wrappers of a model add to its names.
 WRAPPED = ("state_dict", "model", "model_state_dict", "state_dict_ema")
 PREFIXES = ("module.", "_orig_mod.")
 
 
 def read_state(file: Path, where: str) -> dict[str, Tensor]:
-    """The state dict in `file`, which users know as `where`. Raises WeightsUnavailable."""
+    """The state dict in `file`; messages call it `where`. Raises WeightsUnavailable."""
     try:
         state = load_file(file) if file.suffix == ".safetensors" else _load(file, where)
     except FileNotFoundError:
@@ -57,7 +57,7 @@ def load_trunk(model: nn.Module, head: str, state: dict[str, Tensor], where: str
     trunk = {name: value for name, value in state.items() if not name.startswith(f"{head}.")}
     own = {name: value for name, value in model.state_dict().items() if not name.startswith(f"{head}.")}
     for name, value in own.items():
-        # Counters of batches: old files have none, and nothing needs them.
+        # Counters of batches: old files lack them, and they are not needed.
         if name not in trunk and not name.endswith("num_batches_tracked"):
             raise _other(where, f"it lacks {name}")
         if name in trunk and trunk[name].shape != value.shape:

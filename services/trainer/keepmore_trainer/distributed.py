@@ -37,7 +37,7 @@ class ProcessGroup:
         return totals
 
     def all_gather(self, own: object) -> list[object]:
-        """The objects that the processes give, by rank."""
+        """The objects of all processes, by rank."""
         if self.size == 1:
             return [own]
         by_rank: list[object] = [None] * self.size

@@ -1,4 +1,5 @@
-"""Fine-tuning, as the steps call it: images are decoded once, the head starts from a probe, all that is here trains."""
+"""Fine-tuning, as the steps call it: images are decoded once, the head starts from a probe, and and every device of the
+machine takes part."""
 
 from __future__ import annotations
 
@@ -26,7 +27,7 @@ CHECKPOINT_EVERY_S = 300.0
 
 
 class FineTuner:
-    """Implements `keepmore.training.trainer.Trainer`. `processes`: how many train together (0: one a GPU)."""
+    """Implements `keepmore.training.trainer.Trainer`. `processes`: how many train together (0: one per GPU)."""
 
     def __init__(self, processes: int = 0, checkpoint_every_s: float = CHECKPOINT_EVERY_S) -> None:
         self._processes = processes or max(1, torch.cuda.device_count())
@@ -72,7 +73,7 @@ class FineTuner:
                     yield _run_of(plan, context, notes)
 
     def _start_head(self, plan: Plan, images: Images, context: TrainerContext) -> None:
-        """Leave a head that fits the pretrained features: from a random one, a short run would be spent on finding it
+        """Leave a head that fits the pretrained features: a short run from a random head would be spent on finding it
         (Kumar et al. 2022)."""
         if plan.tuning.head != PROBE or plan.weights == models.NO_WEIGHTS:
             return

@@ -23,7 +23,7 @@ from keepmore_trainer.transforms import Transform
 
 PIXELS, ENCODED, TABLE = "pixels.u8", "encoded.bin", "table.npy"
 AHEAD = 64
-# Of an image; for a guess, before they are decoded, at whether decoded images fit.
+# The ratio of an image's sides; before images are decoded, it serves to estimate whether they will fit.
 USUAL_ASPECT = 1.4
 
 Pixels = NDArray[np.uint8]
@@ -89,7 +89,7 @@ def _mapped(file: Path) -> NDArray[np.uint8]:
 def decode_all(
     images: Images, transform: Transform, scratch: Scratch, report: Report
 ) -> Iterator[tuple[Path, Decoded]]:
-    """The images' folder, which is made if it is not there yet and stays for as long as this lasts, and the images.
+    """The images' folder, which is created if needed and kept within the block, and the images.
 
     Images that do not fit the scratch disk decoded are copied there as files, until there is more room.
     """

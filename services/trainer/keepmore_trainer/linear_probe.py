@@ -22,7 +22,7 @@ def fit_probe(vectors: Tensor, classes: Tensor, class_count: int, steps: int, se
 
 @contextmanager
 def _one_thread() -> Iterator[None]:
-    """Batches this small lose eight times more to handing work over than a second thread gains."""
+    """With batches this small, handing work over costs eight times more than a second thread gains."""
     before = torch.get_num_threads()
     torch.set_num_threads(1)
     try:
@@ -41,8 +41,8 @@ def _fit(vectors: Tensor, classes: Tensor, class_count: int, steps: int, seed: i
     order = _Order(len(vectors), generator)
     losses = torch.empty(steps)
     for step in range(steps):
-        chosen = order.next()
-        loss = nn.functional.cross_entropy(head(vectors[chosen]), classes[chosen])
+        batch = order.next()
+        loss = nn.functional.cross_entropy(head(vectors[batch]), classes[batch])
         optimizer.zero_grad(set_to_none=True)
         loss.backward()  # type: ignore[no-untyped-call]
         optimizer.step()
@@ -57,11 +57,11 @@ class _Order:
     def __init__(self, images: int, generator: torch.Generator) -> None:
         self._images = images
         self._generator = generator
-        self._left = torch.empty(0, dtype=torch.int64)
+        self._remaining = torch.empty(0, dtype=torch.int64)
 
     def next(self) -> Tensor:
         size = min(BATCH_IMAGES, self._images)
-        while len(self._left) < size:
-            self._left = torch.cat([self._left, torch.randperm(self._images, generator=self._generator)])
-        batch, self._left = self._left[:size], self._left[size:]
+        while len(self._remaining) < size:
+            self._remaining = torch.cat([self._remaining, torch.randperm(self._images, generator=self._generator)])
+        batch, self._remaining = self._remaining[:size], self._remaining[size:]
         return batch

@@ -64,8 +64,8 @@ def _local(path: str) -> AbstractContextManager[Path]:
 
 
 def load(name: str, weights: str, fetch: Fetch = _local) -> Classifier:
-    """A classifier with its weights; its head is that of the file, or new. `name` is torchvision's, or "timm:" and a
-    name of timm's. `weights`: "default", "none", a name of torchvision's, or one that `fetch` has the file of.
+    """A classifier with its weights; its head is the one in the file, or new. `name` is torchvision's, or "timm:" and a
+    name of timm's. `weights`: "default", "none", a name of torchvision's, or one whose file `fetch` returns.
 
     Raises UnknownModel, TrainerMissing without timm, and WeightsUnavailable saying where to put the file.
     """
@@ -113,12 +113,12 @@ def _last_linear(name: str, module: nn.Module) -> str:
 
 
 def _member(name: str, weights: str) -> Any:
-    known = models.get_model_weights(name)
+    available = models.get_model_weights(name)
     member = DEFAULT_WEIGHTS if weights == DEFAULT else weights
-    if member not in known.__members__:
-        names = ", ".join(each.name for each in known)
+    if member not in available.__members__:
+        names = ", ".join(each.name for each in available)
         raise WeightsUnavailable(f"training.weights: {name} has no weights {member!r}; use {names}, none, or a file")
-    return known[member]
+    return available[member]
 
 
 def _download(member: Any) -> Path:

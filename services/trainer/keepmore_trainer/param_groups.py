@@ -17,7 +17,7 @@ from keepmore_trainer.models import Classifier
 TRANSFORMER_DECAY = 0.75
 # How torchvision and timm number the blocks of a model.
 BLOCK = re.compile(r"(?:^|\.)(?:blocks|layers|stages|features|encoder_layer_|layer)\.?(\d+)")
-OF_CHANCE = ("p", "drop_prob", "dropout")  # what dropout, and dropping whole paths, is called
+OF_CHANCE = ("p", "drop_prob", "dropout")  # the names of dropout, and of dropping whole paths
 
 
 def groups(classifier: Classifier, tuning: Tuning) -> list[dict[str, Any]]:
@@ -27,10 +27,10 @@ def groups(classifier: Classifier, tuning: Tuning) -> list[dict[str, Any]]:
     `layer_decay` times that of the next. Vectors (norms, biases, tokens) do not decay.
     """
     decay = tuning.layer_decay or (TRANSFORMER_DECAY if classifier.is_transformer else 1.0)
-    named = list(classifier.module.named_parameters())
-    depths = _depths([name for name, _ in named], classifier.head)
+    parameters = list(classifier.module.named_parameters())
+    depths = _depths([name for name, _ in parameters], classifier.head)
     by_rate: dict[tuple[float, float], list[nn.Parameter]] = {}
-    for name, parameter in named:
+    for name, parameter in parameters:
         scale = decay ** (max(depths.values()) - depths[name])
         weight_decay = tuning.weight_decay if parameter.ndim > 1 and "embed" not in name else 0.0
         by_rate.setdefault((scale, weight_decay), []).append(parameter)

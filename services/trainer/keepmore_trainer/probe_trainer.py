@@ -24,7 +24,7 @@ from keepmore_trainer.linear_probe import fit_probe
 from keepmore_trainer.models import Backbone
 
 BATCH_IMAGES = 32
-# Put into the feature cache at once: what a step that is stopped has to do again.
+# Features are put into the feature cache in groups of this size: a stopped step repeats one group at most.
 CACHED_IMAGES = 4096
 THREADS = 2
 
@@ -50,7 +50,7 @@ class ProbeTrainer:
 
     def __init__(self) -> None:
         keep_freed_memory()
-        self._loaded: tuple[_BackboneKey, Backbone] | None = None
+        self._cached_backbone: tuple[_BackboneKey, Backbone] | None = None
 
     def features(self, images: Images, training: Training, context: TrainerContext) -> Features:
         backbone = self._backbone(training, context)
@@ -91,11 +91,11 @@ class ProbeTrainer:
 
     def _backbone(self, training: Training, context: TrainerContext) -> Backbone:
         key = _BackboneKey.of(training)
-        if self._loaded is None or self._loaded[0] != key:
+        if self._cached_backbone is None or self._cached_backbone[0] != key:
             place = device.device()
             classifier = models.load(key.model, key.weights, context.weights_file).at(key.image_size)
-            self._loaded = key, models.backbone(classifier, place, device.precision(place, key.precision))
-        return self._loaded[1]
+            self._cached_backbone = key, models.backbone(classifier, place, device.precision(place, key.precision))
+        return self._cached_backbone[1]
 
 
 def center_crops(

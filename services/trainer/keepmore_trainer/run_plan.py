@@ -20,8 +20,8 @@ OnStep = Callable[[int], bool]
 
 @dataclass(frozen=True, slots=True)
 class Plan:
-    """`images` and `tests` (by what `Images.at` calls them) are folders of decoded images, `targets` (images,) numbers
-    of classes. `weights` is for `models.load`; a file is on this machine."""
+    """`images` and `tests` (by `Images.at`) are folders of decoded images, `targets` (images,) numbers of classes.
+    `weights` is for `models.load`; a file is on this machine."""
 
     folder: str
     training: Training
@@ -63,7 +63,7 @@ class Plan:
 
 @dataclass(frozen=True, slots=True)
 class Outcome:
-    """How a run went: `losses` and `rates` of every step; `notes` on what it fell back to."""
+    """The outcome of a run: `losses` and `rates` of every step; `notes` on its fallbacks."""
 
     model: LoadedModel
     processes: int

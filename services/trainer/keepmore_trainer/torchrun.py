@@ -18,7 +18,7 @@ from keepmore_trainer.train_loop import Interrupted, fit
 
 
 def run(plan: Plan, processes: int, on_step: OnStep) -> None:
-    """`fit` in so many processes; raises the same errors."""
+    """`fit` in `processes` processes; raises the same errors."""
     plan.write()
     command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", str(processes)]
     environment = {**os.environ, "GLOO_SOCKET_IFNAME": os.environ.get("GLOO_SOCKET_IFNAME", "lo")}
@@ -63,7 +63,7 @@ def main(folder: str) -> None:
     with process_group() as group:
         try:
             fit(plan, group, on_step)
-        except KeepmoreError as error:  # any of them may be the one that lacks memory
+        except KeepmoreError as error:  # any process may be the one that lacks memory
             print(json.dumps({"error": error.as_dict()}), flush=True)
             sys.exit(1)
         except Interrupted:

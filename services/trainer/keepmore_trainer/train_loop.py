@@ -96,7 +96,7 @@ class _Loop:
         self._transform = transform
         self._optimizer = optimizer
         self.precision = device.precision(process_group.place, plan.tuning.precision)
-        # Small gradients are no zeros in float16 if they are scaled up (Micikevicius et al. 2018).
+        # Scaling up keeps small gradients from becoming zero in float16 (Micikevicius et al. 2018).
         self._scaler = torch.amp.GradScaler(process_group.place.type, enabled=self.precision == "float16")
         self.state = _State(micro=plan.tuning.micro_batch or plan.batch)
         self._load()
@@ -122,7 +122,7 @@ class _Loop:
         return [highest * rate(step, self._plan.steps, warmup) for step in range(self._plan.steps)]
 
     def _step(self, batch: list[Pixels], targets: list[int], on_step: OnStep) -> tuple[float, bool]:
-        """One step; its mean loss, and whether somebody asked for a stop."""
+        """One step; its mean loss, and whether a stop was requested."""
         part = rate(self.state.step, self._plan.steps, self._plan.tuning.warmup)
         for group in self._optimizer.param_groups:
             group["lr"] = self._plan.tuning.learning_rate * group["scale"] * part
@@ -212,7 +212,7 @@ class _Loop:
             checkpoint = torch.load(file, map_location="cpu", weights_only=True)
             param_groups.bare(self._module).load_state_dict(checkpoint["model"])
             self._optimizer.load_state_dict(checkpoint["optimizer"])
-            if checkpoint["scaler"]:  # else it was saved where the precision is another
+            if checkpoint["scaler"]:  # otherwise it was saved with another precision
                 self._scaler.load_state_dict(checkpoint["scaler"])
             self.state = _State(**checkpoint["state"])
 

@@ -1,4 +1,4 @@
-"""What happens to an image before a model sees it: a resize, a crop, and channels about zero."""
+"""The preparation of an image for a model: a resize, a crop, and channels centred on zero."""
 
 from __future__ import annotations
 
@@ -16,9 +16,9 @@ from torch import Tensor
 from keepmore.codec import jpegxl
 from keepmore.spec.job import LARGEST_PIXELS
 
-# No crop of the middle sees more of a longer picture, and one of 1 x 60,000 pixels would become 256 x 15 million.
+# A crop of the middle uses no more of a longer picture, and one of 1 x 60,000 pixels would become 256 x 15 million.
 MOST_ASPECT = 4
-# As a random crop is drawn in most published trainings: its sides' ratio, and so many tries to fit it in.
+# Random crops as in most published trainings: the ratio of the sides, and the number of tries to fit one in.
 CROP_RATIO = (3 / 4, 4 / 3)
 CROP_TRIES = 10
 
@@ -60,10 +60,10 @@ class Transform:
         return pixels[top : top + self.crop, left : left + self.crop]
 
     def cut(self, pixels: NDArray[np.uint8], crop: Crop) -> NDArray[np.uint8]:
-        """What `crop` shows of `decoded` pixels, (crop, crop, 3)."""
+        """The part of `decoded` pixels inside `crop`, (crop, crop, 3)."""
         box = (crop.left, crop.top, crop.left + crop.width, crop.top + crop.height)
-        shown = np.asarray(Image.fromarray(pixels).resize((self.crop, self.crop), self.resample, box))
-        return shown[:, ::-1] if crop.flipped else shown
+        part = np.asarray(Image.fromarray(pixels).resize((self.crop, self.crop), self.resample, box))
+        return part[:, ::-1] if crop.flipped else part
 
     def tensor(self, images: Sequence[NDArray[np.uint8]], place: torch.device) -> Tensor:
         """A batch for the model, (n, 3, crop, crop), from n images of (crop, crop, 3)."""

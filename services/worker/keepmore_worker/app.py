@@ -1,6 +1,6 @@
 """The Celery application of workers, trainers and beat: `celery -A keepmore_worker.app worker -Q compress,control`.
 
-A trainer is the same with `-Q training`, where PyTorch is installed; `beat` sets off the reconciler every few seconds.
+A trainer is the same with `-Q training`, where PyTorch is installed; `beat` starts the reconciler every few seconds.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from keepmore_worker.bootsteps import Marking, Stop
 from keepmore_worker.executor import ChainingQueue, StepExecutor
 from keepmore_worker.heartbeat import log
 
-# Two minutes in all, beside what the store's own client tries again.
+# Two minutes in all, beside the retries of the store's own client.
 MOST_RETRIES = 8
 LONGEST_WAIT_S = 30
 
@@ -36,12 +36,12 @@ stop = Stop()  # before any fork
 
 @cache
 def executor() -> StepExecutor:
-    """What a worker process works with: one a process, made after the fork."""
+    """The executor of a worker process: one per process, created after the fork."""
     config = settings.config
     store = config.store()
     tracer = Tracer(tracing.provider(settings.otlp_endpoint, "keepmore-worker"), store)
     tracker, chaining_queue = RedisStepTracker(settings.redis), ChainingQueue(CeleryQueue(app))
-    return StepExecutor(config, store, tracker, chaining_queue, IsolatedDecoder(), stop.asked, tracer)
+    return StepExecutor(config, store, tracker, chaining_queue, IsolatedDecoder(), stop.is_set, tracer)
 
 
 @app.task(name=RUN_STEP, bind=True, max_retries=MOST_RETRIES)  # type: ignore[untyped-decorator]

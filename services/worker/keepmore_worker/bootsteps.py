@@ -1,4 +1,4 @@
-"""What the loop of a worker or of the clock tells: that it comes round, and that it is asked to stop."""
+"""What the loop of a worker or of the clock reports: that it runs, and that it is asked to stop."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from keepmore_services import liveness
 
 
 class Stop:
-    """Whether this worker was asked to stop; known to the processes that it forks, too."""
+    """Whether this worker was asked to stop; shared with the processes that it forks."""
 
     def __init__(self) -> None:
         self._shared = mmap.mmap(-1, 1)
@@ -21,12 +21,12 @@ class Stop:
     def ask(self) -> None:
         self._shared[0] = 1
 
-    def asked(self) -> bool:
+    def is_set(self) -> bool:
         return self._shared[0] == 1
 
 
 class Marking(bootsteps.StartStopStep):  # type: ignore[misc]
-    """Marks that the loop comes round. While Redis is away it stands still, as it should: a thread marks instead."""
+    """Marks that the loop runs. While Redis is away the loop waits, as it should: a thread marks instead."""
 
     requires = ("celery.worker.consumer.connection:Connection",)
 
@@ -54,8 +54,8 @@ class Marking(bootsteps.StartStopStep):  # type: ignore[misc]
 
 
 class Clock(Scheduler):  # type: ignore[misc]
-    """Beat's schedule, kept in memory: it has one entry, and nothing of it is worth a file."""
+    """Beat's schedule, kept in memory: it has one entry, and does not need a file."""
 
-    def tick(self, *given: Any, **named: Any) -> float:
+    def tick(self, *args: Any, **kwargs: Any) -> float:
         liveness.mark()
-        return float(super().tick(*given, **named))
+        return float(super().tick(*args, **kwargs))

@@ -1,4 +1,5 @@
-"""What one worker process does with a message: run the step, say that it is alive, tell the scheduler how it went."""
+"""What one worker process does with a message: run the step, report that it is alive, and tell the scheduler the
+outcome."""
 
 from __future__ import annotations
 
@@ -25,22 +26,22 @@ from keepmore_worker.heartbeat import STOPPING, Heartbeat, log
 
 
 class ChainingQueue:
-    """A queue that keeps a lone step of the control lane for whoever has just finished the one before it.
+    """A queue that keeps a single step of the control lane for the process that has just finished the step before it.
 
-    Else every one of a small job's last steps would wait for a worker to finish a chunk of a huge one.
+    Otherwise each of a small job's last steps would wait until a worker has finished a chunk of a large job.
     """
 
     def __init__(self, queue: Queue) -> None:
         self._queue = queue
-        self._kept: Step | None = None
+        self._next: Step | None = None
         self._keeps = False
 
     def submit(self, steps: Iterable[Step]) -> None:
-        found = list(steps)
-        if self._keeps and len(found) == 1 and found[0].kind.lane is Lane.CONTROL and self._kept is None:
-            self._kept = found[0]
+        batch = list(steps)
+        if self._keeps and len(batch) == 1 and batch[0].kind.lane is Lane.CONTROL and self._next is None:
+            self._next = batch[0]
         else:
-            self._queue.submit(found)
+            self._queue.submit(batch)
 
     def cancel(self, job: str) -> None:
         self._queue.cancel(job)
@@ -56,15 +57,15 @@ class ChainingQueue:
         finally:
             self._keeps = False
 
-    def taken(self) -> Step | None:
+    def pop(self) -> Step | None:
         """The step that was kept, once."""
-        kept, self._kept = self._kept, None
-        return kept
+        step, self._next = self._next, None
+        return step
 
 
 @dataclass(slots=True)
 class StepExecutor:
-    """The parts that a worker process keeps from one step to the next."""
+    """The objects that a worker process keeps from one step to the next."""
 
     config: RuntimeConfig
     store: Store
@@ -80,9 +81,10 @@ class StepExecutor:
         self.scheduler = Scheduler(self.store, self.tracker, self.chaining_queue)
 
     def do(self, step: Step) -> None:
-        """Run `step` to its end, and what follows it alone. Raises only errors that may pass: try `step` later."""
+        """Run `step` to its end, and then the steps that follow it one by one. Raises only transient errors: retry
+        `step` later."""
         self._do(step)
-        while following := self.chaining_queue.taken():
+        while following := self.chaining_queue.pop():
             try:
                 self._do(following)
             except KeepmoreError as error:
@@ -126,7 +128,7 @@ class StepExecutor:
                     self.scheduler.on_finish(step)
 
     def _hand_on(self, step: Step, reason: str) -> None:
-        """Have another process do the step; what is written of it already is found again."""
+        """Let another process run the step; it continues from what is already written."""
         log.warning("step handed on", extra={"handed_on": str(step), "reason": reason})
         with suppress(QueueUnavailable):
             self.tracker.counters.count(metrics.of_step(step, "handed_on", Progress(), None))
@@ -139,7 +141,7 @@ class StepExecutor:
         self.scheduler.on_failure(step, error)
 
     def put_off(self, step: Step) -> None:
-        """The step is tried again later, and that is no death of a worker."""
+        """The step is tried again later, and this does not count as the death of a worker."""
         with suppress(QueueUnavailable):  # then the tracker has forgotten the try anyway, or will count one too many
             self.tracker.leases.finish(step)
             self.tracker.leases.push(step)

@@ -1,4 +1,5 @@
-"""While a step runs: says that its worker is alive, reports progress, and watches whether the step is still wanted."""
+"""While a step runs: reports that its worker is alive, reports progress, and watches whether the step is still
+needed."""
 
 from __future__ import annotations
 
@@ -23,14 +24,15 @@ log = logging.getLogger(__name__)
 PULSE_S = 2.0
 
 
-TELL_EVERY_S = 0.5
+REPORT_EVERY_S = 0.5
 
 
 STOPPING = "this worker was asked to stop"
 
 
-# A fine-tuning may take longer than any worker may be at one step. Its turn begins when its images are decoded: those
-# are decoded again elsewhere, so that turns without a step would follow each other for ever.
+# A fine-tuning may take longer than a worker may spend on one step. Its turn begins only once its images are decoded:
+# another worker has to decode them again, and if that time counted, turns without any training step could follow each
+# other forever.
 LONGEST_TURN_S = 3600.0
 
 
@@ -47,10 +49,10 @@ class Heartbeat:
         self._step = step
         self._stopping = stopping
         self._over = threading.Event()
-        self._wanted = True
+        self._is_wanted = True
         self._scheduler: Scheduler | None = None
-        self._untold = Progress()
-        self._told_at = 0.0
+        self._unreported = Progress()
+        self._reported_at = 0.0
         self._first_image_at: float | None = None
         self._beating = threading.Thread(target=self._beat, name="pulse", daemon=True)
         self._watching = threading.Thread(target=self._watch, name="watch", daemon=True)
@@ -62,40 +64,40 @@ class Heartbeat:
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, tb: TracebackType | None) -> None:
         self._over.set()
-        self._beating.join()  # a sign of life that came after the step is finished would bring it back
-        if self._scheduler and self._untold != Progress():
+        self._beating.join()  # a sign of life after the end of the step would bring it back
+        if self._scheduler and self._unreported != Progress():
             self._tell(self._scheduler)
 
     def report(self, scheduler: Scheduler) -> Report:
-        """Takes the progress of every image, and passes it on now and then; the last of it when the step is over."""
+        """Takes the progress of every image, and passes it on from time to time; the rest when the step is over."""
 
         def tell(progress: Progress) -> None:
-            if not self._wanted:
+            if not self._is_wanted:
                 raise Cancelled(f"nobody waits for step {self._step} of job {self._step.job} any more")
-            if self._step.kind.spec.resumable and self._stopping():  # others would begin from nothing again
+            if self._step.kind.spec.resumable and self._stopping():  # other steps would start over elsewhere
                 raise Stopping(STOPPING)
             if self._step.kind is Kind.TUNE and progress.images:
                 self._first_image_at = self._first_image_at or time.monotonic()
                 if time.monotonic() - self._first_image_at > LONGEST_TURN_S:
-                    raise Stopping("its turn is over, others wait; it goes on from its checkpoint")
-            self._untold += progress
-            if time.monotonic() - self._told_at > TELL_EVERY_S:
+                    raise Stopping("its turn is over, others wait; it continues from its checkpoint")
+            self._unreported += progress
+            if time.monotonic() - self._reported_at > REPORT_EVERY_S:
                 self._tell(scheduler)
 
         self._scheduler = scheduler
         return tell
 
     def _tell(self, scheduler: Scheduler) -> None:
-        progress, self._untold, self._told_at = self._untold, Progress(), time.monotonic()
+        progress, self._unreported, self._reported_at = self._unreported, Progress(), time.monotonic()
         try:
             scheduler.on_progress(self._step, progress)
-        except QueueUnavailable as error:  # progress is for looking at: the step goes on without it
+        except QueueUnavailable as error:  # progress is for display only: the step continues without it
             log.warning("no progress noted", extra={"reason": error.message})
 
     def _beat(self) -> None:
         while not self._over.wait(PULSE_S):
             try:
-                self._tracker.leases.seen(self._step)
+                self._tracker.leases.renew(self._step)
             except QueueUnavailable as error:
                 log.warning("no sign of life given", extra={"reason": error.message})
 
@@ -103,8 +105,8 @@ class Heartbeat:
         repository = JobRepository(self._store)
         while self._step.kind is not Kind.ESTIMATE and not self._over.wait(PULSE_S):
             try:
-                self._wanted = is_wanted(self._step, repository.get(self._step.job), self._store)
+                self._is_wanted = is_wanted(self._step, repository.get(self._step.job), self._store)
             except JobNotFound:
-                self._wanted = False
+                self._is_wanted = False
             except StoreError as error:
                 log.warning("could not look at the job", extra={"reason": error.message})

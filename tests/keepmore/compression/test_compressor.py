@@ -15,7 +15,7 @@ from keepmore.codec import version as codec_version
 from keepmore.codec.sandbox import IsolatedDecoder
 from keepmore.compression import index
 from keepmore.compression.compressor import Compressor, EncodedImage, encodings, smallest
-from keepmore.compression.index import EVALUATION, POOL, Listed
+from keepmore.compression.index import EVALUATION, POOL, ChunkRow
 from keepmore.datasets.entry import Skipped
 from keepmore.datasets.listing import absolute_uri, list_images
 from keepmore.errors import DatasetChanged
@@ -32,11 +32,11 @@ def compressor(store: FolderStore, decoder: IsolatedDecoder) -> Compressor:
     return Compressor(store, DISTANCES, 3, Limits(), decoder)
 
 
-def _rows(folder: Path, split: str = POOL) -> list[Listed]:
-    return [Listed(split, entry) for entry in list_images(absolute_uri(str(folder)), Skipped())]
+def _rows(folder: Path, split: str = POOL) -> list[ChunkRow]:
+    return [ChunkRow(split, entry) for entry in list_images(absolute_uri(str(folder)), Skipped())]
 
 
-def _compressed(compressor: Compressor, rows: list[Listed]) -> list[dict[str, Any]]:
+def _compressed(compressor: Compressor, rows: list[ChunkRow]) -> list[dict[str, Any]]:
     table_rows: list[dict[str, Any]] = compressor.chunk(rows, lambda progress: None).to_pylist()
     return table_rows
 

@@ -15,7 +15,7 @@ import pytest
 
 from keepmore.codec import version as codec_version
 from keepmore.compression import chunking, index, merge
-from keepmore.compression.index import EVALUATION, POOL, Listed, Summary
+from keepmore.compression.index import EVALUATION, POOL, ChunkRow, Summary
 from keepmore.datasets.entry import Entry
 from keepmore.errors import CountMismatch, DatasetNotFound, DuplicateImage, StoreError
 from keepmore.net.access import EVERYTHING
@@ -173,22 +173,22 @@ def test_two_images_of_one_path_are_noticed(store: FolderStore) -> None:
 def test_chunks_keep_their_rows(tmp_path: Path) -> None:
     """Else labels or sizes change between listing and compressing."""
     rows = [
-        Listed(POOL, Entry("a/ä.jpg", "file:///a", "a", 7, "mtime:3")),
-        Listed(EVALUATION, Entry("b", "file:///b", None)),
+        ChunkRow(POOL, Entry("a/ä.jpg", "file:///a", "a", 7, "mtime:3")),
+        ChunkRow(EVALUATION, Entry("b", "file:///b", None)),
     ]
     assert index.read_chunk(index.write_chunk(rows)) == rows
 
 
 def test_chunks_are_bounded_and_complete() -> None:
     """Else a small job runs on one core only, or a chunk of large images outlives its time limit."""
-    rows = [Listed(POOL, Entry(f"{n:05d}", "file:///x", None, 1000)) for n in range(5000)]
+    rows = [ChunkRow(POOL, Entry(f"{n:05d}", "file:///x", None, 1000)) for n in range(5000)]
     chunks = list(chunking.chunked(iter(rows), distances=5))
     assert [row for chunk in chunks for row in chunk] == rows
     assert len(chunks[0]) == 16
     assert max(map(len, chunks)) <= chunking.LARGEST_CHUNK_ENCODINGS / 5 + 1
     assert len(next(chunking.chunked(iter(rows), distances=20))) == 4
     assert len(next(chunking.chunked(iter(rows), distances=1))) == 16
-    large = [Listed(POOL, Entry(f"{n}", "file:///x", None, 30_000_000)) for n in range(10)]
+    large = [ChunkRow(POOL, Entry(f"{n}", "file:///x", None, 30_000_000)) for n in range(10)]
     assert [len(chunk) for chunk in chunking.chunked(iter(large), distances=5)] == [3, 3, 3, 1]
 
 

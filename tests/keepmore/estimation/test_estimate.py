@@ -24,7 +24,7 @@ from keepmore.codec.jpegxl import Pixels
 from keepmore.codec.sandbox import IsolatedDecoder
 from keepmore.compression import index
 from keepmore.compression.compressor import Compressor, encodings
-from keepmore.compression.index import Listed
+from keepmore.compression.index import ChunkRow
 from keepmore.datasets.entry import UNKNOWN, Entry, Skipped
 from keepmore.datasets.listing import absolute_uri, list_images
 from keepmore.errors import BudgetTooSmall, InvalidRequest
@@ -50,7 +50,7 @@ class Known:
     bytes: dict[str, tuple[int, ...] | None]
     distances: tuple[float, ...] = DISTANCES
 
-    def compress(self, rows: Sequence[Listed]) -> pa.Table:
+    def compress(self, rows: Sequence[ChunkRow]) -> pa.Table:
         """As Compressor.chunk."""
         found: list[dict[str, Any]] = []
         for row in rows:
@@ -237,7 +237,7 @@ def test_entries_are_not_held_in_memory() -> None:
     count = 50_000
     listed = (Entry(f"{n:06d}.jpg", f"s3://photos/{n:06d}.jpg", "a", 1000 + n % 7, f"etag:{n}") for n in range(count))
 
-    def compress(rows: Sequence[Listed]) -> pa.Table:
+    def compress(rows: Sequence[ChunkRow]) -> pa.Table:
         assert all(row.entry.size == 1000 + int(row.entry.path[:6]) % 7 for row in rows)
         found = [{"path": row.entry.path, "source_bytes": row.entry.size, "bytes@4": 500} for row in rows]
         return pa.Table.from_pylist(found, index.schema((4.0,)))
@@ -277,7 +277,7 @@ def test_a_real_dataset_with_a_broken_image(
         lambda rows: compressor.chunk(rows, lambda progress: None),
         on_images=lambda done, of: told.append((done, of)),
     ).as_json()
-    part = compressor.chunk([Listed(index.POOL, entry) for entry in entries], lambda progress: None)
+    part = compressor.chunk([ChunkRow(index.POOL, entry) for entry in entries], lambda progress: None)
     for name, row in found["distances"].items():
         total = sum(size or 0 for size in part[f"bytes@{name}"].to_pylist())
         assert row["bytes"] == {"expected": total, "low": total, "high": total}

@@ -63,7 +63,7 @@ def _digests(store: FolderStore, job: Job, subset: str) -> dict[str, str]:
     found = {}
     for variant in job.request.variants:
         digest = manifest.Digest()
-        with manifest.opened(store.get(layout.manifest(job.id, subset, variant))) as parquet:
+        with manifest.open_manifest(store.get(layout.manifest(job.id, subset, variant))) as parquet:
             for batch in manifest.batches(parquet):
                 digest.add(batch)
             assert manifest.metadata(parquet).totals.digest == digest.hexdigest()
@@ -75,7 +75,7 @@ def test_a_finished_job_is_shown_as_it_was(written: FolderStore, job: Job) -> No
     """Else an upgrade loses the record of what was kept."""
     assert (job.state, job.keepmore, job.request.distances) == (State.SUCCEEDED, "0.1.0", (0, 4, 10))
     found = status.status(job, written)
-    assert (found.job.state, found.listed) == (State.SUCCEEDED, 25)
+    assert (found.job.state, found.image_count) == (State.SUCCEEDED, 25)
     trained = status.training_status(job, job.request.training_id, written).as_json()
     assert {distance: len(one["top1_by_seed"]) for distance, one in trained["distances"].items()} == {
         "4": 2,
@@ -135,7 +135,7 @@ def test_what_a_later_release_wrote_is_refused_by_name(written: FolderStore, job
     written.put(layout.job(job.id), json.dumps(record | {"format": 2}).encode())
     with pytest.raises(RecordUnreadable, match="format 2"):
         JobRepository(written).get(job.id)
-    shown = JobRepository(written).shown(job.id)
+    shown = JobRepository(written).record_for_list(job.id)
     assert (shown["id"], shown["state"]) == (job.id, "unreadable")
     assert shown["error"] is not None
     assert shown["error"]["code"] == "record_unreadable"

@@ -25,7 +25,7 @@ from keepmore.spec.training import Training, TrainingRequest
 from keepmore.spec.variants import FitCount, Spread
 from keepmore.storage import layout
 from keepmore.storage.folder import FolderStore
-from keepmore.storage.layout import Asked
+from keepmore.storage.layout import RequestKind
 from keepmore.training.trainer import load_trainer
 
 TRAINED = Request(
@@ -111,7 +111,7 @@ def test_steps_of_one_job_have_outputs_of_their_own() -> None:
     job = _job(LEVELLED)
     for request in (LEVELLED, TUNED, TESTED):
         outputs = [step.output for step in _run(request, 5, 1)]
-        outputs += [Step(job.id, kind, "abc").output for kind in kinds_of(Asked.ADVICE)]
+        outputs += [Step(job.id, kind, "abc").output for kind in kinds_of(RequestKind.ADVICE)]
         assert len(outputs) == len(set(outputs))
         assert all(key.startswith(layout.work(job.id)) for key in outputs)
 
@@ -129,7 +129,7 @@ def _done(request: Request) -> set[str]:
 
 def test_steps_survive_being_written_down() -> None:
     """Else a message, or the tracker, names another step than was meant."""
-    advice = [Step("job", kind, "abc") for kind in kinds_of(Asked.ADVICE)]
+    advice = [Step("job", kind, "abc") for kind in kinds_of(RequestKind.ADVICE)]
     for step in [*_run(LEVELLED, 5, 1), *_run(TUNED, 2, 1), *_run(TESTED, 2, 1), *advice]:
         assert Step.parse(step.job, str(step)) == step
 
@@ -139,7 +139,7 @@ def test_another_subset_and_training_are_ready_once_they_are_asked_for() -> None
     job, done = _job(TRAINED).ended(State.SUCCEEDED), _done(TRAINED)
     asked = {"def": Training()}
     assert not list(ready_steps(job, done, 2))
-    done.add(layout.request(Asked.SUBSET, job.id, "abc"))
+    done.add(layout.request(RequestKind.SUBSET, job.id, "abc"))
     ready = list(ready_steps(job, done, 2, asked))
     assert [str(step) for step in ready[:2]] == ["select:abc", "features:def/evaluation"]
     for kinds in ({Kind.SELECT, Kind.FEATURES}, {Kind.TRAIN}, {Kind.COMPARE}):
@@ -177,36 +177,37 @@ def test_advice_needs_the_index_and_nothing_else(state: State) -> None:
     """Else advice waits for trainings that it is there to spare, or fails for ever."""
     job = _job(TRAINED) if state is State.ACCEPTED else _job(TRAINED).ended(state)
     done = {step.output for step in _run(TRAINED, 2, 0) if step.kind in (Kind.LIST, Kind.COMPRESS)}
-    done.add(layout.request(Asked.ADVICE, job.id, "abc"))
+    done.add(layout.request(RequestKind.ADVICE, job.id, "abc"))
 
     def ready() -> list[Step]:
-        return [step for step in ready_steps(job, done, 2) if step.kind in kinds_of(Asked.ADVICE)]
+        return [step for step in ready_steps(job, done, 2) if step.kind in kinds_of(RequestKind.ADVICE)]
 
     assert not ready()
     done.add(layout.index_summary(job.id))
     (pilot,) = ready()
     assert (str(pilot), pilot.kind.lane) == ("pilot:abc", Lane.COMPRESS)
     assert is_beside(job, pilot)
-    assert RequestRef.of_step(pilot) == RequestRef(Asked.ADVICE, job.id, "abc")
+    assert RequestRef.of_step(pilot) == RequestRef(RequestKind.ADVICE, job.id, "abc")
     done.add(pilot.output)
     (advise,) = ready()
     assert (str(advise), advise.kind.lane) == ("advise:abc", Lane.TRAINING)
-    assert RequestRef.of_step(advise) == RequestRef(Asked.ADVICE, job.id, "abc")
-    done.add(layout.request_error(Asked.ADVICE, job.id, "abc"))
+    assert RequestRef.of_step(advise) == RequestRef(RequestKind.ADVICE, job.id, "abc")
+    done.add(layout.request_error(RequestKind.ADVICE, job.id, "abc"))
     assert not ready()
 
 
 def test_another_subset_of_a_job_with_levels_is_fitted_first() -> None:
     """Else a second budget is answered with what fits the first, or never."""
     job, done = _job(LEVELLED).ended(State.SUCCEEDED), _done(LEVELLED)
-    done.add(layout.request(Asked.SUBSET, job.id, "abc"))
+    done.add(layout.request(RequestKind.SUBSET, job.id, "abc"))
     ready = list(ready_steps(job, done, 2))
     assert [str(step) for step in ready] == ["fit:abc/fit-7", "fit:abc/fit-9"]
     assert all(
-        is_beside(job, step) and RequestRef.of_step(step) == RequestRef(Asked.SUBSET, job.id, "abc") for step in ready
+        is_beside(job, step) and RequestRef.of_step(step) == RequestRef(RequestKind.SUBSET, job.id, "abc")
+        for step in ready
     )
     assert [str(step) for step in ready_steps(job, done | {step.output for step in ready}, 2)] == ["select:abc"]
-    assert not list(ready_steps(job, done | {layout.request_error(Asked.SUBSET, job.id, "abc")}, 2))
+    assert not list(ready_steps(job, done | {layout.request_error(RequestKind.SUBSET, job.id, "abc")}, 2))
 
 
 @pytest.mark.parametrize("state", [State.FAILED, State.CANCELLED])
@@ -215,7 +216,7 @@ def test_a_stopped_job_gets_no_further_but_answers_questions(state: State) -> No
     job = _job(TRAINED).ended(state)
     half = {step.output for step in _run(TRAINED, 2, 0) if step.kind in (Kind.LIST, Kind.COMPRESS, Kind.INDEX)}
     assert not list(ready_steps(job, half, 2))
-    asked = half | {layout.request(Asked.SUBSET, job.id, "abc")}
+    asked = half | {layout.request(RequestKind.SUBSET, job.id, "abc")}
     assert [step.kind for step in ready_steps(job, asked, 2)] == [Kind.SELECT]
 
 

@@ -45,7 +45,7 @@ def test_the_best_is_compared_with_all_unless_it_is_the_first() -> None:
         (
             1,
             COMPARED,
-            "whether the classifier is better cannot be told: its top-1 is 0.5 points higher (95 % interval -",
+            "whether the classifier is better cannot be determined: its top-1 is 0.5 points higher (95 % interval -",
         ),
         (2, None, "top-1 is 24.5 points higher; whether by chance was not tested"),
         (2, {"comparisons": []}, "whether by chance was not tested"),

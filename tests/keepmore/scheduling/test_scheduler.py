@@ -33,7 +33,7 @@ from keepmore.spec.job import Evaluation, Request
 from keepmore.spec.training import Training, TrainingRequest
 from keepmore.storage import layout
 from keepmore.storage.folder import FolderStore
-from keepmore.storage.layout import Asked
+from keepmore.storage.layout import RequestKind
 from tests.conftest import Command
 
 Ran = Callable[..., dict[str, Any]]
@@ -65,7 +65,7 @@ def test_the_own_training_of_a_cancelled_job_can_be_asked_for_again(store: Folde
     with LocalQueue(RuntimeConfig(str(store.root)), 1) as queue:
         Scheduler(store, InMemoryStepTracker(1), queue).on_failure(ready[0], NotTrainable("no"))
     assert repository.get(job.id).state is State.CANCELLED
-    assert json.loads(store.get(layout.request_error(Asked.TRAINING, job.id, name)))["code"] == "not_trainable"
+    assert json.loads(store.get(layout.request_error(RequestKind.TRAINING, job.id, name)))["code"] == "not_trainable"
     assert not missing()
 
 
@@ -102,7 +102,7 @@ def test_subset_steps_are_told_apart(store: FolderStore) -> None:
         scheduler = Scheduler(store, InMemoryStepTracker(1), queue)
         scheduler.on_failure(Step(job.id, Kind.SELECT, "another"), NotTrainable("no"))
         assert repository.get(job.id).state is State.ACCEPTED
-        assert store.exists(layout.request_error(Asked.SUBSET, job.id, "another"))
+        assert store.exists(layout.request_error(RequestKind.SUBSET, job.id, "another"))
         scheduler.on_failure(Step(job.id, Kind.SELECT, job.request.subset_id), NotTrainable("no"))
         assert repository.get(job.id).state is State.FAILED
 
@@ -182,12 +182,16 @@ def test_the_steps_behind_the_index_pass_over_no_chunk_and_no_part(store: Folder
     for number in range(50):
         store.put(layout.chunk(job.id, "a", number), b"")
         store.put(layout.part(job.id, number), b"no part at all")
-    for key in (layout.codec_check(job.id), layout.index_summary(job.id), layout.request(Asked.SUBSET, job.id, "abc")):
+    for key in (
+        layout.codec_check(job.id),
+        layout.index_summary(job.id),
+        layout.request(RequestKind.SUBSET, job.id, "abc"),
+    ):
         store.put(key, b"{}")
     watched, tracker = _Watched(store.root), InMemoryStepTracker(1)
     Scheduler(watched, tracker, queue).advance(job.id)
     assert {step.part for step in tracker.leases.lost(job.id, -1000)} == {job.request.subset_id, "abc"}
-    assert watched.listed == [layout.request(Asked.SUBSET, job.id, "abc")]
+    assert watched.listed == [layout.request(RequestKind.SUBSET, job.id, "abc")]
 
 
 def test_an_end_that_was_not_written_into_the_record_is_made_up_for(store: FolderStore, queue: LocalQueue) -> None:
@@ -256,7 +260,7 @@ def test_steps_that_nobody_waits_for_are_not_done(store: FolderStore, sample: Pa
         run_step(Step(job.id, Kind.COMPRESS, chunk=1), store, context)
     own = Step(job.id, Kind.SELECT, job.request.subset_id)
     assert not is_wanted(own, ended, store)
-    store.put(layout.request(Asked.SUBSET, job.id, own.part), b"{}")
+    store.put(layout.request(RequestKind.SUBSET, job.id, own.part), b"{}")
     assert is_wanted(own, ended, store)
     assert is_wanted(Step(job.id, Kind.NOTIFY), ended, store)
 

@@ -16,7 +16,7 @@ from keepmore.codec.sandbox import IsolatedDecoder
 from keepmore.compression import index
 from keepmore.compression.batch import BatchEncoder
 from keepmore.compression.compressor import Compressor
-from keepmore.compression.index import POOL, Listed
+from keepmore.compression.index import POOL, ChunkRow
 from keepmore.datasets.entry import Entry, Skipped
 from keepmore.datasets.listing import list_images
 from keepmore.errors import BudgetTooSmall, Cancelled, DatasetChanged, InvalidRequest, StoreError
@@ -44,7 +44,7 @@ def indexed(sample: Path, tmp_path_factory: pytest.TempPathFactory) -> FolderSto
 
 
 def _indexed(store: FolderStore, dataset: Path) -> FolderStore:
-    rows = [Listed(POOL, entry) for entry in list_images(dataset.as_uri(), Skipped(), Access())]
+    rows = [ChunkRow(POOL, entry) for entry in list_images(dataset.as_uri(), Skipped(), Access())]
     with IsolatedDecoder() as decoder, store.writer(INDEX) as file:
         table = Compressor(store, (0.0,), 3, Limits(), decoder).chunk(rows, lambda progress: None)
         pq.write_table(table, file, row_group_size=7)
@@ -94,7 +94,7 @@ def _encoded(store: FolderStore, rows: list[int], distance: float) -> list[int]:
     """Bytes of images of the index at a distance."""
     table = pa.Table.from_batches(index.rows(store, INDEX, ["path", "source_uri", "source_bytes"]))
     listed = [
-        Listed(POOL, Entry(row["path"], row["source_uri"], None, row["source_bytes"]))
+        ChunkRow(POOL, Entry(row["path"], row["source_uri"], None, row["source_bytes"]))
         for row in table.take(rows).to_pylist()
     ]
     with IsolatedDecoder() as decoder:

@@ -177,7 +177,7 @@ def test_verify_finds_objects_that_do_not_decode(tmp_path: Path) -> None:
 
 def test_verify_finds_altered_manifests(tmp_path: Path, written: Path) -> None:
     """Else a manifest that lost rows, or exceeds its budget, is believed."""
-    with manifest.opened(written) as parquet:
+    with manifest.open_manifest(written) as parquet:
         table, about = parquet.read(), json.loads(parquet.metadata.metadata[manifest.METADATA])
     with pq.ParquetWriter(tmp_path / "short.parquet", manifest.SCHEMA) as writer:
         writer.write_table(table.slice(0, 1))
@@ -199,7 +199,7 @@ def test_a_damaged_manifest_is_a_problem_and_no_traceback(written: Path) -> None
 def test_no_damaged_byte_is_read_as_another_row(written: Path) -> None:
     """Else a bit that rotted on a disk names another object, and that one's source is deleted."""
     sound, expected = written.read_bytes(), list(manifest.rows(written))
-    with manifest.opened(written) as parquet:
+    with manifest.open_manifest(written) as parquet:
         group = parquet.metadata.row_group(0)
         pages = [group.column(number) for number in range(group.num_columns)]
     refused = 0

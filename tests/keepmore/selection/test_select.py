@@ -201,7 +201,7 @@ def test_manifests_of_levels_do_not_depend_on_how_an_index_is_laid_out(store: Fo
         digests.append([about.digest for about in made.rows.values()])
         for variant, about in made.rows.items():
             digest = manifest.Digest()
-            with manifest.opened(store.get(layout.manifest("job", "subset", variant))) as parquet:
+            with manifest.open_manifest(store.get(layout.manifest("job", "subset", variant))) as parquet:
                 for batch in manifest.batches(parquet, 50):
                     digest.add(batch)
             assert digest.hexdigest() == about.digest

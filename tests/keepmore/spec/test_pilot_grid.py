@@ -52,7 +52,7 @@ def test_sizes_ascend_to_all_images(images: int, classes: int) -> None:
 @pytest.mark.parametrize(
     ("counts", "message"),
     [
-        ((2, 9, 500), "they have 2 sizes; train on 3 numbers of images or more, of 2 a class at least: .* --images"),
+        ((2, 9, 500), "they have 2 sizes; train on 3 numbers of images or more, of 2 per class at least: .* --images"),
         ((5, 2, 500), "they have 2 distances; train at 3 or more"),
         ((5, 9, 49), "they were tested on 49 images; test on 50 or more"),
     ],

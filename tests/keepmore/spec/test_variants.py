@@ -52,7 +52,7 @@ def test_levels_are_written_and_read_again() -> None:
     fixed, asked = variant_specs.parse("8, 0,fit:2000,spread:0.5-15,fit:20")
     assert list(fixed) == [0, 8]
     assert list(asked) == [Spread(0.5, 15), FitCount(20), FitCount(2000)]
-    assert variant_specs.parse(variant_specs.written(fixed, asked)) == (fixed, asked)
+    assert variant_specs.parse(variant_specs.unparse(fixed, asked)) == (fixed, asked)
     assert variant_specs.from_json(json.loads(json.dumps(variant_specs.as_json(fixed, asked)))) == (fixed, asked)
     assert variant_specs.from_json({"fit": 3}) == ((), (FitCount(3),))
 

@@ -120,7 +120,7 @@ def test_a_damaged_file_is_named_or_does_no_harm(
 def test_a_held_shelf_reads_each_file_once_and_sees_new_ones(store: FolderStore) -> None:
     """Else a hundred pilots read the same features a hundred times, or miss what was made since the first."""
     FeatureCache(store, PREFIX).add(_names([1, 2]), _vectors([1, 2]), MODEL)
-    held = FeatureCache(store, PREFIX, held=True)
+    held = FeatureCache(store, PREFIX, in_memory=True)
     assert held.find(_names([1, 2]))[0].all()
     (key,) = store.keys(PREFIX)
     store.put(key, b"damaged, but in memory")
@@ -137,7 +137,7 @@ def test_a_held_shelf_opens_no_file_again_that_has_nothing_for_it(store: FolderS
     FeatureCache(store, PREFIX).add(_names([1]), _vectors([1]), MODEL)
     (other,) = store.keys(PREFIX)
     FeatureCache(store, PREFIX).add(_names([2]), _vectors([2]), MODEL)
-    held = FeatureCache(store, PREFIX, held=True)
+    held = FeatureCache(store, PREFIX, in_memory=True)
     assert held.find(_names([2]))[0].all()
     kept = store.get(other)
     store.put(other, b"damaged, but known to hold nothing")

@@ -23,7 +23,7 @@ from keepmore.spec.job import Evaluation, Request
 from keepmore.spec.training import Training, Tuning
 from keepmore.storage import layout
 from keepmore.storage.folder import FolderStore
-from keepmore.storage.layout import Asked
+from keepmore.storage.layout import RequestKind
 from keepmore.storage.scratch import Scratch
 from keepmore.training.results import Run
 from keepmore_services.tracing import Tracer
@@ -75,7 +75,7 @@ def test_a_long_fine_tuning_takes_turns_to_its_end(
     turns = 0
     while not store.exists(step.output):
         assert turns < STEPS, "a turn in which no step is made is none"
-        assert not store.exists(layout.request_error(Asked.TRAINING, job.id, job.request.training_id))
+        assert not store.exists(layout.request_error(RequestKind.TRAINING, job.id, job.request.training_id))
         worker.do(step)
         turns += 1
     assert turns > TRIES

@@ -1,4 +1,4 @@
-"""What the API stands on: store, tracker, queue and scheduler, embedded in its own process or distributed."""
+"""What the API depends on: store, tracker, queue and scheduler, embedded in its own process or distributed."""
 
 from __future__ import annotations
 

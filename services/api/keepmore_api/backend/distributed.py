@@ -31,7 +31,7 @@ class Distributed:
         return None
 
     def check(self) -> None:
-        self._probe.exists(layout.job("readyz"))  # who asks does not wait until an outage is over
+        self._probe.exists(layout.job("readyz"))  # a caller does not wait until an outage is over
         self.tracker.ping()
 
     def depths(self) -> dict[str, int]:

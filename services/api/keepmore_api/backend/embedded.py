@@ -29,7 +29,7 @@ log = logging.getLogger(__name__)
 class Embedded:
     """Steps go to a pool of local processes, looked after by two threads: one for the pool, one that reconciles.
 
-    On entry it goes on with the jobs that an earlier run left unfinished.
+    On entry it continues the jobs that an earlier run left unfinished.
     """
 
     def __init__(self, settings: Settings, tracing: TracerProvider | None = None) -> None:
@@ -81,7 +81,8 @@ class Embedded:
 
     @contextmanager
     def _ending_too(self) -> Iterator[None]:
-        """A service whose thread died of a defect only looks alive: it ends, and whoever runs it starts it again."""
+        """A service whose thread died of a defect only looks alive: the process ends, and its supervisor starts it
+        again."""
         try:
             yield
         finally:
@@ -90,7 +91,7 @@ class Embedded:
 
 
 class ResilientListener:
-    """A listener that outlives a store which fails: the reconciler makes up for what it could not do."""
+    """A listener that survives a failing store: the reconciler later does what it could not do."""
 
     def __init__(self, scheduler: Scheduler, tracer: Tracer) -> None:
         self._scheduler = scheduler

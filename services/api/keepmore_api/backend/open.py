@@ -11,7 +11,8 @@ from keepmore_services.settings import Settings
 
 
 def open_backend(settings: Settings, tracing: TracerProvider | None = None) -> Backend:
-    """Whoever does the steps needs what does them, an API before workers does not: so that is not imported for it."""
+    """An embedded backend needs the packages that run steps, an API with workers does not: so they are imported only
+    here."""
     if settings.distributed:
         return Distributed(settings)
     with packages_of("local"):

@@ -12,7 +12,7 @@ from fastapi.responses import JSONResponse
 from keepmore.jobs.requests import RequestRef, advice_request, request_advice
 from keepmore.spec.advice import AdviceRequest
 from keepmore.storage import layout
-from keepmore.storage.layout import Asked
+from keepmore.storage.layout import RequestKind
 from keepmore_api.content_negotiation import preferred
 from keepmore_api.dependencies import BackendDep, Reader, RepositoryDep, StoreDep, Wait, Writer
 from keepmore_api.polling import result_of
@@ -36,7 +36,7 @@ async def post_advice(
         job = repository.get(job_id)
         name = request_advice(job, backend.store, request)
         backend.scheduler.start(job.id)
-        return RequestRef(Asked.ADVICE, job.id, name)
+        return RequestRef(RequestKind.ADVICE, job.id, name)
 
     ref = await run_in_threadpool(ask)
     return _answer(ref, request, await result_of(backend.store, ref, wait))
@@ -52,11 +52,11 @@ async def show_advice(
     wait: Wait = 0,
     accept: Annotated[str | None, Header()] = None,
 ) -> Response:
-    """Advice that was asked for, as JSON or, by `Accept`, as a page with its plots. The error, if there is none."""
+    """Requested advice, as JSON or, by `Accept`, as a page with its plots. The error, if there is none."""
     kind = preferred(accept, (JSON, HTML))
     job = await run_in_threadpool(repository.get, job_id)
     request = await run_in_threadpool(advice_request, job, advice, store)
-    ref = RequestRef(Asked.ADVICE, job.id, advice)
+    ref = RequestRef(RequestKind.ADVICE, job.id, advice)
     result = await result_of(store, ref, wait)
     if result and kind == HTML:
         page = await run_in_threadpool(store.get, layout.advice_page(job.id, advice))

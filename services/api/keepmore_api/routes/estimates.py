@@ -8,7 +8,7 @@ from fastapi.responses import JSONResponse
 
 from keepmore.errors import EstimateNotFound, NotFound
 from keepmore.jobs.requests import RequestRef, RequestRepository, new_estimate_id, request_estimate
-from keepmore.storage.layout import Asked
+from keepmore.storage.layout import RequestKind
 from keepmore_api import idempotency
 from keepmore_api.dependencies import BackendDep, IdempotencyKey, Reader, StoreDep, Wait, Writer
 from keepmore_api.polling import result_of
@@ -30,7 +30,7 @@ async def post_estimate(
         name = new_estimate_id()
         if idempotency_key is not None:
             name = idempotency.estimate_id(backend.store, caller.name, idempotency_key, request.as_json())
-        ref = RequestRef(Asked.ESTIMATE, name, name)
+        ref = RequestRef(RequestKind.ESTIMATE, name, name)
         if not RequestRepository(backend.store).is_answered(ref):
             backend.scheduler.ask(request_estimate(backend.store, request, name))
         return ref
@@ -41,8 +41,8 @@ async def post_estimate(
 
 @router.get("/{estimate}", response_model=EstimateOut)
 async def show_estimate(estimate: str, caller: Reader, store: StoreDep, wait: Wait = 0) -> Response:
-    """An estimate that was asked for; the error, if it could not be made."""
-    ref = RequestRef(Asked.ESTIMATE, estimate, estimate)
+    """A requested estimate; the error, if it could not be made."""
+    ref = RequestRef(RequestKind.ESTIMATE, estimate, estimate)
     try:
         await run_in_threadpool(RequestRepository(store).get, ref)
     except NotFound:

@@ -1,4 +1,5 @@
-"""Whether the service lives, whether it can work, and what it has done: for orchestrators and Prometheus, keyless."""
+"""Whether the service is alive, whether it can work, and what it has done: for orchestrators and Prometheus, without a
+key."""
 
 from __future__ import annotations
 

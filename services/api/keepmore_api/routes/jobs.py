@@ -53,7 +53,7 @@ router = APIRouter(prefix="/v1/jobs", tags=["jobs"])
 
 POLL_AGAIN_S = 2
 LOOK_EVERY_S = 0.5
-# A page with a state filter reads at most so many records, so that one call cannot read a million.
+# The most records that a page with a state filter reads, so that one call cannot read a million.
 SCANNED_A_PAGE = 1000
 
 
@@ -61,7 +61,7 @@ async def get_view(job_id: str, views: ViewsDep) -> View:
     return await views.get(job_id)
 
 
-# As a dependency, because an unknown job has to be told before a stream begins.
+# As a dependency, because an unknown job has to be reported before a stream begins.
 ViewDep = Annotated[View, Depends(get_view)]
 
 
@@ -107,7 +107,7 @@ def _accept(backend: Backend, caller: str, key: str | None, request: JobRequest)
         job_id = new_id(datetime.now(UTC))
     else:
         job_id = idempotency.job_id(backend.store, caller, key, request.as_json())
-    # Before the job itself: one that nobody looks after would never end, should this process die now.
+    # Before the job itself: if this process died now, a job that nobody looks after would never end.
     backend.store.put(layout.active(job_id), b"")
     job, is_new = JobRepository(backend.store).find_or_create(request, job_id, tracing.current())
     if is_new:
@@ -118,7 +118,7 @@ def _accept(backend: Backend, caller: str, key: str | None, request: JobRequest)
 
 
 def _written_at_least(change: Callable[[str], object], job_id: str) -> None:
-    """Change a job. The store comes first: while the queue is away that has to do, and the reconciler does the rest."""
+    """Change a job. The store comes first: while the queue is away that is enough, and the reconciler does the rest."""
     try:
         change(job_id)
     except QueueUnavailable as error:
@@ -140,7 +140,7 @@ def list_jobs(
         if len(page) == limit or scanned == SCANNED_A_PAGE:
             return {"jobs": page, "next": last}
         with suppress(JobNotFound):  # deleted since its key was listed, or never a job's record
-            record = repository.shown(job_id)
+            record = repository.record_for_list(job_id)
             if state in (None, record["state"]):
                 page.append(record)
         last = job_id
@@ -165,9 +165,9 @@ def list_jobs(
     },
 )
 async def show_job(job_id: str, request: Request) -> Response:
-    """How a job stands. `wait` answers when the job has ended, or with `If-None-Match` when anything has changed."""
-    # All is taken from the request by hand: this is what every caller polls, and each declared parameter or dependency
-    # costs as much as making the answer.
+    """The status of a job. `wait` answers when the job has ended, or with `If-None-Match` when anything has changed."""
+    # The parameters are read from the request by hand: every caller polls this route, and each declared parameter or
+    # dependency costs as much as the answer itself.
     admitted(request, READ)
     views: Views = request.app.state.views
     if_none_match = request.headers.get("if-none-match")
@@ -192,9 +192,9 @@ def _seconds(wait: str) -> float:
 
 
 def _fits(if_none_match: str | None, etag: str) -> bool:
-    """RFC 9110, section 13.1.2: a list, compared weakly, because proxies that compress weaken what passes them."""
-    known = [part.strip().removeprefix("W/") for part in (if_none_match or "").split(",")]
-    return etag in known or known == ["*"]
+    """RFC 9110, section 13.1.2: a list, compared weakly, because proxies that compress turn ETags into weak ones."""
+    etags = [part.strip().removeprefix("W/") for part in (if_none_match or "").split(",")]
+    return etag in etags or etags == ["*"]
 
 
 def _answer(view: View, status: int, headers: dict[str, str]) -> Response:
@@ -211,12 +211,12 @@ async def follow_job(
     job_id: str, request: Request, caller: Reader, views: ViewsDep, view: ViewDep
 ) -> AsyncIterator[ServerSentEvent]:
     """The job each time that it changes, as events `progress`; the last is `end`."""
-    known = None
+    sent_etag = None
     while not await request.is_disconnected():
-        if view.etag != known:
+        if view.etag != sent_etag:
             name = "end" if view.ended else "progress"
             yield ServerSentEvent(raw_data=view.body.decode(), event=name, id=view.etag.strip('"'), retry=2000)
-            known = view.etag
+            sent_etag = view.etag
         if view.ended:
             return
         await asyncio.sleep(LOOK_EVERY_S)
@@ -225,14 +225,14 @@ async def follow_job(
 
 @router.post("/{job_id}/cancel", response_model=JobOut)
 async def cancel_job(job_id: str, caller: Writer, backend: BackendDep, views: ViewsDep) -> Response:
-    """Stop a job within seconds. What is done is kept; `retry` goes on with it."""
+    """Stop a job within seconds. What is done is kept; `retry` continues it."""
     await run_in_threadpool(_written_at_least, backend.scheduler.cancel, job_id)
     return await _changed(job_id, views)
 
 
 @router.post("/{job_id}/retry", status_code=202, response_model=JobOut)
 async def retry_job(job_id: str, caller: Writer, backend: BackendDep, views: ViewsDep) -> Response:
-    """Go on with a job that failed or was cancelled: only what is missing is done."""
+    """Continue a job that failed or was cancelled: only missing steps run."""
     await run_in_threadpool(_written_at_least, backend.scheduler.retry, job_id)
     changed = await _changed(job_id, views)
     changed.status_code = 202
@@ -250,7 +250,7 @@ async def _changed(job_id: str, views: Views) -> Response:
     responses={200: described("application/x-ndjson")},
 )
 def show_errors(job_id: str, caller: Reader, repository: RepositoryDep, store: StoreDep) -> StreamingResponse:
-    """Every image that failed and why: one JSON object a line."""
+    """Every image that failed and why: one JSON object per line."""
     job = repository.get(job_id)
     require(job, store, Kind.INDEX)
     images = index.errors(store, layout.index(job.id), layout.evaluation(job.id))

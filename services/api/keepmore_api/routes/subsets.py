@@ -20,7 +20,7 @@ from keepmore.selection import manifest
 from keepmore.spec.job import OWN
 from keepmore.storage import layout
 from keepmore.storage.base import Store
-from keepmore.storage.layout import Asked
+from keepmore.storage.layout import RequestKind
 from keepmore_api.content_negotiation import preferred
 from keepmore_api.dependencies import BackendDep, Reader, RepositoryDep, StoreDep, Wait, Writer
 from keepmore_api.job_views import manifests
@@ -47,7 +47,7 @@ async def post_subset(
         if not backend.store.exists(select.output):
             for step in [*subset_steps(job, request.id, Kind.FIT)] or [select]:  # it follows its fits by itself
                 backend.scheduler.ask(step)
-        return RequestRef(Asked.SUBSET, job.id, request.id)
+        return RequestRef(RequestKind.SUBSET, job.id, request.id)
 
     ref = await run_in_threadpool(ask)
     result = await result_of(backend.store, ref, wait)
@@ -67,7 +67,9 @@ def _record(ref: RequestRef, result: Mapping[str, Any] | None) -> Mapping[str, A
 def list_subsets(job_id: str, caller: Reader, repository: RepositoryDep, store: StoreDep) -> JSONResponse:
     """All subsets that were made of a job, its own first."""
     job = repository.get(job_id)
-    records = [_record(RequestRef(Asked.SUBSET, job.id, made["subset"]), made) for made in subsets(job, store)]
+    records = [
+        _record(RequestRef(RequestKind.SUBSET, job.id, record["subset"]), record) for record in subsets(job, store)
+    ]
     return JSONResponse({"subsets": records})
 
 
@@ -80,7 +82,7 @@ async def show_subset(
     result = await result_of(store, ref, wait)
 
     def require_own() -> None:
-        """Raises JobNotReady for a job that ended before its own subset was there: nobody makes it."""
+        """Raises JobNotReady for a job that ended before its own subset was there: it will not be made."""
         now = repository.get(ref.job)
         if now.state is not State.ACCEPTED and not store.exists(ref.key):
             require(now, store, Kind.SELECT)
@@ -95,7 +97,7 @@ def _find(repository: JobRepository, job_id: str, subset: str, store: Store) -> 
     job = repository.get(job_id)
     name = job.request.subset_id if subset == OWN else subset
     subset_request(job, name, store)
-    return job, RequestRef(Asked.SUBSET, job.id, name)
+    return job, RequestRef(RequestKind.SUBSET, job.id, name)
 
 
 @router.get(
@@ -116,8 +118,8 @@ def show_manifest(
     kind = preferred(accept, tuple(FORMS))
     job, ref = _find(repository, job_id, subset, store)
     if distance not in job.request.variants:
-        known = ", ".join(job.request.variants)
-        raise SubsetNotFound(f"job {job.id} has no distance {distance[:20]!r}; it has {known}")
+        variants = ", ".join(job.request.variants)
+        raise SubsetNotFound(f"job {job.id} has no distance {distance[:20]!r}; it has {variants}")
     if not store.exists(ref.result_key):
         if ref.id == job.request.subset_id:
             require(job, store, Kind.SELECT)

@@ -1,4 +1,4 @@
-"""Trainings on a job's subsets, beside the one that the job itself asked for."""
+"""Trainings on a job's subsets, beside the one in the job's own request."""
 
 from __future__ import annotations
 

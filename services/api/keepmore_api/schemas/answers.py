@@ -1,4 +1,4 @@
-"""What goes out over HTTP, as the description of the API shows it."""
+"""The answers over HTTP, as the description of the API shows them."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from keepmore_api.schemas.derived import example
 
 
 class AdviceOut(BaseModel):
-    """Advice; without `state` succeeded, only what was asked for. docs/advice.md tells every field."""
+    """Advice; unless `state` is succeeded, only the request. docs/advice.md describes every field."""
 
     model_config = ConfigDict(extra="allow")
 
@@ -52,7 +52,7 @@ class Bytes(BaseModel):
 
 
 class JobOut(BaseModel):
-    """How a job stands."""
+    """The status of a job."""
 
     job: str
     state: Literal["accepted", "succeeded", "failed", "cancelled"]
@@ -63,7 +63,7 @@ class JobOut(BaseModel):
     request: dict[str, Any]
     images: Images | None
     bytes: Bytes | None
-    rate: float | None = Field(description="Images a second.")
+    rate: float | None = Field(description="Images per second.")
     eta_s: int | None = Field(description="Seconds until all images are compressed.")
     warnings: list[str]
     subset: dict[str, Any] | None

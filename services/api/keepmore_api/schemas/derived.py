@@ -27,7 +27,7 @@ class Strict(BaseModel):
 
 
 class RecordModel(Strict):
-    """A model whose fields are those of a record, but for those that the class itself declares or leaves out.
+    """A model whose fields are those of a record, except those that the class itself declares or leaves out.
 
     `class SelectionIn(RecordModel, record=Selection)`; a field that is a record itself has the model of that record.
     """
@@ -35,8 +35,8 @@ class RecordModel(Strict):
     _record: ClassVar[type[Any]]
     _models: ClassVar[dict[type[Any], type[RecordModel]]] = {}
 
-    def __init_subclass__(cls, record: type[Any] | None = None, without: tuple[str, ...] = (), **named: Any) -> None:
-        super().__init_subclass__(**named)
+    def __init_subclass__(cls, record: type[Any] | None = None, without: tuple[str, ...] = (), **kwargs: Any) -> None:
+        super().__init_subclass__(**kwargs)
         if record is None:
             return
         cls._record = record
@@ -63,12 +63,12 @@ class RecordModel(Strict):
         else:
             default = {} if field.default is MISSING else {"default": field.default}
         info: SpecInfo | None = field.metadata.get(INFO)
-        made: FieldInfo = Field(
+        field_info: FieldInfo = Field(
             **default,
             description=info.description if info else None,
             json_schema_extra=_schema(info, NoneType in get_args(hint)) if info else None,
         )
-        return made
+        return field_info
 
     def record(self) -> Any:
         """The record, checked. Raises InvalidRequest."""
@@ -77,13 +77,13 @@ class RecordModel(Strict):
 
 
 def _schema(info: SpecInfo, nullable: bool) -> dict[str, Any]:
-    """What JSON Schema says of the values; of numbers that may be null nothing, because it would say it of null too."""
+    """The JSON Schema of the values; nothing for numbers that may be null, because it would apply to null too."""
     if info.choices:
         return {"enum": [*info.choices, *([None] if nullable else [])]}
     if nullable:
         return {}
-    named = {"minimum": info.least, "exclusiveMinimum": info.above, "maximum": info.most}
-    return {name: value for name, value in named.items() if value is not None}
+    bounds = {"minimum": info.least, "exclusiveMinimum": info.above, "maximum": info.most}
+    return {name: value for name, value in bounds.items() if value is not None}
 
 
 def _plain(value: Any) -> Any:

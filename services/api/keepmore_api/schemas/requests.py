@@ -27,7 +27,7 @@ WEIGHTS_SUFFIXES = (".pth", ".pt", ".safetensors")
 
 
 def remote_uri(field: str, name: str) -> str:
-    """A dataset URI as a service takes it: never a path, because that would be one of the service's machine."""
+    """A dataset URI as a service accepts it: never a path, because that would be one of the service's machine."""
     if "://" not in name:
         raise InvalidRequest(f"{name!r} is no URI; write s3://bucket/prefix, https://... or file:///...", field=field)
     try:
@@ -42,7 +42,7 @@ def remote_uri(field: str, name: str) -> str:
 
 
 def _weights(weights: str) -> str:
-    """A path would be one of the trainer's machine, and only what may hold weights is fetched."""
+    """A path would be one of the trainer's machine, and only files that may hold weights are fetched."""
     if weights.isidentifier():
         return weights
     field = "training.weights"
@@ -89,7 +89,7 @@ class SpreadIn(Strict):
 
 
 class FitIn(Strict):
-    """The distance at which the budget holds exactly so many images."""
+    """The distance at which the budget holds exactly that many images."""
 
     fit: Annotated[int, Field(ge=1, le=variant_specs.MOST_IMAGES, examples=[2000])]
 
@@ -99,7 +99,7 @@ Distance = Annotated[
     Field(json_schema_extra={"anyOf": [{"const": 0}, {"minimum": distances.SMALLEST, "maximum": distances.LARGEST}]}),
 ]
 _LIST = {"minItems": 1, "maxItems": MOST_DISTANCES, "uniqueItems": True}
-# Read by the library, whose messages name what is wrong; these types alone would name all that it might have been.
+# Read by the library, whose messages name the error; these types alone would name every possible type.
 Variants = Annotated[
     Any,
     PlainValidator(
@@ -125,14 +125,14 @@ Money = Annotated[float | str, Field(examples=[11.68])]
 
 
 class AsDistance(Strict):
-    """What the pool, or a part of it, takes at a distance."""
+    """The size of the pool, or of a part of it, at a distance."""
 
     as_distance: Distance
     fraction: Annotated[float | str, Field(json_schema_extra={"examples": [1.0]})] = 1.0
 
 
 class Cost(Strict):
-    """What money buys: a monthly cost at a price for a gigabyte (10^9 bytes) a month."""
+    """A monthly cost, at a price per gigabyte (10^9 bytes) and month."""
 
     monthly_cost: Money
     price_per_gb_month: Money
@@ -201,7 +201,7 @@ class JobIn(RecordModel, record=Request, without=("rules",)):
     dataset: DatasetUri
     distances: Variants
     budget: BudgetIn = None
-    webhook: str | None = Field(None, max_length=4096, description="An https:// URL that is told of the job's end.")
+    webhook: str | None = Field(None, max_length=4096, description="An https:// URL that is called when the job ends.")
 
     def record(self) -> Request:
         fixed, rules = self.distances
@@ -243,7 +243,9 @@ class AdviceIn(RecordModel, record=AdviceRequest):
         list[BudgetIn],
         Field(min_length=1, max_length=advice_spec.MOST_BUDGETS, description="Each as a job's budget."),
     ]
-    accuracy: float | None = Field(None, description="Top-1 that is wished for, 0 to 1: the budget it takes is told.")
+    accuracy: float | None = Field(
+        None, description="The target top-1 accuracy, 0 to 1: the answer says which budget it takes."
+    )
     price_per_gb_month: Money | None = None
     images: int | None = Field(
         None,

@@ -1,4 +1,4 @@
-"""The Celery application, and the queue that carries steps through it: one message a step, names only."""
+"""The Celery application, and the queue that carries steps through it: one message per step, names only."""
 
 from __future__ import annotations
 
@@ -16,14 +16,14 @@ from keepmore_services.settings import Settings
 RUN_STEP = "keepmore.run_step"
 RECONCILE = "keepmore.reconcile"
 
-# A step takes seconds to minutes; merging ten million rows takes longer. What is not done by then is killed, and what
-# was not acknowledged after twice that is delivered again.
+# A step takes seconds to minutes; merging ten million rows takes longer. A step that is not done by then is killed, and
+# one not acknowledged after twice that is delivered again.
 HARD_LIMIT_S = 2 * 3600
 SOFT_SHUTDOWN_S = 60.0
 
 
 def celery_app(settings: Settings) -> Celery:
-    """Connects to nothing yet."""
+    """Does not connect yet."""
     app = Celery("keepmore", broker=settings.redis)
     app.conf.update(
         task_ignore_result=True,

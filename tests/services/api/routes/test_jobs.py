@@ -23,7 +23,7 @@ from keepmore.jobs.requests import RequestRef
 from keepmore.selection import manifest
 from keepmore.storage import layout
 from keepmore.storage.folder import FolderStore
-from keepmore.storage.layout import Asked
+from keepmore.storage.layout import RequestKind
 from keepmore_api import idempotency
 from keepmore_api.content_negotiation import preferred
 from keepmore_api.polling import result_of
@@ -146,7 +146,7 @@ class _Counted(FolderStore):
 @pytest.mark.alone
 def test_who_waits_long_for_an_answer_looks_less_often(tmp_path: Path) -> None:
     """Else forty waiting callers keep the store from the workers; or an answer comes long after it is there."""
-    store, ref = _Counted(tmp_path), RequestRef(Asked.ESTIMATE, "a", "a")
+    store, ref = _Counted(tmp_path), RequestRef(RequestKind.ESTIMATE, "a", "a")
     begun = time.monotonic()
     assert asyncio.run(result_of(store, ref, 2)) is None
     assert 2 <= time.monotonic() - begun < 2.5
@@ -229,7 +229,7 @@ def test_a_manifest_comes_in_three_forms_with_the_same_rows(ask: Ask, job: str) 
     rows = list(manifest.rows(parquet.body))
     assert parquet.headers["content-type"] == "application/vnd.apache.parquet"
     assert ".parquet" in parquet.headers["content-disposition"]
-    with manifest.opened(parquet.body) as opened:
+    with manifest.open_manifest(parquet.body) as opened:
         digest = manifest.metadata(opened).totals.digest
     assert digest == ask("GET", f"/v1/jobs/{job}").json["subset"]["distances"]["10"]["digest"]
     lines = ask("GET", path, Accept="application/x-ndjson").body.decode().splitlines()
