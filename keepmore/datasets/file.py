@@ -61,7 +61,7 @@ class SourceFile:
 
 
 def open_local(path: str) -> SourceFile:
-    """Raises OSError, and UnreadableImage for what is no regular file."""
+    """Raises OSError, and UnreadableImage for what is not a regular file."""
     # Without O_NONBLOCK a named pipe in a table's `uri` would hang the worker forever.
     file = io.BufferedReader(io.FileIO(os.open(path, os.O_RDONLY | os.O_NONBLOCK)), BUFFER_BYTES)
     state = os.fstat(file.fileno())

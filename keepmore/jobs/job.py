@@ -184,5 +184,5 @@ def _read(key: str, data: bytes) -> Job:
         )
     except (ValueError, KeyError, TypeError, AttributeError) as error:
         raise RecordUnreadable(
-            f"{key} is no job record of this release ({error!r}); put it back or delete it"
+            f"{key} is not a job record of this release ({error!r}); put it back or delete it"
         ) from error

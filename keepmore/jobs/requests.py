@@ -92,7 +92,7 @@ class RequestRepository:
     def get(self, ref: RequestRef) -> Mapping[str, Any]:
         """The request as saved; raises NotFound."""
         if not (ref.id.isascii() and ref.id.replace("-", "").isalnum() and len(ref.id) <= LONGEST_ID):
-            raise NotFound(f"{ref.id[:LONGEST_ID]!r} is no id")  # ids also come from callers, and are part of keys
+            raise NotFound(f"{ref.id[:LONGEST_ID]!r} is not an id")  # ids also come from callers, and are part of keys
         request: Mapping[str, Any] = json.loads(self._store.get(ref.key))
         return request
 

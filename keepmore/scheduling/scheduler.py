@@ -55,7 +55,11 @@ class Scheduler:
         self.advance(job_id)
 
     def start_new(self, job_id: str) -> None:
-        """`start` for a job that is marked as active and has no output yet: all its steps are missing."""
+        """`start` for a job that has no output yet: all its steps are missing.
+
+        Marks it as active again, because the reconciler may have removed a mark that was older than the job's record.
+        """
+        self._store.put(layout.active(job_id), b"")
         self._submit_now(Step(job_id, Kind.LIST))
 
     def ask(self, step: Step) -> None:

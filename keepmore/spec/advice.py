@@ -34,7 +34,7 @@ def price(value: float | str | None) -> Decimal | None:
         return Decimal(str(value)[: budgets.MOST_CHARACTERS])
     except InvalidOperation:
         raise InvalidRequest(
-            f"{str(value)[:20]!r} is no number; give such as 0.023", field="price_per_gb_month"
+            f"{str(value)[:20]!r} is not a number; give such as 0.023", field="price_per_gb_month"
         ) from None
 
 

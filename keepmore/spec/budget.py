@@ -25,6 +25,10 @@ UNITS = {"": 1, "B": 1} | {
 UNITS["kB"] = 1000
 FIELDS = {"as_distance", "fraction", "monthly_cost", "price_per_gb_month"}
 BYTES_PER_GB = 10**9
+JSON_FORMS = (
+    'bytes ("508MB", "485MiB", 1000000), {"as_distance": 10, "fraction": 0.5} without or with the fraction, or '
+    '{"monthly_cost": 11.68, "price_per_gb_month": 0.023}'
+)
 FORMS = "bytes (508MB, 485MiB, 1000000), as:10, as:10*0.5, or cost:11.68@0.023 (money a month @ price of a GB a month)"
 
 MOST_CHARACTERS = 100
@@ -95,10 +99,13 @@ def from_json(value: Any) -> Budget | None:
     if value is None:
         return None
     if isinstance(value, bool) or not isinstance(value, int | str | dict):
-        raise WrongType(f"{value!r} is not possible; give {FORMS}", field="budget")
+        raise WrongType(f"{value!r} is not possible; give {JSON_FORMS}", field="budget")
     if isinstance(value, dict):
         return _from_object(value)
-    size = value if isinstance(value, int) else parse_size(value)
+    return _bytes(value if isinstance(value, int) else parse_size(value, JSON_FORMS))
+
+
+def _bytes(size: int) -> BytesBudget:
     if not 0 < size <= LARGEST_BYTES:
         raise BudgetOutOfRange(
             f"{size} bytes is not possible; give at least 1 and at most {LARGEST_BYTES}", field="budget"
@@ -108,7 +115,7 @@ def from_json(value: Any) -> Budget | None:
 
 def _from_object(value: dict[str, Any]) -> Budget:
     if unknown := sorted(set(value) - FIELDS):
-        raise UnknownField(f"there is no such field; give {FORMS}", field=f"budget.{unknown[0]}")
+        raise UnknownField(f"there is no such field; give {JSON_FORMS}", field=f"budget.{unknown[0]}")
     if set(value) == {"monthly_cost", "price_per_gb_month"}:
         cost = _positive(value["monthly_cost"], "monthly_cost")
         bought = MoneyBudget(cost, _positive(value["price_per_gb_month"], "price_per_gb_month"))
@@ -122,9 +129,11 @@ def _from_object(value: dict[str, Any]) -> Budget:
             )
         distance = value["as_distance"]
         if isinstance(distance, bool) or not isinstance(distance, int | float):
-            raise WrongType(f"{distance!r} is no number; give one of the job's distances", field="budget.as_distance")
+            raise WrongType(
+                f"{distance!r} is not a number; give one of the job's distances", field="budget.as_distance"
+            )
         return DistanceBudget(float(distance), fraction)
-    raise InvalidRequest(f"the fields {sorted(value)} do not make one; give {FORMS}", field="budget")
+    raise InvalidRequest(f"the fields {sorted(value)} do not make one; give {JSON_FORMS}", field="budget")
 
 
 def parse(expression: str) -> Budget | None:
@@ -138,16 +147,16 @@ def parse(expression: str) -> Budget | None:
             return from_json({"monthly_cost": cost, "price_per_gb_month": price})
     except ValueError as error:
         raise InvalidRequest(f"{expression!r} is not possible; give {FORMS}", field="budget") from error
-    return from_json(expression)
+    return _bytes(parse_size(expression))
 
 
-def parse_size(expression: str) -> int:
-    """Bytes from a size such as "508MB" (10^6) or "485MiB" (2^20), rounded down."""
+def parse_size(expression: str, forms: str = FORMS) -> int:
+    """Bytes from a size such as "508MB" (10^6) or "485MiB" (2^20), rounded down; `forms`: what an error suggests."""
     if len(expression) > MOST_CHARACTERS:
-        raise InvalidRequest(f"{expression[:20]!r}... is too long for a size; give {FORMS}", field="budget")
+        raise InvalidRequest(f"{expression[:20]!r}... is too long for a size; give {forms}", field="budget")
     match = _SIZE.fullmatch(expression.strip())
     if not match or match[2] not in UNITS:
-        raise InvalidRequest(f"{expression!r} is not a size; give {FORMS}", field="budget")
+        raise InvalidRequest(f"{expression!r} is not a size; give {forms}", field="budget")
     return int(Decimal(match[1]) * UNITS[match[2]])
 
 
@@ -158,7 +167,7 @@ def _plain(number: Decimal) -> str:
 
 def _positive(value: Any, name: str) -> Decimal:
     if isinstance(value, bool) or not isinstance(value, int | float | str) or len(str(value)) > MOST_CHARACTERS:
-        raise WrongType(f"{str(value)[:20]!r} is no number; give {FORMS}", field=f"budget.{name}")
+        raise WrongType(f"{str(value)[:20]!r} is not a number; give {FORMS}", field=f"budget.{name}")
     try:
         number = Decimal(str(value))
     except InvalidOperation:

@@ -139,7 +139,7 @@ def parse_tuning(words: Iterable[str]) -> Tuning | None:
             )
         if name not in TUNING_FIELDS:
             raise InvalidRequest(
-                f"{name!r} is no field; use one of {', '.join(TUNING_FIELDS)}", field="training.tuning"
+                f"{name!r} is not a field; use one of {', '.join(TUNING_FIELDS)}", field="training.tuning"
             )
         if name in values:
             raise InvalidRequest("named more than once; name it once", field=f"training.tuning.{name}")
@@ -155,7 +155,7 @@ def _tuning_value(name: str, word: str) -> int | float | str:
         return number(word)
     except ValueError:
         kind = "whole number" if name in INTEGER_FIELDS else "number"
-        raise InvalidRequest(f"{word!r} is no {kind}", field=f"training.tuning.{name}") from None
+        raise InvalidRequest(f"{word!r} is not a {kind}", field=f"training.tuning.{name}") from None
 
 
 def tuning_words(tuning: Tuning) -> list[str]:

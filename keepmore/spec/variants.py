@@ -112,7 +112,7 @@ def from_json(value: Any) -> tuple[tuple[float, ...], tuple[VariantSpec, ...]]:
     members = [value] if isinstance(value, dict) else value
     if not isinstance(members, list | tuple):
         raise WrongType(
-            f"{str(value)[:40]!r} is no list; give a list whose members are {JSON_FORMS}", field="distances"
+            f"{str(value)[:40]!r} is not a list; give a list whose members are {JSON_FORMS}", field="distances"
         )
     fixed: list[float] = []
     rules: list[VariantSpec] = []
@@ -122,7 +122,7 @@ def from_json(value: Any) -> tuple[tuple[float, ...], tuple[VariantSpec, ...]]:
         elif _is_number(member):
             fixed.append(_float(member))
         else:
-            raise WrongType(f"{str(member)[:40]!r} is no distance; give {JSON_FORMS}", field=f"distances[{place}]")
+            raise WrongType(f"{str(member)[:40]!r} is not a distance; give {JSON_FORMS}", field=f"distances[{place}]")
     return checked(fixed, rules)
 
 
@@ -147,17 +147,19 @@ def _rule(value: dict[str, Any]) -> VariantSpec:
     if set(value) == {"spread"}:
         ends = value["spread"]
         if not isinstance(ends, list | tuple) or len(ends) != 2 or not all(map(_is_number, ends)):
-            raise WrongType(f"spread {str(ends)[:40]!r} is no pair of numbers; give [low, high]", field="distances")
+            raise WrongType(f"spread {str(ends)[:40]!r} is not a pair of numbers; give [low, high]", field="distances")
         return Spread(_float(ends[0]), _float(ends[1]))
     if set(value) == {"fit"}:
         images = value["fit"]
         if isinstance(images, bool) or not isinstance(images, int):
-            raise WrongType(f"fit {str(images)[:40]!r} is no number of images; give a whole number", field="distances")
+            raise WrongType(
+                f"fit {str(images)[:40]!r} is not a number of images; give a whole number", field="distances"
+            )
         return FitCount(images)
     unknown = sorted(str(name)[:20] for name in set(value) - {"spread", "fit"})
     if unknown:
         raise UnknownField(f"there is no such field; give {JSON_FORMS}", field=f"distances.{unknown[0]}")
-    raise InvalidRequest(f"{str(value)[:40]} is no level; give {JSON_FORMS}", field="distances")
+    raise InvalidRequest(f"{str(value)[:40]} is not a variant; give {JSON_FORMS}", field="distances")
 
 
 def fixed_only(fixed: tuple[float, ...], rules: tuple[VariantSpec, ...]) -> tuple[float, ...]:
@@ -185,7 +187,7 @@ def parse(expression: str) -> tuple[tuple[float, ...], tuple[VariantSpec, ...]]:
         try:
             fixed.append(float(part))
         except ValueError:
-            raise InvalidRequest(f"{part!r} is no distance; give {FORMS}", field="distances") from None
+            raise InvalidRequest(f"{part!r} is not a distance; give {FORMS}", field="distances") from None
     return checked(fixed, rules)
 
 

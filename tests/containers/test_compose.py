@@ -163,13 +163,13 @@ def test_images_are_small_and_hold_what_runs_alone(deployment: Deployment) -> No
     base = deployment.docker.variables.get("KEEPMORE_BASE_IMAGE", "python:3.11-slim-bookworm")
     base_bytes = deployment.inspect(base)["Size"]
     for service in ("api", "worker", "trainer"):
-        image = deployment.inspect(f"keepmore/{service}:0.1.0")
+        image = deployment.inspect(f"keepmore/{service}:0.2.0")
         size = image["Size"] - base_bytes
         _say(f"image of {service}: {size / MEGABYTE:.0f} MB on top of the base")
         assert size < MOST_BYTES.get(service, 10_000 * MEGABYTE)
         assert image["Config"]["User"] == "10001:10001"
         assert image["Config"]["Healthcheck"]
-        assert image["Config"]["Labels"]["org.opencontainers.image.version"] == "0.1.0"
+        assert image["Config"]["Labels"]["org.opencontainers.image.version"] == "0.2.0"
         left = "find /opt /tmp /root /src -name pip -o -name gcc -o -name '*.whl' -o -path '*/.cache/*' 2>/dev/null"
         found = deployment.docker("run", "--rm", "--user", "0", image["Id"], "sh", "-c", f"{left}; true")
         assert not found.strip()

@@ -266,7 +266,10 @@ def test_a_distance_beyond_the_cliff_is_warned_of(ran: Ran, sample: Path) -> Non
         (["run", ".", "--train", "x", "--weights", "none.pth"], "training.weights: there is no file none.pth"),
         (["run", ".", "--train", "x", "--method", "magic"], "'magic' is unknown; use probe or finetune"),
         (["run", ".", "--train", "x", "--tune", "batch=8"], "nothing to tune in a probe"),
-        (["run", ".", "--train", "x", "--method", "finetune", "--tune", "lr=1"], "'lr' is no field; use one of batch"),
+        (
+            ["run", ".", "--train", "x", "--method", "finetune", "--tune", "lr=1"],
+            "'lr' is not a field; use one of batch",
+        ),
         (["run", ".", "--train", "x", "--epochs", "0"], "training.epochs: 0 is not possible"),
         (["run", ".", "--train", "x", "--test-distances", "4,99"], "training.test_distances: 99 is not possible"),
         (["run", ".", "--holdout", "2"], "evaluation.holdout: 2.0"),

@@ -37,7 +37,7 @@ def parse(setting: str) -> tuple[ApiKey, ...]:
     for number, entry in enumerate(filter(None, (part.strip() for part in setting.split(","))), 1):
         match = _ENTRY.fullmatch(entry)
         if not match:
-            raise InvalidRequest(f"KEEPMORE_API_KEYS: entry {number} is no key; write {FORM}")
+            raise InvalidRequest(f"KEEPMORE_API_KEYS: entry {number} is not a key; write {FORM}")
         keys.append(ApiKey(match[1], frozenset(match[2].split("+")), match[3]))
     return tuple(keys)
 

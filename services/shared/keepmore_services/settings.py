@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import os
 from functools import cached_property
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
-from pydantic import Field, SecretStr, ValidationError
+from pydantic import BeforeValidator, Field, SecretStr, ValidationError
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from keepmore.config import RuntimeConfig
@@ -27,7 +27,7 @@ def load(**values: Any) -> Settings:
     try:
         settings = Settings(**{name: value for name, value in values.items() if value is not None})
     except ValidationError as error:
-        wrong = [(str(item["loc"][0]), item["msg"].lower()) for item in error.errors()]
+        wrong = [(str(item["loc"][0]), item["msg"][:1].lower() + item["msg"][1:]) for item in error.errors()]
         problems = [f"{name if name == OTLP else f'KEEPMORE_{name.upper()}'}: {why}" for name, why in wrong]
         raise InvalidRequest("; ".join(problems)) from None  # the value may be a secret: it is not repeated
     if settings.distributed and not settings.redis.startswith(REDIS_SCHEMES):
@@ -51,7 +51,9 @@ class Settings(BaseSettings):
     processes: int = Field(default_factory=lambda: os.cpu_count() or 1, ge=1)
     api_keys: str = ""
     webhook_secret: SecretStr | None = None
-    log_level: Literal["DEBUG", "INFO", "WARNING", "ERROR", "CRITICAL"] = "INFO"
+    log_level: Annotated[
+        Literal["DEBUG", "INFO", "WARNING", "ERROR", "CRITICAL"], BeforeValidator(lambda level: str(level).upper())
+    ] = "INFO"
     max_body_bytes: int = Field(1_000_000, ge=1_000)
     reconcile_s: float = Field(10.0, gt=0)
     otlp_endpoint: str | None = Field(None, validation_alias=OTLP, pattern="^https?://")

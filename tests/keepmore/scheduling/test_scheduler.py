@@ -241,7 +241,7 @@ def test_a_damaged_record_holds_up_no_other_job(store: FolderStore, queue: Local
     Scheduler(store, tracker, queue).reconcile()
     assert not tracker.leases.idle(second.id)
     store.put(layout.job(first.id), b"{}")
-    with pytest.raises(StoreError, match="is no job record"):
+    with pytest.raises(StoreError, match="is not a job record"):
         repository.get(first.id)
     tracker = InMemoryStepTracker(1)
     Scheduler(store, tracker, queue).reconcile()

@@ -72,7 +72,7 @@ def test_the_originals_are_always_compared() -> None:
         ),
         (lambda: replace(ONE, training=Training(seeds=101)), "training.seeds: 101 are too many for pilots; use 100"),
         (lambda: replace(ONE, training=Training(test_distances=(4.0,))), "training.test_distances: pilots are tested"),
-        (lambda: price("cheap"), "price_per_gb_month: 'cheap' is no number; give such as 0.023"),
+        (lambda: price("cheap"), "price_per_gb_month: 'cheap' is not a number; give such as 0.023"),
         (lambda: replace(ONE, training=Training(method="finetune")), "training.method: pilots are probes"),
         (lambda: replace(ONE, distances=(0.0, 4.0)), "distances: 2 with 0 are too few; name 3 or more"),
     ],

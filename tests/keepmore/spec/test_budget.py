@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import json
 from collections import Counter
 from decimal import Decimal
+from typing import Any
 
 import numpy as np
 import pytest
@@ -48,6 +50,21 @@ def test_impossible_budgets_name_themselves_and_the_forms(written: str) -> None:
     """Else a typing error keeps a wrong set of images, and the rest is deleted."""
     with pytest.raises(InvalidRequest, match="budget"):
         budgets.parse(written)
+
+
+@pytest.mark.parametrize("wrong", ["as:4*0.5", {"distance": 4}, {"fraction": 0.5}, True])
+def test_an_error_about_json_names_forms_of_json(wrong: Any) -> None:
+    """Else whoever writes what the error suggests gets the same error again."""
+    with pytest.raises(InvalidRequest) as caught:
+        budgets.from_json(wrong)
+    for form in (
+        508,
+        "508MB",
+        {"as_distance": 10, "fraction": 0.5},
+        {"monthly_cost": 11.68, "price_per_gb_month": 0.023},
+    ):
+        assert isinstance(form, int) or json.dumps(form) in caught.value.message
+        assert budgets.from_json(form)
 
 
 def test_a_budget_as_a_distance_is_exact() -> None:

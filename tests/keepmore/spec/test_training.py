@@ -36,9 +36,9 @@ def test_words_say_a_tuning_again(wanted: Tuning) -> None:
     ("words", "message"),
     [
         (["batch"], "'batch' has no value; write it as NAME=VALUE, such as batch=32"),
-        (["lr=1"], "'lr' is no field; use one of batch, micro_batch, learning_rate"),
-        (["batch=3.5"], "training.tuning.batch: '3.5' is no whole number"),
-        (["crop=half"], "training.tuning.crop: 'half' is no number"),
+        (["lr=1"], "'lr' is not a field; use one of batch, micro_batch, learning_rate"),
+        (["batch=3.5"], "training.tuning.batch: '3.5' is not a whole number"),
+        (["crop=half"], "training.tuning.crop: 'half' is not a number"),
         (["crop=nan"], "training.tuning.crop: nan is not possible; use above 0 to 1"),
         (["head=old"], "training.tuning.head: 'old' is unknown; use probe or new"),
         (["precision=half"], "training.tuning.precision: 'half' is unknown; use float32 or bfloat16 or float16"),

@@ -96,7 +96,7 @@ def _check_webhook(backend: Backend, url: str) -> None:
     except InvalidUri as error:
         raise InvalidUri(error.reason, field="webhook") from error
     if place.scheme not in uris.DEFAULT_PORTS:
-        raise InvalidRequest(f"{url} is no web address; write https://...", field="webhook")
+        raise InvalidRequest(f"{url} is not a web address; write https://...", field="webhook")
     if not backend.config.access.private_addresses:
         with suppress(socket.gaierror):  # a name that does not resolve now is tried again when the job ends
             public_addresses(place.host, place.port or uris.DEFAULT_PORTS[place.scheme])

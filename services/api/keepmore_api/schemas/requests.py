@@ -29,7 +29,9 @@ WEIGHTS_SUFFIXES = (".pth", ".pt", ".safetensors")
 def remote_uri(field: str, name: str) -> str:
     """A dataset URI as a service accepts it: never a path, because that would be one of the service's machine."""
     if "://" not in name:
-        raise InvalidRequest(f"{name!r} is no URI; write s3://bucket/prefix, https://... or file:///...", field=field)
+        raise InvalidRequest(
+            f"{name!r} is not a URI; write s3://bucket/prefix, https://... or file:///...", field=field
+        )
     try:
         return absolute_uri(name)
     except UnsupportedDataset as error:

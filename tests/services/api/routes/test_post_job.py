@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from types import TracebackType
 from typing import Any
@@ -17,6 +17,7 @@ from keepmore.net import uri as uris
 from keepmore.scheduling.memory_tracker import InMemoryStepTracker
 from keepmore.scheduling.process_pool import LocalQueue
 from keepmore.scheduling.scheduler import Scheduler
+from keepmore.storage import layout
 from keepmore.storage.folder import FolderStore
 from keepmore_api.app import create_app
 from keepmore_api.auth import Gate
@@ -118,3 +119,25 @@ def test_a_post_takes_its_uri_apart_once(tmp_path: Path) -> None:
     _post(backend, {"dataset": f"s3://photos/{tmp_path.name}", "distances": [0, 10]})
     prefixes = 7  # places of the store that a dataset may not lie in
     assert uris.parse.cache_info().misses - before <= 1 + prefixes
+
+
+class ReconciledStore(CountingStore):
+    """Another process looks after all jobs just before a job's record is written."""
+
+    reconcile: Callable[[], None]
+
+    def create(self, key: str, data: bytes) -> bool:
+        if key.startswith("jobs/"):
+            self.reconcile()
+        return super().create(key, data)
+
+
+def test_a_job_is_looked_after_whatever_its_post_races_with(tmp_path: Path) -> None:
+    """Else a job whose mark the reconciler took for a leftover stays accepted for ever once a message is lost."""
+    backend = CountingBackend(tmp_path)
+    backend.store = store = ReconciledStore(tmp_path)
+    scheduler = Scheduler(store, backend.tracker, backend.queue)
+    store.reconcile = scheduler.reconcile
+    backend.scheduler = scheduler
+    job = _post(backend, {"dataset": "s3://photos/train", "distances": [0, 10]})["job"]
+    assert store.exists(layout.active(job))
