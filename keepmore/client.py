@@ -26,6 +26,7 @@ from keepmore.answers import (
 )
 from keepmore.errors import (
     Cancelled,
+    InternalError,
     InvalidRequest,
     KeepmoreError,
     ServiceError,
@@ -40,6 +41,13 @@ PARQUET, NDJSON, HTML = "application/vnd.apache.parquet", "application/x-ndjson"
 LONGEST_WAIT_S = 30.0
 CONNECT_S, READ_S = 10.0, 120.0
 BLOCK_BYTES = 1 << 20
+
+# A failed job of a service that gives no reason.
+_NO_REASON: ErrorAnswer = {
+    "code": InternalError.code,
+    "message": "the job failed, and the service does not say why; see its log",
+    "retryable": True,
+}
 
 # POSTs of this API may be sent twice: jobs and estimates carry an idempotency key, the others ask for something that
 # then exists (a second `retry` may be answered by nothing_to_retry: the first one worked).
@@ -116,8 +124,8 @@ class Client:
             etag = answer.headers.get("ETag", "")
             if on_progress:
                 on_progress(status)
-            if status["state"] == "failed" and status["error"]:
-                raise from_dict(status["error"])
+            if status["state"] == "failed":
+                raise from_dict(status["error"] or _NO_REASON)
             if status["state"] == "cancelled":
                 raise Cancelled(f"job {job} was cancelled; retry continues it")
             if status["state"] == "succeeded":

@@ -212,7 +212,7 @@ class Console:
             self._line(f"warning: {warning}")
         if counts := job["images"]:
             failed = f", {counts['failed']:,} failed" if counts["failed"] else ""
-            self.out.print(f"images compressed: {counts['done']:,} of {counts['listed']:,}{failed}")
+            self.out.print(f"images done: {counts['done']:,} of {counts['listed']:,}{failed}")
         for subset in job.get("subsets", []):
             self.out.print(f"subset {subset['subset']}:")
             self.subsets(subset)

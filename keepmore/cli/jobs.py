@@ -43,7 +43,7 @@ from keepmore.spec.training import Training
 EVERY_BUDGET = "Comma-separated, each as for `run`: 5MB,10MB,as:10*0.5."
 
 
-@click.command()
+@click.command(short_help="Compress, select, train and report on a dataset.")
 @click.argument("dataset")
 @distances_option
 @effort_option
@@ -102,7 +102,7 @@ def _dataset(name: str, place: Place) -> str:
     return absolute_uri(name)
 
 
-@click.command()
+@click.command(short_help="Continue a job from what is done.")
 @click.argument("job")
 @processes_option
 @place_options
@@ -130,7 +130,7 @@ def _work(backend: Backend, job: str, as_json: bool) -> None:
     console.result(report)
 
 
-@click.command()
+@click.command(short_help="Another budget or order over a job's index.")
 @click.argument("job")
 @click.option("--budget", required=True, help="As for `run`.")
 @selection_options
@@ -141,7 +141,7 @@ def select(job: str, budget: str, selection: Selection, place: Place, as_json: b
     Console(as_json).subsets(open_backend(place).select(job, budgets.parse(budget), selection))
 
 
-@click.command()
+@click.command(short_help="Train another model on a job's subsets.")
 @click.argument("job")
 @click.option("--subset", metavar="ID", help="Which subset to train on; default the job's own.")
 @training_options
@@ -157,7 +157,7 @@ def train(
     console.training(open_backend(place, processes).train(job, subset, record, console))
 
 
-@click.command()
+@click.command(short_help="Recommend a distance for any budget.")
 @click.argument("job")
 @click.option("--budgets", "every_budget", required=True, help=EVERY_BUDGET)
 @click.option("--accuracy", type=float, help="Also give the smallest budget that reaches this top-1, 0 to 1.")
@@ -208,7 +208,7 @@ def advise(
     console.advice(advice, page)
 
 
-@click.command()
+@click.command(short_help="Predict sizes and counts from a sample.")
 @click.argument("dataset")
 @distances_option
 @effort_option
@@ -240,7 +240,7 @@ def estimate(
     console.estimate(open_backend(place).estimate(request, console))
 
 
-@click.command()
+@click.command(short_help="Show the status of a job, or of all.")
 @click.argument("job", required=False)
 @place_options
 @json_option
@@ -253,7 +253,7 @@ def show(job: str | None, place: Place, as_json: bool) -> None:
         console.status({**backend.status(job), "subsets": backend.subsets(job)})
 
 
-@click.command()
+@click.command(short_help="Stop a job; what is done is kept.")
 @click.argument("job")
 @place_options
 def cancel(job: str, place: Place) -> None:
@@ -261,7 +261,7 @@ def cancel(job: str, place: Place) -> None:
     open_backend(place).cancel(job)
 
 
-@click.command()
+@click.command(short_help="List the images that failed, as NDJSON.")
 @click.argument("job")
 @place_options
 def errors(job: str, place: Place) -> None:

@@ -18,7 +18,7 @@ from keepmore.net.access import Access
 from keepmore.spec.job import Limits
 
 
-@click.command()
+@click.command(short_help="Check every object of a manifest.")
 @click.argument("reference", metavar="MANIFEST")
 @click.option("--max-pixels", type=int, default=64_000_000, show_default=True, help="Cap on one image.")
 @click.option("--max-bytes", type=int, default=100_000_000, show_default=True, help="Cap on one image's file.")
@@ -45,7 +45,7 @@ def verify(reference: str, max_pixels: int, max_bytes: int, place: Place, as_jso
     sys.exit(EXIT_PROBLEMS if problems else 0)
 
 
-@click.command()
+@click.command(short_help="Write a manifest as Parquet, CSV or NDJSON.")
 @click.argument("reference", metavar="MANIFEST")
 @click.argument("out", type=click.Path(path_type=Path))
 @place_options

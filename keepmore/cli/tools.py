@@ -21,7 +21,7 @@ from keepmore.storage.open import open_store
 UPLOADED_AT_ONCE = 64
 
 
-@click.command()
+@click.command(short_help="Write a labelled set of drawn JPEGs.")
 @click.argument("folder", type=click.Path(path_type=Path))
 @click.option(
     "--train-images", type=click.IntRange(1), default=240, show_default=True, help="Images per class to select from."
@@ -45,7 +45,7 @@ def sample(folder: Path, train_images: int, test_images: int, seed: int) -> None
         )
 
 
-@click.command()
+@click.command(short_help="Copy the images of a folder to a service.")
 @click.argument("folder", type=click.Path(path_type=Path, exists=True, file_okay=False))
 @click.argument("place", metavar="PLACE")
 def upload(folder: Path, place: str) -> None:
@@ -67,11 +67,11 @@ def upload(folder: Path, place: str) -> None:
             copied += len(images)
             on_row(len(images), sum(map(len, images.values())))
     if not copied:
-        raise DatasetNotFound(f"{folder}: holds no image (skipped: {dict(skipped) or 'nothing'}); check the path")
-    console.say(f"{copied:,} images are in {place}" + (f"; skipped: {dict(skipped)}" if skipped else ""))
+        raise DatasetNotFound(f"{folder}: holds no image (skipped: {skipped}); check the path")
+    console.say(f"{copied:,} images are in {place}" + (f"; skipped: {skipped}" if skipped else ""))
 
 
-@click.command("try")
+@click.command("try", short_help="Let a service run a small job and check it.")
 @click.option("--server", envvar="KEEPMORE_SERVER", required=True, metavar="URL", help="Also KEEPMORE_SERVER.")
 @click.option("--api-key", envvar="KEEPMORE_API_KEY", metavar="KEY", help="Also KEEPMORE_API_KEY.")
 @click.option("--dataset", required=True, metavar="PLACE", help="s3://bucket/prefix for the images, beside the store.")

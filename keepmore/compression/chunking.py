@@ -45,9 +45,7 @@ def write_listing(
     skipped = Skipped()
     listing = write_chunks(store, job_id, _chunk_rows(request, access, skipped), len(request.compressed), on_chunk)
     if listing.splits[POOL] == 0:
-        raise DatasetNotFound(
-            f"dataset {request.dataset}: holds no image (skipped: {dict(skipped) or 'nothing'}); check the path"
-        )
+        raise DatasetNotFound(f"dataset {request.dataset}: holds no image (skipped: {skipped}); check the path")
     return replace(listing, skipped=dict(sorted(skipped.items())))
 
 

@@ -44,6 +44,9 @@ class Entry:
 class Skipped(Counter[str]):
     """How many entries of a dataset are not listed as images, by reason."""
 
+    def __str__(self) -> str:
+        return ", ".join(f"{count:,} {reason}" for reason, count in sorted(self.items())) or "nothing"
+
 
 def is_image(name: str) -> bool:
     return splitext(name)[1].lower() in IMAGE_SUFFIXES

@@ -217,7 +217,12 @@ def _trainable(job: Job, store: Store) -> Summary:
             f"job {job.id}: no image of the pool has a label; a dataset with one folder per class has them"
         )
     if not summary.evaluation:
-        raise NotTrainable(f"job {job.id} has no images to test on; start one with an evaluation dataset or a hold-out")
+        raise NotTrainable(
+        raise NotTrainable(
+            f"job {job.id} has no images to test on; start one with an evaluation dataset (--evaluate) or a hold-out "
+            "(--holdout)"
+        )
+        )
     return summary
 
 

@@ -55,17 +55,18 @@ class RemoteFailure(Exception):
         self.detail = detail
 
 
-def failure_of_status(status: int, detail: str, code: str = "") -> RemoteFailure:
-    """The failure that an HTTP status stands for; `code` is what S3 calls it, "" for servers that do not speak S3."""
+def failure_of_status(status: int, detail: str, code: str | None = None) -> RemoteFailure:
+    """The failure that an HTTP status stands for; `code` is what an S3 server calls it, "" where it does not say, and
+    None if it is no S3 server. In S3, 409 is a conflict with another call, which may pass, and 410 has no meaning."""
     if code == "NoSuchBucket":
         reason = FailureReason.NO_BUCKET
     elif code in FULL_CODES or status == 507:
         reason = FailureReason.FULL
-    elif code in ABSENT_CODES or status in (404, 410):
+    elif code in ABSENT_CODES or status == 404 or (status == 410 and code is None):
         reason = FailureReason.ABSENT
     elif code in DENIED_CODES or status in (401, 403):
         reason = FailureReason.DENIED
-    elif status >= 500 or status == 429 or (status == 409 and code):
+    elif status >= 500 or status == 429 or (status == 409 and code is not None):
         reason = FailureReason.UNAVAILABLE
     else:
         reason = FailureReason.OTHER

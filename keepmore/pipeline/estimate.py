@@ -37,9 +37,7 @@ def estimate_dataset(
     entries = list_images(request.dataset, skipped, access)
     first = next(entries, None)
     if first is None:
-        raise DatasetNotFound(
-            f"dataset {request.dataset}: holds no image (skipped: {dict(skipped) or 'nothing'}); check the path"
-        )
+        raise DatasetNotFound(f"dataset {request.dataset}: holds no image (skipped: {skipped}); check the path")
     with tempfile.TemporaryDirectory() as folder:
         compressor = Compressor(
             FolderStore(Path(folder)), request.distances, request.effort, request.limits, decoder, access

@@ -150,7 +150,9 @@ def _warnings(summary: Summary, variants: Sequence[VariantFigures]) -> list[str]
         warnings.append(f"every label is {next(iter(summary.classes))}: is the dataset one folder too deep?")
     warnings += verdicts.notes([variant.as_json() for variant in variants])
     if count := summary.errors.get(merge.IN_EVALUATION):
-        warnings.append(f"{count} images of the pool are byte for byte images of the evaluation split, so none is kept")
+        warnings.append(
+            f"images of the pool that are also in the evaluation split, byte for byte, and so not kept: {count:,}"
+        )
     if summary.unlabelled and summary.classes:
         warnings.append(f"{summary.unlabelled} images have no label: they may be kept, and no model is trained on them")
     return warnings

@@ -192,7 +192,9 @@ def open_manifest(file: Path | BinaryIO | bytes) -> Iterator[pq.ParquetFile]:
     try:
         parquet = pq.ParquetFile(source, page_checksum_verification=True)
     except FileNotFoundError:
-        raise InvalidRequest(f"manifest {name}: there is no such file; `keepmore show JOB` names them") from None
+        raise InvalidRequest(
+            f"manifest {name}: there is no such file; of a job write JOB/DISTANCE, which `keepmore show JOB` lists"
+        ) from None
     except (pa.ArrowInvalid, OSError) as error:
         raise InvalidRequest(f"manifest {name}: not readable as Parquet ({error})") from error
     with parquet:

@@ -156,7 +156,7 @@ def parse_size(expression: str, forms: str = FORMS) -> int:
         raise InvalidRequest(f"{expression[:20]!r}... is too long for a size; give {forms}", field="budget")
     match = _SIZE.fullmatch(expression.strip())
     if not match or match[2] not in UNITS:
-        raise InvalidRequest(f"{expression!r} is not a size; give {forms}", field="budget")
+        raise InvalidRequest(f"{expression!r} is not a size; upper and lower case matter; give {forms}", field="budget")
     return int(Decimal(match[1]) * UNITS[match[2]])
 
 

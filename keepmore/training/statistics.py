@@ -145,7 +145,7 @@ def comparisons(correct: Mapping[str, Correct]) -> list[Comparison]:
 
     `correct`: arrays of shape (seeds, test images) by the variant's name. Within each of the two families p values are
     adjusted as Holm (1979) does, and verdicts follow them. The best variant is picked by the same test images, which
-    flatters it a little. Nothing is compared on one test image. Raises ValueError as `compare` does.
+    overestimates it slightly. Nothing is compared on one test image. Raises ValueError as `compare` does.
     """
     if not correct or any(answers.shape[-1] < 2 for answers in correct.values()):
         return []

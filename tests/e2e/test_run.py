@@ -278,7 +278,7 @@ def test_a_distance_beyond_the_cliff_is_warned_of(ran: Ran, sample: Path) -> Non
         (["resume", "20200101-000000"], "no such job"),
         (["run"], "Missing argument"),
         (["run", ".", "--budget", ""], "'' is not a size"),
-        (["run", ".", "--evaluate", ""], "give either a dataset or a hold-out"),
+        (["run", ".", "--evaluate", ""], "give one of a dataset"),
         (["errors", "20200101-000000"], "no such job"),
     ],
 )

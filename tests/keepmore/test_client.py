@@ -13,7 +13,15 @@ import pytest
 import urllib3
 
 from keepmore.client import Client
-from keepmore.errors import Cancelled, InvalidRequest, JobNotReady, ServiceError, ServiceUnavailable, StoreFull
+from keepmore.errors import (
+    Cancelled,
+    InternalError,
+    InvalidRequest,
+    JobNotReady,
+    ServiceError,
+    ServiceUnavailable,
+    StoreFull,
+)
 from tests.servers import free_ports
 
 QUICK = urllib3.Retry(
@@ -97,6 +105,12 @@ def test_an_id_stays_one_part_of_the_path() -> None:
             with pytest.raises(InvalidRequest, match="names nothing"):
                 client.job(name)
     assert len(asked) == 1
+
+
+def test_a_job_that_failed_without_a_reason_has_failed() -> None:
+    """Else whoever waits for it asks the service without end."""
+    with _answering(_job("failed")) as (client, _), pytest.raises(InternalError, match="does not say why"):
+        client.wait("j", timeout_s=5)
 
 
 def test_problems_become_the_errors_that_they_name() -> None:

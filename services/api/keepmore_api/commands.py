@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from keepmore_services.settings import Settings
 
 
-@click.command()
+@click.command(short_help="Serve the HTTP API.")
 @click.option("--host", default="127.0.0.1", show_default=True, help="Address to listen on.")
 @click.option("--port", type=click.IntRange(0, 65535), default=8000, show_default=True)
 @click.option("--store", metavar="PLACE", help="Folder, or s3://bucket/prefix; default KEEPMORE_STORE.")
@@ -58,7 +58,7 @@ def _refuse_if_open(host: str, settings: Settings) -> None:
         raise InvalidRequest(f"KEEPMORE_REDIS_URL: the distributed service needs API keys; {remedy}")
 
 
-@click.command()
+@click.command(short_help="Make an API key.")
 @click.argument("name")
 @click.option("--read-only", is_flag=True, help="A key that may look but not start or stop anything.")
 def key(name: str, read_only: bool) -> None:

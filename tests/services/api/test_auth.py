@@ -111,7 +111,7 @@ def test_a_wrong_setting_is_named_at_the_start(service: Service, name: str, valu
 )
 def test_a_key_that_is_none_is_refused_without_being_repeated(written: str) -> None:
     """Else a mistyped setting opens the service, or puts a secret into the log."""
-    with pytest.raises(InvalidRequest, match="KEEPMORE_API_KEYS: entry 1 is no key") as refused:
+    with pytest.raises(InvalidRequest, match="KEEPMORE_API_KEYS: entry 1 is not a key") as refused:
         parse(written)
     assert "hunter" not in refused.value.message
 

@@ -124,6 +124,29 @@ BAD_BODIES = [
 
 
 @pytest.mark.parametrize(("change", "status", "code", "named"), BAD_BODIES)
+@pytest.mark.parametrize(
+    ("body", "code", "fields"),
+    [
+        ({"selection": {"order": "x", "seed": -1}}, "invalid_request", ["selection.order", "selection.seed"]),
+        ({"selection": {"order": None}, "colour": 1}, "invalid_request", ["selection.order", "colour"]),
+        (
+            {"training": {"steps": "a", "method": "x"}, "limits": 5},
+            "invalid_request",
+            ["training.method", "training.steps", "limits"],
+        ),
+        ({"dataset": "x", "distances": [99]}, "distance_out_of_range", ["distances"]),
+        ({"dataset": "x", "effort": 99}, "invalid_request", ["dataset"]),
+    ],
+)
+def test_several_faults_are_listed_in_the_order_and_with_the_code_of_the_first_release(
+    ask: Ask, body: dict[str, Any], code: str, fields: list[str]
+) -> None:
+    """Else a pipeline that sorts refusals by their code sorts the same request elsewhere after an upgrade."""
+    reply = ask("POST", "/v1/jobs", GOOD | body)
+    assert (reply.status, reply.json["code"]) == (422, code)
+    assert [one["field"] for one in reply.json["errors"]] == fields
+
+
 def test_a_wrong_request_is_named(ask: Ask, change: dict[str, Any], status: int, code: str, named: str) -> None:
     """Else a pipeline's author guesses; or a typing error starts a job that nobody wanted."""
     before = ask("GET", "/v1/jobs?limit=1000").json["jobs"]

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from functools import partial
-from typing import Annotated, Any
+from typing import Annotated, Any, ClassVar
 
-from pydantic import AfterValidator, Field, PlainValidator
+from pydantic import Field, PlainValidator
 
 from keepmore.datasets.listing import absolute_uri
 from keepmore.errors import InvalidRequest, InvalidUri, UnsupportedDataset
@@ -77,8 +78,8 @@ _URI = Field(
     description="s3://bucket/prefix, or a .tar, .csv, .jsonl or .parquet under s3://, https:// or file://.",
     examples=["s3://photos/food101/train"],
 )
-DatasetUri = Annotated[str, _URI, AfterValidator(partial(remote_uri, "dataset"))]
-EvaluationUri = Annotated[str, _URI, AfterValidator(partial(remote_uri, "evaluation.dataset"))]
+DatasetUri = Annotated[str, _URI]
+Seed = Annotated[int, Field(ge=0, le=2**63 - 1)]
 
 
 class SpreadIn(Strict):
@@ -149,14 +150,17 @@ BudgetIn = Annotated[
 
 
 class SelectionIn(RecordModel, record=Selection):
-    pass
+    seed: Seed = 0
 
 
 class EvaluationIn(RecordModel, record=Evaluation):
     """Images to test on: a dataset of their own, or a part of every class held out."""
 
-    dataset: EvaluationUri | None = None
+    dataset: DatasetUri | None = None
     holdout: float | None = Field(None, json_schema_extra={"examples": [0.2]})
+    seed: Seed = 0
+
+    _readers: ClassVar[dict[str, Callable[[Any], Any]]] = {"dataset": partial(remote_uri, "evaluation.dataset")}
 
 
 class TuningIn(RecordModel, record=Tuning):
@@ -174,7 +178,7 @@ class TrainingIn(RecordModel, record=Training):
         description="A classifier of torchvision, or timm: and one of timm's.",
         examples=["mobilenet_v2", "timm:vit_base_patch16_224.augreg_in21k"],
     )
-    weights: Annotated[str, AfterValidator(_weights)] = Field(
+    weights: str = Field(
         "default",
         max_length=4096,
         description="default, none, a name of torchvision's, or the s3:// URI of a .pth, .pt or .safetensors file.",
@@ -185,6 +189,8 @@ class TrainingIn(RecordModel, record=Training):
         description="Also test on the evaluation images as they look at these distances.",
         examples=[[4, 10]],
     )
+
+    _readers: ClassVar[dict[str, Callable[[Any], Any]]] = {"weights": _weights}
 
 
 class LimitsIn(RecordModel, record=Limits):
@@ -205,11 +211,11 @@ class JobIn(RecordModel, record=Request, without=("rules",)):
     budget: BudgetIn = None
     webhook: str | None = Field(None, max_length=4096, description="An https:// URL that is called when the job ends.")
 
-    def record(self) -> Request:
+    _readers: ClassVar[dict[str, Callable[[Any], Any]]] = {"dataset": partial(remote_uri, "dataset")}
+
+    def values(self) -> dict[str, Any]:
         fixed, rules = self.distances
-        fields = {name: getattr(self, name) for name in type(self).model_fields if name != "distances"}
-        plain = {name: value.record() if isinstance(value, RecordModel) else value for name, value in fields.items()}
-        return Request(distances=fixed, rules=rules, **plain)
+        return super().values() | {"distances": fixed, "rules": rules}
 
 
 class SubsetIn(RecordModel, record=SubsetRequest):
@@ -278,3 +284,6 @@ class EstimateIn(RecordModel, record=EstimateRequest):
     dataset: DatasetUri
     distances: Distances
     budget: BudgetIn = None
+    seed: Seed = 0
+
+    _readers: ClassVar[dict[str, Callable[[Any], Any]]] = {"dataset": partial(remote_uri, "dataset")}

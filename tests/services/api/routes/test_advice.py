@@ -74,7 +74,7 @@ def test_advice_that_nobody_asked_for_is_not_found(ask: Ask, job: str) -> None:
         ({"accuracy": True}, "wrong_type", "accuracy: "),
         ({"images": 3}, "invalid_request", "images: 3 are too few for pilots; use 60 or more"),
         ({"images": 1.5}, "wrong_type", "images: "),
-        ({"price_per_gb_month": "free"}, "invalid_request", "price_per_gb_month: 'free' is no number"),
+        ({"price_per_gb_month": "free"}, "invalid_request", "price_per_gb_month: 'free' is not a number"),
         ({"price_per_gb_month": "NaN"}, "invalid_request", "price_per_gb_month: NaN is not possible"),
         ({"price_per_gb_month": "9" * 5000}, "invalid_request", "price_per_gb_month: 9"),
         ({"distances": [4, 4, 8]}, "duplicate_distance", "distances: 4 is named more than once; name it once"),
