@@ -218,10 +218,8 @@ def _trainable(job: Job, store: Store) -> Summary:
         )
     if not summary.evaluation:
         raise NotTrainable(
-        raise NotTrainable(
             f"job {job.id} has no images to test on; start one with an evaluation dataset (--evaluate) or a hold-out "
             "(--holdout)"
-        )
         )
     return summary
 
