@@ -36,6 +36,16 @@ def _mix(values: NDArray[np.uint64]) -> NDArray[np.uint64]:
     return z ^ (z >> np.uint64(31))
 
 
+def is_by_size(order: str) -> bool:
+    """Whether an order depends on the bytes of images, so that it differs between distances."""
+    match order:
+        case "random":
+            return False
+        case "smallest":
+            return True
+    raise ValueError(f"there is no order {order!r}")
+
+
 def in_order(keys: NDArray[Any], classes: NDArray[np.int32] | None = None) -> NDArray[np.int64]:
     """Indices by ascending key, shape (n,), ties by index. With `classes`, one image of each class in turn.
 

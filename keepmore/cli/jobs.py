@@ -13,6 +13,7 @@ import click
 from keepmore.cli.backend import Backend, open_backend
 from keepmore.cli.console import Console
 from keepmore.cli.options import (
+    DISTANCES,
     EXIT_FAILED,
     EXIT_INTERRUPTED,
     EXIT_USAGE,
@@ -210,7 +211,7 @@ def advise(
 
 @click.command(short_help="Predict sizes and counts from a sample.")
 @click.argument("dataset")
-@distances_option
+@click.option("--distances", default=DISTANCES, show_default=True, help="0 is the original file.")
 @effort_option
 @budget_option
 @selection_options

@@ -53,13 +53,14 @@ def export(reference: str, out: Path, place: Place) -> None:
     """Write MANIFEST (a file, JOB/DISTANCE or JOB/SUBSET/DISTANCE) to OUT as .ndjson, .csv or .parquet."""
     from keepmore.selection import manifest
 
-    if out.suffix not in manifest.EXPORTS:
+    written_as = next((suffix for suffix in manifest.EXPORTS if out.name.endswith(suffix)), None)
+    if written_as is None:
         raise InvalidRequest(f"{out}: name the file {', '.join(manifest.EXPORTS)}")
     temporary = out.with_name(out.name + ".part")
     with open_backend(place).manifest(reference) as file, writable(out):
         try:
             with temporary.open("wb") as target:
-                target.writelines(manifest.EXPORTS[out.suffix](file))
+                target.writelines(manifest.EXPORTS[written_as](file))
             temporary.replace(out)
         finally:
             temporary.unlink(missing_ok=True)

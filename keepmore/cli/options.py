@@ -167,9 +167,10 @@ selection_options = _grouped(
     ),
 )
 
+DISTANCES = "0,2,4,6,8,10"
 distances_option = click.option(
     "--distances",
-    default="0,2,4,6,8,10",
+    default=DISTANCES,
     show_default=True,
     help="0 is the original file. Also spread:0.5-15 (each image its own), fit:2000 (this number of images).",
 )

@@ -189,20 +189,20 @@ def _balanced(images: Images, selection: Selection) -> bool:
 class _Pool:
     """The images that may be kept: `places`, in the random order where that is requested.
 
-    Imputed are `some` of them, with `classes` where the order is balanced; `resorted` where it depends on sizes.
+    Imputed are `some` of them, with `classes` where the order is balanced; `order` is that of the selection.
     """
 
     places: NDArray[np.int64]
     some: NDArray[np.int64]
     classes: NDArray[np.int32] | None
-    resorted: bool
+    order: str
 
     @staticmethod
     def of(donors: Donors, images: Images, selection: Selection) -> _Pool:
         may_be_kept = np.ones(len(images.sizes), np.bool_)
         may_be_kept[donors.places[~donors.good]] = False
         places = np.flatnonzero(may_be_kept)
-        resorted = selection.order == "smallest"
+        resorted = sampling.is_by_size(selection.order)
         most = SORTED_IMAGES if resorted else ORDERED_IMAGES
         exact = len(donors.unknown(places)) == 0 or len(places) <= most
         classes = images.classes if _balanced(images, selection) else None
@@ -213,11 +213,11 @@ class _Pool:
             places = places[np.lexsort((donors.scale[places], images.classes[places]))]
         every = (np.arange(most) + 0.5) * len(places) / most
         some = places if exact else places[every.astype(np.int64)]
-        return _Pool(places, some, None if classes is None else classes[some], resorted)
+        return _Pool(places, some, None if classes is None else classes[some], selection.order)
 
     def count(self, sizes: NDArray[np.float64], good: NDArray[np.bool_] | None, limit: float) -> int:
-        """How many of `some` images fit `limit` bytes, as budget.select has it, without those that are not `good`."""
-        if self.resorted:
+        """How many of `some` images fit `limit` bytes, as sampling.select has it, without those that are not `good`."""
+        if sampling.is_by_size(self.order):
             here = slice(None) if good is None else good
             sizes, classes, good = sizes[here], None if self.classes is None else self.classes[here], None
             sizes = sizes[sampling.in_order(sizes.astype(np.int64), classes)]

@@ -10,7 +10,7 @@ from keepmore.errors import NotFound
 from keepmore.jobs.graph import ready_steps
 from keepmore.jobs.job import Job
 from keepmore.jobs.requests import training_request
-from keepmore.jobs.step import Step
+from keepmore.jobs.step import JOB_KINDS, Step
 from keepmore.spec.training import Training
 from keepmore.storage import layout
 from keepmore.storage.base import Store
@@ -39,8 +39,8 @@ def take_snapshot(job: Job, store: Store) -> Snapshot:
 def _keys(job_id: str, store: Store) -> frozenset[str]:
     """The keys that `ready_steps` looks for. Listing all keys would go through every chunk and part again for each of
     the steps that follow the index."""
-    single = (layout.listing, layout.codec_check, layout.index_summary, layout.report)
-    done = {key for key in (name(job_id) for name in single) if store.exists(key)}
+    single = [Step(job_id, kind) for kind in JOB_KINDS if not kind.spec.fields]
+    done = {step.output for step in single if store.exists(step.output)}
     if layout.listing(job_id) not in done:
         return frozenset(done)
     prefixes = [

@@ -98,7 +98,7 @@ class StepSpec:
     (None for a kind that is not a step of a job). `inputs`: kinds all of whose steps come before; `fields`: those of a
     Step that distinguish steps of the kind; `superseded_by`: once that kind is done, this one is not needed any more;
     `request_kind`: what it may belong to beside the job's own request; `resumable`: a worker may stop in the middle,
-    and the next one continues from there; `counts_images`: it reports images, and has a progress bar.
+    and the next one continues from there.
     """
 
     lane: Lane
@@ -110,14 +110,11 @@ class StepSpec:
     superseded_by: Kind | None = None
     request_kind: RequestKind | None = None
     resumable: bool = False
-    counts_images: bool = False
 
 
 # In the order of their inputs.
 SPECS: dict[Kind, StepSpec] = {
-    Kind.LIST: StepSpec(
-        Lane.CONTROL, "list", lambda step: layout.listing(step.job), "keepmore.pipeline.listing", counts_images=True
-    ),
+    Kind.LIST: StepSpec(Lane.CONTROL, "list", lambda step: layout.listing(step.job), "keepmore.pipeline.listing"),
     Kind.CHECK: StepSpec(
         Lane.CONTROL,
         "compress",
@@ -134,7 +131,6 @@ SPECS: dict[Kind, StepSpec] = {
         fields=("chunk",),
         superseded_by=Kind.INDEX,
         resumable=True,
-        counts_images=True,
     ),
     Kind.INDEX: StepSpec(
         Lane.CONTROL,
@@ -152,7 +148,6 @@ SPECS: dict[Kind, StepSpec] = {
         fields=("request", "variant"),
         request_kind=RequestKind.SUBSET,
         resumable=True,
-        counts_images=True,
     ),
     Kind.SELECT: StepSpec(
         Lane.CONTROL,
@@ -172,7 +167,6 @@ SPECS: dict[Kind, StepSpec] = {
         fields=("request", "variant"),
         superseded_by=Kind.TRAIN,
         request_kind=RequestKind.TRAINING,
-        counts_images=True,
     ),
     Kind.TUNE: StepSpec(
         Lane.TRAINING,
@@ -184,7 +178,6 @@ SPECS: dict[Kind, StepSpec] = {
         superseded_by=Kind.TRAIN,
         request_kind=RequestKind.TRAINING,
         resumable=True,
-        counts_images=True,
     ),
     Kind.TRAIN: StepSpec(
         Lane.TRAINING,

@@ -10,7 +10,7 @@ from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from json.encoder import encode_basestring_ascii as quoted
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any, BinaryIO, assert_never
 
 import numpy as np
 import pyarrow as pa
@@ -130,6 +130,10 @@ class ManifestSpec:
                 record["scale"] = scale
             case FitLevels(_, exact):
                 record["exact"] = exact
+            case None:
+                pass
+            case _:
+                assert_never(self.levels)
         return record
 
 

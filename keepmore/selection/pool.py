@@ -105,7 +105,7 @@ def in_order(pool: Pool, selection: Selection, bytes_: NDArray[np.integer[Any]] 
     """Places in the pool in the order in which they are kept; the order `smallest` uses `bytes_`."""
     balance = pool.labelled if selection.balance is None else selection.balance
     classes = pool.classes if balance else None
-    if selection.order == "random" or bytes_ is None:
+    if not sampling.is_by_size(selection.order) or bytes_ is None:
         return sampling.in_order(sampling.ranks(pool.path_hashes, selection.seed), classes)
     return sampling.in_order(bytes_, classes)
 

@@ -7,6 +7,7 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, contextmanager
 from dataclasses import asdict, dataclass
 from itertools import repeat
+from typing import assert_never
 
 import numpy as np
 import pyarrow as pa
@@ -35,7 +36,7 @@ from keepmore.storage.base import Store
 SHARED = ("path", "source_uri", "label", "width", "height", "source_sha256")
 OWN = ("bytes", "encoding", "sha256", "encoder_distance")
 
-# A placeholder for a checksum: only `keys` knows the form of an object's key.
+# A placeholder for a checksum: only `keepmore.storage.layout` knows the form of an object's key.
 ANY_SHA256 = "".join(chr(ord("g") + place % 20) for place in range(64))
 
 
@@ -50,7 +51,7 @@ def choose(
         yield from repeat(np.arange(len(pool.rows)), len(distances))
     else:
         with freed_memory_kept():
-            fixed_order = in_order(pool, selection, None) if selection.order == "random" else None
+            fixed_order = in_order(pool, selection, None) if not sampling.is_by_size(selection.order) else None
             for distance in distances:
                 order = in_order(pool, selection, pool.bytes[distance]) if fixed_order is None else fixed_order
                 with _naming(f"distance {text(distance)}"):
@@ -147,10 +148,13 @@ def _variants(store: Store, subset_id: str, plan: SelectionPlan, spec: SubsetSpe
         marks = _marks(pool, places, np.uint8(1))
         variants.append(_Variant(text(d), (d,), marks, _class_counts(pool, places), ManifestSpec(spec, d)))
     for rule in plan.rules:
-        if isinstance(rule, Spread):
-            variants.append(_spread(pool, rule, spec))
-        else:
-            variants.append(_fit(pool, rule, *fit.read(store, layout.fitted(spec.job, subset_id, rule.name)), spec))
+        match rule:
+            case Spread():
+                variants.append(_spread(pool, rule, spec))
+            case FitCount():
+                variants.append(_fit(pool, rule, *fit.read(store, layout.fitted(spec.job, subset_id, rule.name)), spec))
+            case _:
+                assert_never(rule)
     return len(pool.rows), variants
 
 
@@ -242,7 +246,7 @@ def _write(manifests: Sequence[_Manifest], batches: Iterable[pa.RecordBatch]) ->
 
 
 def object_uris(store: Store, sha256: pa.Array, encodings: pa.Array, distance: float, effort: int) -> pa.Array:
-    """The addresses of the images' objects, by the checksums of their sources: `store.uri(keys.object(...))` of
+    """The addresses of the images' objects, by the checksums of their sources: `store.uri(layout.object(...))` of
     each."""
     kinds = pc.unique(encodings)
     patterns = [

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, fields
 from typing import Any
 
 from keepmore.spec import budget as budgets
@@ -53,6 +53,10 @@ class FitLevels:
 
 
 Levels = SpreadLevels | FitLevels
+# By the fields of their records.
+_KINDS: dict[frozenset[str], type[Levels]] = {
+    frozenset(field.name for field in fields(kind)): kind for kind in (SpreadLevels, FitLevels)
+}
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,8 +77,9 @@ class SubsetRow:
     @staticmethod
     def from_json(record: Mapping[str, Any]) -> SubsetRow:
         levels = record.get("levels")
-        kind = SpreadLevels if levels and "scale" in levels else FitLevels
-        return SubsetRow(**{**record, "levels": levels and kind(**levels)})
+        if levels:
+            levels = _KINDS[frozenset(levels)](**levels)
+        return SubsetRow(**{**record, "levels": levels})
 
 
 @dataclass(frozen=True, slots=True)

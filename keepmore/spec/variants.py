@@ -1,4 +1,4 @@
-"""Levels: members of a job's distances that are not numbers, their notation and their names.
+"""Rules: members of a job's distances that are not numbers, their notation and their names.
 
 `Spread` gives each image of the pool a distance of its own (`keepmore.selection.spread`), `FitCount` is the distance at
 which a given number of images fills the budget (`keepmore.selection.fit_search`). Together with the fixed distances
@@ -11,7 +11,7 @@ import math
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, assert_never
 
 import numpy as np
 
@@ -99,16 +99,24 @@ VariantSpec = Spread | FitCount
 
 
 def check(rules: Sequence[VariantSpec]) -> tuple[VariantSpec, ...]:
-    """The levels in a fixed order; raises DuplicateDistance for a repeat."""
+    """The rules in a fixed order; raises DuplicateDistance for a repeat."""
     for rule in rules:
         if rules.count(rule) > 1:
             raise DuplicateDistance(f"{rule.expression} is named more than once; name it once", field="distances")
-    spreads = sorted((rule for rule in rules if isinstance(rule, Spread)), key=lambda one: (one.low, one.high))
-    return (*spreads, *sorted((rule for rule in rules if isinstance(rule, FitCount)), key=lambda one: one.images))
+    return tuple(sorted(rules, key=_order))
+
+
+def _order(rule: VariantSpec) -> tuple[float, ...]:
+    match rule:
+        case Spread(low, high):
+            return 0, low, high
+        case FitCount(images):
+            return 1, images
+    assert_never(rule)
 
 
 def from_json(value: Any) -> tuple[tuple[float, ...], tuple[VariantSpec, ...]]:
-    """Fixed distances and levels of a job's `distances`: a list of them, or one level alone."""
+    """Fixed distances and rules of a job's `distances`: a list of them, or one rule alone."""
     members = [value] if isinstance(value, dict) else value
     if not isinstance(members, list | tuple):
         raise WrongType(
@@ -176,7 +184,7 @@ def as_json(fixed: Sequence[float], rules: Sequence[VariantSpec]) -> list[Any]:
 
 
 def parse(expression: str) -> tuple[tuple[float, ...], tuple[VariantSpec, ...]]:
-    """Fixed distances and levels from the command line's form, such as "0,8,spread:0.5-15,fit:2000"."""
+    """Fixed distances and rules from the command line's form, such as "0,8,spread:0.5-15,fit:2000"."""
     fixed: list[float] = []
     rules: list[VariantSpec] = []
     for part in filter(None, (part.strip() for part in expression.split(","))):
@@ -214,14 +222,14 @@ def variant(expression: str) -> str | None:
 
 
 def describe_level(record: Mapping[str, Any]) -> str:
-    """The result of a level, in words, from its record in the subset."""
-    rules = record["levels"]
-    if "scale" in rules:
-        used = sorted(map(float, rules["distances"])) or [ORIGINAL]
-        return f"distances {text(used[0])} to {text(used[-1])}, scaled by {rules['scale']:.4g}"
-    at = f"distance {text(rules['distance'])}"
-    if rules["exact"]:
+    """The result of a rule, in words, from its record in the subset."""
+    result = record["levels"]
+    if "scale" in result:
+        used = sorted(map(float, result["distances"])) or [ORIGINAL]
+        return f"distances {text(used[0])} to {text(used[-1])}, scaled by {result['scale']:.4g}"
+    at = f"distance {text(result['distance'])}"
+    if result["exact"]:
         return at
-    if rules["distance"] == ORIGINAL:
+    if result["distance"] == ORIGINAL:
         return f"{at}: the budget holds more originals than that"
     return f"{at}, the nearest one: the budget holds another image"

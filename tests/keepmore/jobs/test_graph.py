@@ -5,21 +5,24 @@ from __future__ import annotations
 import json
 import random
 from collections.abc import Iterator
-from dataclasses import replace
+from dataclasses import fields, replace
 from itertools import pairwise
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from keepmore import sampling
 from keepmore.compression.index import Summary
+from keepmore.compression.listing import Listing
 from keepmore.errors import JobNotReady, NotTrainable, SubsetNotFound, TrainerMissing, TrainingNotFound
 from keepmore.jobs.graph import is_beside, ready_steps
-from keepmore.jobs.job import Job, State
+from keepmore.jobs.job import Job, JobRepository, State
 from keepmore.jobs.requests import RequestRef, request_subset, request_training, subset_request, training_request
-from keepmore.jobs.snapshot import chunk_count
-from keepmore.jobs.step import Kind, Lane, Step, kinds_of
+from keepmore.jobs.snapshot import chunk_count, take_snapshot
+from keepmore.jobs.step import SPECS, Kind, Lane, Step, kinds_of
 from keepmore.spec.budget import BytesBudget
+from keepmore.spec.fields import INFO
 from keepmore.spec.job import Evaluation, Request, Selection, SubsetRequest
 from keepmore.spec.training import Training, TrainingRequest
 from keepmore.spec.variants import FitCount, Spread
@@ -245,3 +248,26 @@ def test_an_unknown_trainer_says_how_to_get_one() -> None:
     """Else an installation without PyTorch fails with an ImportError after an hour of compressing."""
     with pytest.raises(TrainerMissing, match=r"pip install 'keepmore\[trainer\]'"):
         load_trainer("telepathy")
+
+
+@pytest.mark.parametrize("kind", [kind for kind, spec in SPECS.items() if kind.spec.run or spec.stage])
+def test_what_a_step_wrote_counts_as_done(kind: Kind, store: FolderStore) -> None:
+    """Else a step of a kind that somebody adds is ready again as soon as it is done, and its job never ends."""
+    job = JobRepository(store).create(PLAIN)
+    store.put(layout.listing(job.id), json.dumps(Listing("a", 1, 4, {"pool": 4}, {}, "any").as_json()).encode())
+    output = Step(job.id, kind, "request", "variant").output
+    if kind is not Kind.LIST:
+        assert output not in take_snapshot(job, store).done
+        store.put(output, b"")
+    assert output in take_snapshot(job, store).done
+
+
+def test_the_orders_of_a_selection_are_all_known() -> None:
+    """Else an order that somebody adds selects as another one does, and its subset is stored under its own name."""
+    (order,) = (field for field in fields(Selection) if field.name == "order")
+    assert {name: sampling.is_by_size(name) for name in order.metadata[INFO].choices} == {
+        "random": False,
+        "smallest": True,
+    }
+    with pytest.raises(ValueError, match="largest"):
+        sampling.is_by_size("largest")
