@@ -263,7 +263,7 @@ class Console:
         self.out.print(table)
         for row in rows:
             if "levels" in row:
-                self._line(f"{row['distance']}: {variant_specs.describe_level(row)}")
+                self._line(f"{row['distance']}: {variant_specs.describe_result(row)}")
 
 
 def _accuracy(top1: float, interval: Sequence[float]) -> tuple[str, str]:

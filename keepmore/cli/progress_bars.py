@@ -26,13 +26,13 @@ class JobProgress:
         self._console = console
         self._job = job
         self._store = store
-        self.new_bar = new_bar(console)
+        self._display = new_bar(console)
         self._tasks: dict[Kind, TaskID] = {}
         self._bytes = dict.fromkeys((Kind.COMPRESS, Kind.FIT, Kind.FEATURES, Kind.TUNE), (0, 0))
         self._training = job.request.training and (Kind.FEATURES if job.request.training.method == PROBE else Kind.TUNE)
 
     def __enter__(self) -> JobProgress:
-        self.new_bar.start()
+        self._display.start()
         if self._store.exists(layout.listing(self._job.id)):
             self._start(Kind.COMPRESS)
         if self._job.request.fits and self._store.exists(layout.index_summary(self._job.id)):
@@ -42,7 +42,7 @@ class JobProgress:
         return self
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, tb: TracebackType | None) -> None:
-        self.new_bar.stop()
+        self._display.stop()
 
     def add(self, step: Step, done: Done) -> None:
         """Some images of a step are done; the total of a listing is not known."""
@@ -51,7 +51,7 @@ class JobProgress:
         task = self._tasks[step.kind]
         bytes_in, bytes_out = self._bytes[step.kind]
         self._bytes[step.kind] = bytes_in + done.bytes_in, bytes_out + done.bytes_out
-        self.new_bar.update(task, advance=done.images, rate=rate_text(self.new_bar, task, *self._bytes[step.kind]))
+        self._display.update(task, advance=done.images, rate=rate_text(self._display, task, *self._bytes[step.kind]))
 
     def done(self, step: Step) -> None:
         """A whole step is done."""
@@ -66,11 +66,11 @@ class JobProgress:
             self._start(self._training)
         elif step.kind is Kind.TUNE and Kind.TUNE in self._tasks:
             # A run that continued from its checkpoint reported fewer images than it has.
-            self.new_bar.update(self._tasks[Kind.TUNE], completed=self._counts(Kind.TUNE)[0])
+            self._display.update(self._tasks[Kind.TUNE], completed=self._counts(Kind.TUNE)[0])
 
     def _start(self, kind: Kind) -> None:
         done, total = self._counts(kind)
-        self._tasks[kind] = self.new_bar.add_task(kind.value, total=total, completed=done, rate="")
+        self._tasks[kind] = self._display.add_task(kind.value, total=total, completed=done, rate="")
 
     def _counts(self, kind: Kind) -> tuple[int, int | None]:
         if kind is Kind.FIT:
@@ -87,17 +87,17 @@ class RemoteProgress:
 
     def __init__(self, console: Console) -> None:
         self._console = console
-        self.new_bar = new_bar(console)
+        self._display = new_bar(console)
         self._task: TaskID | None = None
         self._stage: str | None = None
         self._warned: set[str] = set()
 
     def __enter__(self) -> RemoteProgress:
-        self.new_bar.start()
+        self._display.start()
         return self
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, tb: TracebackType | None) -> None:
-        self.new_bar.stop()
+        self._display.stop()
 
     def show(self, job: Mapping[str, Any]) -> None:
         """The current status of the job."""
@@ -107,10 +107,10 @@ class RemoteProgress:
         counts = job["images"]
         if counts:
             if self._task is None:
-                self._task = self.new_bar.add_task(Kind.COMPRESS.value, total=counts["listed"], rate="")
+                self._task = self._display.add_task(Kind.COMPRESS.value, total=counts["listed"], rate="")
             size = job["bytes"]
-            rate = rate_text(self.new_bar, self._task, size["in"], size["out"])
-            self.new_bar.update(self._task, completed=counts["done"], rate=rate)
+            rate = rate_text(self._display, self._task, size["in"], size["out"])
+            self._display.update(self._task, completed=counts["done"], rate=rate)
         if job["stage"] and job["stage"] != self._stage and job["stage"] != Kind.COMPRESS:
             self._console.say(f"stage: {job['stage']}")
         self._stage = job["stage"]

@@ -31,7 +31,7 @@ EXAMPLES = 200
 
 @dataclass(frozen=True, slots=True)
 class PoolFigures:
-    """The whole pool at a distance. Levels have none: their bytes depend on the budget."""
+    """The whole pool at a distance. Rules have none: their bytes depend on the budget."""
 
     pool_bytes: int | None = None
     bytes_per_image: float | None = None

@@ -20,7 +20,7 @@ import pyarrow.parquet as pq
 
 from keepmore.codec import version as codec_version
 from keepmore.errors import InvalidRequest
-from keepmore.selection.subset import FitLevels, Levels, SpreadLevels, SubsetSpec
+from keepmore.selection.subset import FitDistance, RuleResult, SpreadResult, SubsetSpec
 from keepmore.spec.distance import text
 from keepmore.spec.variants import VariantSpec
 
@@ -119,16 +119,16 @@ class ManifestSpec:
     subset: SubsetSpec
     distance: float | None
     rule: VariantSpec | None = None
-    levels: Levels | None = None
+    levels: RuleResult | None = None
 
     def as_json(self) -> dict[str, Any]:
         record = self.subset.as_json() | {"distance": self.distance}
         if self.rule:
             record["level"] = self.rule.as_json()
         match self.levels:
-            case SpreadLevels(scale):
+            case SpreadResult(scale):
                 record["scale"] = scale
-            case FitLevels(_, exact):
+            case FitDistance(_, exact):
                 record["exact"] = exact
             case None:
                 pass

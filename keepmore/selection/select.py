@@ -25,7 +25,7 @@ from keepmore.selection import spread as ladders
 from keepmore.selection.fit import FitResult
 from keepmore.selection.manifest import ManifestSpec, Totals
 from keepmore.selection.pool import Pool, in_order, read_pool
-from keepmore.selection.subset import FitLevels, Levels, SpreadLevels, Subset, SubsetRow, SubsetSpec
+from keepmore.selection.subset import FitDistance, RuleResult, SpreadResult, Subset, SubsetRow, SubsetSpec
 from keepmore.spec.budget import Budget
 from keepmore.spec.distance import ORIGINAL, text
 from keepmore.spec.job import Selection
@@ -131,7 +131,7 @@ class _Variant:
     marks: NDArray[np.uint8]
     classes: dict[str, int]
     spec: ManifestSpec
-    levels: Levels | None = None
+    levels: RuleResult | None = None
     fitted: pa.Table | None = None
 
 
@@ -161,14 +161,14 @@ def _variants(store: Store, subset_id: str, plan: SelectionPlan, spec: SubsetSpe
 def _spread(pool: Pool, spread: Spread, spec: SubsetSpec) -> _Variant:
     choice = choose_rungs(pool, spread, spec.selection, spec.budget_bytes)
     counts = np.bincount(choice.rungs, minlength=len(spread.ladder)).tolist()
-    levels = SpreadLevels(choice.scale, {text(d): n for d, n in zip(spread.ladder, counts, strict=True) if n})
+    levels = SpreadResult(choice.scale, {text(d): n for d, n in zip(spread.ladder, counts, strict=True) if n})
     marks, classes = _marks(pool, choice.places, choice.rungs + np.uint8(1)), _class_counts(pool, choice.places)
     return _Variant(spread.name, spread.ladder, marks, classes, ManifestSpec(spec, None, spread, levels), levels)
 
 
 def _fit(pool: Pool, rule: FitCount, result: FitResult, rows: pa.Table, spec: SubsetSpec) -> _Variant:
     places = np.searchsorted(pool.rows, rows["row"].to_numpy())
-    levels = FitLevels(result.distance, result.exact)
+    levels = FitDistance(result.distance, result.exact)
     marks, classes = _marks(pool, places, np.uint8(1)), _class_counts(pool, places)
     manifest_spec = ManifestSpec(spec, result.distance, rule, levels)
     return _Variant(rule.name, (result.distance,), marks, classes, manifest_spec, levels, rows)

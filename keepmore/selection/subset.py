@@ -37,7 +37,7 @@ class SubsetSpec:
 
 
 @dataclass(frozen=True, slots=True)
-class SpreadLevels:
+class SpreadResult:
     """The result of a spread: how its distances were scaled, and how many images are kept at each."""
 
     scale: float
@@ -45,17 +45,17 @@ class SpreadLevels:
 
 
 @dataclass(frozen=True, slots=True)
-class FitLevels:
+class FitDistance:
     """The result of a fit: its distance, and whether one more image would be over the budget there."""
 
     distance: float
     exact: bool
 
 
-Levels = SpreadLevels | FitLevels
+RuleResult = SpreadResult | FitDistance
 # By the fields of their records.
-_KINDS: dict[frozenset[str], type[Levels]] = {
-    frozenset(field.name for field in fields(kind)): kind for kind in (SpreadLevels, FitLevels)
+_KINDS: dict[frozenset[str], type[RuleResult]] = {
+    frozenset(field.name for field in fields(kind)): kind for kind in (SpreadResult, FitDistance)
 }
 
 
@@ -68,7 +68,7 @@ class SubsetRow:
     digest: str
     manifest: str
     classes: dict[str, int]
-    levels: Levels | None = None
+    levels: RuleResult | None = None
 
     def as_json(self) -> dict[str, Any]:
         record = asdict(self)

@@ -221,7 +221,7 @@ def variant(expression: str) -> str | None:
         return None
 
 
-def describe_level(record: Mapping[str, Any]) -> str:
+def describe_result(record: Mapping[str, Any]) -> str:
     """The result of a rule, in words, from its record in the subset."""
     result = record["levels"]
     if "scale" in result:

@@ -54,7 +54,7 @@ class Heartbeat:
         self._unreported = Progress()
         self._reported_at = 0.0
         self._first_image_at: float | None = None
-        self._beating = threading.Thread(target=self._beat, name="pulse", daemon=True)
+        self._beating = threading.Thread(target=self._beat, name="heartbeat", daemon=True)
         self._watching = threading.Thread(target=self._watch, name="watch", daemon=True)
 
     def __enter__(self) -> Heartbeat:

@@ -68,7 +68,7 @@ def request_for(sample: Path, tmp_path: Path) -> Callable[..., Request]:
     return made
 
 
-def _lesson(job: Job, store: FolderStore, scratch: Scratch, access: Access = EVERYTHING) -> TrainingSteps:
+def _training_steps(job: Job, store: FolderStore, scratch: Scratch, access: Access = EVERYTHING) -> TrainingSteps:
     return TrainingSteps.of(job, job.request.training_id, store, access, scratch, unseen)
 
 
@@ -92,7 +92,7 @@ def test_a_corrupt_object_is_named_and_nothing_is_left_half_written(
     """Else a model is trained on what nobody stored; or once it is mended, the damaged features are found again."""
     names = _classes(sample, 2)
     job = selected(store, request_for([(name, 3) for name in names], [(name, 2) for name in names]))
-    lesson, broken = _lesson(job, store, scratch), max(_objects(job, store, "8").values())
+    training_steps, broken = _training_steps(job, store, scratch), max(_objects(job, store, "8").values())
     good = broken.read_bytes()
     broken.chmod(0o644)
     broken.write_bytes(good[:-1] + bytes([good[-1] ^ 1]))
@@ -102,16 +102,16 @@ def test_a_corrupt_object_is_named_and_nothing_is_left_half_written(
 
     before = left()
     with pytest.raises(DatasetChanged) as caught:
-        lesson.features("8", load_trainer("probe"))
+        training_steps.features("8", load_trainer("probe"))
     assert broken.name in caught.value.message
     assert "put it back as it was and resume the job" in caught.value.message
     assert left() == before
     broken.unlink()
     with pytest.raises(DatasetChanged, match="is gone; put the dataset back as it was"):
-        lesson.features("8", load_trainer("probe"))
+        training_steps.features("8", load_trainer("probe"))
     assert left() == before
     broken.write_bytes(good)
-    assert lesson.features("8", load_trainer("probe")).images == 6
+    assert training_steps.features("8", load_trainer("probe")).images == 6
 
 
 def test_one_class_is_nothing_to_tell_apart(
@@ -122,7 +122,7 @@ def test_one_class_is_nothing_to_tell_apart(
     job = selected(store, request_for([(name, 3)], [(name, 2)]))
     done_by(Kind.FEATURES, job, store, scratch)
     with pytest.raises(NotTrainable, match=f"distance 0: a classifier needs two classes or more; .* 1: {name}"):
-        _lesson(job, store, scratch).results("0", load_trainer("probe"))
+        _training_steps(job, store, scratch).results("0", load_trainer("probe"))
 
 
 def test_one_image_to_test_on_is_enough_to_end_a_training(
@@ -133,7 +133,7 @@ def test_one_image_to_test_on_is_enough_to_end_a_training(
     job = selected(store, request_for([(one, 3), (other, 3)], [(one, 1)]))
     for found in _trained(job, store, scratch).values():
         assert (found["test_images"], found["untested_classes"]) == (1, [other])
-    assert _lesson(job, store, scratch).comparison(job.request.variants).pairs == []
+    assert _training_steps(job, store, scratch).comparison(job.request.variants).pairs == []
 
 
 def test_a_class_with_one_image_and_a_class_that_training_never_saw(
@@ -165,7 +165,7 @@ def test_a_subset_without_labels_names_its_distance(
     request = _request(tmp_path / "images.csv", sample / "test", budget=budget, selection=smallest)
     job = selected(store, request)
     with pytest.raises(NotTrainable, match=r"^distance 0: no image with a label; .* or raise the budget"):
-        _lesson(job, store, scratch).features("0", load_trainer("probe"))
+        _training_steps(job, store, scratch).features("0", load_trainer("probe"))
 
 
 @pytest.mark.parametrize("method", ["probe", "finetune"])
@@ -177,9 +177,9 @@ def test_test_images_without_labels_are_told(
     (tmp_path / "test").mkdir()
     shutil.copy(min((sample / "test").rglob("*.jpg")), tmp_path / "test" / "1.jpg")
     job = selected(store, _request(train, tmp_path / "test", training=Training(weights="none", method=method)))
-    lesson, trainer = _lesson(job, store, scratch), load_trainer(method)
+    training_steps, trainer = _training_steps(job, store, scratch), load_trainer(method)
     with pytest.raises(NotTrainable, match=r"^evaluation images: no image with a label; .* a folder of its own$"):
-        lesson.features(EVALUATION, trainer) if method == "probe" else lesson.tune("0", 0, trainer)
+        training_steps.features(EVALUATION, trainer) if method == "probe" else training_steps.tune("0", 0, trainer)
 
 
 def test_test_images_at_a_distance_are_what_a_job_stores_at_it(
@@ -221,15 +221,15 @@ def test_arms_without_predictions_are_left_out_of_the_comparison(
     names = _classes(sample, 2)
     job = selected(store, request_for([(n, 4) for n in names], [(n, 3) for n in names], distances=(0, 4, 8)))
     _trained(job, store, scratch)
-    lesson = _lesson(job, store, scratch)
-    whole = {(pair.variant, pair.against) for pair in lesson.comparison(job.request.variants).pairs}
+    training_steps = _training_steps(job, store, scratch)
+    whole = {(pair.variant, pair.against) for pair in training_steps.comparison(job.request.variants).pairs}
     assert {variant for pair in whole for variant in pair} == {"0", "4", "8"}
-    store.delete(layout.predictions(job.id, lesson.name, "4"))
-    part = {(pair.variant, pair.against) for pair in lesson.comparison(job.request.variants).pairs}
+    store.delete(layout.predictions(job.id, training_steps.name, "4"))
+    part = {(pair.variant, pair.against) for pair in training_steps.comparison(job.request.variants).pairs}
     assert {variant for pair in part for variant in pair} == {"0", "8"}
     for variant in ("0", "8"):
-        store.delete(layout.predictions(job.id, lesson.name, variant))
-    assert lesson.comparison(job.request.variants).pairs == []
+        store.delete(layout.predictions(job.id, training_steps.name, variant))
+    assert training_steps.comparison(job.request.variants).pairs == []
 
 
 class _CountingStore(FolderStore):

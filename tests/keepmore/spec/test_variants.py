@@ -1,4 +1,4 @@
-"""Levels: how they are written, named and checked."""
+"""Rules: how they are written, named and checked."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Features on a shelf: found again by content, whoever put them there."""
+"""The feature cache: features are found again by content, whichever job put them there."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ def test_what_was_put_there_is_found_and_nothing_else(
     tmp_path_factory: pytest.TempPathFactory, added: list[list[int]], asked: list[int], held: bool
 ) -> None:
     """Else an image is trained on with the features of another one, or its features are made again for ever."""
-    store = FolderStore(tmp_path_factory.mktemp("shelf"))
+    store = FolderStore(tmp_path_factory.mktemp("features"))
     feature_cache = FeatureCache(store, PREFIX, held)
     for numbers in added:
         feature_cache.add(_names(numbers), _vectors(numbers), MODEL)
