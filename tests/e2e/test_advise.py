@@ -46,7 +46,7 @@ def test_every_budget_has_a_distance_to_store_at(advised: tuple[str, Path]) -> N
     said, page = advised
     assert said.count(": store ") == 2
     assert "1,000,000 bytes: store" in said
-    assert all(name in said for name in ("top-1 foretold", "95 %", "law: a ", f"page: {page}"))
+    assert all(name in said for name in ("top-1 predicted", "95 %", "law: a ", f"page: {page}"))
 
 
 def test_the_page_opens_with_its_three_plots(advised: tuple[str, Path], chromium: str) -> None:

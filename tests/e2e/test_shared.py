@@ -72,5 +72,5 @@ def test_advice_on_real_photographs(experiment: tuple[dict[str, Any], Path, Comm
     done = run("advise", report["job"], "--budgets", "1MB,as:10", "--page", str(page), timeout=300)
     assert done.returncode == 0, done.stderr
     assert "1,000,000 bytes: store" in done.stdout
-    assert done.stdout.count("top-1 foretold") == 2
+    assert done.stdout.count("top-1 predicted") == 2
     assert "store at distance" in page.read_text()

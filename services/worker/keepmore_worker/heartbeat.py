@@ -77,8 +77,9 @@ class Heartbeat:
             if self._step.kind.spec.resumable and self._stopping():  # other steps would start over elsewhere
                 raise Stopping(STOPPING)
             if self._step.kind is Kind.TUNE and progress.images:
-                self._first_image_at = self._first_image_at or time.monotonic()
-                if time.monotonic() - self._first_image_at > LONGEST_TURN_S:
+                now = time.monotonic()
+                self._first_image_at = self._first_image_at or now
+                if now - self._first_image_at > LONGEST_TURN_S:
                     raise Stopping("its turn is over, others wait; it continues from its checkpoint")
             self._unreported += progress
             if time.monotonic() - self._reported_at > REPORT_EVERY_S:
