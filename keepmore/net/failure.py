@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from enum import StrEnum
 
-from urllib3.exceptions import HTTPError, InvalidHeader, LocationValueError, MaxRetryError
+from urllib3.exceptions import HTTPError, LocationValueError, MaxRetryError
 
 from keepmore.errors import (
     DatasetChanged,
@@ -83,8 +83,11 @@ def connection_failures() -> Iterator[None]:
 
 
 def failure_of_connection(error: HTTPError) -> RemoteFailure:
-    """UNAVAILABLE, except for an address or an answer that will be just as wrong the next time."""
-    if isinstance(error, (LocationValueError, InvalidHeader)):
+    """UNAVAILABLE, except for an address, which will be just as wrong the next time.
+
+    A malformed header is not final: servers and gateways send such a Retry-After when they have too much to do.
+    """
+    if isinstance(error, LocationValueError):
         return RemoteFailure(FailureReason.OTHER, str(error))
     cause = error.reason if isinstance(error, MaxRetryError) else None
     return RemoteFailure(FailureReason.UNAVAILABLE, str(cause or error))

@@ -46,6 +46,8 @@ class FeatureCache:
                 continue
             rows = np.minimum(np.searchsorted(file.names, names), len(file.names) - 1)
             places = np.flatnonzero(file.names[rows] == names)
+            if len(places) == 0:
+                continue
             if vectors.shape[1] != file.vectors.shape[1]:
                 vectors = np.empty((len(names), file.vectors.shape[1]), np.float16)
             there[places], vectors[places] = True, file.vectors[rows[places]]
