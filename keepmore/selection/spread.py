@@ -21,7 +21,7 @@ HALVINGS = 200  # of the logarithm of the scale: far beyond the precision of a f
 
 @dataclass(frozen=True, slots=True)
 class Ladder:
-    """The ladder of each image: no level is used if a truer one takes as few bytes.
+    """The ladder of each image: no distance is used if a lower one takes as few bytes.
 
     `sizes` (levels, images) are measured bytes; `rungs` (levels, images) is the level whose encoding an image has on
     each step, so that its bytes never grow along the ladder.
@@ -131,15 +131,15 @@ def _scale(spread: Spread, ladder: Ladder, targets: _Targets, budget: int) -> fl
 
 
 def _fill(ladder: Ladder, steps: NDArray[np.intp], order: NDArray[np.int64], budget: int) -> None:
-    """Move images, in `order`, to their next truer level for as long as that fits: changes `steps`."""
+    """Move images, in `order`, to their next lower distance for as long as that fits: changes `steps`."""
     slack = budget - int(ladder.bytes_at(steps).sum())
     # Each image's nearest lower step that takes more bytes; its own where there is none.
-    truer = np.maximum(ladder.rungs_at(steps).astype(np.intp) - 1, 0)
-    costs = ladder.bytes_at(truer) - ladder.bytes_at(steps)
+    lower = np.maximum(ladder.rungs_at(steps).astype(np.intp) - 1, 0)
+    costs = ladder.bytes_at(lower) - ladder.bytes_at(steps)
     rest = order[costs[order] > 0]
     while len(rest := rest[costs[rest] <= slack]):
         running = np.cumsum(costs[rest])
         moved = int(np.searchsorted(running, slack, side="right"))
-        steps[rest[:moved]] = truer[rest[:moved]]
+        steps[rest[:moved]] = lower[rest[:moved]]
         slack -= int(running[moved - 1])
         rest = rest[moved:]

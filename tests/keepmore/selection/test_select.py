@@ -184,7 +184,7 @@ def test_manifests_of_levels_hold_what_was_chosen_for_each_image(store: FolderSt
         assert [row[n] for n in select.OWN[:3]] == [index_row[index.column(n, d)] for n in select.OWN[:3]]
         key = layout.object(row["source_sha256"], row["encoding"], d, 3, codec_version.codec())
         assert row["object_uri"] == store.uri(key)
-        assert d == 0.5 or row["encoding"] == "lossy", "no level at which a truer one takes as few bytes"
+        assert d == 0.5 or row["encoding"] == "lossy", "no distance at which a lower one takes as few bytes"
     found = list(manifest.rows(store.get(layout.manifest("job", "subset", FIT.name))))
     assert len(found) == made.rows[FIT.name].images == FIT.images
     for row in found:

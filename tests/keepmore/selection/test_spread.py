@@ -71,7 +71,7 @@ def test_a_spread_is_never_over_the_budget_whatever_the_sizes(table: list[list[i
     assert len(found.places) == len(set(found.places.tolist())) == len(found.rungs)
     assert int(sizes[found.rungs, found.places].sum()) <= budget
     for rung, place in zip(found.rungs.tolist(), found.places.tolist(), strict=True):
-        assert sizes[rung, place] < sizes[:rung, place].min(initial=2**40), "a truer level takes as few bytes"
+        assert sizes[rung, place] < sizes[:rung, place].min(initial=2**40), "a lower distance takes as few bytes"
 
 
 def test_a_spread_depends_on_the_seed_and_on_nothing_else() -> None:
