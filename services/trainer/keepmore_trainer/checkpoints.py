@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import hashlib
+import pickle
+import struct
 from pathlib import Path
 
 import torch
@@ -16,6 +18,19 @@ from keepmore.errors import WeightsUnavailable
 WRAPPED = ("state_dict", "model", "model_state_dict", "state_dict_ema")
 PREFIXES = ("module.", "_orig_mod.")
 
+# What PyTorch's unpickler was seen to raise for damaged files.
+UNPICKLING_ERRORS = (
+    pickle.UnpicklingError,
+    struct.error,
+    AssertionError,
+    AttributeError,
+    EOFError,
+    LookupError,
+    RuntimeError,
+    TypeError,
+    ValueError,
+)
+
 
 def read_state(file: Path, where: str) -> dict[str, Tensor]:
     """The state dict in `file`; messages call it `where`. Raises WeightsUnavailable."""
@@ -23,7 +38,9 @@ def read_state(file: Path, where: str) -> dict[str, Tensor]:
         state = load_file(file) if file.suffix == ".safetensors" else _load(file, where)
     except FileNotFoundError:
         raise WeightsUnavailable(f"training.weights: there is no file {where}; check the path") from None
-    except (SafetensorError, OSError) as error:
+    except OSError as error:
+        raise WeightsUnavailable(f"training.weights: {where} cannot be read ({error})") from error
+    except SafetensorError as error:
         raise WeightsUnavailable(f"training.weights: {where} is not a safetensors file ({error})") from error
     if not isinstance(state, dict) or not all(isinstance(value, Tensor) for value in state.values()):
         raise WeightsUnavailable(f"training.weights: {where} holds no state dict: names and tensors")
@@ -37,9 +54,7 @@ def _load(file: Path, where: str) -> object:
     """What is in a file of PyTorch, unwrapped."""
     try:
         state = torch.load(file, map_location="cpu", weights_only=True)
-    except FileNotFoundError:
-        raise
-    except Exception as error:
+    except UNPICKLING_ERRORS as error:
         raise WeightsUnavailable(f"training.weights: {where} is not a PyTorch state dict ({error})") from error
     for name in WRAPPED:
         if isinstance(state, dict) and isinstance(state.get(name), dict):
