@@ -8,16 +8,11 @@ from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-import matplotlib as mpl
-import numpy as np
-from matplotlib.axes import Axes
-from matplotlib.figure import Figure
-from matplotlib.ticker import NullLocator
 from scipy import stats
 
+from benchmarks import accuracy_plots
 from benchmarks.accuracy_results import EFFORTS, FRACTIONS, SEEDS, SPREAD, Measured, Variants, fixed, paired
 from keepmore.codec import version as codec_version
-from keepmore.reporting.plots import STYLE
 from keepmore.training import statistics
 from keepmore.training.results import Difference
 
@@ -31,7 +26,7 @@ CANNOT_TELL = "cannot tell"
 
 def write(results: dict[str, Any]) -> None:
     """Write the page, and print it."""
-    _plots(results)
+    accuracy_plots.draw(results, DOCS)
     page = "\n".join(map(_wrapped, _page(results))) + "\n"
     (DOCS / "results.md").write_text(page)
     print(page)
@@ -233,7 +228,7 @@ def _tuned(tuned: dict[str, Any]) -> Iterator[str]:
     )
     yield ""
     rank = stats.spearmanr(
-        [_top1(one) for one in variants.values()], [_top1(probe[variant]) for variant in variants]
+        [one.top1 for one in variants.values()], [probe[variant].top1 for variant in variants]
     ).statistic
     yield f"Spearman's rank correlation of the two accuracies: {rank:.2f}, over {len(variants)} distances."
 
@@ -296,43 +291,8 @@ def _published(variants: Variants, where: str) -> list[str]:
     return [where, f"{factor:.2f} times", _holds(factor >= 5.6), _ahead(ahead), _holds(ahead.difference > 0.1)]
 
 
-def _plots(results: dict[str, Any]) -> None:
-    def storage(axes: Axes) -> None:
-        variants = list(results["random"]["1"])
-        shades = mpl.colormaps["viridis"](np.linspace(0.9, 0.05, len(variants)))
-        for shade, variant in zip(shades, variants, strict=True):
-            points = [results["random"][name][variant] for name in (*FRACTIONS, "all")]
-            line = ([one.bytes / 1e6 for one in points], [100 * _top1(one) for one in points])
-            axes.plot(*line, color="#d1601f" if "-" in variant else shade, marker="o", markersize=4, label=variant)
-        axes.set_xscale("log")
-        axes.set_xticks(ticks := [1, 2, 5, 10, 20, 50], [str(tick) for tick in ticks])
-        axes.xaxis.set_minor_locator(NullLocator())
-        axes.set_xlabel("stored, MB")
-        axes.set_ylabel("top-1 accuracy (%)")
-        axes.legend(title="distance", frameon=False, ncols=2)
-
-    def predicted(axes: Axes) -> None:
-        curves = {curve["distance"]: curve["points"][-1] for curve in results["advice"]["curves"]}
-        variants = dict(fixed(results["random"]["all"]))
-        predictions = np.array([100 * curves[variant]["accuracy"] for variant in variants])
-        ends = np.abs(np.array([curves[variant]["interval"] for variant in variants]).T * 100 - predictions)
-        axes.errorbar(list(variants), predictions, yerr=ends, color="#8a8f98", capsize=4, marker="s", label="predicted")
-        real = np.array([100 * _top1(one) for one in variants.values()])
-        ends = np.abs(np.array([one.summary.interval for one in variants.values()]).T * 100 - real)
-        axes.errorbar(list(variants), real, yerr=ends, color="#1f5fa8", capsize=4, marker="o", label="measured")
-        axes.set_xlabel("distance, the whole pool")
-        axes.set_ylabel("top-1 accuracy (%)")
-        axes.legend(frameon=False)
-
-    for name, draw in (("results-storage", storage), ("results-predicted", predicted)):
-        with mpl.rc_context(STYLE):
-            figure = Figure(figsize=(7.5, 4.6), layout="constrained")
-            draw(figure.subplots())
-            figure.savefig(DOCS / f"{name}.svg", metadata={"Date": None})
-
-
 def _best(variants: Variants) -> str:
-    return max(dict(fixed(variants)), key=lambda variant: _top1(variants[variant]))
+    return max(dict(fixed(variants)), key=lambda variant: variants[variant].top1)
 
 
 def _best_of(variants: Variants) -> Measured:
@@ -340,20 +300,16 @@ def _best_of(variants: Variants) -> Measured:
 
 
 def _behind(variants: Variants, variant: str) -> float:
-    """Points by which the best fixed distance is ahead of `arm`."""
-    return 100 * (_top1(_best_of(variants)) - _top1(variants[variant]))
+    """Points by which the best fixed distance is ahead of `variant`."""
+    return 100 * (_best_of(variants).top1 - variants[variant].top1)
 
 
 def _off(prediction: dict[str, Any], one: Measured) -> float:
-    return 100 * (float(prediction["accuracy"]) - _top1(one))
-
-
-def _top1(one: Measured) -> float:
-    return float(one.correct.mean())
+    return 100 * (float(prediction["accuracy"]) - one.top1)
 
 
 def _share(one: Measured) -> str:
-    return f"{_percent(_top1(one))} ({_ends(one.summary.interval)})"
+    return f"{_percent(one.top1)} ({_ends(one.summary.interval)})"
 
 
 def _percent(share: float) -> str:

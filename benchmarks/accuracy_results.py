@@ -31,6 +31,10 @@ class Measured:
     def summary(self) -> results.Summary:
         return statistics.summary(self.correct)
 
+    @property
+    def top1(self) -> float:
+        return float(self.correct.mean())
+
 
 Variants = dict[str, Measured]
 
