@@ -33,14 +33,14 @@ Answer = tuple[int, dict[str, str], bytes]
 
 @contextmanager
 def _answering(*answers: Answer) -> Iterator[tuple[Client, list[Any]]]:
-    """A server that gives these answers in turn, the last for ever; what it was asked is kept."""
-    asked: list[Any] = []
+    """A server that gives these answers in turn, the last for ever; the requests that it got are kept."""
+    requests: list[Any] = []
 
     class Handler(http.server.BaseHTTPRequestHandler):
         def do_GET(self) -> None:
             length = int(self.headers.get("Content-Length", 0))
-            asked.append((self.command, self.path, dict(self.headers), self.rfile.read(length)))
-            status, headers, body = answers[min(len(asked), len(answers)) - 1]
+            requests.append((self.command, self.path, dict(self.headers), self.rfile.read(length)))
+            status, headers, body = answers[min(len(requests), len(answers)) - 1]
             self.send_response(status)
             for name, value in ({"Content-Length": str(len(body))} | headers).items():
                 self.send_header(name, value)
@@ -54,19 +54,19 @@ def _answering(*answers: Answer) -> Iterator[tuple[Client, list[Any]]]:
 
     with http.server.ThreadingHTTPServer(("127.0.0.1", free_ports(1)[0]), Handler) as server:
         threading.Thread(target=server.serve_forever, daemon=True).start()
-        yield Client(f"http://127.0.0.1:{server.server_port}/", retries=QUICK), asked
+        yield Client(f"http://127.0.0.1:{server.server_port}/", retries=QUICK), requests
         server.shutdown()
 
 
-def _json(status: int, found: Any, **headers: str) -> Answer:
-    return status, headers, json.dumps(found).encode()
+def _json(status: int, value: Any, **headers: str) -> Answer:
+    return status, headers, json.dumps(value).encode()
 
 
 def _job(state: str, error: dict[str, Any] | None = None) -> Answer:
     return _json(200, {"job": "j", "state": state, "error": error}, ETag=f'"{state}"')
 
 
-def test_nobody_there_is_said_with_the_address() -> None:
+def test_an_address_where_nobody_answers_is_named() -> None:
     """Else a mistyped port ends in a traceback of a library."""
     port = free_ports(1)[0]
     with pytest.raises(ServiceUnavailable, match=f"127.0.0.1:{port} does not answer"):
@@ -98,13 +98,13 @@ def test_a_page_that_is_no_answer_is_recognised() -> None:
 
 def test_an_id_stays_one_part_of_the_path() -> None:
     """Else a mistyped id asks for another page, and its answer is taken for the job's."""
-    with _answering(_job("accepted")) as (client, asked):
+    with _answering(_job("accepted")) as (client, requests):
         client.job("a/../b?wait=1")
-        assert asked[0][1] == "/v1/jobs/a%2F..%2Fb%3Fwait%3D1?wait=0"
+        assert requests[0][1] == "/v1/jobs/a%2F..%2Fb%3Fwait%3D1?wait=0"
         for name in ("", ".", ".."):
             with pytest.raises(InvalidRequest, match="names nothing"):
                 client.job(name)
-    assert len(asked) == 1
+    assert len(requests) == 1
 
 
 def test_a_job_that_failed_without_a_reason_has_failed() -> None:
@@ -116,9 +116,9 @@ def test_a_job_that_failed_without_a_reason_has_failed() -> None:
 def test_problems_become_the_errors_that_they_name() -> None:
     """Else a caller has to read HTTP statuses."""
     not_ready = {"code": "job_not_ready", "detail": "wait", "stage": "compress", "status": 409, "title": "x"}
-    with _answering(_json(409, not_ready)) as (client, _), pytest.raises(JobNotReady, match="wait") as told:
+    with _answering(_json(409, not_ready)) as (client, _), pytest.raises(JobNotReady, match="wait") as excinfo:
         client.report("j")
-    assert told.value.details == {"stage": "compress"}
+    assert excinfo.value.details == {"stage": "compress"}
     unknown = {"code": "from_the_future", "detail": "new", "status": 418}
     with _answering(_json(418, unknown)) as (client, _), pytest.raises(ServiceError, match="from_the_future"):
         client.job("j")
@@ -127,25 +127,25 @@ def test_problems_become_the_errors_that_they_name() -> None:
 def test_a_busy_service_is_asked_again_with_the_same_key() -> None:
     """Else a restart of the service fails a pipeline, or a retried POST starts two jobs or estimates."""
     busy = _json(503, {"code": "store_unavailable", "detail": "soon"})
-    with _answering(busy, busy, _json(202, {"job": "j"})) as (client, asked):
+    with _answering(busy, busy, _json(202, {"job": "j"})) as (client, requests):
         assert client.start({"dataset": "s3://x/y", "distances": [4]})["job"] == "j"
-    assert len(asked) == 3
-    assert len({headers["Idempotency-Key"] for _, _, headers, _ in asked}) == 1
-    with _answering(busy, _json(200, {"estimate": "e", "state": "succeeded"})) as (client, asked):
+    assert len(requests) == 3
+    assert len({headers["Idempotency-Key"] for _, _, headers, _ in requests}) == 1
+    with _answering(busy, _json(200, {"estimate": "e", "state": "succeeded"})) as (client, requests):
         assert client.estimate({"dataset": "s3://x/y", "distances": [4]})["estimate"] == "e"
-    assert len(asked) == 2
-    assert len({headers["Idempotency-Key"] for _, _, headers, _ in asked}) == 1
+    assert len(requests) == 2
+    assert len({headers["Idempotency-Key"] for _, _, headers, _ in requests}) == 1
 
 
 def test_waiting_tells_of_changes_and_ends_with_the_job() -> None:
     """Else a progress bar stands still, or a failed job looks like one that goes on."""
-    seen: list[str] = []
+    states: list[str] = []
     unchanged: Answer = (304, {}, b"")
-    with _answering(_job("accepted"), unchanged, _job("succeeded")) as (client, asked):
-        ended = client.wait("j", lambda found: seen.append(found["state"]))
-    assert ended["state"] == "succeeded"
-    assert seen == ["accepted", "succeeded"]
-    assert asked[1][2]["If-None-Match"] == '"accepted"'
+    with _answering(_job("accepted"), unchanged, _job("succeeded")) as (client, requests):
+        job = client.wait("j", lambda job: states.append(job["state"]))
+    assert job["state"] == "succeeded"
+    assert states == ["accepted", "succeeded"]
+    assert requests[1][2]["If-None-Match"] == '"accepted"'
     full = {"code": "store_full", "message": "no room", "retryable": True}
     with _answering(_job("failed", full)) as (client, _), pytest.raises(StoreFull, match="no room"):
         client.wait("j")

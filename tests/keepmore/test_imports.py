@@ -11,12 +11,12 @@ import pytest
 pytestmark = pytest.mark.slow
 
 
-def _loaded(*parts: str) -> list[set[str]]:
+def _packages(*parts: str) -> list[set[str]]:
     """What one process has loaded once it has imported each of these parts after the other."""
     tell = "print(*{name.split('.')[0] for name in sys.modules})"
     program = "import sys\n" + "\n".join(f"import {part}\n{tell}" for part in parts)
-    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
-    return [set(line.split()) for line in done.stdout.splitlines()]
+    process = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
+    return [set(line.split()) for line in process.stdout.splitlines()]
 
 
 def test_only_the_trainer_imports_torch() -> None:
@@ -25,7 +25,7 @@ def test_only_the_trainer_imports_torch() -> None:
         "keepmore, keepmore.cli.main, keepmore.scheduling.queue, keepmore.jobs.graph, keepmore.reporting.report, "
         "keepmore_api.commands, keepmore_worker.app"
     )
-    before, after = _loaded(others, "keepmore_trainer.finetune_trainer")
+    before, after = _packages(others, "keepmore_trainer.finetune_trainer")
     assert not {"torch", "torchvision"} & before
     assert "torch" in after
 
@@ -36,7 +36,7 @@ def test_who_only_asks_needs_nothing_that_does_the_steps() -> None:
         "keepmore.cli.main, keepmore.client, keepmore.cli.remote, keepmore_api.commands, "
         "keepmore_services.broker.celery_queue, keepmore_services.broker.redis_tracker"
     )
-    asking, doing = _loaded(who, "keepmore.cli.local, keepmore_api.backend.embedded")
+    asking, doing = _packages(who, "keepmore.cli.local, keepmore_api.backend.embedded")
     assert not {"PIL", "pillow_jxl", "jinja2", "matplotlib"} & asking
     assert {"PIL", "pillow_jxl"} <= doing
 
@@ -48,28 +48,28 @@ def test_a_command_that_lacks_a_package_says_what_to_install(words: str, tmp_pat
         f"import sys; sys.modules['PIL'] = None; sys.argv = ['keepmore', *{words.split()}]; "
         "from keepmore.cli.main import main; main()"
     )
-    done = subprocess.run([sys.executable, "-c", program], cwd=tmp_path, capture_output=True, text=True, timeout=60)
-    assert (done.returncode, "Traceback" in done.stderr) == (1, False)
-    assert "PIL is not installed" in done.stderr
-    assert "pip install 'keepmore[local]'" in done.stderr
+    process = subprocess.run([sys.executable, "-c", program], cwd=tmp_path, capture_output=True, text=True, timeout=60)
+    assert (process.returncode, "Traceback" in process.stderr) == (1, False)
+    assert "PIL is not installed" in process.stderr
+    assert "pip install 'keepmore[local]'" in process.stderr
 
 
 def test_decisions_need_no_heavy_library() -> None:
     """Else asking what is ready, or what fits, needs an image codec."""
-    (loaded,) = _loaded("keepmore.spec.budget, keepmore.storage.layout, keepmore.spec.job, keepmore.jobs.job")
-    assert not {"PIL", "pillow_jxl", "pyarrow", "matplotlib", "torch", "click"} & loaded
+    (packages,) = _packages("keepmore.spec.budget, keepmore.storage.layout, keepmore.spec.job, keepmore.jobs.job")
+    assert not {"PIL", "pillow_jxl", "pyarrow", "matplotlib", "torch", "click"} & packages
 
 
 def test_records_of_results_need_no_heavy_library() -> None:
     """Else whoever shows a result waits for what computed it, or lacks it."""
     modules = "selection.subset", "selection.manifest", "estimation.answer", "advice.answer", "training.results"
-    (loaded,) = _loaded(", ".join(f"keepmore.{module}" for module in modules))
-    assert not {"PIL", "pillow_jxl", "matplotlib", "scipy", "torch", "jinja2"} & loaded
+    (packages,) = _packages(", ".join(f"keepmore.{module}" for module in modules))
+    assert not {"PIL", "pillow_jxl", "matplotlib", "scipy", "torch", "jinja2"} & packages
 
 
 def test_only_who_reads_s3_imports_its_client() -> None:
     """Else every command waits for a library that a folder does not need."""
     others = "keepmore.net.access, keepmore.storage.open, keepmore.datasets.listing, keepmore.cli.main"
-    before, after = _loaded(others, "keepmore.net.s3")
+    before, after = _packages(others, "keepmore.net.s3")
     assert "minio" not in before
     assert "minio" in after

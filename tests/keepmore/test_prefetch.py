@@ -15,21 +15,21 @@ from keepmore.prefetch import ahead
 def test_all_come_once_in_order_and_few_are_begun(early: list[bool], most: int) -> None:
     """Else an image gets the bytes of another one, or a worker holds more images than it has memory for."""
     items = list(enumerate(early))
-    started: list[tuple[int, bool]] = []
+    submissions: list[tuple[int, bool]] = []
 
     def submit(item: tuple[int, bool]) -> Future[int]:
-        started.append(item)
-        done: Future[int] = Future()
-        done.set_result(item[0])
-        return done
+        submissions.append(item)
+        future: Future[int] = Future()
+        future.set_result(item[0])
+        return future
 
-    for taken, (item, future) in enumerate(ahead(items, submit, most, lambda item: item[1]), 1):
-        assert item == items[taken - 1] == (future.result(), item[1])
-        assert started == items[: len(started)]
-        assert all(small for _, small in started[taken:])
-        assert len(started) == taken + most or started == items or not items[len(started)][1]
-        assert len(started) <= taken + most
-    assert started == items
+    for count, (item, future) in enumerate(ahead(items, submit, most, lambda item: item[1]), 1):
+        assert item == items[count - 1] == (future.result(), item[1])
+        assert submissions == items[: len(submissions)]
+        assert all(small for _, small in submissions[count:])
+        assert len(submissions) == count + most or submissions == items or not items[len(submissions)][1]
+        assert len(submissions) <= count + most
+    assert submissions == items
 
 
 def test_one_that_fails_fails_in_its_turn() -> None:

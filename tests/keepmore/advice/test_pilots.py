@@ -54,25 +54,25 @@ def _pool(table: pa.Table, distances: list[float]) -> dict[float, float]:
 
 
 def _sizes(table: pa.Table, distance: float) -> NDArray[np.int64]:
-    found: NDArray[np.int64] = table[index.column("bytes", distance)].to_numpy()
-    return found
+    sizes: NDArray[np.int64] = table[index.column("bytes", distance)].to_numpy()
+    return sizes
 
 
 def test_means_are_exact_where_the_pool_was_encoded() -> None:
     """Else advice promises other counts than `select` then finds."""
     table = _table(60, 5)
-    known = {0.0: 51_234.0, 4.0: 9_876.5}
-    found = pilots.means(table, (0.0, 4.0), known)
-    assert found == known
+    pool_means = {0.0: 51_234.0, 4.0: 9_876.5}
+    means = pilots.means(table, (0.0, 4.0), pool_means)
+    assert means == pool_means
 
 
 def test_other_means_are_estimated_by_the_ratio_to_the_nearest_known_distance() -> None:
-    """Else a pool whose images are larger than the pilots' is foretold to take less than it does."""
+    """Else a pool whose images are larger than the pilots' is predicted to take less than it does."""
     pool = _table(3000, 5, seed=1)
     part = pool.take(np.argsort(_sizes(pool, 0.0))[:900])  # the smallest: a mean of their own would be far off
-    known = _pool(pool, [0.0, 4.0])
-    found = pilots.means(part, (0.0, 4.0, 10.0), known)
-    assert found[10.0] == pytest.approx(_pool(pool, [10.0])[10.0], rel=0.01)
-    assert found[10.0] == pytest.approx(known[4.0] / _pool(part, [4.0])[4.0] * _pool(part, [10.0])[10.0])
-    alone = pilots.means(part, (0.0, 10.0), {0.0: known[0.0]})
+    pool_means = _pool(pool, [0.0, 4.0])
+    means = pilots.means(part, (0.0, 4.0, 10.0), pool_means)
+    assert means[10.0] == pytest.approx(_pool(pool, [10.0])[10.0], rel=0.01)
+    assert means[10.0] == pytest.approx(pool_means[4.0] / _pool(part, [4.0])[4.0] * _pool(part, [10.0])[10.0])
+    alone = pilots.means(part, (0.0, 10.0), {0.0: pool_means[0.0]})
     assert alone[10.0] == pytest.approx(_pool(pool, [10.0])[10.0], rel=0.01)

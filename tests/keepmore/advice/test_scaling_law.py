@@ -30,22 +30,22 @@ constants = st.tuples(
 
 def test_published_constants_are_found_again() -> None:
     """Else the law that is fitted is not the law that is written down."""
-    found = laws.fit(N, SIZE, FOOD.error(N, SIZE))
-    assert astuple(found.law) == pytest.approx(astuple(FOOD), rel=1e-3, abs=1e-4)
-    assert found.r2 > 0.999999
-    assert found.left_out_points < 0.01
+    fit = laws.fit(N, SIZE, FOOD.error(N, SIZE))
+    assert astuple(fit.law) == pytest.approx(astuple(FOOD), rel=1e-3, abs=1e-4)
+    assert fit.r2 > 0.999999
+    assert fit.left_out_points < 0.01
 
 
 @pytest.mark.parametrize("true", [FOOD, TRUE, Law(2, 0.5, 20, 0.5, 0.2)])
 def test_noise_moves_predictions_little(true: Law) -> None:
     """Else half a point of noise in the pilots makes predictions points wrong."""
     rng = np.random.default_rng(0)
-    found = laws.fit(N, SIZE, true.error(N, SIZE) + rng.normal(0, 0.005, len(N)))
-    assert found.r2 > 0.98
-    assert 0.3 < 100 * found.rmse < 0.7
-    assert found.left_out_points < 1.2
+    fit = laws.fit(N, SIZE, true.error(N, SIZE) + rng.normal(0, 0.005, len(N)))
+    assert fit.r2 > 0.98
+    assert 0.3 < 100 * fit.rmse < 0.7
+    assert fit.left_out_points < 1.2
     for n, size in [(64000, 5000), (100000, 50000), (3000, 10000)]:
-        assert found.law.error(n, size) == pytest.approx(true.error(n, size), abs=0.02)
+        assert fit.law.error(n, size) == pytest.approx(true.error(n, size), abs=0.02)
 
 
 @pytest.mark.alone
@@ -76,10 +76,10 @@ def test_constants_stay_within_their_bounds() -> None:
     rng = np.random.default_rng(1)
     for _ in range(20):
         error = rng.uniform(0.1, 0.9, len(N))
-        found = laws.fit(N, SIZE, error)
-        assert min(astuple(found.law)) >= 0
-        assert found.law.c <= error.min()
-        assert all(laws.EXPONENTS[0] <= value <= laws.EXPONENTS[1] for value in (found.law.alpha, found.law.beta))
+        fit = laws.fit(N, SIZE, error)
+        assert min(astuple(fit.law)) >= 0
+        assert fit.law.c <= error.min()
+        assert all(laws.EXPONENTS[0] <= value <= laws.EXPONENTS[1] for value in (fit.law.alpha, fit.law.beta))
 
 
 def test_what_is_no_pilot_is_refused() -> None:
@@ -133,21 +133,21 @@ def test_no_other_size_beats_the_optimum(
 @pytest.mark.parametrize(("of_draws", "test_images", "most_wide"), [(1.0, 400, 0.15), (3.0, 4000, 0.25)])
 def test_resampled_laws_hold_the_truth(of_draws: float, test_images: int, most_wide: float, pools: int) -> None:
     """Else the intervals are narrower, or far wider, than what test images and draws of training images leave open."""
-    held, widths = [], []
+    hits, widths = [], []
     for seed in range(pools):
         pilots = drawn_pilots(seed, test_images=test_images, of_draws=of_draws)
         fitted = laws.fit(pilots.n, pilots.size, 1 - pilots.correct.mean(axis=(1, 2))).law
-        found = laws.bootstrap(fitted, pilots.correct, pilots.n, pilots.size, _drawn(pilots), 100, seed)
-        assert found.shape == (100, 5)
+        replicates = laws.bootstrap(fitted, pilots.correct, pilots.n, pilots.size, _draws(pilots), 100, seed)
+        assert replicates.shape == (100, 5)
         n, size = np.array([2000, 8000, 8000]), np.array([9000, 5000, 30000])
-        low, high = laws.intervals(laws.errors(found, n, size))
-        held += ((low <= TRUE.error(n, size)) & (TRUE.error(n, size) <= high)).tolist()
+        low, high = laws.intervals(laws.errors(replicates, n, size))
+        hits += ((low <= TRUE.error(n, size)) & (TRUE.error(n, size) <= high)).tolist()
         widths += (high - low).tolist()
-    assert np.mean(held) >= 0.85
+    assert np.mean(hits) >= 0.85
     assert np.mean(widths) < most_wide
 
 
-def _drawn(pilots: Pilots, pool: int = 40_000) -> NDArray[np.float64]:
+def _draws(pilots: Pilots, pool: int = 40_000) -> NDArray[np.float64]:
     return laws.draws(pilots.correct, pilots.n, pilots.distance, pilots.images, pool)
 
 
@@ -159,10 +159,10 @@ def test_draws_vary_as_without_replacement() -> None:
     n, distance = np.array([50, 300, 600]), np.zeros(3)
     wrong = np.stack([[rng.permutation(worth)[:count].mean() for _ in range(seeds)] for count in n])
     correct = wrong[:, :, None] + rng.normal(size=(3, seeds, 4000)) < 0
-    drawn = laws.draws(correct, n, distance, images, pool)
-    assert drawn.shape == (3, 2 * seeds)
+    draws = laws.draws(correct, n, distance, images, pool)
+    assert draws.shape == (3, 2 * seeds)
     slope = 1 / np.sqrt(2 * np.pi)  # of a share wrong over what images are worth
-    for row, count in zip(drawn, n.tolist(), strict=True):
+    for row, count in zip(draws, n.tolist(), strict=True):
         own, shared = (1 - count / images) / (count * seeds), (1 - images / pool) / images
         assert np.sqrt((row**2).sum()) == pytest.approx(slope * np.sqrt(own + shared), rel=0.25)
     whole = laws.draws(correct, n, distance, images, images)
@@ -176,23 +176,23 @@ def test_two_hundred_refits_are_quick_and_always_the_same() -> None:
     start = time.perf_counter()
     fitted = laws.fit(pilots.n, pilots.size, 1 - pilots.correct.mean(axis=(1, 2))).law
     first, second = (
-        laws.bootstrap(fitted, pilots.correct, pilots.n, pilots.size, _drawn(pilots), seed=3) for _ in range(2)
+        laws.bootstrap(fitted, pilots.correct, pilots.n, pilots.size, _draws(pilots), seed=3) for _ in range(2)
     )
     assert time.perf_counter() - start < 30
     assert np.array_equal(first, second)
 
 
-def _checked(n: NDArray[np.int64], distance: NDArray[np.float64], correct: NDArray[np.bool_]) -> None:
+def _check(n: NDArray[np.int64], distance: NDArray[np.float64], correct: NDArray[np.bool_]) -> None:
     size = np.array([DISTANCES[value] for value in distance.tolist()])
-    drawn = laws.draws(correct, n, distance, IMAGES, 40_000)
-    laws.check(laws.fit(n, size, 1 - correct.mean(axis=(1, 2))), n, distance, correct, drawn)
+    draws = laws.draws(correct, n, distance, IMAGES, 40_000)
+    laws.check(laws.fit(n, size, 1 - correct.mean(axis=(1, 2))), n, distance, correct, draws)
 
 
 def test_good_pilots_pass() -> None:
     """Else advice is refused to those who did everything right."""
     pilots = drawn_pilots(0)
-    _checked(pilots.n, pilots.distance, pilots.correct)
-    _checked(pilots.n, pilots.distance, pilots.correct[:, :1])
+    _check(pilots.n, pilots.distance, pilots.correct)
+    _check(pilots.n, pilots.distance, pilots.correct[:, :1])
 
 
 def test_too_few_pilots_say_what_is_missing() -> None:
@@ -200,11 +200,11 @@ def test_too_few_pilots_say_what_is_missing() -> None:
     pilots = drawn_pilots(0)
     two_sizes, two_distances = pilots.n < 600, pilots.distance < 4
     with pytest.raises(PilotsInsufficient, match="2 sizes; train on 3"):
-        _checked(pilots.n[two_sizes], pilots.distance[two_sizes], pilots.correct[two_sizes])
+        _check(pilots.n[two_sizes], pilots.distance[two_sizes], pilots.correct[two_sizes])
     with pytest.raises(PilotsInsufficient, match="2 distances; train at 3"):
-        _checked(pilots.n[two_distances], pilots.distance[two_distances], pilots.correct[two_distances])
+        _check(pilots.n[two_distances], pilots.distance[two_distances], pilots.correct[two_distances])
     with pytest.raises(PilotsInsufficient, match="tested on 49 images; test on 50"):
-        _checked(pilots.n, pilots.distance, pilots.correct[:, :, :49])
+        _check(pilots.n, pilots.distance, pilots.correct[:, :, :49])
 
 
 def test_pilots_that_learn_nothing_from_more_images_are_refused() -> None:
@@ -212,35 +212,35 @@ def test_pilots_that_learn_nothing_from_more_images_are_refused() -> None:
     pilots = drawn_pilots(0)
     chance = np.random.default_rng(0).random(pilots.correct.shape) < 0.3
     with pytest.raises(PilotsInsufficient, match="does not fall with the number of images"):
-        _checked(pilots.n, pilots.distance, chance)
+        _check(pilots.n, pilots.distance, chance)
     ladder = np.array([0, 2, 4]), np.array([100, 250, 600])
     with pytest.raises(PilotsInsufficient, match="no distance was tried with two numbers"):
-        _checked(ladder[1], ladder[0].astype(np.float64), chance[:3])
+        _check(ladder[1], ladder[0].astype(np.float64), chance[:3])
 
 
 @pytest.mark.slow
 def test_labels_at_random_are_refused_nearly_always() -> None:
     """Else one in four pools whose labels mean nothing gets advice: seeds' draws go together over all distances."""
-    refused = 0
+    refusals = 0
     for seed in range(60):
         rng = np.random.default_rng(seed)
         pilots = drawn_pilots(seed, test_images=300)
         luck = rng.normal(size=(5, pilots.correct.shape[1]))[np.unique(pilots.n, return_inverse=True)[1]]
         correct = rng.random(pilots.correct.shape) < 0.1 + 0.01 * luck[:, :, None]
-        with pytest.raises(PilotsInsufficient) as caught:
-            _checked(pilots.n, pilots.distance, correct)
-        refused += "does not fall with the number of images" in caught.value.message
-    assert refused >= 52
+        with pytest.raises(PilotsInsufficient) as excinfo:
+            _check(pilots.n, pilots.distance, correct)
+        refusals += "does not fall with the number of images" in excinfo.value.message
+    assert refusals >= 52
 
 
 def test_pilots_that_do_not_follow_the_law_are_refused() -> None:
     """Else the advice extends a curve that is not there."""
     pilots = drawn_pilots(0)
     rng = np.random.default_rng(0)
-    kept = rng.uniform(0.5, 1, (len(pilots.n), 1, 1))
+    shares = rng.uniform(0.5, 1, (len(pilots.n), 1, 1))
     with pytest.raises(PilotsInsufficient, match="of the variance of their errors"):
-        _checked(pilots.n, pilots.distance, pilots.correct & (rng.random(pilots.correct.shape) < kept))
+        _check(pilots.n, pilots.distance, pilots.correct & (rng.random(pilots.correct.shape) < shares))
     # The largest pilots learn a lot more than the others let expect.
     jump = (pilots.n == 4000)[:, None, None] & (rng.random(pilots.correct.shape) < 0.5)
     with pytest.raises(PilotsInsufficient, match="points off that size, more than 3"):
-        _checked(pilots.n, pilots.distance, pilots.correct | jump)
+        _check(pilots.n, pilots.distance, pilots.correct | jump)

@@ -25,9 +25,9 @@ def test_the_header_states_the_size(width: int, height: int, container: bool) ->
 
 def test_the_header_of_a_packed_jpeg(jpeg: bytes) -> None:
     """Else packed JPEGs cannot be capped."""
-    packed = jpegxl.transcode(jpeg)
-    assert packed is not None
-    assert header.size(packed) == Image.open(io.BytesIO(jpeg)).size
+    transcode = jpegxl.transcode(jpeg)
+    assert transcode is not None
+    assert header.size(transcode) == Image.open(io.BytesIO(jpeg)).size
 
 
 @given(st.binary(max_size=40))

@@ -18,7 +18,7 @@ from keepmore.errors import InvalidRequest, SeveralFrames, TooManyPixels, Unread
 MAX = 64_000_000
 
 
-def _saved(image: Image.Image, kind: str, **options: object) -> bytes:
+def _save(image: Image.Image, kind: str, **options: object) -> bytes:
     buffer = io.BytesIO()
     image.save(buffer, kind, **options)
     return buffer.getvalue()
@@ -33,16 +33,16 @@ def _gradient(mode: str = "RGB", size: tuple[int, int] = (64, 48)) -> Image.Imag
 @settings(max_examples=300)
 def test_quality_reaches_the_distance(distance: float) -> None:
     """Else a user who asks for distance 4 gets something near it."""
-    reached = jpegxl.distance_from_quality(np.array([jpegxl.quality_for(distance)], np.float32))[0]
-    assert abs(float(reached) - distance) <= 4e-6 * distance
-    assert (reached >= jpegxl.CLIFF) == (np.float32(distance) >= jpegxl.CLIFF)
+    actual = jpegxl.distance_from_quality(np.array([jpegxl.quality_for(distance)], np.float32))[0]
+    assert abs(float(actual) - distance) <= 4e-6 * distance
+    assert (actual >= jpegxl.CLIFF) == (np.float32(distance) >= jpegxl.CLIFF)
 
 
 @pytest.mark.parametrize("distance", [1, 2, 4, 6, 8, 9.5, 12, 15, 20, 25])
 def test_usual_distances_are_exact_to_a_float32_step(distance: float) -> None:
     """Else files differ from those of an encoder that takes the distance itself."""
-    reached = jpegxl.distance_from_quality(np.array([jpegxl.quality_for(distance)], np.float32))[0]
-    assert abs(reached - np.float32(distance)) <= np.spacing(np.float32(distance))
+    actual = jpegxl.distance_from_quality(np.array([jpegxl.quality_for(distance)], np.float32))[0]
+    assert abs(actual - np.float32(distance)) <= np.spacing(np.float32(distance))
 
 
 def test_distance_ten_is_encoded_just_below_the_cliff(jpeg: bytes) -> None:
@@ -70,15 +70,15 @@ def test_larger_distances_take_fewer_bytes_over_the_whole_range(jpeg: bytes) -> 
 
 def test_a_transcode_restores_the_jpeg_bit_for_bit(jpeg: bytes) -> None:
     """Else "lossless" loses the user's original."""
-    packed = jpegxl.transcode(jpeg)
-    assert packed is not None
-    assert len(packed) < len(jpeg)
-    assert jpegxl.restore(packed) == jpeg
+    transcode = jpegxl.transcode(jpeg)
+    assert transcode is not None
+    assert len(transcode) < len(jpeg)
+    assert jpegxl.restore(transcode) == jpeg
 
 
 def test_what_has_no_transcode_gives_none(jpeg: bytes) -> None:
     """Else one CMYK or damaged JPEG stops a job."""
-    assert jpegxl.transcode(_saved(_gradient("CMYK"), "JPEG")) is None
+    assert jpegxl.transcode(_save(_gradient("CMYK"), "JPEG")) is None
     assert jpegxl.transcode(jpeg[: len(jpeg) // 2]) is None
     assert jpegxl.transcode(b"no jpeg at all") is None
 
@@ -99,14 +99,14 @@ def test_orientation_is_applied_and_dropped(orientation: int) -> None:
     """Else sideways photographs train the model sideways."""
     upright = _gradient()
     inverse = {6: Image.Transpose.ROTATE_90, 8: Image.Transpose.ROTATE_270}
-    stored = (
+    source = (
         upright.transpose(inverse.get(orientation) or jpegxl.TRANSPOSED[orientation]) if orientation > 1 else upright
     )
     exif = Image.Exif()
     exif[jpegxl.ORIENTATION] = orientation
-    found = jpegxl.decode(_saved(stored, "PNG", exif=exif), MAX)
-    assert found.size == upright.size
-    assert np.array_equal(np.asarray(found), np.asarray(upright))
+    image = jpegxl.decode(_save(source, "PNG", exif=exif), MAX)
+    assert image.size == upright.size
+    assert np.array_equal(np.asarray(image), np.asarray(upright))
 
 
 def test_photographs_in_all_orientations_look_alike(hostile: Path) -> None:
@@ -122,9 +122,9 @@ def test_photographs_in_all_orientations_look_alike(hostile: Path) -> None:
 def test_colours_of_another_profile_are_converted() -> None:
     """Else pictures from a camera in Adobe RGB or Display P3 come out pale."""
     lab = ImageCms.ImageCmsProfile(ImageCms.createProfile("sRGB"))
-    swapped = _swapped_profile(lab.tobytes())
+    profile = _swapped_profile(lab.tobytes())
     flat = Image.new("RGB", (8, 8), (200, 40, 40))
-    image = jpegxl.decode(_saved(flat, "PNG", icc_profile=swapped), MAX)
+    image = jpegxl.decode(_save(flat, "PNG", icc_profile=profile), MAX)
     assert np.asarray(image)[0, 0].tolist() == [40, 200, 40]
 
 
@@ -141,7 +141,7 @@ def _swapped_profile(icc: bytes) -> bytes:
 def test_a_broken_profile_is_taken_as_srgb() -> None:
     """Else one damaged colour profile loses a good picture."""
     flat = Image.new("RGB", (8, 8), (200, 40, 40))
-    image = jpegxl.decode(_saved(flat, "PNG", icc_profile=b"not a profile"), MAX)
+    image = jpegxl.decode(_save(flat, "PNG", icc_profile=b"not a profile"), MAX)
     assert np.asarray(image)[0, 0].tolist() == [200, 40, 40]
 
 
@@ -164,7 +164,7 @@ def test_a_broken_profile_is_taken_as_srgb() -> None:
 )
 def test_every_mode_becomes_one_that_encodes(mode: str, kind: str, expected: str) -> None:
     """Else a palette, CMYK or gray image fails, or loses its transparency."""
-    image = jpegxl.decode(_saved(_gradient(mode), kind), MAX)
+    image = jpegxl.decode(_save(_gradient(mode), kind), MAX)
     assert image.mode == expected
     again = jpegxl.decode(jpegxl.encode(image, 2, 3), MAX)
     assert (again.mode, again.size) == (expected, (64, 48))
@@ -173,21 +173,21 @@ def test_every_mode_becomes_one_that_encodes(mode: str, kind: str, expected: str
 def test_sixteen_bits_keep_their_brightness() -> None:
     """Else 16-bit scans come out black or clipped."""
     values = np.linspace(0, 65535, 64 * 48).reshape(48, 64).astype(np.uint16)
-    pixels = np.asarray(jpegxl.decode(_saved(Image.fromarray(values), "PNG"), MAX), np.float64)
+    pixels = np.asarray(jpegxl.decode(_save(Image.fromarray(values), "PNG"), MAX), np.float64)
     assert np.abs(pixels - values / 257).max() <= 0.51
 
 
 def test_palette_transparency_is_kept() -> None:
     """Else the cut-out of a product shot fills with a random colour."""
     image = _gradient("P")
-    assert jpegxl.decode(_saved(image, "PNG", transparency=0), MAX).mode == "RGBA"
+    assert jpegxl.decode(_save(image, "PNG", transparency=0), MAX).mode == "RGBA"
 
 
 def test_metadata_is_dropped() -> None:
     """Else a camera's EXIF block takes an eighth of the budget at distance 10, and places leak."""
     exif = Image.Exif()
     exif[0x010E] = "secret place " * 50
-    source = _saved(_gradient(), "JPEG", exif=exif)
+    source = _save(_gradient(), "JPEG", exif=exif)
     assert b"secret place" in source
     assert b"secret" not in jpegxl.encode(jpegxl.decode(source, MAX), 4, 3)
 
@@ -195,7 +195,7 @@ def test_metadata_is_dropped() -> None:
 def test_pixels_are_capped_before_decoding() -> None:
     """Else a small file that claims to be huge takes the worker's memory."""
     with pytest.raises(TooManyPixels, match=r"64 x 48 pixels is over the limit of 1,000;.*--max-pixels"):
-        jpegxl.decode(_saved(_gradient(), "PNG"), 1000)
+        jpegxl.decode(_save(_gradient(), "PNG"), 1000)
     with pytest.raises(TooManyPixels):
         jpegxl.decode(jpegxl.encode(_gradient(), 2, 3), 1000)
 
@@ -204,7 +204,7 @@ def test_animations_are_refused() -> None:
     """Else all frames but the first are lost when the original is deleted."""
     frames = [_gradient(), _gradient().rotate(90)]
     with pytest.raises(SeveralFrames, match="2 frames"):
-        jpegxl.decode(_saved(frames[0], "GIF", save_all=True, append_images=frames[1:]), MAX)
+        jpegxl.decode(_save(frames[0], "GIF", save_all=True, append_images=frames[1:]), MAX)
 
 
 @pytest.mark.parametrize("data", [b"", b"hello", b"\xff\xd8\xff\xe0", b"\x89PNG\r\n\x1a\n", b"\xff\x0a", b"GIF89a"])
@@ -222,10 +222,10 @@ def test_a_truncated_jpeg_is_unreadable(jpeg: bytes) -> None:
 
 def test_jxl_input_is_read_upright(jpeg: bytes) -> None:
     """Else a dataset of JPEG XL files, lossy or packed JPEGs, cannot be used."""
-    packed = jpegxl.transcode(jpeg)
-    assert packed is not None
+    transcode = jpegxl.transcode(jpeg)
+    assert transcode is not None
     plain = jpegxl.decode(jpeg, MAX)
-    assert np.array_equal(np.asarray(jpegxl.decode(packed, MAX)), np.asarray(plain))
+    assert np.array_equal(np.asarray(jpegxl.decode(transcode, MAX)), np.asarray(plain))
     assert jpegxl.decode(jpegxl.encode(plain, 1, 3), MAX).size == plain.size
 
 
@@ -234,5 +234,5 @@ def test_files_are_those_that_pillow_would_save(jpeg: bytes) -> None:
     image = Image.open(io.BytesIO(jpeg))
     image.load()
     quality = jpegxl.quality_for(4)
-    saved = _saved(image, "JXL", quality=quality, effort=3, exif=b"", num_threads=0, lossless_jpeg=False)
-    assert jpegxl.encode(jpegxl.decode(jpeg, MAX), 4, 3) == saved
+    expected = _save(image, "JXL", quality=quality, effort=3, exif=b"", num_threads=0, lossless_jpeg=False)
+    assert jpegxl.encode(jpegxl.decode(jpeg, MAX), 4, 3) == expected

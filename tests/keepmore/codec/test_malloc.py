@@ -30,5 +30,5 @@ def faults_an_encoding() -> float:
 def test_small_images_do_not_have_the_kernel_clear_the_same_pages_again() -> None:
     """Else compressing takes up to twice as long."""
     program = f"from {__name__} import *; malloc.suit_image({PIXELS**2}); print(faults_an_encoding())"
-    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
-    assert float(done.stdout) < PAGE_FAULTS
+    process = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
+    assert float(process.stdout) < PAGE_FAULTS

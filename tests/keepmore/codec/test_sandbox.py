@@ -22,8 +22,8 @@ MAX = 64_000_000
 
 def test_it_decodes_as_the_codec_does(decoder: IsolatedDecoder, jpeg: bytes) -> None:
     """Else a picture depends on which process decoded it, and so does the digest."""
-    packed = jpegxl.encode(jpegxl.decode(jpeg, MAX), 2, 3)
-    for data in (jpeg, packed):
+    jxl = jpegxl.encode(jpegxl.decode(jpeg, MAX), 2, 3)
+    for data in (jpeg, jxl):
         assert np.array_equal(np.asarray(decoder.decode(data, MAX)), np.asarray(jpegxl.decode(data, MAX)))
 
 

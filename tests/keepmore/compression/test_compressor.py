@@ -36,14 +36,14 @@ def _rows(folder: Path, split: str = POOL) -> list[ChunkRow]:
     return [ChunkRow(split, entry) for entry in list_images(absolute_uri(str(folder)), Skipped())]
 
 
-def _compressed(compressor: Compressor, rows: list[ChunkRow]) -> list[dict[str, Any]]:
+def _compress(compressor: Compressor, rows: list[ChunkRow]) -> list[dict[str, Any]]:
     table_rows: list[dict[str, Any]] = compressor.chunk(rows, lambda progress: None).to_pylist()
     return table_rows
 
 
 def test_every_row_describes_its_objects(compressor: Compressor, store: FolderStore, sample: Path) -> None:
     """Else byte counts or checksums are wrong, and originals are deleted for objects that are not there."""
-    for row in _compressed(compressor, _rows(sample / "test" / "apple")):
+    for row in _compress(compressor, _rows(sample / "test" / "apple")):
         source = (sample / "test" / "apple" / row["path"]).read_bytes()
         assert row["source_sha256"] == hashlib.sha256(source).hexdigest()
         assert (row["bytes@0"], row["encoding@0"], row["sha256@0"]) == (len(source), "original", row["source_sha256"])
@@ -60,7 +60,7 @@ def test_every_row_describes_its_objects(compressor: Compressor, store: FolderSt
 
 def test_the_distance_that_the_encoder_got_is_recorded(compressor: Compressor, sample: Path) -> None:
     """Else nobody can tell that distance 10 was encoded just below it."""
-    row = _compressed(compressor, _rows(sample / "test" / "mug"))[0]
+    row = _compress(compressor, _rows(sample / "test" / "mug"))[0]
     assert row["encoder_distance@10"] == pytest.approx(9.999999, abs=1e-7)
     assert row["encoder_distance@10"] < 10
     assert row["encoder_distance@0"] is None
@@ -71,24 +71,24 @@ def test_compressing_again_is_a_cache_hit_with_the_same_rows(
 ) -> None:
     """Else a second job pays for every encoding again, or reports other bytes for it."""
     rows = _rows(sample / "test")
-    first = _compressed(compressor, rows)
+    first = _compress(compressor, rows)
     before = {key: (store.root / key).stat().st_mtime_ns for key in store.keys("objects/")}
-    assert _compressed(compressor, rows) == first
+    assert _compress(compressor, rows) == first
     assert {key: (store.root / key).stat().st_mtime_ns for key in store.keys("objects/")} == before
 
 
 def test_isolated_decoding_gives_the_same_rows(compressor: Compressor, sample: Path, tmp_path: Path) -> None:
     """Else a job in which a worker once died has another digest than an undisturbed one."""
     rows = _rows(sample / "test" / "pear")
-    first = _compressed(compressor, rows)
+    first = _compress(compressor, rows)
     careful = Compressor(FolderStore(tmp_path / "other"), DISTANCES, 3, Limits(), compressor.decoder, isolate=True)
-    assert _compressed(careful, rows) == first
+    assert _compress(careful, rows) == first
 
 
 def test_nothing_larger_than_its_source_is_kept() -> None:
     """Else compressing makes a dataset of small files larger."""
-    source, packed, lossy = b"s" * 10, b"p" * 8, b"l" * 9
-    assert smallest(source, lossy, packed) == EncodedImage("lossless", packed)
+    source, lossless, lossy = b"s" * 10, b"p" * 8, b"l" * 9
+    assert smallest(source, lossy, lossless) == EncodedImage("lossless", lossless)
     assert smallest(source, lossy, None) == EncodedImage("lossy", lossy)
     assert smallest(source, b"l" * 11, b"p" * 12) == EncodedImage("original", source)
     assert smallest(source, b"l" * 10, None).encoding == "original", "of equals, the truest"
@@ -109,7 +109,7 @@ def test_a_tiny_original_is_kept_as_an_object(compressor: Compressor, store: Fol
     folder = tmp_path / "tiny"
     folder.mkdir()
     Image.new("L", (1, 1)).save(folder / "1.gif")
-    row = _compressed(compressor, _rows(folder))[0]
+    row = _compress(compressor, _rows(folder))[0]
     assert row["encoding@4"] == "original"
     assert (
         store.get(layout.object(row["source_sha256"], "original", 4, 3, codec_version.codec()))
@@ -123,7 +123,7 @@ def test_an_image_that_cannot_be_read_is_a_row(compressor: Compressor, sample: P
     shutil.copytree(sample / "test" / "fish", folder)
     (folder / "a.jpg").write_bytes(b"no image")
     (folder / "empty.png").write_bytes(b"")
-    rows = _compressed(compressor, _rows(folder))
+    rows = _compress(compressor, _rows(folder))
     assert len(rows) == 5
     bad = {row["path"]: row for row in rows if row["error_code"]}
     assert set(bad) == {"a.jpg", "empty.png"}
@@ -133,7 +133,7 @@ def test_an_image_that_cannot_be_read_is_a_row(compressor: Compressor, sample: P
 
 def test_evaluation_images_are_read_and_never_encoded(compressor: Compressor, store: FolderStore, sample: Path) -> None:
     """Else test images are compressed, and the accuracy is measured on other pictures than the user's."""
-    rows = _compressed(compressor, _rows(sample / "test" / "leaf", EVALUATION))
+    rows = _compress(compressor, _rows(sample / "test" / "leaf", EVALUATION))
     assert all(row["bytes@0"] and row["bytes@4"] is None for row in rows)
     assert list(store.keys("objects/")) == []
 
@@ -145,7 +145,7 @@ def test_a_dataset_that_changed_stops_the_chunk(compressor: Compressor, sample: 
     rows = _rows(folder)
     min(folder.iterdir()).write_bytes(b"changed")
     with pytest.raises(DatasetChanged, match="resume the job"):
-        _compressed(compressor, rows)
+        _compress(compressor, rows)
 
 
 def test_progress_adds_up(compressor: Compressor, sample: Path) -> None:
@@ -155,8 +155,8 @@ def test_progress_adds_up(compressor: Compressor, sample: Path) -> None:
     table = compressor.chunk(rows, reports.append)
     assert sum(p.images for p in reports) == len(rows)
     assert sum(p.bytes_in for p in reports) == sum(table["source_bytes"].to_pylist())
-    encoded = sum(sum(table[index.column("bytes", d)].to_pylist()) for d in DISTANCES[1:])
-    assert sum(p.bytes_out for p in reports) == encoded
+    encoded_bytes = sum(sum(table[index.column("bytes", d)].to_pylist()) for d in DISTANCES[1:])
+    assert sum(p.bytes_out for p in reports) == encoded_bytes
 
 
 def test_what_is_kept_does_not_depend_on_earlier_jobs_or_other_distances(
@@ -169,7 +169,7 @@ def test_what_is_kept_does_not_depend_on_earlier_jobs_or_other_distances(
 
     def checksums(store: str, *distances: float) -> Any:
         compressor = Compressor(FolderStore(tmp_path / store), distances, 3, Limits(), decoder)
-        return [_compressed(compressor, _rows(folder))[0][f"sha256@{d:g}"] for d in distances]
+        return [_compress(compressor, _rows(folder))[0][f"sha256@{d:g}"] for d in distances]
 
     alone = [checksums(f"alone {d}", d)[0] for d in (0.5, 2.0, 3.0)]
     assert checksums("together", 0.5, 2.0, 3.0) == alone
@@ -179,20 +179,20 @@ def test_what_is_kept_does_not_depend_on_earlier_jobs_or_other_distances(
 def test_the_cap_holds_for_images_that_an_earlier_job_stored(compressor: Compressor, sample: Path) -> None:
     """Else the same request fails images on a new store and keeps them on an old one."""
     rows = _rows(sample / "test" / "mug")
-    _compressed(compressor, rows)
+    _compress(compressor, rows)
     compressor.limits = Limits(max_pixels=1000)
-    assert {row["error_code"] for row in _compressed(compressor, rows)} == {"too_many_pixels"}
+    assert {row["error_code"] for row in _compress(compressor, rows)} == {"too_many_pixels"}
 
 
 def test_another_distance_encodes_that_one_alone(store: FolderStore, decoder: IsolatedDecoder, sample: Path) -> None:
     """Else adding a distance to a job of a week takes another week."""
     rows = _rows(sample / "test" / "apple")[:1]
-    (first,) = _compressed(Compressor(store, (4.0,), 3, Limits(), decoder), rows)
+    (first,) = _compress(Compressor(store, (4.0,), 3, Limits(), decoder), rows)
     key = layout.object(first["source_sha256"], "lossy", 4.0, 3, codec_version.codec())
-    marked = jpegxl.encode(jpegxl.decode(store.get(key), 10**7), 5.0, 3)  # what is encoded anew would differ from it
-    store.put(key, marked)
-    (again,) = _compressed(Compressor(store, (2.0, 4.0, 10.0), 3, Limits(), decoder), rows)
-    assert again["sha256@4"] == hashlib.sha256(marked).hexdigest()
+    other = jpegxl.encode(jpegxl.decode(store.get(key), 10**7), 5.0, 3)  # what is encoded anew would differ from it
+    store.put(key, other)
+    (again,) = _compress(Compressor(store, (2.0, 4.0, 10.0), 3, Limits(), decoder), rows)
+    assert again["sha256@4"] == hashlib.sha256(other).hexdigest()
     assert again["bytes@2"] > again["bytes@10"]
 
 
@@ -200,11 +200,11 @@ def test_another_distance_encodes_that_one_alone(store: FolderStore, decoder: Is
 def test_a_damaged_object_is_written_again(
     compressor: Compressor, store: FolderStore, sample: Path, damage: bytes
 ) -> None:
-    """Else damage in a store spreads into the manifests of every later job, and cannot be mended."""
+    """Else damage in a store spreads into the manifests of every later job, and cannot be fixed."""
     rows = _rows(sample / "test" / "mug")
-    first = _compressed(compressor, rows)
+    first = _compress(compressor, rows)
     for key in list(store.keys("objects/")):
         store.put(key, damage)
-    assert _compressed(compressor, rows) == first
+    assert _compress(compressor, rows) == first
     key = layout.object(first[0]["source_sha256"], first[0]["encoding@4"], 4, 3, codec_version.codec())
     assert hashlib.sha256(store.get(key)).hexdigest() == first[0]["sha256@4"]

@@ -44,16 +44,16 @@ def _row(path: str, split: str = POOL, size: int = 100, label: str | None = "a",
 
 
 def _merge(store: FolderStore, parts: list[str], pool: int, evaluation: int = 0) -> Summary:
-    listed = {POOL: pool, EVALUATION: evaluation}
-    return merge.merge(store, parts, listed, DISTANCES, layout.index("job"), layout.evaluation("job"))
+    counts = {POOL: pool, EVALUATION: evaluation}
+    return merge.merge(store, parts, counts, DISTANCES, layout.index("job"), layout.evaluation("job"))
 
 
 def test_merging_counts_every_image_once(store: FolderStore) -> None:
     """Else bytes or images are lost between the parts and the budget."""
-    failed = {"split": POOL, "path": "c", "error_code": "unreadable_image", "error": "why"}
+    failed_row = {"split": POOL, "path": "c", "error_code": "unreadable_image", "error": "why"}
     parts = [
         _part(store, 0, _row("a"), _row("b", label=None), _row("e", EVALUATION, sha="11")),
-        _part(store, 1, failed, _row("d", label="z")),
+        _part(store, 1, failed_row, _row("d", label="z")),
     ]
     summary = _merge(store, parts, 4, 1)
     assert (summary.listed, summary.compressed, summary.failed, summary.pool, summary.evaluation) == (5, 4, 1, 3, 1)
@@ -86,17 +86,17 @@ def test_a_merge_of_many_parts_is_what_looking_at_one_row_after_another_gives(st
     ]
     cuts = [0, *sorted(draw.sample(range(len(rows)), 30)), len(rows)]
     parts = [_part(store, n, *rows[start:end]) for n, (start, end) in enumerate(pairwise(cuts))]
-    tested = {row["source_sha256"] for row in rows if row["split"] == EVALUATION}
+    test_checksums = {row["source_sha256"] for row in rows if row["split"] == EVALUATION}
     pool, evaluation = ([row for row in rows if row["split"] == split] for split in (POOL, EVALUATION))
     summary = _merge(store, parts, len(pool), len(evaluation))
-    found = [row for batch in index.rows(store, layout.index("job")) for row in batch.to_pylist()]
-    assert [row["path"] for row in found] == [row["path"] for row in pool]
-    refused = [row["path"] for row in pool if row["source_sha256"] in tested]
-    assert 0 < len(refused) < len(pool)
-    assert [row["path"] for row in found if row["error_code"] == "evaluation_image"] == refused
-    kept = [row for row in pool if row["source_sha256"] not in tested]
-    assert [row["bytes@4"] for row in found if row["error_code"] is None] == [row["bytes@4"] for row in kept]
-    assert summary.pool_bytes == {0.0: sum(r["bytes@0"] for r in kept), 4.0: sum(r["bytes@4"] for r in kept)}
+    index_rows = [row for batch in index.rows(store, layout.index("job")) for row in batch.to_pylist()]
+    assert [row["path"] for row in index_rows] == [row["path"] for row in pool]
+    refused_paths = [row["path"] for row in pool if row["source_sha256"] in test_checksums]
+    assert 0 < len(refused_paths) < len(pool)
+    assert [row["path"] for row in index_rows if row["error_code"] == "evaluation_image"] == refused_paths
+    usable = [row for row in pool if row["source_sha256"] not in test_checksums]
+    assert [row["bytes@4"] for row in index_rows if row["error_code"] is None] == [row["bytes@4"] for row in usable]
+    assert summary.pool_bytes == {0.0: sum(r["bytes@0"] for r in usable), 4.0: sum(r["bytes@4"] for r in usable)}
     batches = index.rows(store, layout.evaluation("job"), ["path"])
     assert [row["path"] for batch in batches for row in batch.to_pylist()] == [row["path"] for row in evaluation]
 
@@ -124,16 +124,16 @@ def test_a_damaged_index_is_an_error_and_no_other_index(store: FolderStore) -> N
     _merge(store, [_part(store, n, *(_row(f"{n}{m:03d}", size=m) for m in range(100))) for n in range(3)], 300)
     intact = store.get(layout.index("job"))
     expected = _sizes(store)
-    refused = 0
+    refusals = 0
     for position in range(0, len(intact), 11):
         store.put(layout.index("job"), intact[:position] + bytes([intact[position] ^ 4]) + intact[position + 1 :])
         try:
             sizes = _sizes(store)
         except StoreError as error:
-            refused += "index.parquet is damaged" in error.message
+            refusals += "index.parquet is damaged" in error.message
         else:
             assert sizes == expected, "the byte says something of these columns"
-    assert refused > 100
+    assert refusals > 100
 
 
 def _sizes(store: FolderStore) -> list[dict[str, Any]]:
@@ -150,17 +150,17 @@ def test_small_parts_make_no_small_row_groups(store: FolderStore) -> None:
 
 
 def test_an_index_of_many_row_groups_is_read_in_flat_memory(store: FolderStore) -> None:
-    """Else telling the failed images of a large job takes more memory the larger it is."""
+    """Else listing the failed images of a large job takes more memory the larger it is."""
     columns = index.schema(DISTANCES)
     group = pa.Table.from_pylist([_row(f"{n:05d}") for n in range(500)], columns)
     with store.writer(layout.index("job")) as file, pq.ParquetWriter(file, columns) as parquet:
         for _ in range(40 * index.ROW_GROUPS):
             parquet.write_table(group)
-    read, held_bytes = 0, []
+    row_count, held_bytes = 0, []
     for batch in index.rows(store, layout.index("job")):
-        read += len(batch)
+        row_count += len(batch)
         held_bytes.append(pa.total_allocated_bytes())
-    assert read == 40 * index.ROW_GROUPS * 500
+    assert row_count == 40 * index.ROW_GROUPS * 500
     assert max(held_bytes) < 2 * held_bytes[0]
 
 
@@ -215,8 +215,8 @@ def test_what_is_held_out_does_not_depend_on_how_many_are_ranked_at_once() -> No
     for label in {entry.label for entry in entries}:
         mine = [row for row in rows if row.entry.label == label]
         rank = {row.entry.path: ranks(np.array([path_hash(row.entry.path)], np.uint64), 5)[0] for row in mine}
-        held_out = {row.entry.path for row in mine if row.split == EVALUATION}
-        assert held_out == set(sorted(rank, key=rank.__getitem__)[: round(0.3 * len(mine))])
+        holdout = {row.entry.path for row in mine if row.split == EVALUATION}
+        assert holdout == set(sorted(rank, key=rank.__getitem__)[: round(0.3 * len(mine))])
 
 
 def test_a_dataset_without_images_is_an_error(store: FolderStore, tmp_path: Path) -> None:

@@ -30,7 +30,7 @@ from tests.conftest import tar_file
 PIXEL = b"bytes of a picture"
 
 
-def _listed(path: Path) -> tuple[list[Entry], Skipped]:
+def _list(path: Path) -> tuple[list[Entry], Skipped]:
     skipped = Skipped()
     return list(list_images(absolute_uri(str(path)), skipped)), skipped
 
@@ -50,7 +50,7 @@ def _tree(root: Path, *names: str) -> Path:
 def test_a_folder_is_listed_by_path_with_its_first_folder_as_label(tmp_path: Path) -> None:
     """Else the order, and with it the digest, depends on the file system, or images get wrong labels."""
     root = _tree(tmp_path / "d", "b/2.jpg", "b/1.JPEG", "a-b/x.png", "a/deep/er/y.webp", "a.jpg", "a/z.jpg")
-    entries, _ = _listed(root)
+    entries, _ = _list(root)
     assert [(e.path, e.label) for e in entries] == [
         ("a-b/x.png", "a-b"),
         ("a.jpg", None),
@@ -66,7 +66,7 @@ def test_a_folder_is_listed_by_path_with_its_first_folder_as_label(tmp_path: Pat
 def test_what_is_no_image_is_counted(tmp_path: Path) -> None:
     """Else a user cannot tell a dataset of raw files from an empty one."""
     root = _tree(tmp_path / "d", "a/1.jpg", "a/.hidden.jpg", ".git/2.jpg", "a/readme.txt", "a/noending")
-    entries, skipped = _listed(root)
+    entries, skipped = _list(root)
     assert [e.path for e in entries] == ["a/1.jpg"]
     assert skipped == {"hidden": 2, "not an image": 2}
 
@@ -80,7 +80,7 @@ def test_links_do_not_leave_the_root(tmp_path: Path) -> None:
     (root / "a/broken.jpg").symlink_to(root / "a/none.jpg")
     (root / "folder").symlink_to(tmp_path / "outside")
     (root / "loop").symlink_to(root)
-    entries, skipped = _listed(root)
+    entries, skipped = _list(root)
     assert [e.path for e in entries] == ["a/1.jpg", "a/in.jpg"]
     assert skipped == {"link that leaves the dataset": 1, "broken link": 1, "link to a folder": 2}
 
@@ -89,7 +89,7 @@ def test_a_named_pipe_is_skipped_and_never_read(tmp_path: Path) -> None:
     """Else one pipe in a dataset hangs the job for ever."""
     root = _tree(tmp_path / "d", "1.jpg")
     os.mkfifo(root / "2.jpg")
-    entries, skipped = _listed(root)
+    entries, skipped = _list(root)
     assert [e.path for e in entries] == ["1.jpg"]
     assert skipped == {"not a regular file": 1}
     with pytest.raises(UnreadableImage, match="not a regular file"):
@@ -99,10 +99,10 @@ def test_a_named_pipe_is_skipped_and_never_read(tmp_path: Path) -> None:
 @pytest.mark.parametrize("name", ["späße 猫.jpg", "a#b?c%20d.jpg", "new\nline.jpg", "q'uo\"te.jpg"])
 def test_odd_names_survive_the_way_through_a_uri(tmp_path: Path, name: str) -> None:
     """Else an image with an odd name is reported missing, or another one is read in its place."""
-    entries, _ = _listed(_tree(tmp_path / "d", f"a/{name}"))
+    entries, _ = _list(_tree(tmp_path / "d", f"a/{name}"))
     assert entries[0].path == f"a/{name}"
     assert _read(entries[0]) == PIXEL + f"a/{name}".encode()
-    tar, _ = _listed(tar_file(tmp_path / "d.tar", {f"a/{name}": PIXEL}))
+    tar, _ = _list(tar_file(tmp_path / "d.tar", {f"a/{name}": PIXEL}))
     assert tar[0].path == f"a/{name}"
     assert _read(tar[0]) == PIXEL
 
@@ -113,7 +113,7 @@ def test_a_name_that_is_not_utf8_is_kept(tmp_path: Path) -> None:
     root.mkdir()
     with open(os.fsencode(root) + b"/\xff.jpg", "wb") as file:
         file.write(PIXEL)
-    entries, _ = _listed(root)
+    entries, _ = _list(root)
     assert entries[0].path == "\\xff.jpg"
     assert _read(entries[0]) == PIXEL
 
@@ -121,7 +121,7 @@ def test_a_name_that_is_not_utf8_is_kept(tmp_path: Path) -> None:
 def test_a_tar_is_a_tree(tmp_path: Path) -> None:
     """Else a packed dataset has other labels, or another order, than the folder it was made from."""
     members = {"./b/2.jpg": b"two", "a/1.jpg": b"one", "a/.x.jpg": b"", "../up.jpg": b"", "notes.txt": b""}
-    entries, skipped = _listed(tar_file(tmp_path / "d.tar", members))
+    entries, skipped = _list(tar_file(tmp_path / "d.tar", members))
     assert [(e.path, e.label, e.size, _read(e)) for e in entries] == [
         ("a/1.jpg", "a", 3, b"one"),
         ("b/2.jpg", "b", 3, b"two"),
@@ -140,7 +140,7 @@ def test_webdataset_labels(tmp_path: Path) -> None:
         "sub/3.json": json.dumps({"label": "cat", "more": 1}).encode(),
         "4.jpg": b"d",
     }
-    entries, _ = _listed(tar_file(tmp_path / "d.tar", members))
+    entries, _ = _list(tar_file(tmp_path / "d.tar", members))
     assert [(e.path, e.label) for e in entries] == [
         ("0001.jpg", "7"),
         ("0002.jpg", "dog"),
@@ -152,7 +152,7 @@ def test_webdataset_labels(tmp_path: Path) -> None:
 def test_a_stray_label_file_takes_no_labels_away(tmp_path: Path) -> None:
     """Else one metadata file in a packed folder makes every image unlabelled, and nothing can be trained."""
     members = {"cat/1.jpg": b"a", "dog/2.jpg": b"b", "dog/2.json": b'{"width": 1}', "meta.json": b"[not json"}
-    entries, skipped = _listed(tar_file(tmp_path / "d.tar", members))
+    entries, skipped = _list(tar_file(tmp_path / "d.tar", members))
     assert [e.label for e in entries] == ["cat", "dog"]
     assert skipped == {"label without an image": 1}
 
@@ -164,9 +164,9 @@ def test_a_damaged_tar_loses_nothing_in_silence(tmp_path: Path) -> None:
     for broken in (whole[:4608] + b"?" + whole[4609:], whole[: 3 * 1536 + 100]):
         tar.write_bytes(broken)
         with pytest.raises(UnsupportedDataset, match=r"damaged at byte 4,608|unexpected end"):
-            _listed(tar)
+            _list(tar)
     tar.write_bytes(whole[: 3 * 1536])
-    assert len(_listed(tar)[0]) == 3, "an end without blocks of zeros is usual and sound"
+    assert len(_list(tar)[0]) == 3, "an end without blocks of zeros is usual and sound"
 
 
 def test_hard_links_in_a_tar_are_images(tmp_path: Path) -> None:
@@ -176,7 +176,7 @@ def test_hard_links_in_a_tar_are_images(tmp_path: Path) -> None:
     with tarfile.open(tmp_path / "d.tar", "w") as archive:
         for name in ("a/1.jpg", "a/2.jpg"):
             archive.add(tmp_path / "d" / name, name)
-    entries, _ = _listed(tmp_path / "d.tar")
+    entries, _ = _list(tmp_path / "d.tar")
     assert [(e.path, _read(e)) for e in entries] == [(name, PIXEL + b"a/1.jpg") for name in ("a/1.jpg", "a/2.jpg")]
 
 
@@ -184,8 +184,8 @@ def test_an_empty_label_is_none(tmp_path: Path) -> None:
     """Else images without a label become a class without a name, which no model can be trained on."""
     (tmp_path / "t.jsonl").write_text('\ufeff{"uri": "1.jpg", "label": ""}\n')
     (tmp_path / "t.csv").write_text("uri, label\n1.jpg,x\n2.jpg,\n")
-    assert [e.label for e in _listed(tmp_path / "t.jsonl")[0]] == [None]
-    assert [e.label for e in _listed(tmp_path / "t.csv")[0]] == ["x", None]
+    assert [e.label for e in _list(tmp_path / "t.jsonl")[0]] == [None]
+    assert [e.label for e in _list(tmp_path / "t.csv")[0]] == ["x", None]
 
 
 def test_broken_tars_are_named(tmp_path: Path) -> None:
@@ -193,12 +193,12 @@ def test_broken_tars_are_named(tmp_path: Path) -> None:
     bad = tmp_path / "bad.tar"
     bad.write_bytes(b"this is no tar" * 100)
     with pytest.raises(UnsupportedDataset, match=r"bad\.tar: not an uncompressed tar"):
-        _listed(bad)
+        _list(bad)
     twice = tar_file(tmp_path / "twice.tar", {"a/1.jpg": b"1", "./a/1.jpg": b"2"})
     with pytest.raises(DuplicateImage, match=r"a/1\.jpg occurs twice"):
-        _listed(twice)
+        _list(twice)
     with pytest.raises(InvalidTable, match=r"0\.json: not readable as a label"):
-        _listed(tar_file(tmp_path / "label.tar", {"0.jpg": b"", "0.json": b"{"}))
+        _list(tar_file(tmp_path / "label.tar", {"0.jpg": b"", "0.json": b"{"}))
 
 
 @pytest.mark.parametrize("kind", ["csv", "jsonl", "parquet"])
@@ -206,7 +206,7 @@ def test_tables_name_images(tmp_path: Path, kind: str) -> None:
     """Else a catalogue of images cannot be used, or its relative names are looked up in the wrong place."""
     _tree(tmp_path, "images/1.jpg", "images/2.jpg")
     rows = [("images/2.jpg", "dog"), ((tmp_path / "images/1.jpg").as_uri(), None)]
-    entries, _ = _listed(_table(tmp_path / f"t.{kind}", rows))
+    entries, _ = _list(_table(tmp_path / f"t.{kind}", rows))
     assert [(e.path, e.label) for e in entries] == [(rows[1][0], None), ("images/2.jpg", "dog")]
     assert [_read(e) for e in entries] == [PIXEL + b"images/1.jpg", PIXEL + b"images/2.jpg"]
 
@@ -225,7 +225,7 @@ def _table(path: Path, rows: list[tuple[str, str | None]]) -> Path:
 def test_two_rows_with_one_uri_are_refused(tmp_path: Path, kind: str) -> None:
     """Else one image counts twice against the budget, with two labels."""
     with pytest.raises(DuplicateImage, match=r"1\.jpg is in two rows"):
-        _listed(_table(tmp_path / f"t.{kind}", [("1.jpg", "a"), ("2.jpg", "a"), ("1.jpg", "b")]))
+        _list(_table(tmp_path / f"t.{kind}", [("1.jpg", "a"), ("2.jpg", "a"), ("1.jpg", "b")]))
 
 
 @pytest.mark.parametrize(
@@ -247,7 +247,7 @@ def test_broken_tables_say_what_is_missing(tmp_path: Path, name: str, content: s
     """Else a user searches a table of a million rows for the one that is wrong."""
     (tmp_path / name).write_text(content)
     with pytest.raises(InvalidTable, match=message):
-        _listed(tmp_path / name)
+        _list(tmp_path / name)
 
 
 @pytest.mark.parametrize("row_group", [3, 100])
@@ -259,7 +259,7 @@ def test_embedded_images_as_hugging_face_writes_them(tmp_path: Path, row_group: 
     table = pa.table({"image": images, "label": [n % 2 for n in range(40)]})
     table = table.replace_schema_metadata({b"huggingface": json.dumps(features).encode()})
     pq.write_table(table, tmp_path / "d.parquet", row_group_size=row_group)
-    entries, _ = _listed(tmp_path / "d.parquet")
+    entries, _ = _list(tmp_path / "d.parquet")
     assert [(e.path, e.label) for e in entries[:2]] == [("000000000", "cat"), ("000000001-1.jpg", "dog")]
     with SourceReader(10_000) as reader:
         for n in (0, 1, 2, 17, 18, 39, 5, 38):
@@ -269,10 +269,10 @@ def test_embedded_images_as_hugging_face_writes_them(tmp_path: Path, row_group: 
 def test_a_uri_that_names_nothing(tmp_path: Path) -> None:
     """Else a typing error ends as an empty job that passes for a success."""
     with pytest.raises(DatasetNotFound, match="there is nothing at"):
-        _listed(tmp_path / "none")
+        _list(tmp_path / "none")
     (tmp_path / "x.zip").write_bytes(b"")
     with pytest.raises(UnsupportedDataset, match=r"a \.zip cannot be read; use a folder"):
-        _listed(tmp_path / "x.zip")
+        _list(tmp_path / "x.zip")
     with pytest.raises(UnsupportedDataset, match="ftp://host cannot be read"):
         absolute_uri("ftp://host/x")
 
@@ -295,13 +295,13 @@ def test_reading_names_what_is_wrong_with_one_image(tmp_path: Path) -> None:
 
 def test_a_dataset_that_changed_since_it_was_listed_is_noticed(tmp_path: Path) -> None:
     """Else rows describe other images than those that were listed, and the digest is worth nothing."""
-    entries, _ = _listed(_tree(tmp_path / "d", "1.jpg", "2.jpg"))
+    entries, _ = _list(_tree(tmp_path / "d", "1.jpg", "2.jpg"))
     (tmp_path / "d/1.jpg").write_bytes(b"other")
     (tmp_path / "d/2.jpg").unlink()
     for entry, message in zip(entries, ("had 23 bytes when it was listed and has 5 now", "is gone"), strict=True):
         with pytest.raises(DatasetChanged, match=f"{message}.*resume the job"):
             _read(entry)
-    tar, _ = _listed(tar_file(tmp_path / "d.tar", {"1.jpg": b"one"}))
+    tar, _ = _list(tar_file(tmp_path / "d.tar", {"1.jpg": b"one"}))
     os.utime(tmp_path / "d.tar", (1, 1))
     with pytest.raises(DatasetChanged, match="modified after it was listed"):
         _read(tar[0])

@@ -97,14 +97,14 @@ def _table(path: Path, rows: list[tuple[str, str]]) -> Path:
     return path
 
 
-def _embedded(path: Path, count: int, size: int = 50) -> list[bytes]:
+def _write_embedded(path: Path, count: int, size: int = 50) -> list[bytes]:
     data = [random.Random(n).randbytes(size) for n in range(count)]
     images = [{"bytes": one, "path": f"{n}.jpg"} for n, one in enumerate(data)]
     pq.write_table(pa.table({"image": images, "label": ["a"] * count}), path, row_group_size=10, compression=None)
     return data
 
 
-def _listed(uri: str, access: Access) -> tuple[list[Entry], Skipped]:
+def _list(uri: str, access: Access) -> tuple[list[Entry], Skipped]:
     skipped = Skipped()
     return list(list_images(uri, skipped, access)), skipped
 
@@ -117,14 +117,14 @@ def _read(entries: list[Entry], access: Access) -> list[bytes]:
 def test_a_folder_and_its_copy_in_s3_are_one_dataset(tmp_path: Path, upload: Upload, access: Access) -> None:
     """Else moving a dataset to S3 changes paths, labels or order, and with them every digest."""
     root = _tree(tmp_path / "d", [*NAMES, "cat/.hidden.jpg", ".git/1.jpg", ".git/2/3.jpg", "cat/readme.txt"])
-    local, skipped = _listed(absolute_uri(str(root)), access)
+    local, skipped = _list(absolute_uri(str(root)), access)
     uri = upload(root)
-    remote, skipped_there = _listed(uri, access)
+    remote, skipped_there = _list(uri, access)
     assert [(e.path, e.label, e.size) for e in remote] == [(e.path, e.label, e.size) for e in local]
     assert skipped_there == skipped
     assert _read(remote, access) == _read(local, access) == [b"bytes of " + e.path.encode() for e in remote]
     assert [e.uri for e in remote] == [f"{uri}/{e.path}" for e in remote], "the key as it is"
-    assert _listed(uri + "/", access)[0] == remote
+    assert _list(uri + "/", access)[0] == remote
 
 
 @given(names=st.lists(st.text("ab-. 0", min_size=1, max_size=3).map(str.strip), min_size=1, max_size=8, unique=True))
@@ -138,10 +138,10 @@ def test_classes_come_in_the_order_of_a_disk(
     _tree(root, [f"{name}/1.jpg" for name in names] + [f"{name}.jpg" for name in names])
     bucket, prefix = Bucket(s3.endpoint, s3.bucket), f"order/{secrets.token_hex(8)}"
     access = Access((s3.endpoint,))
-    local, _ = _listed(root.as_uri(), access)
+    local, _ = _list(root.as_uri(), access)
     for entry in local:
         bucket.put(f"{prefix}/{entry.path}", b"")
-    assert [e.path for e in _listed(f"s3://{s3.bucket}/{prefix}", access)[0]] == [e.path for e in local]
+    assert [e.path for e in _list(f"s3://{s3.bucket}/{prefix}", access)[0]] == [e.path for e in local]
 
 
 def test_folder_markers_are_no_images(s3: S3Server, access: Access) -> None:
@@ -150,7 +150,7 @@ def test_folder_markers_are_no_images(s3: S3Server, access: Access) -> None:
     bucket = Bucket(s3.endpoint, s3.bucket)
     for key in ("/", "/a/", "/a/1.jpg"):
         bucket.put(prefix + key, b"")
-    entries, skipped = _listed(f"s3://{s3.bucket}/{prefix}", access)
+    entries, skipped = _list(f"s3://{s3.bucket}/{prefix}", access)
     assert [e.path for e in entries] == ["a/1.jpg"]
     assert set(skipped) <= {"folder marker"}
 
@@ -162,8 +162,8 @@ def test_a_tar_elsewhere(tmp_path: Path, where: str, web_server: WebServer, uplo
     members |= {"odd/a#b&path=%20.jpg": b"odd", "notes.txt": b""}
     local = tar_file(tmp_path / "d.tar", members)
     uri = upload(local) if where == "s3" else f"{web_server.url}/d.tar"
-    entries, skipped = _listed(uri, access)
-    expected, _ = _listed(local.as_uri(), access)
+    entries, skipped = _list(uri, access)
+    expected, _ = _list(local.as_uri(), access)
     assert [(e.path, e.label, e.size) for e in entries] == [(e.path, e.label, e.size) for e in expected]
     assert skipped == {"not an image": 1}
     assert _read(entries, access) == [members[e.path] for e in entries]
@@ -175,9 +175,9 @@ def test_embedded_images_elsewhere(
     tmp_path: Path, where: str, web_server: WebServer, upload: Upload, access: Access
 ) -> None:
     """Else a dataset from the hub has to be copied to a disk first."""
-    data = _embedded(tmp_path / "d.parquet", 40)
+    data = _write_embedded(tmp_path / "d.parquet", 40)
     uri = upload(tmp_path / "d.parquet") if where == "s3" else f"{web_server.url}/d.parquet"
-    entries, _ = _listed(uri, access)
+    entries, _ = _list(uri, access)
     assert [e.path for e in entries[:2]] == ["000000000-0.jpg", "000000001-1.jpg"]
     assert _read(entries, access) == data
     assert _read([entries[35], entries[3]], access) == [data[35], data[3]]
@@ -197,20 +197,20 @@ def test_tables_elsewhere(tmp_path: Path, kind: str, where: str, upload: Upload,
         uri = f"{upload(folder)}/images/t.{kind}" if where == "s3" else f"{web_server.url}/images/t.{kind}"
         if kind == "parquet" and where == "http without ranges":
             with pytest.raises(UnsupportedDataset, match=r"HTTP ranges\); copy it to a disk or to S3"):
-                _listed(uri, access)
+                _list(uri, access)
             return
-        entries, _ = _listed(uri, access)
+        entries, _ = _list(uri, access)
         assert [(e.path, e.label) for e in entries] == [(name, "x") for name in sorted(names)]
-        read = dict(zip([e.path for e in entries], _read(entries, access), strict=True))
-    found = ["images/1.jpg", "images/a#b?c%20d.jpg", "up.jpg"]
-    assert [read[name] for name in names] == [b"bytes of " + name.encode() for name in found] + [b"here"]
+        contents = dict(zip([e.path for e in entries], _read(entries, access), strict=True))
+    files = ["images/1.jpg", "images/a#b?c%20d.jpg", "up.jpg"]
+    assert [contents[name] for name in names] == [b"bytes of " + name.encode() for name in files] + [b"here"]
 
 
 def test_a_tar_needs_a_server_with_ranges(tmp_path: Path) -> None:
     """Else reading one image of a tar means fetching all of it, every time."""
     tar_file(tmp_path / "d.tar", {"a/1.jpg": b"1"})
     with web(tmp_path, ranges=False) as web_server, pytest.raises(UnsupportedDataset, match="HTTP ranges"):
-        _listed(f"{web_server.url}/d.tar", Access())
+        _list(f"{web_server.url}/d.tar", Access())
 
 
 def test_a_table_on_the_web_reads_no_files_of_this_machine(
@@ -220,7 +220,7 @@ def test_a_table_on_the_web_reads_no_files_of_this_machine(
     (tmp_path / "1.jpg").write_bytes(b"picture")
     _table(tmp_path / "t.csv", [("file:///etc/passwd", "a"), ("s3://keepmore/x.jpg", "a"), ("1.jpg", "a")])
     narrow = replace(access, allowed=(web_server.url,))
-    entries, _ = _listed(f"{web_server.url}/t.csv", narrow)
+    entries, _ = _list(f"{web_server.url}/t.csv", narrow)
     with SourceReader(1000, narrow) as reader:
         assert [reader.read(entry.uri) for entry in entries if entry.path == "1.jpg"] == [b"picture"]
         for entry in entries:
@@ -237,17 +237,17 @@ def test_a_remote_dataset_that_changed_is_noticed(
     """Else offsets point at other bytes, and rows describe images that were never listed."""
     folder = upload(_tree(tmp_path / "d", ["a/1.jpg", "a/2.jpg"]))
     bucket, key = Bucket(s3.endpoint, s3.bucket), folder.removeprefix(f"s3://{s3.bucket}/")
-    listed, _ = _listed(folder, access)
+    entries, _ = _list(folder, access)
     bucket.put(f"{key}/a/1.jpg", b"bytes of A/1.jpg")
     bucket.delete(f"{key}/a/2.jpg")
-    for entry, message in zip(listed, ("was modified after it was listed", "is gone"), strict=True):
+    for entry, message in zip(entries, ("was modified after it was listed", "is gone"), strict=True):
         with pytest.raises(DatasetChanged, match=f"{message}.*resume the job"):
             _read([entry], access)
 
     tar_file(tmp_path / "d.tar", {"a/1.jpg": b"1", "a/2.jpg": bytes(300_000)})
     in_s3, on_web = upload(tmp_path / "d.tar"), f"{web_server.url}/d.tar"
     for uri in (in_s3, on_web):
-        first, second = _listed(uri, access)[0]
+        first, second = _list(uri, access)[0]
         with SourceReader(1_000_000, access) as reader:
             assert reader.read(first.uri, first.size, first.version) == b"1"
             tar_file(tmp_path / "d.tar", {"a/1.jpg": b"2", "a/2.jpg": b"\1" * 300_000})
@@ -281,15 +281,15 @@ def test_what_is_wrong_with_one_image_elsewhere(
             reader.read(f"{web_server.url}/big.jpg")
         with pytest.raises(UnreadableImage, match="ftp:// cannot be read"):
             reader.read("ftp://host/x.jpg")
-        with pytest.raises(UnreadableImage, match="credentials") as raised:
+        with pytest.raises(UnreadableImage, match="credentials") as excinfo:
             reader.read("https://me:hunter2@host/x.jpg")
-    assert "hunter2" not in str(raised.value)
+    assert "hunter2" not in str(excinfo.value)
     wrong = Access((S3Endpoint(s3.url, s3.access_key, "not-the-secret"),))
     with SourceReader(1000, wrong) as reader, pytest.raises(SourceForbidden, match="access is denied"):
         reader.read(f"s3://{s3.bucket}/none.jpg")
-    with pytest.raises(DatasetUnreadable, match="access is denied") as denied:
-        _listed(f"s3://{s3.bucket}/data", wrong)
-    assert denied.value.retryable
+    with pytest.raises(DatasetUnreadable, match="access is denied") as denial_info:
+        _list(f"s3://{s3.bucket}/data", wrong)
+    assert denial_info.value.retryable
 
 
 def test_an_address_that_names_nothing(s3: S3Server, web_server: WebServer, access: Access) -> None:
@@ -301,7 +301,7 @@ def test_an_address_that_names_nothing(s3: S3Server, web_server: WebServer, acce
         f"{web_server.url}/none.csv",
     ):
         with pytest.raises(DatasetNotFound, match="there is nothing at this address"):
-            _listed(uri, access)
+            _list(uri, access)
     with pytest.raises(UnsupportedDataset, match=r"a \.zip cannot be read; use a folder.*s3://bucket/prefix"):
         check_dataset("https://h.example/x.zip", access)
     with pytest.raises(EndpointMissing, match="KEEPMORE_S3_ENDPOINT"):
@@ -323,14 +323,14 @@ def test_a_lost_connection_fails_the_step_and_no_image(
 ) -> None:
     """Else an outage writes a thousand sound images into the errors list, and they are never kept."""
     tar_file(tmp_path / "d.tar", {f"{n}.jpg": random.Random(n).randbytes(200_000) for n in range(10)})
-    _embedded(tmp_path / "d.parquet", 40, 40_000)
+    _write_embedded(tmp_path / "d.parquet", 40, 40_000)
     Bucket(s3.endpoint, s3.bucket).put("lost/d.tar", (tmp_path / "d.tar").read_bytes())
     Bucket(s3.endpoint, s3.bucket).put("lost/d.parquet", (tmp_path / "d.parquet").read_bytes())
     with proxied(s3.url if where == "s3" else web_server.url) as proxy:
         access = Access((replace(s3.endpoint, url=proxy.url),), retries=2)
         root = f"s3://{s3.bucket}/lost" if where == "s3" else proxy.url
         for name in ("d.tar", "d.parquet"):
-            entries, _ = _listed(f"{root}/{name}", access)
+            entries, _ = _list(f"{root}/{name}", access)
             first, last = entries[0], entries[-1]
             with SourceReader(1_000_000, access) as reader:
                 reader.read(first.uri, first.size, first.version)
@@ -340,18 +340,18 @@ def test_a_lost_connection_fails_the_step_and_no_image(
                 assert reader.read(last.uri, last.size, last.version)
                 assert not proxy.cuts
                 proxy.drop()
-                with pytest.raises(DatasetUnreadable, match="cannot be read") as raised:
+                with pytest.raises(DatasetUnreadable, match="cannot be read") as excinfo:
                     reader.read(first.uri, first.size, first.version)
-                assert raised.value.transient
+                assert excinfo.value.transient
             with pytest.raises(DatasetUnreadable, match=f"dataset {root}/{name} cannot be read"):
-                _listed(f"{root}/{name}", access)
+                _list(f"{root}/{name}", access)
             proxy.restore()
 
 
 def test_reading_in_order_takes_few_requests(tmp_path: Path, web_server: WebServer) -> None:
     """Else every image of a tar costs a round trip, and a job over the web takes days."""
     tar_file(tmp_path / "d.tar", {f"{n:03d}.jpg": random.Random(n).randbytes(50_000) for n in range(200)})
-    entries, _ = _listed(f"{web_server.url}/d.tar", Access())
+    entries, _ = _list(f"{web_server.url}/d.tar", Access())
     assert len(web_server.asked) < 20
     web_server.asked.clear()
     web_server.sent = 0

@@ -39,12 +39,12 @@ DISTANCES = (0.0, 4.0, 10.0)
 PHOTOGRAPHS = 500
 
 # Of so many intervals that each hold the truth with 95 %, fewer than this hold it less than once in a thousand times.
-FEWEST_HELD = {100: 87, 300: 272}
+FEWEST_HITS = {100: 87, 300: 272}
 
 
 @dataclass(frozen=True)
-class Known:
-    """A dataset of which all is known: bytes by distance of every image, None for one that fails."""
+class KnownDataset:
+    """A dataset of which everything is known: bytes by distance of every image, None for one that fails."""
 
     entries: list[Entry]
     bytes: dict[str, tuple[int, ...] | None]
@@ -52,15 +52,15 @@ class Known:
 
     def compress(self, rows: Sequence[ChunkRow]) -> pa.Table:
         """As Compressor.chunk."""
-        found: list[dict[str, Any]] = []
+        part: list[dict[str, Any]] = []
         for row in rows:
             sizes = self.bytes[row.entry.path]
             if sizes is None:
-                found.append({"path": row.entry.path, "error_code": "unreadable_image"})
+                part.append({"path": row.entry.path, "error_code": "unreadable_image"})
             else:
                 columns = {index.column("bytes", d): size for d, size in zip(self.distances, sizes, strict=True)}
-                found.append({"path": row.entry.path, "source_bytes": sizes[0], **columns})
-        return pa.Table.from_pylist(found, index.schema(self.distances))
+                part.append({"path": row.entry.path, "source_bytes": sizes[0], **columns})
+        return pa.Table.from_pylist(part, index.schema(self.distances))
 
     def estimate(self, budget: Budget | None, selection: Selection, images: int, seed: int = 0) -> dict[str, Any]:
         return estimate(self.entries, self.distances, budget, selection, self.compress, images, seed).as_json()
@@ -72,7 +72,7 @@ class Known:
         totals = dict(zip(self.distances, sizes.sum(axis=0).tolist(), strict=True))
         limit = budget.bytes(totals) if budget else None
         counts = {
-            d: _kept(good, sizes[:, place], limit, selection) if limit is not None else None
+            d: _image_count(good, sizes[:, place], limit, selection) if limit is not None else None
             for place, d in enumerate(self.distances)
         }
         return {
@@ -82,7 +82,7 @@ class Known:
         }
 
 
-def _kept(entries: list[Entry], sizes: NDArray[np.int64], limit: int, selection: Selection) -> int:
+def _image_count(entries: list[Entry], sizes: NDArray[np.int64], limit: int, selection: Selection) -> int:
     labels = [entry.label or "" for entry in entries]
     balance = any(labels) if selection.balance is None else selection.balance
     classes = np.unique(labels, return_inverse=True)[1].astype(np.int32) if balance and labels else None
@@ -94,10 +94,10 @@ def _kept(entries: list[Entry], sizes: NDArray[np.int64], limit: int, selection:
         return 0
 
 
-def _expected(found: dict[str, Any]) -> dict[str, Any]:
+def _expected(answer: dict[str, Any]) -> dict[str, Any]:
     """The expected values alone; asserts that each lies in its interval."""
     values: dict[str, Any] = {}
-    for name, figure in found.items():
+    for name, figure in answer.items():
         if isinstance(figure, dict) and "low" in figure:
             assert 0 <= figure["low"] <= figure["expected"] <= figure["high"], name
             values[name] = figure["expected"]
@@ -106,28 +106,30 @@ def _expected(found: dict[str, Any]) -> dict[str, Any]:
     return values
 
 
-def _widths(found: dict[str, Any]) -> list[int]:
-    figures = [found["failed"], found["source_bytes"]]
-    figures += [figure for row in found["distances"].values() for figure in row.values()]
+def _widths(answer: dict[str, Any]) -> list[int]:
+    figures = [answer["failed"], answer["source_bytes"]]
+    figures += [figure for row in answer["distances"].values() for figure in row.values()]
     return [figure["high"] - figure["low"] for figure in figures if figure]
 
 
 @st.composite
-def datasets(draw: st.DrawFn) -> Known:
+def datasets(draw: st.DrawFn) -> KnownDataset:
     """Up to 60 images of skew sizes in a few classes, of which some fail, with sizes in the listing or without."""
     count = draw(st.integers(0, 60))
     rng = np.random.default_rng(draw(st.integers(0, 2**32)))
     labels: list[str | None] = draw(st.sampled_from([[None], ["a"], ["a", "b", "c"], [None, "a", "b"]]))
-    failing, listed = draw(st.sampled_from([0, 0.2, 1])), draw(st.booleans())
+    failing, with_sizes = draw(st.sampled_from([0, 0.2, 1])), draw(st.booleans())
     entries: list[Entry] = []
-    known: dict[str, tuple[int, ...] | None] = {}
+    sizes_by_path: dict[str, tuple[int, ...] | None] = {}
     for number in range(count):
         size = int(rng.lognormal(3, 2))
         path = f"{number:03d}.jpg"
         label = labels[int(len(labels) * rng.random() ** 2)]
-        entries.append(Entry(path, f"file:///{path}", label, size if listed else UNKNOWN))
-        known[path] = None if rng.random() < failing else (size, int(size * rng.random()), int(size * rng.random()))
-    return Known(entries, known)
+        entries.append(Entry(path, f"file:///{path}", label, size if with_sizes else UNKNOWN))
+        sizes_by_path[path] = (
+            None if rng.random() < failing else (size, int(size * rng.random()), int(size * rng.random()))
+        )
+    return KnownDataset(entries, sizes_by_path)
 
 
 any_budget = st.one_of(
@@ -142,37 +144,39 @@ selections = st.builds(
 
 
 @given(datasets(), any_budget, selections, st.integers(0, 3))
-def test_a_sample_of_everything_is_exact(known: Known, budget: Budget | None, selection: Selection, seed: int) -> None:
+def test_a_sample_of_everything_is_exact(
+    dataset: KnownDataset, budget: Budget | None, selection: Selection, seed: int
+) -> None:
     """Else the estimate of a small dataset differs from what compressing it gives."""
-    found = known.estimate(budget, selection, max(len(known.entries), 2), seed)
-    truth = known.truth(budget, selection)
-    assert {name: value for name, value in _expected(found).items() if name in truth} == truth
-    assert not any(_widths(found))
-    assert found["images"] == found["sampled"] == len(known.entries)
+    answer = dataset.estimate(budget, selection, max(len(dataset.entries), 2), seed)
+    truth = dataset.truth(budget, selection)
+    assert {name: value for name, value in _expected(answer).items() if name in truth} == truth
+    assert not any(_widths(answer))
+    assert answer["images"] == answer["sampled"] == len(dataset.entries)
 
 
 @settings(max_examples=50)
 @given(datasets(), any_budget, selections, st.integers(2, 40))
 def test_estimates_keep_within_what_is_possible(
-    known: Known, budget: Budget | None, selection: Selection, images: int
+    dataset: KnownDataset, budget: Budget | None, selection: Selection, images: int
 ) -> None:
     """Else an answer holds more images than the dataset, bytes below 0, or an interval beside its own value."""
-    found = known.estimate(budget, selection, images)
-    _expected(found)
-    assert found["sampled"] == min(images, len(known.entries))
-    assert found["failed"]["high"] <= len(known.entries)
-    for row in found["distances"].values():
+    answer = dataset.estimate(budget, selection, images)
+    _expected(answer)
+    assert answer["sampled"] == min(images, len(dataset.entries))
+    assert answer["failed"]["high"] <= len(dataset.entries)
+    for row in answer["distances"].values():
         assert (row["images"] is None) == (budget is None)
-        assert budget is None or row["images"]["high"] <= len(known.entries)
+        assert budget is None or row["images"]["high"] <= len(dataset.entries)
 
 
 @settings(max_examples=25)
 @given(datasets(), any_budget, selections, st.integers(2, 40), st.integers(0, 3))
 def test_an_estimate_is_the_same_every_time(
-    known: Known, budget: Budget | None, selection: Selection, images: int, seed: int
+    dataset: KnownDataset, budget: Budget | None, selection: Selection, images: int, seed: int
 ) -> None:
-    """Else asking again gives another answer, and a cached one cannot be told from a wrong one."""
-    assert known.estimate(budget, selection, images, seed) == known.estimate(budget, selection, images, seed)
+    """Else asking again gives another answer, and a cached one cannot be distinguished from a wrong one."""
+    assert dataset.estimate(budget, selection, images, seed) == dataset.estimate(budget, selection, images, seed)
 
 
 def test_the_seed_decides_which_images_are_sampled() -> None:
@@ -190,11 +194,11 @@ def test_strata_hold_about_equal_bytes() -> None:
     """Else the few large images that make up most of a dataset are hardly sampled."""
     sizes = np.random.default_rng(0).lognormal(10, 1.5, 5000).astype(np.int64)
     images = Images(sizes, np.arange(5000, dtype=np.uint64), np.full(5000, -1, np.int32))
-    found = strata(images, 128, balanced=False)
-    shares = np.bincount(found, sizes) / sizes.sum()
+    stratum = strata(images, 128, balanced=False)
+    shares = np.bincount(stratum, sizes) / sizes.sum()
     assert len(shares) == 8
     assert np.all(np.abs(shares - 1 / 8) < 0.02)
-    assert np.all(np.bincount(found[draw(found, images.path_hashes, 128)]) == 16)
+    assert np.all(np.bincount(stratum[draw(stratum, images.path_hashes, 128)]) == 16)
 
 
 def test_donors_are_drawn_by_the_size_of_their_sources() -> None:
@@ -223,38 +227,38 @@ def test_large_datasets_are_imputed_in_part(order: str, balance: bool) -> None:
         Entry(f"{number:06d}.jpg", "file:///", label, size)
         for number, (label, size) in enumerate(zip(labels.tolist(), sizes.tolist(), strict=True))
     ]
-    taken: dict[str, tuple[int, ...] | None] = {e.path: (e.size, e.size // 2, e.size // 5) for e in entries}
-    known = Known(entries, taken)
+    sizes_by_path: dict[str, tuple[int, ...] | None] = {e.path: (e.size, e.size // 2, e.size // 5) for e in entries}
+    dataset = KnownDataset(entries, sizes_by_path)
     budget, selection = DistanceBudget(10.0, Decimal("0.5")), Selection(order, balance)
-    found, truth = _expected(known.estimate(budget, selection, 128)), known.truth(budget, selection)
+    answer, truth = _expected(dataset.estimate(budget, selection, 128)), dataset.truth(budget, selection)
     for name, row in truth["distances"].items():
-        assert found["distances"][name]["bytes"] == pytest.approx(row["bytes"], rel=0.001)
-        assert found["distances"][name]["images"] == pytest.approx(row["images"], rel=0.005)
+        assert answer["distances"][name]["bytes"] == pytest.approx(row["bytes"], rel=0.001)
+        assert answer["distances"][name]["images"] == pytest.approx(row["images"], rel=0.005)
 
 
 def test_entries_are_not_held_in_memory() -> None:
     """Else the kernel ends a worker that estimates ten million images, while a sample of 128 is all that is needed."""
     count = 50_000
-    listed = (Entry(f"{n:06d}.jpg", f"s3://photos/{n:06d}.jpg", "a", 1000 + n % 7, f"etag:{n}") for n in range(count))
+    entries = (Entry(f"{n:06d}.jpg", f"s3://photos/{n:06d}.jpg", "a", 1000 + n % 7, f"etag:{n}") for n in range(count))
 
     def compress(rows: Sequence[ChunkRow]) -> pa.Table:
         assert all(row.entry.size == 1000 + int(row.entry.path[:6]) % 7 for row in rows)
-        found = [{"path": row.entry.path, "source_bytes": row.entry.size, "bytes@4": 500} for row in rows]
-        return pa.Table.from_pylist(found, index.schema((4.0,)))
+        part = [{"path": row.entry.path, "source_bytes": row.entry.size, "bytes@4": 500} for row in rows]
+        return pa.Table.from_pylist(part, index.schema((4.0,)))
 
     tracemalloc.start()
-    found = estimate(listed, (4.0,), None, Selection(), compress)
+    answer = estimate(entries, (4.0,), None, Selection(), compress)
     peak = tracemalloc.get_traced_memory()[1]
     tracemalloc.stop()
-    assert found.images == count
+    assert answer.images == count
     assert peak < 250 * count
 
 
 def test_a_budget_at_a_distance_that_is_not_asked_for_is_refused_at_once() -> None:
     """Else the sample is compressed before the user hears of a typing error."""
-    known = Known([Entry("a", "file:///a", None, 1)], {})
+    dataset = KnownDataset([Entry("a", "file:///a", None, 1)], {})
     with pytest.raises(InvalidRequest, match="distance 3 is not known"):
-        known.estimate(DistanceBudget(3.0), Selection(), 2)
+        dataset.estimate(DistanceBudget(3.0), Selection(), 2)
 
 
 def test_a_real_dataset_with_a_broken_image(
@@ -268,23 +272,23 @@ def test_a_real_dataset_with_a_broken_image(
     (folder / "broken.jpg").write_bytes(b"no image")
     compressor = Compressor(store, DISTANCES, 3, Limits(), decoder)
     entries = list(list_images(absolute_uri(str(folder)), Skipped()))
-    told: list[tuple[int, int]] = []
-    found = estimate(
+    reports: list[tuple[int, int]] = []
+    answer = estimate(
         entries,
         DISTANCES,
         DistanceBudget(10.0),
         Selection(),
         lambda rows: compressor.chunk(rows, lambda progress: None),
-        on_images=lambda done, of: told.append((done, of)),
+        on_images=lambda done, of: reports.append((done, of)),
     ).as_json()
     part = compressor.chunk([ChunkRow(index.POOL, entry) for entry in entries], lambda progress: None)
-    for name, row in found["distances"].items():
+    for name, row in answer["distances"].items():
         total = sum(size or 0 for size in part[f"bytes@{name}"].to_pylist())
         assert row["bytes"] == {"expected": total, "low": total, "high": total}
-    assert found["failed"] == {"expected": 1, "low": 1, "high": 1}
-    assert found["distances"]["10"]["images"]["expected"] == 9
-    assert found["source_bytes"]["expected"] == sum(entry.size for entry in entries)
-    assert told == [(8, 10), (10, 10)]
+    assert answer["failed"] == {"expected": 1, "low": 1, "high": 1}
+    assert answer["distances"]["10"]["images"]["expected"] == 9
+    assert answer["source_bytes"]["expected"] == sum(entry.size for entry in entries)
+    assert reports == [(8, 10), (10, 10)]
 
 
 def _sizes(file: Path) -> tuple[int, ...]:
@@ -294,7 +298,7 @@ def _sizes(file: Path) -> tuple[int, ...]:
 
 
 @pytest.fixture(scope="module")
-def photographs(clothing: Path) -> Known:
+def photographs(clothing: Path) -> KnownDataset:
     """What 500 photographs of clothes in ten classes take."""
     files = sorted(clothing.rglob("*.jpg"), key=lambda file: sampling.path_hash(file.name))[:PHOTOGRAPHS]
     files.sort(key=lambda file: file.name)
@@ -303,17 +307,19 @@ def photographs(clothing: Path) -> Known:
     entries = [
         Entry(file.name, file.as_uri(), file.parent.name, size) for file, (size, *_) in zip(files, sizes, strict=True)
     ]
-    return Known(entries, {file.name: found for file, found in zip(files, sizes, strict=True)})
+    return KnownDataset(entries, {file.name: file_sizes for file, file_sizes in zip(files, sizes, strict=True)})
 
 
-def _unsized(known: Known) -> Known:
-    return replace(known, entries=[replace(entry, size=UNKNOWN) for entry in known.entries])
+def _without_sizes(dataset: KnownDataset) -> KnownDataset:
+    return replace(dataset, entries=[replace(entry, size=UNKNOWN) for entry in dataset.entries])
 
 
-def _failing(known: Known) -> Known:
+def _with_failures(dataset: KnownDataset) -> KnownDataset:
     """Every twentieth image fails."""
-    lost = {entry.path for entry in known.entries if sampling.path_hash(entry.path) % 20 == 0}
-    return replace(known, bytes={path: None if path in lost else sizes for path, sizes in known.bytes.items()})
+    failing_paths = {entry.path for entry in dataset.entries if sampling.path_hash(entry.path) % 20 == 0}
+    return replace(
+        dataset, bytes={path: None if path in failing_paths else sizes for path, sizes in dataset.bytes.items()}
+    )
 
 
 @pytest.mark.slow
@@ -324,38 +330,45 @@ def _failing(known: Known) -> Known:
         (None, "random", False),
         (None, "random", True),
         (None, "smallest", True),
-        (_unsized, "random", False),
-        (_failing, "random", True),
+        (_without_sizes, "random", False),
+        (_with_failures, "random", True),
     ],
     ids=["random", "balanced", "smallest", "sizes unknown", "failing"],
 )
 def test_intervals_hold_the_truth_as_often_as_they_say(
-    photographs: Known, change: Callable[[Known], Known] | None, order: str, balance: bool, estimates: int
+    photographs: KnownDataset,
+    change: Callable[[KnownDataset], KnownDataset] | None,
+    order: str,
+    balance: bool,
+    estimates: int,
 ) -> None:
     """Else a user who plans storage by the upper end of an interval runs out of it, or by far too wide ones buys it."""
-    known = change(photographs) if change else photographs
+    dataset = change(photographs) if change else photographs
     budget = DistanceBudget(10.0, Decimal("0.5"))
-    held: dict[str, list[bool]] = {}
+    hits: dict[str, list[bool]] = {}
     widths: dict[str, list[float]] = {}
     misses: dict[str, list[float]] = {}
     for seed in range(estimates):
         selection = Selection(order, balance, seed + 10_000)
-        found, truth = known.estimate(budget, selection, 128, seed), known.truth(budget, selection)
-        pairs = {"budget": (found["budget_bytes"], truth["budget_bytes"]), "failed": (found["failed"], truth["failed"])}
+        answer, truth = dataset.estimate(budget, selection, 128, seed), dataset.truth(budget, selection)
+        pairs = {
+            "budget": (answer["budget_bytes"], truth["budget_bytes"]),
+            "failed": (answer["failed"], truth["failed"]),
+        }
         for name, row in truth["distances"].items():
-            pairs |= {f"{what}@{name}": (found["distances"][name][what], value) for what, value in row.items()}
+            pairs |= {f"{what}@{name}": (answer["distances"][name][what], value) for what, value in row.items()}
         for name, (figure, value) in pairs.items():
-            held.setdefault(name, []).append(figure["low"] <= value <= figure["high"])
+            hits.setdefault(name, []).append(figure["low"] <= value <= figure["high"])
             widths.setdefault(name, []).append((figure["high"] - figure["low"]) / 2)
             misses.setdefault(name, []).append(figure["expected"] - value)
-    assert {name: sum(values) for name, values in held.items() if sum(values) < FEWEST_HELD[estimates]} == {}
-    for name in held.keys() - {"failed", "bytes@0"}:
+    assert {name: sum(values) for name, values in hits.items() if sum(values) < FEWEST_HITS[estimates]} == {}
+    for name in hits.keys() - {"failed", "bytes@0"}:
         # Half an interval of 95 % is 1.96 standard deviations of what it is for.
         assert np.mean(widths[name]) < 1.5 * 1.96 * np.sqrt(np.mean(np.square(misses[name]))) + 1, name
 
 
 @pytest.mark.slow
-def test_intervals_are_narrower_than_those_of_a_plain_sample(photographs: Known) -> None:
+def test_intervals_are_narrower_than_those_of_a_plain_sample(photographs: KnownDataset) -> None:
     """Else stratifying by size and taking ratios gains nothing, and users compress more images than they need to."""
     rows = photographs.estimate(None, Selection(balance=False), 128)["distances"]
     for place, d in enumerate(DISTANCES[1:], start=1):
@@ -369,10 +382,10 @@ def test_an_estimate_is_that_of_the_release_before() -> None:
     """Else a job that is resumed after an upgrade has other estimates, of another digest, than before."""
     entries = [Entry(f"{n:03d}.jpg", "file:///", "ab"[n % 3 == 0], 1000 + n * n) for n in range(300)]
     sizes = {e.path: (e.size, e.size // (2 + n % 3), e.size // (4 + n % 5)) for n, e in enumerate(entries)}
-    known = Known(entries, dict(sizes))
-    found = known.estimate(DistanceBudget(10.0, Decimal("0.5")), Selection("smallest"), 64, seed=7)
-    assert found["budget_bytes"] == {"expected": 819175, "low": 769536, "high": 871665}
-    assert found["distances"]["10"] == {
+    dataset = KnownDataset(entries, dict(sizes))
+    answer = dataset.estimate(DistanceBudget(10.0, Decimal("0.5")), Selection("smallest"), 64, seed=7)
+    assert answer["budget_bytes"] == {"expected": 819175, "low": 769536, "high": 871665}
+    assert answer["distances"]["10"] == {
         "bytes": {"expected": 1638350, "low": 1539073, "high": 1743329},
         "images": {"expected": 225, "low": 219, "high": 231},
     }

@@ -47,119 +47,119 @@ RESUMED_DIGESTS = {
 
 
 @pytest.fixture
-def written(tmp_path: Path) -> FolderStore:
+def old_store(tmp_path: Path) -> FolderStore:
     with tarfile.open(FIRST) as archive:
         archive.extractall(tmp_path / "store", filter="data")
     return FolderStore(tmp_path / "store")
 
 
 @pytest.fixture
-def job(written: FolderStore) -> Job:
-    (name,) = JobRepository(written).ids()
-    return JobRepository(written).get(name)
+def job(old_store: FolderStore) -> Job:
+    (name,) = JobRepository(old_store).ids()
+    return JobRepository(old_store).get(name)
 
 
 def _digests(store: FolderStore, job: Job, subset: str) -> dict[str, str]:
-    found = {}
+    digests = {}
     for variant in job.request.variants:
         digest = manifest.Digest()
         with manifest.open_manifest(store.get(layout.manifest(job.id, subset, variant))) as parquet:
             for batch in manifest.batches(parquet):
                 digest.add(batch)
             assert manifest.metadata(parquet).totals.digest == digest.hexdigest()
-        found[variant] = digest.hexdigest()
-    return found
+        digests[variant] = digest.hexdigest()
+    return digests
 
 
-def test_a_finished_job_is_shown_as_it_was(written: FolderStore, job: Job) -> None:
+def test_a_finished_job_is_shown_as_it_was(old_store: FolderStore, job: Job) -> None:
     """Else an upgrade loses the record of what was kept."""
     assert (job.state, job.keepmore, job.request.distances) == (State.SUCCEEDED, "0.1.0", (0, 4, 10))
-    found = status.status(job, written)
-    assert (found.job.state, found.image_count) == (State.SUCCEEDED, 25)
-    trained = status.training_status(job, job.request.training_id, written).as_json()
-    assert {distance: len(one["top1_by_seed"]) for distance, one in trained["distances"].items()} == {
+    job_status = status.status(job, old_store)
+    assert (job_status.job.state, job_status.image_count) == (State.SUCCEEDED, 25)
+    training = status.training_status(job, job.request.training_id, old_store).as_json()
+    assert {distance: len(one["top1_by_seed"]) for distance, one in training["distances"].items()} == {
         "4": 2,
         "10": 2,
         "0": 2,
     }
-    errors = list(index.errors(written, layout.index(job.id), layout.evaluation(job.id)))
+    errors = list(index.errors(old_store, layout.index(job.id), layout.evaluation(job.id)))
     assert [image.path for image in errors] == ["apple/broken.jpg"]
 
 
-def test_its_report_is_still_drawn(written: FolderStore, job: Job) -> None:
+def test_its_report_is_still_drawn(old_store: FolderStore, job: Job) -> None:
     """Else a job that is finished after an upgrade has no report, because its results lack what later ones have."""
-    page = report.html(json.loads(written.get(layout.report(job.id))), [])
+    page = report.html(json.loads(old_store.get(layout.report(job.id))), [])
     assert "whether by chance was not tested" in page
     assert "spread of seeds" in page
     step = Step(job.id, Kind.COMPARE, job.request.training_id)
-    written.put(step.output, b'{"format": 1, "comparisons": []}')
-    made = figures(job, written).as_json()
-    assert made["comparison"]["comparisons"] == []
-    assert "Which distances differ" not in report.html(made, [])
+    old_store.put(step.output, b'{"format": 1, "comparisons": []}')
+    results = figures(job, old_store).as_json()
+    assert results["comparison"]["comparisons"] == []
+    assert "Which distances differ" not in report.html(results, [])
 
 
-def test_its_manifests_have_the_digests_that_they_state(written: FolderStore, job: Job) -> None:
+def test_its_manifests_have_the_digests_that_they_state(old_store: FolderStore, job: Job) -> None:
     """Else originals that were deleted by them have no proof any more."""
-    assert _digests(written, job, job.request.subset_id) == DIGESTS
+    assert _digests(old_store, job, job.request.subset_id) == DIGESTS
 
 
 def test_another_budget_over_its_index_gives_what_it_gave(
-    written: FolderStore, job: Job, decoder: IsolatedDecoder, tmp_path: Path
+    old_store: FolderStore, job: Job, decoder: IsolatedDecoder, tmp_path: Path
 ) -> None:
     """Else a question to an older index is answered differently after an upgrade."""
-    (other,) = {one["subset"] for one in status.subsets(job, written)} - {job.request.subset_id}
-    before = _digests(written, job, other)
-    for key in list(written.keys(f"work/{job.id}/subsets/{other}/")):
-        written.delete(key)
-    step = request_subset(job, written, SubsetRequest(BytesBudget(60_000), Selection()))
+    (other,) = {one["subset"] for one in status.subsets(job, old_store)} - {job.request.subset_id}
+    before = _digests(old_store, job, other)
+    for key in list(old_store.keys(f"work/{job.id}/subsets/{other}/")):
+        old_store.delete(key)
+    step = request_subset(job, old_store, SubsetRequest(BytesBudget(60_000), Selection()))
     assert step.part == other
-    run_step(step, written, StepContext.at(RuntimeConfig(str(written.root)), decoder, lambda progress: None))
-    assert _digests(written, job, other) == before
+    run_step(step, old_store, StepContext.at(RuntimeConfig(str(old_store.root)), decoder, lambda progress: None))
+    assert _digests(old_store, job, other) == before
 
 
-def test_a_job_that_it_left_unfinished_is_finished(written: FolderStore, job: Job, decoder: IsolatedDecoder) -> None:
+def test_a_job_that_it_left_unfinished_is_finished(old_store: FolderStore, job: Job, decoder: IsolatedDecoder) -> None:
     """Else an upgrade in the middle of a job costs all that was compressed, or changes what is kept."""
-    for key in list(written.keys(f"work/{job.id}/")):
+    for key in list(old_store.keys(f"work/{job.id}/")):
         if "/chunks/" not in key and "/parts/" not in key and not key.endswith("listing.json"):
-            written.delete(key)
-    JobRepository(written).retry(job)
-    context = StepContext.at(RuntimeConfig(str(written.root)), decoder, lambda progress: None)
+            old_store.delete(key)
+    JobRepository(old_store).retry(job)
+    context = StepContext.at(RuntimeConfig(str(old_store.root)), decoder, lambda progress: None)
     for step in (Step(job.id, Kind.INDEX), Step(job.id, Kind.SELECT, job.request.subset_id)):
-        run_step(step, written, context)
-    assert _digests(written, job, job.request.subset_id) == DIGESTS
+        run_step(step, old_store, context)
+    assert _digests(old_store, job, job.request.subset_id) == DIGESTS
 
 
-def test_what_a_later_release_wrote_is_refused_by_name(written: FolderStore, job: Job) -> None:
+def test_what_a_later_release_wrote_is_refused_by_name(old_store: FolderStore, job: Job) -> None:
     """Else a release that was rolled back misreads what the newer one wrote."""
-    record = json.loads(written.get(layout.job(job.id)))
-    written.put(layout.job(job.id), json.dumps(record | {"format": 2}).encode())
+    record = json.loads(old_store.get(layout.job(job.id)))
+    old_store.put(layout.job(job.id), json.dumps(record | {"format": 2}).encode())
     with pytest.raises(RecordUnreadable, match="format 2"):
-        JobRepository(written).get(job.id)
-    shown = JobRepository(written).record_for_list(job.id)
-    assert (shown["id"], shown["state"]) == (job.id, "unreadable")
-    assert shown["error"] is not None
-    assert shown["error"]["code"] == "record_unreadable"
+        JobRepository(old_store).get(job.id)
+    entry = JobRepository(old_store).record_for_list(job.id)
+    assert (entry["id"], entry["state"]) == (job.id, "unreadable")
+    assert entry["error"] is not None
+    assert entry["error"]["code"] == "record_unreadable"
     key = layout.index(job.id)
-    table = pq.read_table(pa.BufferReader(written.get(key)))
-    written.put(key, index.to_parquet(table.replace_schema_metadata({index.METADATA: b'{"format": 2}'})))
+    table = pq.read_table(pa.BufferReader(old_store.get(key)))
+    old_store.put(key, index.to_parquet(table.replace_schema_metadata({index.METADATA: b'{"format": 2}'})))
     with pytest.raises(StoreError, match="format 2"):
-        list(index.rows(written, key))
+        list(index.rows(old_store, key))
     key = layout.manifest(job.id, job.request.subset_id, "4")
     with pytest.raises(InvalidRequest, match="format 2"):
-        list(manifest.rows(written.get(key).replace(b'{"format": 1', b'{"format": 2')))
+        list(manifest.rows(old_store.get(key).replace(b'{"format": 1', b'{"format": 2')))
 
 
-def test_formats_are_stamped(written: FolderStore, job: Job) -> None:
+def test_formats_are_stamped(old_store: FolderStore, job: Job) -> None:
     """Else no later release can tell what it reads."""
-    with written.open(layout.index(job.id)) as file:
+    with old_store.open(layout.index(job.id)) as file:
         stamp = json.loads(pq.read_schema(file).metadata[index.METADATA])
     assert stamp["format"] == 1
     assert set(stamp["versions"]) == set(codec_version.versions())
-    assert json.loads(written.get(layout.job(job.id)))["format"] == 1
+    assert json.loads(old_store.get(layout.job(job.id)))["format"] == 1
 
 
 @pytest.fixture
-def interrupted(tmp_path: Path) -> tuple[FolderStore, str]:
+def interrupted_job(tmp_path: Path) -> tuple[FolderStore, str]:
     """A job of 0.1.0 that was killed when one of its two chunks was compressed, with its images; and its id."""
     with tarfile.open(INTERRUPTED) as archive:
         archive.extractall(tmp_path, filter="data")
@@ -168,11 +168,11 @@ def interrupted(tmp_path: Path) -> tuple[FolderStore, str]:
     store.put(layout.job(name), store.get(layout.job(name)).replace(b"file:///SOURCES", f"{sources}/images".encode()))
     for key in list(store.keys(f"work/{name}/")):
         if key.endswith(".parquet"):
-            store.put(key, _moved(store.get(key), f"{sources}/images"))
+            store.put(key, _with_sources(store.get(key), f"{sources}/images"))
     return store, name
 
 
-def _moved(data: bytes, sources: str) -> bytes:
+def _with_sources(data: bytes, sources: str) -> bytes:
     """A table whose images lie somewhere else."""
     table = pq.read_table(pa.BufferReader(data))
     for place, name in enumerate(table.schema.names):
@@ -183,18 +183,18 @@ def _moved(data: bytes, sources: str) -> bytes:
 
 
 def test_a_job_that_it_was_killed_in_is_resumed_read_and_verified(
-    interrupted: tuple[FolderStore, str], keepmore: Command
+    interrupted_job: tuple[FolderStore, str], keepmore: Command
 ) -> None:
     """Else an upgrade in the middle of a job encodes everything again, or keeps other images than were promised."""
-    store, job = interrupted
+    store, job = interrupted_job
     place = ("--store", str(store.root))
     before = set(store.keys("objects/"))
-    resumed = keepmore("resume", job, "--json", *place)
-    assert resumed.returncode == 0, resumed.stderr
-    report = json.loads(resumed.stdout)
+    process = keepmore("resume", job, "--json", *place)
+    assert process.returncode == 0, process.stderr
+    report = json.loads(process.stdout)
     assert (report["index"]["listed"], report["index"]["compressed"], report["index"]["failed"]) == (25, 24, 1)
     assert {row["distance"]: row["digest"] for row in report["distances"]} == RESUMED_DIGESTS
     assert before <= set(store.keys("objects/")), "what the earlier release encoded is used"
     for distance in RESUMED_DIGESTS:
-        verified = keepmore("verify", f"{job}/{distance}", *place)
-        assert verified.returncode == 0, verified.stdout
+        process = keepmore("verify", f"{job}/{distance}", *place)
+        assert process.returncode == 0, process.stdout

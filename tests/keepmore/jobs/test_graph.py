@@ -31,7 +31,7 @@ from keepmore.storage.folder import FolderStore
 from keepmore.storage.layout import RequestKind
 from keepmore.training.trainer import load_trainer
 
-TRAINED = Request(
+WITH_TRAINING = Request(
     "file:///d",
     (0, 2, 10),
     budget=BytesBudget(1000),
@@ -39,13 +39,13 @@ TRAINED = Request(
     training=Training(),
 )
 PLAIN = Request("file:///d", (4,))
-LEVELLED = replace(TRAINED, distances=(0.0,), rules=(Spread(0.5, 15), FitCount(7), FitCount(9)))
-FINETUNED = Training(method="finetune", seeds=2, test_distances=(4, 8))
-TUNED = replace(LEVELLED, training=FINETUNED)
-TESTED = replace(TRAINED, training=Training(test_distances=(4, 8)))
+WITH_RULES = replace(WITH_TRAINING, distances=(0.0,), rules=(Spread(0.5, 15), FitCount(7), FitCount(9)))
+FINETUNING = Training(method="finetune", seeds=2, test_distances=(4, 8))
+WITH_FINETUNING = replace(WITH_RULES, training=FINETUNING)
+WITH_TESTS = replace(WITH_TRAINING, training=Training(test_distances=(4, 8)))
 BESIDE = (Kind.ESTIMATE, Kind.NOTIFY, Kind.PILOT, Kind.ADVISE)
-MADE: list[Kind] = [kind for kind in Kind if kind not in BESIDE]  # what a job is made of
-requests = st.sampled_from([TRAINED, PLAIN, LEVELLED, TUNED, TESTED])
+JOB_KINDS: list[Kind] = [kind for kind in Kind if kind not in BESIDE]  # what a job is made of
+requests = st.sampled_from([WITH_TRAINING, PLAIN, WITH_RULES, WITH_FINETUNING, WITH_TESTS])
 
 
 def _job(request: Request) -> Job:
@@ -76,20 +76,20 @@ def test_any_order_of_finishing_ends_with_every_step_done_once(request: Request,
     assert kinds.count(Kind.TRAIN) == (len(request.variants) if training else 0)
     assert kinds.count(Kind.COMPARE) == (1 if training else 0)
     assert kinds.count(Kind.TUNE) == (len(request.variants) * training.seeds if training and tuned else 0)
-    tested = 1 + len(training.test_distances) if training else 0
-    assert kinds.count(Kind.FEATURES) == (len(request.variants) + tested if training and not tuned else 0)
+    test_sets = 1 + len(training.test_distances) if training else 0
+    assert kinds.count(Kind.FEATURES) == (len(request.variants) + test_sets if training and not tuned else 0)
     assert kinds[0] is Kind.LIST
     assert kinds[-1] is Kind.REPORT
 
 
-@given(st.sampled_from([LEVELLED, TUNED]), st.integers(1, 12), st.integers(0, 10**6))
+@given(st.sampled_from([WITH_RULES, WITH_FINETUNING]), st.integers(1, 12), st.integers(0, 10**6))
 def test_no_step_runs_before_its_inputs(request: Request, chunks: int, seed: int) -> None:
     """Else the index is merged before its last part, or a model is trained on half a subset."""
     place = {step: number for number, step in enumerate(_run(request, chunks, seed))}
-    made = [kind for kind in MADE if kind is not (Kind.FEATURES if request is TUNED else Kind.TUNE)]
-    last = {kind: max(n for step, n in place.items() if step.kind is kind) for kind in made}
-    first = {kind: min(n for step, n in place.items() if step.kind is kind) for kind in made}
-    for before, after in pairwise(kind for kind in made if kind is not Kind.CHECK):
+    kinds = [kind for kind in JOB_KINDS if kind is not (Kind.FEATURES if request is WITH_FINETUNING else Kind.TUNE)]
+    last = {kind: max(n for step, n in place.items() if step.kind is kind) for kind in kinds}
+    first = {kind: min(n for step, n in place.items() if step.kind is kind) for kind in kinds}
+    for before, after in pairwise(kind for kind in kinds if kind is not Kind.CHECK):
         assert last[before] < first[after]
     assert first[Kind.CHECK] > last[Kind.LIST]
 
@@ -111,8 +111,8 @@ def test_nobody_asks_for_parts_once_there_is_an_index() -> None:
 
 def test_steps_of_one_job_have_outputs_of_their_own() -> None:
     """Else one step passes for another that is done."""
-    job = _job(LEVELLED)
-    for request in (LEVELLED, TUNED, TESTED):
+    job = _job(WITH_RULES)
+    for request in (WITH_RULES, WITH_FINETUNING, WITH_TESTS):
         outputs = [step.output for step in _run(request, 5, 1)]
         outputs += [Step(job.id, kind, "abc").output for kind in kinds_of(RequestKind.ADVICE)]
         assert len(outputs) == len(set(outputs))
@@ -126,60 +126,60 @@ def test_a_question_before_there_is_an_index_says_so(store: FolderStore) -> None
     assert chunk_count(store, "job") is None
 
 
-def _done(request: Request) -> set[str]:
+def _outputs(request: Request) -> set[str]:
     return {step.output for step in _run(request, 2, 0)}
 
 
 def test_steps_survive_being_written_down() -> None:
     """Else a message, or the tracker, names another step than was meant."""
     advice = [Step("job", kind, "abc") for kind in kinds_of(RequestKind.ADVICE)]
-    for step in [*_run(LEVELLED, 5, 1), *_run(TUNED, 2, 1), *_run(TESTED, 2, 1), *advice]:
+    for step in [*_run(WITH_RULES, 5, 1), *_run(WITH_FINETUNING, 2, 1), *_run(WITH_TESTS, 2, 1), *advice]:
         assert Step.parse(step.job, str(step)) == step
 
 
 def test_another_subset_and_training_are_ready_once_they_are_asked_for() -> None:
     """Else a second budget waits for ever, or a failed question is tried for ever."""
-    job, done = _job(TRAINED).ended(State.SUCCEEDED), _done(TRAINED)
-    asked = {"def": Training()}
+    job, done = _job(WITH_TRAINING).ended(State.SUCCEEDED), _outputs(WITH_TRAINING)
+    trainings = {"def": Training()}
     assert not list(ready_steps(job, done, 2))
     done.add(layout.request(RequestKind.SUBSET, job.id, "abc"))
-    ready = list(ready_steps(job, done, 2, asked))
+    ready = list(ready_steps(job, done, 2, trainings))
     assert [str(step) for step in ready[:2]] == ["select:abc", "features:def/evaluation"]
     for kinds in ({Kind.SELECT, Kind.FEATURES}, {Kind.TRAIN}, {Kind.COMPARE}):
-        ready = list(ready_steps(job, done, 2, asked))
+        ready = list(ready_steps(job, done, 2, trainings))
         assert {step.kind for step in ready} == kinds
         assert all(is_beside(job, step) for step in ready)
-        failed = {ref.error_key for step in ready if (ref := RequestRef.of_step(step))}
-        assert not list(ready_steps(job, done | failed, 2, asked))
+        error_keys = {ref.error_key for step in ready if (ref := RequestRef.of_step(step))}
+        assert not list(ready_steps(job, done | error_keys, 2, trainings))
         done |= {step.output for step in ready}
-    assert not list(ready_steps(job, done, 2, asked))
+    assert not list(ready_steps(job, done, 2, trainings))
 
 
 def test_a_fine_tuning_that_is_asked_for_begins_with_its_runs() -> None:
     """Else it waits for features that a fine-tuning never makes, or reports a variant before its last seed."""
-    job, done = _job(TRAINED).ended(State.SUCCEEDED), _done(TRAINED)
-    runs = list(ready_steps(job, done, 2, {"def": FINETUNED}))
+    job, done = _job(WITH_TRAINING).ended(State.SUCCEEDED), _outputs(WITH_TRAINING)
+    runs = list(ready_steps(job, done, 2, {"def": FINETUNING}))
     assert [str(step) for step in runs] == [
         f"tune:def/{variant}/{seed}" for seed in (0, 1) for variant in ("0", "2", "10")
     ]
     done |= {step.output for step in runs[:-1]}
-    assert list(ready_steps(job, done, 2, {"def": FINETUNED})) == runs[-1:]
-    assert {step.kind for step in ready_steps(job, done | {runs[-1].output}, 2, {"def": FINETUNED})} == {Kind.TRAIN}
+    assert list(ready_steps(job, done, 2, {"def": FINETUNING})) == runs[-1:]
+    assert {step.kind for step in ready_steps(job, done | {runs[-1].output}, 2, {"def": FINETUNING})} == {Kind.TRAIN}
 
 
 def test_a_training_that_has_its_results_makes_nothing_they_came_from_again() -> None:
     """Else a training of an earlier release, which kept its features elsewhere, costs its hours again."""
-    job, done = _job(TRAINED).ended(State.SUCCEEDED), _done(TRAINED)
-    done |= {layout.training(job.id, "def", variant) for variant in TRAINED.variants}
-    for training in (Training(), FINETUNED):
+    job, done = _job(WITH_TRAINING).ended(State.SUCCEEDED), _outputs(WITH_TRAINING)
+    done |= {layout.training(job.id, "def", variant) for variant in WITH_TRAINING.variants}
+    for training in (Training(), FINETUNING):
         assert [str(step) for step in ready_steps(job, done, 2, {"def": training})] == ["compare:def"]
 
 
 @pytest.mark.parametrize("state", [State.ACCEPTED, State.SUCCEEDED, State.FAILED])
 def test_advice_needs_the_index_and_nothing_else(state: State) -> None:
-    """Else advice waits for trainings that it is there to spare, or fails for ever."""
-    job = _job(TRAINED) if state is State.ACCEPTED else _job(TRAINED).ended(state)
-    done = {step.output for step in _run(TRAINED, 2, 0) if step.kind in (Kind.LIST, Kind.COMPRESS)}
+    """Else advice waits for trainings that it is meant to save, or fails for ever."""
+    job = _job(WITH_TRAINING) if state is State.ACCEPTED else _job(WITH_TRAINING).ended(state)
+    done = {step.output for step in _run(WITH_TRAINING, 2, 0) if step.kind in (Kind.LIST, Kind.COMPRESS)}
     done.add(layout.request(RequestKind.ADVICE, job.id, "abc"))
 
     def ready() -> list[Step]:
@@ -201,7 +201,7 @@ def test_advice_needs_the_index_and_nothing_else(state: State) -> None:
 
 def test_another_subset_of_a_job_with_levels_is_fitted_first() -> None:
     """Else a second budget is answered with what fits the first, or never."""
-    job, done = _job(LEVELLED).ended(State.SUCCEEDED), _done(LEVELLED)
+    job, done = _job(WITH_RULES).ended(State.SUCCEEDED), _outputs(WITH_RULES)
     done.add(layout.request(RequestKind.SUBSET, job.id, "abc"))
     ready = list(ready_steps(job, done, 2))
     assert [str(step) for step in ready] == ["fit:abc/fit-7", "fit:abc/fit-9"]
@@ -216,11 +216,11 @@ def test_another_subset_of_a_job_with_levels_is_fitted_first() -> None:
 @pytest.mark.parametrize("state", [State.FAILED, State.CANCELLED])
 def test_a_stopped_job_gets_no_further_but_answers_questions(state: State) -> None:
     """Else cancelling frees no worker; or an index that cost days cannot be asked any more."""
-    job = _job(TRAINED).ended(state)
-    half = {step.output for step in _run(TRAINED, 2, 0) if step.kind in (Kind.LIST, Kind.COMPRESS, Kind.INDEX)}
+    job = _job(WITH_TRAINING).ended(state)
+    half = {step.output for step in _run(WITH_TRAINING, 2, 0) if step.kind in (Kind.LIST, Kind.COMPRESS, Kind.INDEX)}
     assert not list(ready_steps(job, half, 2))
-    asked = half | {layout.request(RequestKind.SUBSET, job.id, "abc")}
-    assert [step.kind for step in ready_steps(job, asked, 2)] == [Kind.SELECT]
+    keys = half | {layout.request(RequestKind.SUBSET, job.id, "abc")}
+    assert [step.kind for step in ready_steps(job, keys, 2)] == [Kind.SELECT]
 
 
 def test_unknown_subsets_and_trainings_are_named(store: FolderStore) -> None:

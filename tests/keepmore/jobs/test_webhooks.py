@@ -1,4 +1,4 @@
-"""Calls to a receiver that is not as it should be; what a good one is told is in the tests of the service."""
+"""Calls to a receiver that is not as it should be; what a good one receives is in the tests of the service."""
 
 from __future__ import annotations
 

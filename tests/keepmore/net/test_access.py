@@ -62,9 +62,9 @@ def test_what_lies_below_an_allowed_prefix_may_be_read(prefix: str, uri: str) ->
 )
 def test_what_lies_beside_an_allowed_prefix_may_not(prefix: str, uri: str) -> None:
     """Else a table on the web reads a neighbour's bucket, or a file of the machine."""
-    with pytest.raises(SourceNotAllowed, match=r"may not be read here.*KEEPMORE_ALLOWED_SOURCES") as raised:
+    with pytest.raises(SourceNotAllowed, match=r"may not be read here.*KEEPMORE_ALLOWED_SOURCES") as excinfo:
         Access(allowed=(prefix,)).check(uri)
-    assert prefix in str(raised.value)
+    assert prefix in str(excinfo.value)
 
 
 @given(st.lists(st.text("ab.%2eE/\\", max_size=4), max_size=5))
@@ -111,9 +111,9 @@ def test_tricks_are_refused_whatever_is_allowed(uri: str) -> None:
 )
 def test_credentials_in_a_uri_are_refused_and_not_repeated(scheme: str, rest: str) -> None:
     """Else a password ends up in a job record, a manifest and a log."""
-    with pytest.raises(InvalidUri, match="credentials") as raised:
+    with pytest.raises(InvalidUri, match="credentials") as excinfo:
         Access().check(f"{scheme}://{rest}")
-    assert SECRET not in str(raised.value)
+    assert SECRET not in str(excinfo.value)
 
 
 def test_links_are_followed_before_a_file_is_allowed(tmp_path: Path) -> None:
@@ -184,9 +184,9 @@ def test_the_environment_says_what_may_be_read() -> None:
 )
 def test_a_wrong_setting_is_named(environ: dict[str, str], message: str) -> None:
     """Else a service starts with half of its settings, or prints a secret."""
-    with pytest.raises(InvalidRequest, match=message) as raised:
+    with pytest.raises(InvalidRequest, match=message) as excinfo:
         Access.from_environment(environ)
-    assert SECRET not in str(raised.value)
+    assert SECRET not in str(excinfo.value)
 
 
 @pytest.mark.parametrize(

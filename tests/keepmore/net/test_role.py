@@ -17,19 +17,19 @@ from tests.servers import S3Server, serving
 
 
 class Cloud:
-    """Hands out credentials at `url` that are valid for `valid_s`; `asked`: how often."""
+    """Hands out credentials at `url` that are valid for `valid_s`; `requests`: how many there were."""
 
     def __init__(self, s3: S3Server) -> None:
         self.s3 = s3
         self.url = ""
         self.valid_s = 3600.0
-        self.asked = 0
+        self.requests = 0
         self.refuses = False
         self.lock = threading.Lock()
 
     def answer(self) -> bytes:
         with self.lock:
-            self.asked += 1
+            self.requests += 1
         until = datetime.now(UTC) + timedelta(seconds=self.valid_s)
         # The server takes no session's token that it did not give; minio sends one that is not empty.
         fields = {"AccessKeyId": self.s3.access_key, "SecretAccessKey": self.s3.secret_key, "Token": ""}
@@ -68,7 +68,7 @@ def test_a_store_is_reached_with_the_credentials_of_a_role(cloud: Cloud) -> None
     assert store.get("jobs/a.json") == b"{}"
     assert not store.create("jobs/a.json", b"other")
     assert list(store.keys("jobs/")) == ["jobs/a.json"]
-    assert cloud.asked == 1
+    assert cloud.requests == 1
 
 
 def test_credentials_that_expire_are_fetched_again(cloud: Cloud) -> None:
@@ -77,7 +77,7 @@ def test_credentials_that_expire_are_fetched_again(cloud: Cloud) -> None:
     store = _store(cloud)
     store.put("jobs/b.json", b"1")
     store.put("jobs/b.json", b"2")
-    assert cloud.asked > 1
+    assert cloud.requests > 1
 
 
 def test_a_role_that_gives_nothing_is_named(cloud: Cloud, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -41,8 +41,8 @@ def _by_walk(keys: list[str], skips: bool) -> Listing[Name]:
 def test_names_come_in_order(kind: str, keys: list[str], prefix: str, after: str, batch: int) -> None:
     """Else a class `cat-big` beside `cat` lists behind it, and the index of a dataset is refused or short of images."""
     listing = _by_bytes(keys) if kind == "bytes" else _by_walk(keys, skips=kind.endswith("skips"))
-    listed = [name.key for name in ascending(listing, prefix, after, batch)]
-    assert listed == sorted(key for key in keys if key.startswith(prefix) and key > after)
+    listed_keys = [name.key for name in ascending(listing, prefix, after, batch)]
+    assert listed_keys == sorted(key for key in keys if key.startswith(prefix) and key > after)
 
 
 def test_a_server_without_any_order_is_refused() -> None:

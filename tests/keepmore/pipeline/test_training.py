@@ -38,7 +38,7 @@ def scratch(tmp_path: Path) -> Scratch:
     return Scratch(str(tmp_path / "scratch"))
 
 
-def _copied(sample: Path, target: Path, classes: Sequence[tuple[str, int]]) -> Path:
+def _copy(sample: Path, target: Path, classes: Sequence[tuple[str, int]]) -> Path:
     """A folder of so many images of each of these classes; a class that is none of the sample's looks like a mug."""
     for name, count in classes:
         source = sample / name if (sample / name).is_dir() else sample / "mug"
@@ -53,26 +53,26 @@ def _classes(sample: Path, count: int) -> list[str]:
 
 
 def _request(train: Path, test: Path, **fields: Any) -> Request:
-    asked: dict[str, Any] = {"distances": (0, 8), "training": QUICK, **fields}
-    return Request(train.as_uri(), evaluation=Evaluation(dataset=test.as_uri()), **asked)
+    options: dict[str, Any] = {"distances": (0, 8), "training": QUICK, **fields}
+    return Request(train.as_uri(), evaluation=Evaluation(dataset=test.as_uri()), **options)
 
 
 @pytest.fixture
 def request_for(sample: Path, tmp_path: Path) -> Callable[..., Request]:
     """A request for a training on so many images of some classes, tested on two of each of the first three."""
 
-    def made(classes: Sequence[tuple[str, int]], tested: Sequence[tuple[str, int]], **fields: Any) -> Request:
-        train = _copied(sample / "train", tmp_path / "train", classes)
-        return _request(train, _copied(sample / "test", tmp_path / "test", tested), **fields)
+    def make(classes: Sequence[tuple[str, int]], test_classes: Sequence[tuple[str, int]], **fields: Any) -> Request:
+        train = _copy(sample / "train", tmp_path / "train", classes)
+        return _request(train, _copy(sample / "test", tmp_path / "test", test_classes), **fields)
 
-    return made
+    return make
 
 
 def _training_steps(job: Job, store: FolderStore, scratch: Scratch, access: Access = EVERYTHING) -> TrainingSteps:
     return TrainingSteps.of(job, job.request.training_id, store, access, scratch, unseen)
 
 
-def _trained(job: Job, store: FolderStore, scratch: Scratch) -> dict[str, dict[str, Any]]:
+def _train(job: Job, store: FolderStore, scratch: Scratch) -> dict[str, dict[str, Any]]:
     """The results of each variant."""
     done_by(Kind.FEATURES, job, store, scratch)
     done_by(Kind.TRAIN, job, store, scratch)
@@ -89,7 +89,7 @@ def _objects(job: Job, store: FolderStore, variant: str) -> dict[str, Path]:
 def test_a_corrupt_object_is_named_and_nothing_is_left_half_written(
     store: FolderStore, scratch: Scratch, sample: Path, request_for: Callable[..., Request]
 ) -> None:
-    """Else a model is trained on what nobody stored; or once it is mended, the damaged features are found again."""
+    """Else a model is trained on what nobody stored; or once it is fixed, the damaged features are found again."""
     names = _classes(sample, 2)
     job = selected(store, request_for([(name, 3) for name in names], [(name, 2) for name in names]))
     training_steps, broken = _training_steps(job, store, scratch), max(_objects(job, store, "8").values())
@@ -97,19 +97,19 @@ def test_a_corrupt_object_is_named_and_nothing_is_left_half_written(
     broken.chmod(0o644)
     broken.write_bytes(good[:-1] + bytes([good[-1] ^ 1]))
 
-    def left() -> set[str]:
+    def keys() -> set[str]:
         return {*store.keys("features/"), *store.keys("work/")}
 
-    before = left()
-    with pytest.raises(DatasetChanged) as caught:
+    before = keys()
+    with pytest.raises(DatasetChanged) as excinfo:
         training_steps.features("8", load_trainer("probe"))
-    assert broken.name in caught.value.message
-    assert "put it back as it was and resume the job" in caught.value.message
-    assert left() == before
+    assert broken.name in excinfo.value.message
+    assert "put it back as it was and resume the job" in excinfo.value.message
+    assert keys() == before
     broken.unlink()
     with pytest.raises(DatasetChanged, match="is gone; put the dataset back as it was"):
         training_steps.features("8", load_trainer("probe"))
-    assert left() == before
+    assert keys() == before
     broken.write_bytes(good)
     assert training_steps.features("8", load_trainer("probe")).images == 6
 
@@ -131,8 +131,8 @@ def test_one_image_to_test_on_is_enough_to_end_a_training(
     """Else hours of training end in a traceback as their results are compared, and again at every resume."""
     one, other = _classes(sample, 2)
     job = selected(store, request_for([(one, 3), (other, 3)], [(one, 1)]))
-    for found in _trained(job, store, scratch).values():
-        assert (found["test_images"], found["untested_classes"]) == (1, [other])
+    for result in _train(job, store, scratch).values():
+        assert (result["test_images"], result["untested_classes"]) == (1, [other])
     assert _training_steps(job, store, scratch).comparison(job.request.variants).pairs == []
 
 
@@ -143,15 +143,15 @@ def test_a_class_with_one_image_and_a_class_that_training_never_saw(
     one, other, rare = _classes(sample, 3)
     classes = [(one, 4), (other, 4), (rare, 1)]
     job = selected(store, request_for(classes, [(one, 2), (rare, 2), ("unseen", 3)]))
-    for found in _trained(job, store, scratch).values():
-        assert found["train_images"] == 9
-        assert found["untrained_classes"] == ["unseen"]
-        assert found["untested_classes"] == [other]
-        assert found["test_images"] == 7
-        assert found["per_class"]["unseen"]["images"] == 3
-        assert found["per_class"]["unseen"]["top1"] == 0
-        right = sum(of["images"] * of["top1"] for of in found["per_class"].values())
-        assert found["top1"] == pytest.approx(right / 7)
+    for result in _train(job, store, scratch).values():
+        assert result["train_images"] == 9
+        assert result["untrained_classes"] == ["unseen"]
+        assert result["untested_classes"] == [other]
+        assert result["test_images"] == 7
+        assert result["per_class"]["unseen"]["images"] == 3
+        assert result["per_class"]["unseen"]["top1"] == 0
+        right = sum(of["images"] * of["top1"] for of in result["per_class"].values())
+        assert result["top1"] == pytest.approx(right / 7)
 
 
 def test_a_subset_without_labels_names_its_distance(
@@ -169,11 +169,11 @@ def test_a_subset_without_labels_names_its_distance(
 
 
 @pytest.mark.parametrize("method", ["probe", "finetune"])
-def test_test_images_without_labels_are_told(
+def test_test_images_without_labels_are_refused(
     store: FolderStore, scratch: Scratch, sample: Path, tmp_path: Path, method: str
 ) -> None:
     """Else a folder of test images without classes ends as a defect after the hours of compressing."""
-    train = _copied(sample / "train", tmp_path / "train", [(name, 2) for name in _classes(sample, 2)])
+    train = _copy(sample / "train", tmp_path / "train", [(name, 2) for name in _classes(sample, 2)])
     (tmp_path / "test").mkdir()
     shutil.copy(min((sample / "test").rglob("*.jpg")), tmp_path / "test" / "1.jpg")
     job = selected(store, _request(train, tmp_path / "test", training=Training(weights="none", method=method)))
@@ -187,16 +187,16 @@ def test_test_images_at_a_distance_are_what_a_job_stores_at_it(
 ) -> None:
     """Else a model is said to hold on compressed images that it was never tested on."""
     names = [(name, 2) for name in _classes(sample, 2)]
-    folders = [_copied(sample / "train", tmp_path / part, names) for part in ("pool", "tested")]
+    folders = [_copy(sample / "train", tmp_path / part, names) for part in ("pool", "tested")]
     for file in folders[1].rglob("*.jpg"):
         file.write_bytes(file.read_bytes() + b"0")  # the same picture; the same file would not be kept
     job = selected(store, _request(*folders))
-    stored, table = _objects(job, store, "8"), training_steps.evaluation_table(store, job.id)
+    objects, table = _objects(job, store, "8"), training_steps.evaluation_table(store, job.id)
     with training_steps.open_images(table, job.request, EVERYTHING, EVALUATION, "8") as images:
-        assert len(images) == len(stored) == 4
+        assert len(images) == len(objects) == 4
         for row, path in enumerate(images.table["path"].to_pylist()):
             original = images.read(row)
-            assert original != images.changed(original) == stored[path].read_bytes()
+            assert original != images.changed(original) == objects[path].read_bytes()
     with training_steps.open_images(table, job.request, EVERYTHING, EVALUATION) as plain:
         assert plain.changed(original) == original
         assert not set(plain.names().tolist()) & set(images.names().tolist())
@@ -209,9 +209,9 @@ def test_accuracy_at_other_distances_stands_beside_that_on_the_originals(
     names = _classes(sample, 2)
     training = Training(weights="none", steps=30, seeds=2, test_distances=(10,))
     job = selected(store, request_for([(n, 4) for n in names], [(n, 3) for n in names], training=training))
-    for found in _trained(job, store, scratch).values():
-        assert list(found["tests"]) == ["10-e3"]
-        assert found["tests"]["10-e3"]["test_images"] == found["test_images"] == 6
+    for result in _train(job, store, scratch).values():
+        assert list(result["tests"]) == ["10-e3"]
+        assert result["tests"]["10-e3"]["test_images"] == result["test_images"] == 6
 
 
 def test_arms_without_predictions_are_left_out_of_the_comparison(
@@ -220,7 +220,7 @@ def test_arms_without_predictions_are_left_out_of_the_comparison(
     """Else results of an earlier release, which kept no predictions, end the training that compares them."""
     names = _classes(sample, 2)
     job = selected(store, request_for([(n, 4) for n in names], [(n, 3) for n in names], distances=(0, 4, 8)))
-    _trained(job, store, scratch)
+    _train(job, store, scratch)
     training_steps = _training_steps(job, store, scratch)
     whole = {(pair.variant, pair.against) for pair in training_steps.comparison(job.request.variants).pairs}
     assert {variant for pair in whole for variant in pair} == {"0", "4", "8"}

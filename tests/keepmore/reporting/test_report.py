@@ -33,7 +33,7 @@ from keepmore.spec.training import Training, Tuning
     ],
 )
 def test_the_command_asks_for_the_same_training(training: Training) -> None:
-    """Else a result cannot be had again from its report."""
+    """Else a result cannot be reproduced from its report."""
     request = Request("file:///d", (0, 4), evaluation=Evaluation(holdout=0.2), training=training)
     words = shlex.split(command(request))[2:]
     values = cli.commands["run"].make_context("run", words).params
@@ -52,8 +52,8 @@ ROWS = [_row("0", 0.5), _row("8", 0.6), _row("spread-1-9", 0.7, pool_bytes=None)
 
 def _lines(svg: str) -> list[int]:
     """How many points each line of data joins."""
-    drawn = [re.findall("[ML] ", path) for path in re.findall(r'<path d="([^"]+)"[^>]*stroke: #d1601f', svg)]
-    return [len(points) for points in drawn]
+    paths = [re.findall("[ML] ", path) for path in re.findall(r'<path d="([^"]+)"[^>]*stroke: #d1601f', svg)]
+    return [len(points) for points in paths]
 
 
 def test_levels_are_not_joined_with_distances() -> None:
@@ -67,12 +67,12 @@ def test_plots_of_a_training_are_drawn_of_few_and_of_many_classes() -> None:
     for count in (2, 13, 60):
         names = [f"class {n} $x$" for n in range(count)]
         counts = [[int(a == b) for a in range(count)] for b in range(count)]
-        drawn = plots.confusion({"classes": names, "counts": counts}, "distance 8")
-        assert ("class 1 $x$" in drawn) == (count <= plots.MOST_BARS)
-        assert (">100<" in drawn) == (count <= plots.MOST_CELLS_WRITTEN)
+        svg = plots.confusion({"classes": names, "counts": counts}, "distance 8")
+        assert ("class 1 $x$" in svg) == (count <= plots.MOST_BARS)
+        assert (">100<" in svg) == (count <= plots.MOST_CELLS_WRITTEN)
     curves = [{"seed": s, "step": [1.0, 2.0], "loss": [2.0, 1.0 + s]} for s in (0, 1)]
     assert "training loss" in plots.loss([_row("0", 0.5, curves=curves), _row("4", 0.5, curves=curves[:1])])
     assert "cost of the kept images" in plots.accuracy_and_cost([row | {"monthly_cost": 2.3} for row in ROWS])
-    tested = [[{"top1": 0.5}, {"top1": 0.4}], [{"top1": 0.6}, {"top1": 0.7}]]
-    drawn = plots.domain(["0", "8"], ["original", "8"], tested)
-    assert all(f">{shown}<" in drawn for shown in ("50.0", "40.0", "60.0", "70.0", "original"))
+    tests = [[{"top1": 0.5}, {"top1": 0.4}], [{"top1": 0.6}, {"top1": 0.7}]]
+    svg = plots.domain(["0", "8"], ["original", "8"], tests)
+    assert all(f">{label}<" in svg for label in ("50.0", "40.0", "60.0", "70.0", "original"))

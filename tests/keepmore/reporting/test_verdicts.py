@@ -16,7 +16,7 @@ def _correct(*shares: float) -> np.ndarray[Any, np.dtype[np.bool_]]:
     return np.stack([np.arange(400) < share * 400 for share in shares])
 
 
-COMPARED = evaluation.compare_all(
+COMPARISON = evaluation.compare_all(
     {"0": _correct(0.5, 0.5), "4": _correct(0.51, 0.5), "10": _correct(0.75, 0.74)}
 ).as_json()
 ROWS = [{"distance": "0", "top1": 0.5}, {"distance": "4", "top1": 0.505}, {"distance": "10", "top1": 0.745}]
@@ -24,13 +24,13 @@ ROWS = [{"distance": "0", "top1": 0.5}, {"distance": "4", "top1": 0.505}, {"dist
 
 def test_every_arm_is_judged_against_the_first() -> None:
     """Else a user ranks distances by noise."""
-    assert verdicts.by_variant(COMPARED) == {"4": "cannot tell from 0", "10": "better than 0"}
+    assert verdicts.by_variant(COMPARISON) == {"4": "cannot tell from 0", "10": "better than 0"}
     assert verdicts.by_variant(None) == {}
 
 
 def test_the_best_is_compared_with_all_unless_it_is_the_first() -> None:
     """Else a page shows every comparison twice, or none with the distance that one would choose."""
-    assert [(one["arm"], one["against"]) for one in verdicts.table(COMPARED)] == [
+    assert [(one["arm"], one["against"]) for one in verdicts.table(COMPARISON)] == [
         ("4", "0"), ("10", "0"), ("0", "10"), ("4", "10"),
     ]  # fmt: skip
     first_is_best = evaluation.compare_all({"0": _correct(0.9, 0.9), "4": _correct(0.5, 0.5)}).as_json()
@@ -39,29 +39,29 @@ def test_the_best_is_compared_with_all_unless_it_is_the_first() -> None:
 
 
 @pytest.mark.parametrize(
-    ("variant", "comparison", "said"),
+    ("variant", "comparison", "clause"),
     [
-        (2, COMPARED, "the classifier is better: its top-1 is 24.5 points higher (95 % interval +"),
+        (2, COMPARISON, "the classifier is better: its top-1 is 24.5 points higher (95 % interval +"),
         (
             1,
-            COMPARED,
+            COMPARISON,
             "whether the classifier is better cannot be determined: its top-1 is 0.5 points higher (95 % interval -",
         ),
         (2, None, "top-1 is 24.5 points higher; whether by chance was not tested"),
         (2, {"comparisons": []}, "whether by chance was not tested"),
     ],
 )
-def test_the_sentence_follows_the_verdict(variant: int, comparison: Any, said: str) -> None:
+def test_the_sentence_follows_the_verdict(variant: int, comparison: Any, clause: str) -> None:
     """Else whoever reads only the headline deletes originals for a difference that is none."""
-    assert said in verdicts.clause(ROWS[variant], ROWS[0], comparison)
+    assert clause in verdicts.clause(ROWS[variant], ROWS[0], comparison)
 
 
 def test_what_was_kept_is_found() -> None:
     """Else weights of a training of hours are somewhere in the store."""
     place = "file:///a%20b/work/job/trainings/t"
-    kept = {"seed": 1, "weights": {"uri": f"{place}/weights/0-1.safetensors", "bytes": 3, "sha256": "ab"}}
-    kept["events"] = {"uri": f"{place}/events/0-1/events.out.tfevents.0", "bytes": 9}
-    row = {"distance": "0", "kept": [kept]}
+    record = {"seed": 1, "weights": {"uri": f"{place}/weights/0-1.safetensors", "bytes": 3, "sha256": "ab"}}
+    record["events"] = {"uri": f"{place}/events/0-1/events.out.tfevents.0", "bytes": 9}
+    row = {"distance": "0", "kept": [record]}
     assert verdicts.folders([row]) == {
         "weights": "/a b/work/job/trainings/t/weights",
         "events": "/a b/work/job/trainings/t/events",

@@ -20,13 +20,13 @@ STEP = Step("job", Kind.COMPRESS, chunk=3)
 def test_every_step_is_in_the_histogram_once(seconds: list[float]) -> None:
     """Else an operator's quantiles are wrong, and the alert on slow steps with them."""
     counts: dict[Total, float] = {}
-    for taken in seconds:
-        for name, amount in metrics.of_step(STEP, "done", Progress(), taken).items():
+    for duration_s in seconds:
+        for name, amount in metrics.of_step(STEP, "done", Progress(), duration_s).items():
             counts[name] = counts.get(name, 0) + amount
     buckets, whole = metrics.histogram(counts)["compress"]
     assert math.isclose(whole, sum(seconds), abs_tol=1e-6)
     for bound, count in buckets:
-        assert count == sum(taken <= float(bound) for taken in seconds)
+        assert count == sum(duration_s <= float(bound) for duration_s in seconds)
     assert buckets[-1] == ("+Inf", len(seconds))
 
 

@@ -48,12 +48,12 @@ def test_the_own_training_of_a_cancelled_job_can_be_asked_for_again(store: Folde
     repository = JobRepository(store)
     job = repository.create(request).ended(State.CANCELLED)
     repository.save(job)
-    for key, found in (
+    for key, value in (
         (layout.index_summary(job.id), Summary(pool=3, evaluation=1, classes={"a": 2, "b": 1}).as_json()),
         (layout.subset(job.id, request.subset_id), {}),
         (layout.listing(job.id), Listing("a", 1, 4, {"pool": 3, "evaluation": 1}, {}, "any").as_json()),
     ):
-        store.put(key, json.dumps(found).encode())
+        store.put(key, json.dumps(value).encode())
     name = request_training(job, store, TrainingRequest(request.subset_id, Training()))
     assert name == request.training_id
 
@@ -87,11 +87,11 @@ def test_another_codec_selects_nothing_from_an_index(ran: Ran, keepmore: Command
     """Else a manifest names objects that do not exist, and originals are deleted on its word."""
     report = ran("run", str(sample / "test"), "--distances", "4")
     store = FolderStore(tmp_path / "store")
-    listed = json.loads(store.get(layout.listing(report["job"])))
-    store.put(layout.listing(report["job"]), json.dumps(listed | {"codec": "k1-older"}).encode())
-    done = keepmore("select", report["job"], "--budget", "100kB")
-    assert done.returncode == 1
-    assert "began with the codec k1-older" in done.stderr
+    listing = json.loads(store.get(layout.listing(report["job"])))
+    store.put(layout.listing(report["job"]), json.dumps(listing | {"codec": "k1-older"}).encode())
+    process = keepmore("select", report["job"], "--budget", "100kB")
+    assert process.returncode == 1
+    assert "began with the codec k1-older" in process.stderr
 
 
 def test_subset_steps_are_told_apart(store: FolderStore) -> None:
@@ -107,7 +107,7 @@ def test_subset_steps_are_told_apart(store: FolderStore) -> None:
         assert repository.get(job.id).state is State.FAILED
 
 
-class _Interrupted(FolderStore):
+class _InterruptedStore(FolderStore):
     """A store in which something else happens while the keys of a job are listed, once."""
 
     def __init__(self, root: Path, meanwhile: Callable[[], object]) -> None:
@@ -115,20 +115,20 @@ class _Interrupted(FolderStore):
         self._meanwhile: Callable[[], object] | None = meanwhile
 
     def keys(self, prefix: str, after: str = "") -> Iterator[str]:
-        found = list(super().keys(prefix, after))
+        keys = list(super().keys(prefix, after))
         if prefix.startswith("work/") and self._meanwhile:
             meanwhile, self._meanwhile = self._meanwhile, None
             meanwhile()
-        yield from found
+        yield from keys
 
 
 @pytest.fixture
 def queue(store: FolderStore) -> Iterator[LocalQueue]:
-    with LocalQueue(RuntimeConfig(str(store.root)), 1) as found:
-        yield found
+    with LocalQueue(RuntimeConfig(str(store.root)), 1) as local_queue:
+        yield local_queue
 
 
-def _listed(store: FolderStore, job: Job, chunks: int) -> None:
+def _write_listing(store: FolderStore, job: Job, chunks: int) -> None:
     listing = Listing("a", chunks, 9, {"pool": 9, "evaluation": 0}, {}, "any")
     store.put(layout.listing(job.id), json.dumps(listing.as_json()).encode())
 
@@ -136,13 +136,13 @@ def _listed(store: FolderStore, job: Job, chunks: int) -> None:
 def test_a_job_that_was_cancelled_stays_cancelled(store: FolderStore, queue: LocalQueue) -> None:
     """Else its caller was told "cancelled", and later finds it succeeded: whoever looked first wins."""
     job = JobRepository(store).create(REQUEST)
-    _listed(store, job, 1)
+    _write_listing(store, job, 1)
     for step in (Step(job.id, Kind.CHECK), Step(job.id, Kind.COMPRESS, chunk=0), Step(job.id, Kind.INDEX)):
         store.put(step.output, b"{}")
     for key in (layout.subset(job.id, job.request.subset_id), layout.report(job.id)):
         store.put(key, b"{}")
     canceller = Scheduler(store, InMemoryStepTracker(1), queue)
-    slow = _Interrupted(store.root, lambda: canceller.cancel(job.id))
+    slow = _InterruptedStore(store.root, lambda: canceller.cancel(job.id))
     tracker = InMemoryStepTracker(1)
     tracker.progress.restore(job.id, Kind.COMPRESS, {})
     Scheduler(slow, tracker, queue).advance(job.id)
@@ -154,31 +154,31 @@ def test_a_job_that_is_cancelled_while_its_steps_are_looked_up_hands_out_none(
 ) -> None:
     """Else a service runs all of a job that its caller stopped."""
     job = JobRepository(store).create(REQUEST)
-    _listed(store, job, 100)
+    _write_listing(store, job, 100)
     tracker = InMemoryStepTracker(1)
     tracker.progress.restore(job.id, Kind.COMPRESS, {})
-    slow = _Interrupted(store.root, lambda: Scheduler(store, tracker, queue).cancel(job.id))
+    slow = _InterruptedStore(store.root, lambda: Scheduler(store, tracker, queue).cancel(job.id))
     Scheduler(slow, tracker, queue).advance(job.id)
     assert tracker.leases.idle(job.id)
 
 
-class _Watched(FolderStore):
+class _RecordingStore(FolderStore):
     """A store that remembers the keys that were listed."""
 
     def __init__(self, root: Path) -> None:
         super().__init__(root)
-        self.listed: list[str] = []
+        self.listed_keys: list[str] = []
 
     def keys(self, prefix: str, after: str = "") -> Iterator[str]:
         for key in super().keys(prefix, after):
-            self.listed.append(key)
+            self.listed_keys.append(key)
             yield key
 
 
 def test_the_steps_behind_the_index_pass_over_no_chunk_and_no_part(store: FolderStore, queue: LocalQueue) -> None:
     """Else each of them takes as long as the job is large, and so does every question to a job that ended."""
     job = JobRepository(store).create(REQUEST)
-    _listed(store, job, 50)
+    _write_listing(store, job, 50)
     for number in range(50):
         store.put(layout.chunk(job.id, "a", number), b"")
         store.put(layout.part(job.id, number), b"no part at all")
@@ -188,10 +188,10 @@ def test_the_steps_behind_the_index_pass_over_no_chunk_and_no_part(store: Folder
         layout.request(RequestKind.SUBSET, job.id, "abc"),
     ):
         store.put(key, b"{}")
-    watched, tracker = _Watched(store.root), InMemoryStepTracker(1)
-    Scheduler(watched, tracker, queue).advance(job.id)
+    recording_store, tracker = _RecordingStore(store.root), InMemoryStepTracker(1)
+    Scheduler(recording_store, tracker, queue).advance(job.id)
     assert {step.part for step in tracker.leases.lost(job.id, -1000)} == {job.request.subset_id, "abc"}
-    assert watched.listed == [layout.request(RequestKind.SUBSET, job.id, "abc")]
+    assert recording_store.listed_keys == [layout.request(RequestKind.SUBSET, job.id, "abc")]
 
 
 def test_an_end_that_was_not_written_into_the_record_is_made_up_for(store: FolderStore, queue: LocalQueue) -> None:
@@ -211,7 +211,7 @@ def test_an_end_that_was_not_written_into_the_record_is_made_up_for(store: Folde
 def test_a_late_failure_of_a_step_that_is_done_fails_nothing(store: FolderStore, queue: LocalQueue) -> None:
     """Else a worker that came second, and found its source gone, fails a job that has all that it needs."""
     job = JobRepository(store).create(REQUEST)
-    _listed(store, job, 2)
+    _write_listing(store, job, 2)
     step = Step(job.id, Kind.COMPRESS, chunk=0)
     store.put(step.output, index.to_parquet(pa.table({"a": [1]}).replace_schema_metadata({METADATA: b"{}"})))
     Scheduler(store, InMemoryStepTracker(1), queue).on_failure(step, DatasetChanged("gone"))
@@ -281,8 +281,8 @@ def test_of_two_listings_the_first_counts(store: FolderStore, sample: Path, deco
         run_step(Step(job.id, Kind.COMPRESS, chunk=0), store, context)
 
 
-def test_a_retried_job_is_not_told_of(store: FolderStore, decoder: IsolatedDecoder) -> None:
-    """Else a receiver hears of an end that is none, and the real one is taken for told."""
+def test_a_retried_job_sends_no_webhook(store: FolderStore, decoder: IsolatedDecoder) -> None:
+    """Else a receiver is notified of an end that was undone, and the real one passes for sent."""
     repository = JobRepository(store)
     job = repository.create(Request("file:///d", (4,), webhook="http://127.0.0.1:1/"))
     context = StepContext.at(RuntimeConfig(str(store.root), webhook_secret=SECRET), decoder, lambda progress: None)

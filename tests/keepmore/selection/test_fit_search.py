@@ -19,36 +19,36 @@ from keepmore.spec.distance import LARGEST, SMALLEST
 OFF = st.floats(0.8, 1.25)
 
 
-def _tried(images: int, size: Callable[[float], float], budget: int, off: float = 1.0) -> list[Trial]:
+def _trials(images: int, size: Callable[[float], float], budget: int, off: float = 1.0) -> list[Trial]:
     """A search over images of equal size at each distance, by a curve that is `off` by a factor."""
     curve = Curve([(d, off * size(d) * (images + 0.5)) for d in SAMPLE_DISTANCES])
-    tried: list[Trial] = []
-    while (distance := fit_search.next_trial(curve, tried, budget, fit_search.digits(images))) is not None:
-        tried.append(Trial(distance, math.ceil(size(distance) * images), size(distance)))
-    return tried
+    trials: list[Trial] = []
+    while (distance := fit_search.next_trial(curve, trials, budget, fit_search.digits(images))) is not None:
+        trials.append(Trial(distance, math.ceil(size(distance) * images), size(distance)))
+    return trials
 
 
-def _told(tried: Sequence[Trial], budget: int) -> list[tuple[float, float]]:
-    return [(trial.distance, trial.bytes / budget) for trial in tried]
+def _summary(trials: Sequence[Trial], budget: int) -> list[tuple[float, float]]:
+    return [(trial.distance, trial.bytes / budget) for trial in trials]
 
 
 def _search(images: int, exponent: float, budget: int, off: float = 1.0) -> list[Trial]:
     """Over images of 80,000 bytes at distance 1, which fall by a power and are larger beyond 10."""
-    return _tried(images, lambda d: 80_000 * math.pow(d, -exponent) * (1.25 if d > 10 else 1.0), budget, off)
+    return _trials(images, lambda d: 80_000 * math.pow(d, -exponent) * (1.25 if d > 10 else 1.0), budget, off)
 
 
 @given(
     images=st.integers(1, 20_000),
     exponent=st.floats(0.4, 0.8),
-    wanted=st.floats(0.13, 9.8) | st.floats(16, 24),
+    target=st.floats(0.13, 9.8) | st.floats(16, 24),
     off=OFF,
 )
-def test_a_search_finds_the_window(images: int, exponent: float, wanted: float, off: float) -> None:
+def test_a_search_finds_the_window(images: int, exponent: float, target: float, off: float) -> None:
     """Else so many images fit only by chance, or a pool is encoded dozens of times."""
-    size = 80_000 * wanted**-exponent * (1.25 if wanted > 10 else 1)
-    tried = _search(images, exponent, budget := int(size * (images + 0.5)), off)
-    assert tried[-1].hits(budget), _told(tried, budget)
-    assert len(tried) <= 8
+    size = 80_000 * target**-exponent * (1.25 if target > 10 else 1)
+    trials = _search(images, exponent, budget := int(size * (images + 0.5)), off)
+    assert trials[-1].hits(budget), _summary(trials, budget)
+    assert len(trials) <= 8
 
 
 def test_a_search_without_an_end_tries_the_ends() -> None:
@@ -73,8 +73,8 @@ def test_a_search_leaves_distances_of_equal_sizes(
     def size(distance: float) -> float:
         return 80_000 * math.pow(max(distance, knee) / knee, -exponent)
 
-    tried = _tried(images, size, budget := int(size(knee * beyond) * (images + 0.5)), off)
-    assert tried[-1].hits(budget), _told(tried, budget)
+    trials = _trials(images, size, budget := int(size(knee * beyond) * (images + 0.5)), off)
+    assert trials[-1].hits(budget), _summary(trials, budget)
 
 
 @given(
@@ -96,8 +96,8 @@ def test_a_search_finds_any_step_that_is_wide_enough(
         return sizes[bisect_right(edges, math.log(distance))]
 
     budget = int(sizes[bisect_right(edges, start)] * (images + 0.5))
-    tried = _tried(images, size, budget, off)
-    assert any(trial.hits(budget) for trial in tried), _told(tried, budget)
+    trials = _trials(images, size, budget, off)
+    assert any(trial.hits(budget) for trial in trials), _summary(trials, budget)
 
 
 @given(
@@ -109,25 +109,25 @@ def test_a_search_finds_any_step_that_is_wide_enough(
 def test_a_search_never_tries_a_distance_again(images: int, curve: list[float], sizes: list[int], budget: int) -> None:
     """Else all images are encoded for nothing, or at a distance that the encoder does not know, or without end."""
     points = Curve(list(zip(SAMPLE_DISTANCES, curve, strict=True)))
-    tried: list[Trial] = []
-    while (distance := fit_search.next_trial(points, tried, budget, fit_search.digits(images))) is not None:
+    trials: list[Trial] = []
+    while (distance := fit_search.next_trial(points, trials, budget, fit_search.digits(images))) is not None:
         assert SMALLEST <= distance <= LARGEST
-        assert distance not in [trial.distance for trial in tried]
-        tried.append(Trial(distance, sizes[len(tried)], sizes[len(tried)] / images))
-    assert 1 <= len(tried) <= fit_search.MOST_TRIALS
+        assert distance not in [trial.distance for trial in trials]
+        trials.append(Trial(distance, sizes[len(trials)], sizes[len(trials)] / images))
+    assert 1 <= len(trials) <= fit_search.MOST_TRIALS
 
 
 def test_a_search_tries_what_the_release_before_tried() -> None:
     """Else a job that is resumed after an upgrade fits other distances, of another digest, than before."""
     curve = Curve([(d, 33_000_000 / (d + 0.3) ** 0.7) for d in (0.05, 0.5, 1, 2, 4, 8, 15, 25)])
 
-    def tried(budget: int) -> list[float]:
+    def distances(budget: int) -> list[float]:
         trials: list[Trial] = []
         while (distance := fit_search.next_trial(curve, trials, budget, 5)) is not None:
             size = 30_000_000 / (distance + 0.3) ** 0.8 / (3 if distance > 6 else 1)
             trials.append(Trial(distance, round(size), 20_000))
         return [trial.distance for trial in trials]
 
-    assert tried(21_000_000) == [1.5931, 1.2209, 1.2618, 1.2627]
-    assert tried(6_000_000)[:6] == [11.105, 1.1724, 3.6083, 6.3301, 4.7792, 5.5003]
-    assert tried(1_200_000) == [25.0, 12.968, 14.004]
+    assert distances(21_000_000) == [1.5931, 1.2209, 1.2618, 1.2627]
+    assert distances(6_000_000)[:6] == [11.105, 1.1724, 3.6083, 6.3301, 4.7792, 5.5003]
+    assert distances(1_200_000) == [25.0, 12.968, 14.004]

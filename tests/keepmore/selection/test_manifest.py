@@ -25,7 +25,7 @@ from keepmore.spec.budget import BytesBudget
 from keepmore.spec.job import Limits, Selection
 
 texts = st.text(max_size=12)
-found_rows = st.lists(
+row_lists = st.lists(
     st.fixed_dictionaries(
         {
             "path": texts,
@@ -52,7 +52,7 @@ def _digest(*batches: list[dict[str, Any]]) -> str:
     return digest.hexdigest()
 
 
-def _described(rows: list[dict[str, Any]]) -> str:
+def _expected_digest(rows: list[dict[str, Any]]) -> str:
     """The digest's recipe in the plainest code."""
     lines = [
         json.dumps(
@@ -65,10 +65,10 @@ def _described(rows: list[dict[str, Any]]) -> str:
     return hashlib.sha256("".join(lines).encode("ascii")).hexdigest()
 
 
-@given(found_rows)
+@given(row_lists)
 def test_the_digest_is_what_its_description_says(rows: list[dict[str, Any]]) -> None:
     """Else nobody but us can check a manifest."""
-    assert _digest(rows) == _described(rows)
+    assert _digest(rows) == _expected_digest(rows)
 
 
 def _plain(distance: float) -> float | int:
@@ -93,25 +93,25 @@ def test_the_fast_way_to_the_digest_is_the_same(
     rows = [row | {"distance": 0.5} for row in rows]
     digest = manifest.Digest()
     digest.add(_batch(rows).slice(start))
-    assert digest.hexdigest() == _described(rows[start:])
+    assert digest.hexdigest() == _expected_digest(rows[start:])
 
 
-@given(found_rows, st.integers(0, 12))
+@given(row_lists, st.integers(0, 12))
 def test_the_digest_does_not_depend_on_how_rows_are_batched(rows: list[dict[str, Any]], cut: int) -> None:
     """Else another chunk size gives another digest for the same images."""
     assert _digest(rows[:cut], rows[cut:]) == _digest(rows)
 
 
-@given(found_rows.filter(bool), st.data())
+@given(row_lists.filter(bool), st.data())
 def test_the_digest_covers_every_field_but_the_uris(rows: list[dict[str, Any]], data: st.DataObject) -> None:
     """Else a changed label or size goes unnoticed, or moving a store changes the digest."""
     place = data.draw(st.integers(0, len(rows) - 1))
     name = data.draw(st.sampled_from(["path", "label", "bytes", "sha256", "encoding", "distance", "object_uri"]))
     old = rows[place][name]
     other = {"bytes": 7 if old != 7 else 8, "distance": 3.25, "label": None if old is not None else ""}
-    changed = [dict(row) for row in rows]
-    changed[place][name] = other.get(name, f"{old}x")
-    assert (_digest(changed) == _digest(rows)) == (name == "object_uri")
+    copies = [dict(row) for row in rows]
+    copies[place][name] = other.get(name, f"{old}x")
+    assert (_digest(copies) == _digest(rows)) == (name == "object_uri")
 
 
 def _write(path: Path, objects: dict[str, bytes], budget: int | None = None) -> Path:
@@ -141,7 +141,7 @@ def _write(path: Path, objects: dict[str, bytes], budget: int | None = None) -> 
 
 
 @pytest.fixture
-def written(tmp_path: Path, sample: Path) -> Path:
+def manifest_path(tmp_path: Path, sample: Path) -> Path:
     files = [f for f in sorted((sample / "train").rglob("*.jpg")) if _size(f) == (400, 300)][:2]
     return _write(tmp_path / "m.parquet", {"a": files[0].read_bytes(), "b": files[1].read_bytes()})
 
@@ -154,20 +154,20 @@ def _problems(path: Path) -> dict[str, str]:
     return {p.path: p.code for p in verify(path, Limits(), lambda images, size: None)}
 
 
-def test_a_sound_manifest_has_no_problems(written: Path) -> None:
+def test_a_sound_manifest_has_no_problems(manifest_path: Path) -> None:
     """Else users learn to ignore what verify says."""
-    assert _problems(written) == {}
+    assert _problems(manifest_path) == {}
 
 
-def test_verify_finds_what_is_missing_or_changed(written: Path) -> None:
+def test_verify_finds_what_is_missing_or_changed(manifest_path: Path) -> None:
     """Else originals are deleted although their compressed copies are gone or damaged."""
-    (written.parent / "a.object").unlink()
-    data = bytearray((written.parent / "b.object").read_bytes())
+    (manifest_path.parent / "a.object").unlink()
+    data = bytearray((manifest_path.parent / "b.object").read_bytes())
     data[-100] ^= 1
-    (written.parent / "b.object").write_bytes(data)
-    assert _problems(written) == {"a": "source_not_found", "b": "differs"}
-    (written.parent / "b.object").write_bytes(data[:-1])
-    assert _problems(written)["b"] == "differs"
+    (manifest_path.parent / "b.object").write_bytes(data)
+    assert _problems(manifest_path) == {"a": "source_not_found", "b": "differs"}
+    (manifest_path.parent / "b.object").write_bytes(data[:-1])
+    assert _problems(manifest_path)["b"] == "differs"
 
 
 def test_verify_finds_objects_that_do_not_decode(tmp_path: Path) -> None:
@@ -175,9 +175,9 @@ def test_verify_finds_objects_that_do_not_decode(tmp_path: Path) -> None:
     assert _problems(_write(tmp_path / "m.parquet", {"a": b"no image"})) == {"a": "unreadable_image"}
 
 
-def test_verify_finds_altered_manifests(tmp_path: Path, written: Path) -> None:
+def test_verify_finds_altered_manifests(tmp_path: Path, manifest_path: Path) -> None:
     """Else a manifest that lost rows, or exceeds its budget, is believed."""
-    with manifest.open_manifest(written) as parquet:
+    with manifest.open_manifest(manifest_path) as parquet:
         table, about = parquet.read(), json.loads(parquet.metadata.metadata[manifest.METADATA])
     with pq.ParquetWriter(tmp_path / "short.parquet", manifest.SCHEMA) as writer:
         writer.write_table(table.slice(0, 1))
@@ -186,42 +186,42 @@ def test_verify_finds_altered_manifests(tmp_path: Path, written: Path) -> None:
     assert sorted(codes) == ["altered", "altered", "altered", "over_budget"]
 
 
-def test_a_damaged_manifest_is_a_problem_and_no_traceback(written: Path) -> None:
+def test_a_damaged_manifest_is_a_problem_and_no_traceback(manifest_path: Path) -> None:
     """Else a pipeline cannot tell a damaged manifest from a crash of the check itself."""
-    data = bytearray(written.read_bytes())
+    data = bytearray(manifest_path.read_bytes())
     data[4:400] = bytes(396)
-    written.write_bytes(data)
-    assert _problems(written) == {"": "unreadable_manifest"}
+    manifest_path.write_bytes(data)
+    assert _problems(manifest_path) == {"": "unreadable_manifest"}
     with pytest.raises(InvalidRequest, match="damaged"):
-        list(manifest.rows(written))
+        list(manifest.rows(manifest_path))
 
 
-def test_no_damaged_byte_is_read_as_another_row(written: Path) -> None:
-    """Else a bit that rotted on a disk names another object, and that one's source is deleted."""
-    sound, expected = written.read_bytes(), list(manifest.rows(written))
-    with manifest.open_manifest(written) as parquet:
+def test_no_damaged_byte_is_read_as_another_row(manifest_path: Path) -> None:
+    """Else a flipped bit on a disk names another object, and that one's source is deleted."""
+    sound, expected = manifest_path.read_bytes(), list(manifest.rows(manifest_path))
+    with manifest.open_manifest(manifest_path) as parquet:
         group = parquet.metadata.row_group(0)
         pages = [group.column(number) for number in range(group.num_columns)]
-    refused = 0
+    refusals = 0
     for place in range(4, max(page.data_page_offset + page.total_compressed_size for page in pages)):
-        damaged = bytearray(sound)
-        damaged[place] ^= 0x10
+        data = bytearray(sound)
+        data[place] ^= 0x10
         try:
-            assert list(manifest.rows(bytes(damaged))) == expected
+            assert list(manifest.rows(bytes(data))) == expected
         except InvalidRequest:
-            refused += 1
-    assert refused > sum(page.total_compressed_size for page in pages) // 2
+            refusals += 1
+    assert refusals > sum(page.total_compressed_size for page in pages) // 2
 
 
-def test_exports_hold_what_the_manifest_holds(written: Path) -> None:
+def test_exports_hold_what_the_manifest_holds(manifest_path: Path) -> None:
     """Else a retention system that reads CSV deletes by other rows than one that reads Parquet."""
-    expected = list(manifest.rows(written))
-    exported = {name: b"".join(blocks(written)) for name, blocks in manifest.EXPORTS.items()}
-    assert [json.loads(line) for line in exported[".ndjson"].splitlines()] == expected
-    assert exported[".parquet"] == written.read_bytes()
+    expected = list(manifest.rows(manifest_path))
+    exports = {name: b"".join(blocks(manifest_path)) for name, blocks in manifest.EXPORTS.items()}
+    assert [json.loads(line) for line in exports[".ndjson"].splitlines()] == expected
+    assert exports[".parquet"] == manifest_path.read_bytes()
     options = pa_csv.ConvertOptions(column_types=manifest.SCHEMA, strings_can_be_null=True)
     parse = pa_csv.ParseOptions(newlines_in_values=True)
-    again = pa_csv.read_csv(io.BytesIO(exported[".csv"]), convert_options=options, parse_options=parse)
+    again = pa_csv.read_csv(io.BytesIO(exports[".csv"]), convert_options=options, parse_options=parse)
     assert again.select(["path", "label", "bytes", "sha256"]).to_pylist() == [
         {name: row[name] for name in ("path", "label", "bytes", "sha256")} for row in expected
     ]

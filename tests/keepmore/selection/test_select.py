@@ -46,35 +46,35 @@ def _row(number: int) -> dict[str, Any]:
     return row
 
 
-def _sha256(written: str) -> str:
-    return hashlib.sha256(written.encode()).hexdigest()
+def _sha256(value: str) -> str:
+    return hashlib.sha256(value.encode()).hexdigest()
 
 
-def _written(store: FolderStore, images: int, row_group: int, budget: int | None) -> Subset:
+def _write_subset(store: FolderStore, images: int, row_group: int, budget: int | None) -> Subset:
     rows = sorted(map(_row, range(images)), key=lambda row: str(row["path"]))
     with store.writer(layout.index("job")) as file:
         pq.write_table(pa.Table.from_pylist(rows, index.schema(DISTANCES)), file, row_group_size=row_group)
-    asked = BytesBudget(budget) if budget else None
+    limit = BytesBudget(budget) if budget else None
     return select.write_subsets(
-        store, "job", "subset", select.SelectionPlan(DISTANCES, 3, asked, Selection()), Summary()
+        store, "job", "subset", select.SelectionPlan(DISTANCES, 3, limit, Selection()), Summary()
     )
 
 
 def test_a_manifest_holds_what_the_index_says_of_the_images_that_were_chosen(store: FolderStore) -> None:
     """Else a manifest names the object of another image, and the wrong original is deleted."""
-    made = _written(store, 900, 7, 200_000)
+    subset = _write_subset(store, 900, 7, 200_000)
     by_path = {row["path"]: row for row in map(_row, range(900))}
     pool = read_pool(store, layout.index("job"), DISTANCES)
-    chosen = select.choose(pool, DISTANCES, Selection(), 200_000)
-    for d, places in zip(DISTANCES, chosen, strict=True):
+    choices = select.choose(pool, DISTANCES, Selection(), 200_000)
+    for d, places in zip(DISTANCES, choices, strict=True):
         rows = list(manifest.rows(store.get(layout.manifest("job", "subset", text(d)))))
         assert [path_hash(row["path"]) for row in rows] == pool.path_hashes[np.sort(places)].tolist()
-        about = made.rows[text(d)]
+        about = subset.rows[text(d)]
         assert (about.images, about.bytes) == (len(rows), sum(row["bytes"] for row in rows))
         for row in rows:
-            listed = by_path[row["path"]]
-            assert [row[n] for n in select.SHARED] == [listed[n] for n in select.SHARED]
-            assert [row[n] for n in select.OWN[:3]] == [listed[index.column(n, d)] for n in select.OWN[:3]]
+            index_row = by_path[row["path"]]
+            assert [row[n] for n in select.SHARED] == [index_row[n] for n in select.SHARED]
+            assert [row[n] for n in select.OWN[:3]] == [index_row[index.column(n, d)] for n in select.OWN[:3]]
             assert row["distance"] == d
             key = layout.object(row["source_sha256"], row["encoding"], d, 3, codec_version.codec())
             assert row["object_uri"] == (store.uri(key) if d else row["source_uri"])
@@ -83,7 +83,9 @@ def test_a_manifest_holds_what_the_index_says_of_the_images_that_were_chosen(sto
 @pytest.mark.parametrize("budget", [None, 100_000])
 def test_manifests_do_not_depend_on_how_an_index_is_laid_out(store: FolderStore, budget: int | None) -> None:
     """Else the same images have another digest after a resume with other chunks."""
-    digests = [[about.digest for about in _written(store, 700, rows, budget).rows.values()] for rows in (3, 64, 5000)]
+    digests = [
+        [about.digest for about in _write_subset(store, 700, rows, budget).rows.values()] for rows in (3, 64, 5000)
+    ]
     assert digests[0] == digests[1] == digests[2]
 
 
@@ -98,14 +100,14 @@ def test_the_pool_is_what_the_index_says(
 ) -> None:
     """Else a size of more than four bytes, or a class, is another one in the choice than in the index."""
     store = FolderStore(folders.getbasetemp() / "pools")
-    written = [
+    index_rows = [
         {"path_hash": number, "label": label, "bytes@0": size, "bytes@2": size // 3}
         if good
         else {"path_hash": number, "label": label, "error_code": "unreadable_image"}
         for number, (good, label, size) in enumerate(rows)
     ]
     with store.writer(layout.index("job")) as file:
-        pq.write_table(pa.Table.from_pylist(written, index.schema((0, 2))), file, row_group_size=row_group)
+        pq.write_table(pa.Table.from_pylist(index_rows, index.schema((0, 2))), file, row_group_size=row_group)
     pool = read_pool(store, layout.index("job"), (0, 2))
     good = [number for number, row in enumerate(rows) if row[0]]
     assert pool.rows.tolist() == pool.path_hashes.tolist() == good
@@ -127,15 +129,15 @@ def test_object_uris_are_those_of_the_keys(folders: pytest.TempPathFactory, imag
     """Else a manifest names objects that are not there, in a store whose name looks like a checksum too."""
     store = FolderStore(folders.getbasetemp() / select.ANY_SHA256[:2] / "ü ab")
     sha256s, encodings = [sha.hex() for sha, _ in images], [encoding for _, encoding in images]
-    found = select.object_uris(store, pa.array(sha256s), pa.array(encodings), 0.5, 3)
+    uris = select.object_uris(store, pa.array(sha256s), pa.array(encodings), 0.5, 3)
     pairs = zip(sha256s, encodings, strict=True)
-    assert found.to_pylist() == [
+    assert uris.to_pylist() == [
         store.uri(layout.object(sha, encoding, 0.5, 3, codec_version.codec())) for sha, encoding in pairs
     ]
 
 
 SPREAD, FIT = Spread(0.5, 10), FitCount(300)
-FOUND = FitResult(3.217, True, 3)
+FIT_RESULT = FitResult(3.217, True, 3)
 
 
 def _row_with_levels(number: int) -> dict[str, Any]:
@@ -149,12 +151,12 @@ def _row_with_levels(number: int) -> dict[str, Any]:
     return row
 
 
-def _levels_written(store: FolderStore, images: int, row_group: int) -> tuple[Subset, list[dict[str, Any]]]:
+def _write_levels(store: FolderStore, images: int, row_group: int) -> tuple[Subset, list[dict[str, Any]]]:
     """The subset of a spread and a fit, and the index's rows."""
     rows = sorted(map(_row_with_levels, range(images)), key=lambda row: str(row["path"]))
     with store.writer(layout.index("job")) as file:
         pq.write_table(pa.Table.from_pylist(rows, index.schema(SPREAD.ladder)), file, row_group_size=row_group)
-    kept = [number for number, row in enumerate(rows) if "error" not in row][5::2][: FIT.images]
+    numbers = [number for number, row in enumerate(rows) if "error" not in row][5::2][: FIT.images]
     fits = [
         {
             "row": number,
@@ -163,33 +165,36 @@ def _levels_written(store: FolderStore, images: int, row_group: int) -> tuple[Su
             "encoding": "lossy",
             "sha256": _sha256("fit"),
         }
-        for number in kept
+        for number in numbers
     ]
     key = layout.fitted("job", "subset", FIT.name)
-    store.put(key, fit.to_parquet(FOUND, pa.Table.from_pylist(fits, fit.SCHEMA)))
-    asked = select.SelectionPlan((), 3, BytesBudget(250_000), Selection(), (SPREAD, FIT))
-    return select.write_subsets(store, "job", "subset", asked, Summary()), rows
+    store.put(key, fit.to_parquet(FIT_RESULT, pa.Table.from_pylist(fits, fit.SCHEMA)))
+    plan = select.SelectionPlan((), 3, BytesBudget(250_000), Selection(), (SPREAD, FIT))
+    return select.write_subsets(store, "job", "subset", plan, Summary()), rows
 
 
 def test_manifests_of_levels_hold_what_was_chosen_for_each_image(store: FolderStore) -> None:
     """Else a row names the object of another distance, or of another image, where an index has many batches."""
-    made, rows = _levels_written(store, 900, 7)
-    listed = {row["path"]: row for row in rows}
+    subset, rows = _write_levels(store, 900, 7)
+    rows_by_path = {row["path"]: row for row in rows}
     spread = list(manifest.rows(store.get(layout.manifest("job", "subset", SPREAD.name))))
     assert [row["path"] for row in spread] == [row["path"] for row in rows if "error" not in row]
     assert 249_750 < sum(row["bytes"] for row in spread) <= 250_000
     assert len({row["distance"] for row in spread}) > 8
     for row in spread:
-        index_row, d = listed[row["path"]], row["distance"]
+        index_row, d = rows_by_path[row["path"]], row["distance"]
         assert [row[n] for n in select.OWN[:3]] == [index_row[index.column(n, d)] for n in select.OWN[:3]]
         key = layout.object(row["source_sha256"], row["encoding"], d, 3, codec_version.codec())
         assert row["object_uri"] == store.uri(key)
         assert d == 0.5 or row["encoding"] == "lossy", "no distance at which a lower one takes as few bytes"
-    found = list(manifest.rows(store.get(layout.manifest("job", "subset", FIT.name))))
-    assert len(found) == made.rows[FIT.name].images == FIT.images
-    for row in found:
+    fit_rows = list(manifest.rows(store.get(layout.manifest("job", "subset", FIT.name))))
+    assert len(fit_rows) == subset.rows[FIT.name].images == FIT.images
+    for row in fit_rows:
         assert rows[row["bytes"] - 7]["path"] == row["path"]
-        assert (row["distance"], row["source_sha256"]) == (FOUND.distance, listed[row["path"]]["source_sha256"])
+        assert (row["distance"], row["source_sha256"]) == (
+            FIT_RESULT.distance,
+            rows_by_path[row["path"]]["source_sha256"],
+        )
         assert row["object_uri"].endswith(f"/lossy-3.217-e3-{codec_version.codec()}.jxl")
 
 
@@ -197,9 +202,9 @@ def test_manifests_of_levels_do_not_depend_on_how_an_index_is_laid_out(store: Fo
     """Else the same images have another digest after a resume with other chunks."""
     digests = []
     for row_group in (3, 64, 5000):
-        made, _ = _levels_written(store, 700, row_group)
-        digests.append([about.digest for about in made.rows.values()])
-        for variant, about in made.rows.items():
+        subset, _ = _write_levels(store, 700, row_group)
+        digests.append([about.digest for about in subset.rows.values()])
+        for variant, about in subset.rows.items():
             digest = manifest.Digest()
             with manifest.open_manifest(store.get(layout.manifest("job", "subset", variant))) as parquet:
                 for batch in manifest.batches(parquet, 50):

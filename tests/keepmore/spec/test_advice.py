@@ -24,7 +24,7 @@ CHEAP, DEAR = (MoneyBudget(Decimal(1), Decimal(one)) for one in ("0.02", "0.04")
 budgets = st.sampled_from(
     [BytesBudget(7), DistanceBudget(10.0, Decimal("0.5")), MoneyBudget(Decimal(5), Decimal("0.02"))]
 )
-asked = st.builds(
+advice_requests = st.builds(
     AdviceRequest,
     budgets=st.lists(budgets, min_size=1, max_size=4).map(tuple),
     accuracy=st.none() | st.floats(0.01, 0.99),
@@ -35,13 +35,13 @@ asked = st.builds(
 )
 
 
-@given(asked)
+@given(advice_requests)
 def test_json_keeps_what_was_asked(request: AdviceRequest) -> None:
     """Else the pilots of another question are trained than the one that was asked."""
     assert AdviceRequest.from_json(json.loads(json.dumps(request.as_json()))) == request
 
 
-@given(asked, asked)
+@given(advice_requests, advice_requests)
 def test_the_same_question_has_the_same_id(one: AdviceRequest, other: AdviceRequest) -> None:
     """Else asking again trains all pilots again, or gets the answer to another question."""
     assert (one.id == other.id) is (one.as_json() == other.as_json())
@@ -79,9 +79,9 @@ def test_the_originals_are_always_compared() -> None:
 )
 def test_impossible_questions_name_field_value_and_remedy(make: Callable[[], Any], message: str) -> None:
     """Else minutes of pilots end with what could have been said at once."""
-    with pytest.raises(InvalidRequest) as caught:
+    with pytest.raises(InvalidRequest) as excinfo:
         make()
-    assert message in caught.value.message
+    assert message in excinfo.value.message
 
 
 @pytest.mark.parametrize(
@@ -95,7 +95,7 @@ def test_distances_are_those_that_a_job_may_have(distances: tuple[float, ...], e
 
 
 def test_a_price_is_that_of_all_budgets() -> None:
-    """Else a budget in money is told to cost another sum than it was asked for."""
+    """Else a budget in money is said to cost another sum than it was asked for."""
     assert ONE.price is None
     assert replace(ONE, budgets=(CHEAP, BytesBudget(1))).price == Decimal("0.02")
     assert replace(ONE, budgets=(CHEAP,), price_per_gb_month=Decimal("0.020")).price == Decimal("0.02")

@@ -23,7 +23,7 @@ paths = st.lists(st.text(min_size=1, max_size=8), min_size=1, max_size=40, uniqu
 
 
 @pytest.mark.parametrize(
-    ("written", "expected"),
+    ("expression", "expected"),
     [
         ("1000", 1000),
         ("508MB", 508_000_000),
@@ -35,9 +35,9 @@ paths = st.lists(st.text(min_size=1, max_size=8), min_size=1, max_size=40, uniqu
         ("7B", 7),
     ],
 )
-def test_sizes(written: str, expected: int) -> None:
+def test_sizes(expression: str, expected: int) -> None:
     """Else a budget in MiB is read as MB, and 5 % of the images are lost."""
-    assert budgets.parse(written) == BytesBudget(expected)
+    assert budgets.parse(expression) == BytesBudget(expected)
 
 
 SIZES = ["", "MB", "-5MB", "0", "5XB", "1e6", str(2**63)]
@@ -45,17 +45,17 @@ PARTS = ["as:", "as:x", "as:10*0", "as:10*2"]
 COSTS = ["cost:5", "cost:1e400000@1", "cost:1@1e999999", "cost:1e17@0.0001"]
 
 
-@pytest.mark.parametrize("written", [*SIZES, *PARTS, *COSTS])
-def test_impossible_budgets_name_themselves_and_the_forms(written: str) -> None:
+@pytest.mark.parametrize("expression", [*SIZES, *PARTS, *COSTS])
+def test_impossible_budgets_name_themselves_and_the_forms(expression: str) -> None:
     """Else a typing error keeps a wrong set of images, and the rest is deleted."""
     with pytest.raises(InvalidRequest, match="budget"):
-        budgets.parse(written)
+        budgets.parse(expression)
 
 
 @pytest.mark.parametrize("wrong", ["as:4*0.5", {"distance": 4}, {"fraction": 0.5}, True])
 def test_an_error_about_json_names_forms_of_json(wrong: Any) -> None:
     """Else whoever writes what the error suggests gets the same error again."""
-    with pytest.raises(InvalidRequest) as caught:
+    with pytest.raises(InvalidRequest) as excinfo:
         budgets.from_json(wrong)
     for form in (
         508,
@@ -63,7 +63,7 @@ def test_an_error_about_json_names_forms_of_json(wrong: Any) -> None:
         {"as_distance": 10, "fraction": 0.5},
         {"monthly_cost": 11.68, "price_per_gb_month": 0.023},
     ):
-        assert isinstance(form, int) or json.dumps(form) in caught.value.message
+        assert isinstance(form, int) or json.dumps(form) in excinfo.value.message
         assert budgets.from_json(form)
 
 
@@ -102,10 +102,10 @@ def test_a_subset_is_the_longest_prefix_that_fits(bytes_: list[int], budget: int
         with pytest.raises(BudgetTooSmall, match=f"{bytes_[order[0]]:,} bytes"):
             sampling.select(array, np.array(order), budget)
         return
-    kept = sampling.select(array, np.array(order), budget).tolist()
-    assert kept == order[: len(kept)]
-    assert sum(bytes_[place] for place in kept) <= budget
-    assert len(kept) == len(order) or sum(bytes_[place] for place in order[: len(kept) + 1]) > budget
+    places = sampling.select(array, np.array(order), budget).tolist()
+    assert places == order[: len(places)]
+    assert sum(bytes_[place] for place in places) <= budget
+    assert len(places) == len(order) or sum(bytes_[place] for place in order[: len(places) + 1]) > budget
 
 
 @given(sizes, st.integers(1, 10**12), st.integers(0, 10**12))
@@ -132,23 +132,23 @@ def test_smallest_first_keeps_the_most_images(bytes_: list[int], budget: int) ->
     array = np.array(bytes_, np.int64)
     if array.min() > budget:
         return
-    kept = sampling.select(array, sampling.in_order(array), budget)
+    places = sampling.select(array, sampling.in_order(array), budget)
     best, total = 0, 0
     for size in sorted(bytes_):
         total += size
         best += total <= budget
-    assert len(kept) == best
+    assert len(places) == best
 
 
 @given(paths, st.integers(0, 2**64), st.text(min_size=1, max_size=8))
 def test_the_random_order_holds_as_the_dataset_grows(names: list[str], seed: int, extra: str) -> None:
     """Else adding a thousand images reshuffles which of the old ones are kept."""
-    before = _ranked(names, seed)
-    after = [name for name in _ranked(list(dict.fromkeys([*names, extra])), seed) if name in names]
+    before = _in_order(names, seed)
+    after = [name for name in _in_order(list(dict.fromkeys([*names, extra])), seed) if name in names]
     assert before == after
 
 
-def _ranked(names: list[str], seed: int) -> list[str]:
+def _in_order(names: list[str], seed: int) -> list[str]:
     names = sorted(names)
     hashes = np.array([sampling.path_hash(name) for name in names], np.uint64)
     return [names[place] for place in sampling.in_order(sampling.ranks(hashes, seed))]
@@ -169,19 +169,19 @@ def test_balanced_orders_fill_the_classes_in_turn(numbers: list[int], seed: int)
     order = sampling.in_order(keys, np.array(numbers, np.int32))
     assert sorted(order.tolist()) == list(range(len(numbers)))
     totals = Counter(numbers)
-    seen: Counter[int] = Counter()
+    counts: Counter[int] = Counter()
     for place in order.tolist():
-        seen[numbers[place]] += 1
-        most = max(seen.values())
-        assert all(seen[number] >= min(most - 1, totals[number]) for number in totals)
+        counts[numbers[place]] += 1
+        most = max(counts.values())
+        assert all(counts[number] >= min(most - 1, totals[number]) for number in totals)
 
 
 @given(classes, st.floats(0.05, 0.9), st.integers(0, 9))
 def test_the_hold_out_is_stratified(numbers: list[int], fraction: float, seed: int) -> None:
     """Else a class has no test images, or none left to train on."""
-    held = np.array(numbers, np.int32)
+    class_numbers = np.array(numbers, np.int32)
     ranks = sampling.ranks(np.arange(len(numbers), dtype=np.uint64), seed)
-    cutoffs = sampling.held_out(ranks, held, fraction)
+    cutoffs = sampling.held_out(ranks, class_numbers, fraction)
     out = [n for n, rank in zip(numbers, ranks, strict=True) if n in cutoffs and rank <= cutoffs[n]]
     for number, size in Counter(numbers).items():
         expected = 0 if size == 1 else min(max(round(size * fraction), 1), size - 1)

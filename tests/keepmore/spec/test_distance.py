@@ -16,11 +16,11 @@ def test_parsing_sorts() -> None:
     assert [distance.text(d) for d in distance.parse("-0,2")] == ["0", "2"]
 
 
-@pytest.mark.parametrize("written", ["", "0,x", "-1", "26", "0.05", "2,2", "2,2.0", "nan", "inf", "1e400"])
-def test_impossible_distances_are_named(written: str) -> None:
+@pytest.mark.parametrize("expression", ["", "0,x", "-1", "26", "0.05", "2,2", "2,2.0", "nan", "inf", "1e400"])
+def test_impossible_distances_are_named(expression: str) -> None:
     """Else a job of hours fails at its first image, or compresses at a distance nobody asked for."""
     with pytest.raises(InvalidRequest, match="distances"):
-        distance.parse(written)
+        distance.parse(expression)
 
 
 @given(st.floats(0.11, 25.0))

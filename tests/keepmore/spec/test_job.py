@@ -19,7 +19,7 @@ from keepmore.spec.job import Evaluation, Limits, Request, Selection, training_i
 from keepmore.spec.training import Training, Tuning
 from keepmore.storage.folder import FolderStore
 
-found_requests = st.builds(
+job_requests = st.builds(
     Request,
     dataset=st.sampled_from(["file:///a%20b", "file:///x.tar"]),
     distances=st.lists(st.sampled_from([0.0, 0.5, 4.0, 10.0, 25.0]), min_size=1, unique=True).map(
@@ -46,13 +46,13 @@ found_requests = st.builds(
 )
 
 
-@given(found_requests)
+@given(job_requests)
 def test_json_keeps_a_request(request: Request) -> None:
     """Else a resumed job is another job than the one that was asked for."""
     assert Request.from_json(json.loads(json.dumps(request.as_json()))) == request
 
 
-@given(found_requests, found_requests)
+@given(job_requests, job_requests)
 def test_subsets_and_trainings_have_the_names_of_their_questions(one: Request, other: Request) -> None:
     """Else one budget's manifests pass for another's, or a training is done twice."""
     same = (one.budget, one.selection) == (other.budget, other.selection)
@@ -94,18 +94,18 @@ def test_subsets_and_trainings_have_the_names_of_their_questions(one: Request, o
 )
 def test_impossible_requests_name_field_value_and_remedy(make: Callable[[], Any], message: str) -> None:
     """Else a job of hours ends with a request that could not be carried out."""
-    with pytest.raises(InvalidRequest) as caught:
+    with pytest.raises(InvalidRequest) as excinfo:
         make()
-    assert message in str(caught.value)
+    assert message in str(excinfo.value)
 
 
 def test_trainings_of_earlier_releases_keep_their_ids() -> None:
     """Else an upgrade trains everything again that was trained before, and links to results lead nowhere."""
-    budget, held_out = DistanceBudget(10.0), Evaluation(holdout=0.2)
-    request = Request("file:///d", (0, 10), budget=budget, evaluation=held_out, training=Training())
+    budget, holdout = DistanceBudget(10.0), Evaluation(holdout=0.2)
+    request = Request("file:///d", (0, 10), budget=budget, evaluation=holdout, training=Training())
     assert request.training_id == "568cdc637324"
-    asked = Training("resnet18", "none", "probe", steps=60, seeds=2)
-    assert training_id("abc", asked, Evaluation(dataset="file:///t")) == "11beee8498f0"
+    training = Training("resnet18", "none", "probe", steps=60, seeds=2)
+    assert training_id("abc", training, Evaluation(dataset="file:///t")) == "11beee8498f0"
     assert training_id("abc", Training(method="finetune"), Evaluation(dataset="file:///t")) == "59e992160234"
     half = Training(method="finetune", tuning=Tuning(precision="float16"))
     assert Training.from_json(half.as_json()) == half
@@ -122,15 +122,15 @@ def test_a_fine_tuning_says_all_that_it_is_tuned_by() -> None:
     assert Training(test_distances=(8, 0, 4)).test_distances == (4, 8), "the originals are always tested"
 
 
-def test_the_book_keeps_jobs_in_order(store: FolderStore) -> None:
+def test_the_repository_keeps_jobs_in_order(store: FolderStore) -> None:
     """Else `keepmore show` loses jobs, or mixes up which came first."""
     repository = JobRepository(store)
     jobs = [repository.create(Request("file:///d", (n,))) for n in (1, 2, 3)]
     assert list(repository.ids()) == [job.id for job in jobs]
     assert [repository.get(job.id) for job in jobs] == jobs
-    failed = jobs[0].ended(State.FAILED, StoreFull("no room"))
-    repository.save(failed)
-    assert repository.get(jobs[0].id) == failed
-    assert failed.error == {"code": "store_full", "message": "no room", "retryable": True}
+    failed_job = jobs[0].ended(State.FAILED, StoreFull("no room"))
+    repository.save(failed_job)
+    assert repository.get(jobs[0].id) == failed_job
+    assert failed_job.error == {"code": "store_full", "message": "no room", "retryable": True}
     with pytest.raises(JobNotFound, match="no such job"):
         repository.get("20200101-000000")

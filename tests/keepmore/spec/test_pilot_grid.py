@@ -11,42 +11,42 @@ from keepmore.spec import pilot_grid
 
 
 @given(st.integers(1, 50_000), st.integers(1, 2000), st.none() | st.integers(60, 10**12))
-def test_so_many_images_take_part(labelled: int, classes: int, asked: int | None) -> None:
-    """Else pilots cost more than what they spare, or more images are asked for than there are."""
-    found = pilot_grid.count(labelled, classes, asked)
-    assert 1 <= found <= labelled
-    assert found == min(labelled, asked) if asked else found <= max(2000, 8 * classes)
-    assert asked or found >= min(labelled, 60)
-    assert asked or found <= max(60, labelled / 3 + 1)
+def test_so_many_images_take_part(labelled: int, classes: int, images: int | None) -> None:
+    """Else pilots cost more than what they save, or more images are asked for than there are."""
+    count = pilot_grid.count(labelled, classes, images)
+    assert 1 <= count <= labelled
+    assert count == min(labelled, images) if images else count <= max(2000, 8 * classes)
+    assert images or count >= min(labelled, 60)
+    assert images or count <= max(60, labelled / 3 + 1)
 
 
 def test_a_third_of_the_pool_takes_part_and_two_thousand_at_most() -> None:
     """Else the documented cost of advice is another one than it has."""
-    found = [pilot_grid.count(labelled, 10, None) for labelled in (30, 90, 600, 3000, 10**7)]
-    assert found == [30, 60, 200, 1000, 2000]
+    counts = [pilot_grid.count(labelled, 10, None) for labelled in (30, 90, 600, 3000, 10**7)]
+    assert counts == [30, 60, 200, 1000, 2000]
 
 
 @pytest.mark.parametrize("classes", [2, 10, 101, 300, 1000, 21_843])
 def test_pools_of_any_number_of_classes_get_pilots(classes: int) -> None:
     """Else advice on ImageNet is always refused, after its images were encoded nine times."""
     images = pilot_grid.count(300 * classes, classes, None)
-    found = pilot_grid.sizes(images, classes)
-    assert len(found) == 5
-    assert found[-1] >= 4 * found[0]
-    pilot_grid.check(len(found), 9, 1000)
+    sizes = pilot_grid.sizes(images, classes)
+    assert len(sizes) == 5
+    assert sizes[-1] >= 4 * sizes[0]
+    pilot_grid.check(len(sizes), 9, 1000)
 
 
 @given(st.integers(60, 50_000), st.integers(2, 2000))
 def test_sizes_ascend_to_all_images(images: int, classes: int) -> None:
     """Else the law is fitted to one number of images, or to classes that the smallest pilot never saw."""
-    found = pilot_grid.sizes(images, classes)
-    assert found == sorted(set(found))
-    assert found[-1] == images
-    assert found[0] >= min(images, 2 * classes)
-    assert len(found) <= 5
+    sizes = pilot_grid.sizes(images, classes)
+    assert sizes == sorted(set(sizes))
+    assert sizes[-1] == images
+    assert sizes[0] >= min(images, 2 * classes)
+    assert len(sizes) <= 5
     if images >= 24 * classes:
-        assert len(found) == 5
-        assert found[0] == round(images / 12)
+        assert len(sizes) == 5
+        assert sizes[0] == round(images / 12)
 
 
 @pytest.mark.parametrize(

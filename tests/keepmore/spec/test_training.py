@@ -27,9 +27,9 @@ tunings = st.builds(
 
 
 @given(tunings)
-def test_words_say_a_tuning_again(wanted: Tuning) -> None:
+def test_words_say_a_tuning_again(tuning: Tuning) -> None:
     """Else the command in a report trains otherwise than the report says."""
-    assert (training.parse_tuning(training.tuning_words(wanted)) or Tuning()) == wanted
+    assert (training.parse_tuning(training.tuning_words(tuning)) or Tuning()) == tuning
 
 
 @pytest.mark.parametrize(
@@ -48,6 +48,6 @@ def test_words_say_a_tuning_again(wanted: Tuning) -> None:
 )
 def test_wrong_words_name_field_value_and_what_is_possible(words: list[str], message: str) -> None:
     """Else a typing error trains for hours with another value than was meant."""
-    with pytest.raises(InvalidRequest) as caught:
+    with pytest.raises(InvalidRequest) as excinfo:
         training.parse_tuning(words)
-    assert message in str(caught.value)
+    assert message in str(excinfo.value)

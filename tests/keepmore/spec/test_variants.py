@@ -30,7 +30,7 @@ def test_a_ladder_stays_within_its_ends(low: float, width: float) -> None:
 
 
 @pytest.mark.parametrize(
-    ("written", "name"),
+    ("expression", "name"),
     [
         ("8", "8"),
         ("8.0", "8"),
@@ -42,18 +42,18 @@ def test_a_ladder_stays_within_its_ends(low: float, width: float) -> None:
         ("", None),
     ],
 )
-def test_an_arm_has_one_name(written: str, name: str | None) -> None:
+def test_an_arm_has_one_name(expression: str, name: str | None) -> None:
     """Else a manifest is not found under the name that its user knows, or a file is taken for one."""
-    assert variant_specs.variant(written) == name
+    assert variant_specs.variant(expression) == name
 
 
 def test_levels_are_written_and_read_again() -> None:
     """Else the command in a report, or a job's record, asks for something else."""
-    fixed, asked = variant_specs.parse("8, 0,fit:2000,spread:0.5-15,fit:20")
+    fixed, rules = variant_specs.parse("8, 0,fit:2000,spread:0.5-15,fit:20")
     assert list(fixed) == [0, 8]
-    assert list(asked) == [Spread(0.5, 15), FitCount(20), FitCount(2000)]
-    assert variant_specs.parse(variant_specs.unparse(fixed, asked)) == (fixed, asked)
-    assert variant_specs.from_json(json.loads(json.dumps(variant_specs.as_json(fixed, asked)))) == (fixed, asked)
+    assert list(rules) == [Spread(0.5, 15), FitCount(20), FitCount(2000)]
+    assert variant_specs.parse(variant_specs.unparse(fixed, rules)) == (fixed, rules)
+    assert variant_specs.from_json(json.loads(json.dumps(variant_specs.as_json(fixed, rules)))) == (fixed, rules)
     assert variant_specs.from_json({"fit": 3}) == ((), (FitCount(3),))
 
 
@@ -81,16 +81,16 @@ def test_levels_are_written_and_read_again() -> None:
     ],
 )
 def test_wrong_levels_say_what_is_wrong(value: Any, error: type[InvalidRequest], why: str) -> None:
-    """Else a typing error costs a job, or is told as something else."""
+    """Else a typing error costs a job, or is reported as something else."""
     with pytest.raises(error, match=why):
         variant_specs.from_json(value)
 
 
-@pytest.mark.parametrize("written", ["spread:0.5", "spread:a-b", "fit:", "fit:2.5", "fit:-3", "fill:3"])
-def test_wrong_words_say_which_are_right(written: str) -> None:
+@pytest.mark.parametrize("expression", ["spread:0.5", "spread:a-b", "fit:", "fit:2.5", "fit:-3", "fill:3"])
+def test_wrong_words_say_which_are_right(expression: str) -> None:
     """Else the command's user has to guess."""
     with pytest.raises(InvalidRequest, match="fit:IMAGES"):
-        variant_specs.parse(f"0,{written}")
+        variant_specs.parse(f"0,{expression}")
 
 
 def test_a_request_without_levels_is_written_as_ever() -> None:
@@ -104,15 +104,15 @@ def test_a_request_without_levels_is_written_as_ever() -> None:
 
 def test_a_request_with_levels_names_arms_and_what_to_compress() -> None:
     """Else a worker compresses at other distances than a select step looks for."""
-    asked = Request("file:///d", (8,), budget=DistanceBudget(15), rules=(FitCount(20), SPREAD))
-    assert asked.variants == ("8", "spread-0.5-15", "fit-20")
-    assert asked.compressed == tuple(sorted({8.0, *SPREAD.ladder}))
-    assert Request.from_json(asked.as_json()) == asked
+    request = Request("file:///d", (8,), budget=DistanceBudget(15), rules=(FitCount(20), SPREAD))
+    assert request.variants == ("8", "spread-0.5-15", "fit-20")
+    assert request.compressed == tuple(sorted({8.0, *SPREAD.ladder}))
+    assert Request.from_json(request.as_json()) == request
     assert Request("file:///d", (), budget=BytesBudget(9), rules=(FitCount(20),)).compressed == (0,)
 
 
 def test_a_fit_without_a_budget_is_refused() -> None:
-    """Else it is found out after hours of compressing."""
+    """Else it is noticed only after hours of compressing."""
     with pytest.raises(InvalidRequest, match="fit:20 needs a budget"):
         Request("file:///d", FIXED, rules=(FitCount(20),))
 

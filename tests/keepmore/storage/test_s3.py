@@ -43,7 +43,7 @@ def _write(store: Store, key: str, data: bytes) -> None:
 
 
 @pytest.fixture
-def through(s3: S3Server, proxy: Proxy) -> S3Store:
+def proxied_store(s3: S3Server, proxy: Proxy) -> S3Store:
     """A store behind the proxy, with few enough retries for a test."""
     endpoint = replace(s3.endpoint, url=proxy.url)
     return S3Store(endpoint, s3.bucket, f"through/{secrets.token_hex(8)}", retries=6)
@@ -92,11 +92,11 @@ def test_a_store_travels_to_other_processes(s3_store: S3Store) -> None:
 def test_wrong_credentials_are_named(s3: S3Server, call: Callable[[Store], object]) -> None:
     """Else a typing error in a secret looks like an empty store, or repeats the secret in a log."""
     wrong = S3Endpoint(s3.url, s3.access_key, "not-the-secret")
-    with pytest.raises(StoreUnwritable, match=rf"s3://{s3.bucket}.*{s3.url}.*KEEPMORE_S3_SECRET_KEY") as raised:
+    with pytest.raises(StoreUnwritable, match=rf"s3://{s3.bucket}.*{s3.url}.*KEEPMORE_S3_SECRET_KEY") as excinfo:
         call(S3Store(wrong, s3.bucket))
-    assert "not-the-secret" not in str(raised.value)
-    assert raised.value.retryable
-    assert not raised.value.transient
+    assert "not-the-secret" not in str(excinfo.value)
+    assert excinfo.value.retryable
+    assert not excinfo.value.transient
 
 
 @pytest.mark.parametrize("call", CALLS.values(), ids=CALLS)
@@ -119,26 +119,26 @@ def test_damaged_bytes_are_not_handed_out(s3: S3Server, s3_store: S3Store) -> No
             read("a")
 
 
-def test_a_large_object_is_read_in_part(proxy: Proxy, through: S3Store) -> None:
+def test_a_large_object_is_read_in_part(proxy: Proxy, proxied_store: S3Store) -> None:
     """Else looking at the end of an index of a million images means fetching all of it."""
     data = random.Random(0).randbytes(20_000_000)
-    _write(through, "big", data)
+    _write(proxied_store, "big", data)
     before = proxy.received
-    with through.open("big") as file:
+    with proxied_store.open("big") as file:
         for place in (len(data) - 100, 5_000_000, 5_100_000, 12_345_678):
             file.seek(place)
             assert file.read(100) == data[place : place + 100]
     assert proxy.received - before < 2_000_000
 
 
-def test_an_outage_is_waited_for(proxy: Proxy, through: S3Store) -> None:
+def test_an_outage_is_waited_for(proxy: Proxy, proxied_store: S3Store) -> None:
     """Else every restart of the storage server ends all jobs."""
-    through.put("a", b"1")
+    proxied_store.put("a", b"1")
     for number, call in enumerate(CALLS.values()):
         if number % 3 == 0:
             proxy.drop_for(0.8)
-        call(through)
-        through.put("a", b"1")
+        call(proxied_store)
+        proxied_store.put("a", b"1")
 
 
 def test_an_outage_that_does_not_end_is_named(s3: S3Server, proxy: Proxy) -> None:
@@ -148,33 +148,33 @@ def test_an_outage_that_does_not_end_is_named(s3: S3Server, proxy: Proxy) -> Non
     assert not store.exists("a")
     proxy.drop()
     for call in CALLS.values():
-        with pytest.raises(StoreUnavailable, match=rf"s3://{s3.bucket} at {proxy.url} cannot be reached") as raised:
+        with pytest.raises(StoreUnavailable, match=rf"s3://{s3.bucket} at {proxy.url} cannot be reached") as excinfo:
             call(store)
-        assert raised.value.transient
+        assert excinfo.value.transient
 
 
 @pytest.mark.parametrize("size", [WHOLE_BYTES // 2, WHOLE_BYTES * 2])
-def test_a_broken_connection_is_taken_up_again(proxy: Proxy, through: S3Store, size: int) -> None:
+def test_a_broken_connection_is_taken_up_again(proxy: Proxy, proxied_store: S3Store, size: int) -> None:
     """Else one lost connection in an hour of reading fails a step."""
     data = random.Random(1).randbytes(size)
-    _write(through, "big", data)
+    _write(proxied_store, "big", data)
     proxy.drop()
     proxy.restore()
     proxy.cuts = [100_000, 3_000_000, 50]
-    with through.open("big") as file:
+    with proxied_store.open("big") as file:
         assert file.read() == data
     assert not proxy.cuts
 
 
-def test_a_lost_answer_to_create_is_no_conflict(proxy: Proxy, through: S3Store) -> None:
+def test_a_lost_answer_to_create_is_no_conflict(proxy: Proxy, proxied_store: S3Store) -> None:
     """Else a client whose job was made is told that the job belongs to somebody else."""
-    assert through.create("first", b"1")
+    assert proxied_store.create("first", b"1")
     proxy.drop()
     proxy.restore()
     proxy.cuts = [0]
-    assert through.create("jobs/1", b"mine")
+    assert proxied_store.create("jobs/1", b"mine")
     assert not proxy.cuts
-    assert not through.create("jobs/1", b"other")
+    assert not proxied_store.create("jobs/1", b"other")
 
 
 def test_an_object_that_is_replaced_while_it_is_read(s3_store: S3Store) -> None:

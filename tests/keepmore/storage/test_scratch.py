@@ -25,8 +25,8 @@ def _entry(scratch: Scratch, name: str, size: int, age_s: float) -> Path:
         (folder / "in" / "file").write_bytes(b"x" * size)
 
     with scratch.entry(name, write) as entry:
-        used = entry.stat().st_mtime - age_s
-    os.utime(entry, (used, used))
+        used_at = entry.stat().st_mtime - age_s
+    os.utime(entry, (used_at, used_at))
     return entry
 
 
@@ -42,16 +42,16 @@ def test_room_is_made_of_what_was_longest_unused(tmp_path: Path) -> None:
     old, older, new = (_entry(scratch, name, 3 * KB, age) for name, age in (("b", 100), ("a", 1000), ("c", 10)))
     assert _makes_room(scratch, 1 * KB)
     assert all(entry.exists() for entry in (old, older, new)), "there was room"
-    with scratch.existing("a") as found:
-        assert found == older
+    with scratch.existing("a") as entry:
+        assert entry == older
     assert _makes_room(scratch, 4 * KB)
     assert [entry.exists() for entry in (old, older, new)] == [False, True, True], "looking for it counts as use"
-    with scratch.existing("b") as gone:
-        assert gone is None
+    with scratch.existing("b") as entry:
+        assert entry is None
 
 
 def test_what_is_held_stays(tmp_path: Path) -> None:
-    """Else a fine-tuning loses its images under its hands because another one began."""
+    """Else a fine-tuning loses its images while it runs because another one began."""
     scratch = _scratch(tmp_path)
     held_entry, free_entry = _entry(scratch, "held", 4 * KB, 1000), _entry(scratch, "loose", 4 * KB, 10)
     with scratch.existing("held"), scratch.existing("held"):
@@ -137,15 +137,15 @@ def test_processes_that_make_room_leave_each_other_what_they_use(tmp_path: Path)
         "        with scratch.entry(name, write) as entry:\n"
         "            assert sum(file.stat().st_size for file in entry.iterdir()) == 6000, name\n"
     )
-    running = [
+    processes = [
         subprocess.Popen([sys.executable, "-c", program, str(scratch.root), name], stderr=subprocess.PIPE)
         for name in ("one", "other")
     ]
-    for process in running:
+    for process in processes:
         _, errors = process.communicate(timeout=60)
         assert process.returncode == 0, errors.decode()
-    left = sum(file.stat().st_size for file in scratch.root.rglob("*") if file.is_file())
-    assert left <= 20 * KB
+    used_bytes = sum(file.stat().st_size for file in scratch.root.rglob("*") if file.is_file())
+    assert used_bytes <= 20 * KB
 
 
 def test_what_a_killed_process_was_removing_goes(tmp_path: Path) -> None:
@@ -170,9 +170,11 @@ def test_the_disk_is_never_filled(tmp_path: Path) -> None:
 def test_the_environment_names_place_and_limit(tmp_path: Path) -> None:
     """Else the disk that an operator set apart is not used, or filled past what was allowed."""
     assert Scratch.from_environment({}) == Scratch()
-    found = Scratch.from_environment({"KEEPMORE_SCRATCH": str(tmp_path / "a" / "b"), "KEEPMORE_SCRATCH_BYTES": "20GB"})
-    assert found == Scratch(str(tmp_path / "a" / "b"), 20 * 10**9)
-    assert found.root.stat().st_mode & 0o777 == 0o700, "images may be private"
+    scratch = Scratch.from_environment(
+        {"KEEPMORE_SCRATCH": str(tmp_path / "a" / "b"), "KEEPMORE_SCRATCH_BYTES": "20GB"}
+    )
+    assert scratch == Scratch(str(tmp_path / "a" / "b"), 20 * 10**9)
+    assert scratch.root.stat().st_mode & 0o777 == 0o700, "images may be private"
     with pytest.raises(InvalidRequest, match="KEEPMORE_SCRATCH_BYTES: 'much' is not a size; write one such as 20GB"):
         Scratch.from_environment({"KEEPMORE_SCRATCH_BYTES": "much"})
 

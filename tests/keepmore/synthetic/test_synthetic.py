@@ -66,14 +66,14 @@ def test_no_picture_is_in_the_set_twice(root: Path) -> None:
 
 def test_progress_is_reported_after_every_picture(tmp_path: Path) -> None:
     """Else the demonstration would sit silent while it draws."""
-    seen: list[tuple[int, int]] = []
+    reports: list[tuple[int, int]] = []
     write_sample(
         tmp_path,
         train_per_class=1,
         test_per_class=0,
-        on_image=lambda done, total: seen.append((done, total)),
+        on_image=lambda done, total: reports.append((done, total)),
     )
-    assert seen == [(done, 8) for done in range(1, 9)]
+    assert reports == [(done, 8) for done in range(1, 9)]
 
 
 def test_a_folder_that_holds_something_is_refused(tmp_path: Path) -> None:

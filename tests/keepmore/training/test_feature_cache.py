@@ -37,18 +37,18 @@ def _vectors(numbers: list[int]) -> NDArray[np.float16]:
 )
 @settings(max_examples=40)
 def test_what_was_put_there_is_found_and_nothing_else(
-    tmp_path_factory: pytest.TempPathFactory, added: list[list[int]], asked: list[int], held: bool
+    tmp_path_factory: pytest.TempPathFactory, batches: list[list[int]], query: list[int], in_memory: bool
 ) -> None:
     """Else an image is trained on with the features of another one, or its features are made again for ever."""
     store = FolderStore(tmp_path_factory.mktemp("features"))
-    feature_cache = FeatureCache(store, PREFIX, held)
-    for numbers in added:
+    feature_cache = FeatureCache(store, PREFIX, in_memory)
+    for numbers in batches:
         feature_cache.add(_names(numbers), _vectors(numbers), MODEL)
-    known = {number for numbers in added for number in numbers}
+    contents = {number for numbers in batches for number in numbers}
     for _ in range(2):
-        there, vectors = feature_cache.find(_names(asked))
-        assert there.tolist() == [number in known for number in asked]
-        expected = [number for number in asked if number in known]
+        there, vectors = feature_cache.find(_names(query))
+        assert there.tolist() == [number in contents for number in query]
+        expected = [number for number in query if number in contents]
         assert np.array_equal(vectors.reshape(-1, 3), _vectors(expected))
 
 
@@ -79,13 +79,13 @@ def test_two_processes_add_at_once_and_nothing_is_lost(store: FolderStore, tmp_p
         "for start in range(int(sys.argv[2]), 400, 10):\n"
         "    cache.add(_names([*range(start, start + 20)]), _vectors([*range(start, start + 20)]), MODEL)\n"
     )
-    running = [
+    processes = [
         subprocess.Popen([sys.executable, "-c", program, str(tmp_path / "store"), start], stderr=subprocess.PIPE)
         for start in ("0", "5")
     ]
-    for process in running:
-        _, said = process.communicate(timeout=60)
-        assert process.returncode == 0, said
+    for process in processes:
+        _, errors = process.communicate(timeout=60)
+        assert process.returncode == 0, errors
     numbers = list(range(405))
     there, vectors = FeatureCache(store, PREFIX).find(_names(numbers))
     assert there.all()
@@ -108,39 +108,39 @@ def test_a_damaged_file_is_named_or_does_no_harm(
     else:
         data[place] = value
     store.put(key, bytes(data))
-    said = ""
+    message = ""
     try:
         there, vectors = FeatureCache(store, PREFIX).find(_names(numbers))
     except StoreError as error:
-        said = error.message
-    whole = not said and bool(there.all()) and np.array_equal(vectors, _vectors(numbers))
-    assert whole or (key in said and "delete it: its features are then made again" in said)
+        message = error.message
+    whole = not message and bool(there.all()) and np.array_equal(vectors, _vectors(numbers))
+    assert whole or (key in message and "delete it: its features are then made again" in message)
 
 
-def test_a_held_shelf_reads_each_file_once_and_sees_new_ones(store: FolderStore) -> None:
+def test_a_cache_in_memory_reads_each_file_once_and_sees_new_ones(store: FolderStore) -> None:
     """Else a hundred pilots read the same features a hundred times, or miss what was made since the first."""
     FeatureCache(store, PREFIX).add(_names([1, 2]), _vectors([1, 2]), MODEL)
-    held = FeatureCache(store, PREFIX, in_memory=True)
-    assert held.find(_names([1, 2]))[0].all()
+    feature_cache = FeatureCache(store, PREFIX, in_memory=True)
+    assert feature_cache.find(_names([1, 2]))[0].all()
     (key,) = store.keys(PREFIX)
     store.put(key, b"damaged, but in memory")
-    assert held.find(_names([2]))[1].tolist() == _vectors([2]).tolist()
+    assert feature_cache.find(_names([2]))[1].tolist() == _vectors([2]).tolist()
     with pytest.raises(StoreError, match="is damaged"):
         FeatureCache(store, PREFIX).find(_names([2]))
     store.delete(key)
     FeatureCache(store, PREFIX).add(_names([5]), _vectors([5]), MODEL)
-    assert held.find(_names([5]))[0].all()
+    assert feature_cache.find(_names([5]))[0].all()
 
 
-def test_a_held_shelf_opens_no_file_again_that_has_nothing_for_it(store: FolderStore) -> None:
+def test_a_cache_in_memory_opens_no_file_again_that_has_nothing_for_it(store: FolderStore) -> None:
     """Else a hundred pilots open what all other jobs left, each time: minutes, in a store that many share."""
     FeatureCache(store, PREFIX).add(_names([1]), _vectors([1]), MODEL)
     (other,) = store.keys(PREFIX)
     FeatureCache(store, PREFIX).add(_names([2]), _vectors([2]), MODEL)
-    held = FeatureCache(store, PREFIX, in_memory=True)
-    assert held.find(_names([2]))[0].all()
-    kept = store.get(other)
+    feature_cache = FeatureCache(store, PREFIX, in_memory=True)
+    assert feature_cache.find(_names([2]))[0].all()
+    data = store.get(other)
     store.put(other, b"damaged, but known to hold nothing")
-    assert held.find(_names([2]))[0].all()
-    store.put(other, kept)
-    assert held.find(_names([1, 2]))[0].all(), "asked for more, it looks"
+    assert feature_cache.find(_names([2]))[0].all()
+    store.put(other, data)
+    assert feature_cache.find(_names([1, 2]))[0].all(), "asked for more, it looks"

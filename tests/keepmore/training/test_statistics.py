@@ -24,13 +24,13 @@ pairs = st.tuples(st.integers(1, 4), st.integers(1, 4), st.integers(2, 40)).flat
 )
 
 
-def _drawn(
+def _answers(
     rng: np.random.Generator, seeds: int, of_images: NDArray[np.float64], of_seeds: float, ease: float = EASE
 ) -> NDArray[np.bool_]:
     """Answers of crossed random effects: how easy an image is, how good a seed is, and chance."""
     skill = ease + of_seeds * rng.normal(size=(seeds, 1))
-    found: NDArray[np.bool_] = skill + of_images + rng.normal(size=(seeds, len(of_images))) > 0
-    return found
+    correct: NDArray[np.bool_] = skill + of_images + rng.normal(size=(seeds, len(of_images))) > 0
+    return correct
 
 
 @pytest.mark.parametrize("of_seeds", [0.05, 0.2])
@@ -39,22 +39,22 @@ def test_intervals_hold_the_truth_as_often_as_they_say(seeds: int, of_seeds: flo
     """Else an interval of 95 % is beside the accuracy of new images and seeds far more often than one time in 20."""
     rng = np.random.default_rng(seeds)
     truth = ndtr(EASE / np.sqrt(2 + of_seeds**2))
-    held = []
+    hits = []
     for _ in range(DRAWS):
-        low, high = summary(_drawn(rng, seeds, rng.normal(size=IMAGES), of_seeds)).interval
-        held.append(low <= truth <= high)
-    assert 0.92 <= np.mean(held) <= 0.98
+        low, high = summary(_answers(rng, seeds, rng.normal(size=IMAGES), of_seeds)).interval
+        hits.append(low <= truth <= high)
+    assert 0.92 <= np.mean(hits) <= 0.98
 
 
 def test_one_seed_alone_misses_what_seeds_do() -> None:
     """Else the interval over images is trusted where seeds vary more, and the text beside it does not say so."""
     rng = np.random.default_rng(0)
     truth = ndtr(EASE / np.sqrt(2 + 0.5**2))
-    found = [summary(_drawn(rng, 1, rng.normal(size=IMAGES), 0.5)) for _ in range(DRAWS)]
-    assert np.mean([low <= truth <= high for low, high in (one.interval for one in found)]) < 0.7
-    assert "how much seeds differ is not counted" in found[0].interval_kind
-    assert found[0].interval == wilson(found[0].top1, IMAGES)
-    assert found[0].seed_std is None
+    summaries = [summary(_answers(rng, 1, rng.normal(size=IMAGES), 0.5)) for _ in range(DRAWS)]
+    assert np.mean([low <= truth <= high for low, high in (one.interval for one in summaries)]) < 0.7
+    assert "how much seeds differ is not counted" in summaries[0].interval_kind
+    assert summaries[0].interval == wilson(summaries[0].top1, IMAGES)
+    assert summaries[0].seed_std is None
 
 
 @pytest.mark.parametrize("seeds", [1, 3, 5])
@@ -66,7 +66,7 @@ def test_arms_that_are_alike_are_not_told_apart(seeds: int) -> None:
         images = rng.normal(size=IMAGES)
         # One seed says nothing about other seeds, so these two models have to be alike themselves.
         of_seeds = 0.1 if seeds > 1 else 0.0
-        verdicts.append(compare(_drawn(rng, seeds, images, of_seeds), _drawn(rng, seeds, images, of_seeds)).verdict)
+        verdicts.append(compare(_answers(rng, seeds, images, of_seeds), _answers(rng, seeds, images, of_seeds)).verdict)
     assert np.mean([verdict == "cannot tell" for verdict in verdicts]) >= 0.93
 
 
@@ -74,12 +74,12 @@ def test_pairs_tell_what_two_intervals_do_not() -> None:
     """Else a true difference drowns in how hard the images are, which both variants share."""
     rng = np.random.default_rng(0)
     images = 3 * rng.normal(size=2000)
-    better, worse = _drawn(rng, 5, images, 0.02, 1.05), _drawn(rng, 5, images, 0.02, 0.8)
+    better, worse = _answers(rng, 5, images, 0.02, 1.05), _answers(rng, 5, images, 0.02, 0.8)
     assert summary(better).interval[0] < summary(worse).interval[1]
-    found = compare(better, worse)
-    assert (found.verdict, compare(worse, better).verdict) == ("better", "worse")
-    assert found.interval[0] > 0
-    assert found.difference == pytest.approx(-compare(worse, better).difference)
+    difference = compare(better, worse)
+    assert (difference.verdict, compare(worse, better).verdict) == ("better", "worse")
+    assert difference.interval[0] > 0
+    assert difference.difference == pytest.approx(-compare(worse, better).difference)
 
 
 @pytest.mark.parametrize(
@@ -90,10 +90,12 @@ def test_mcnemar_of_known_cases(only_ours: int, only_theirs: int, expected: floa
     """Else the p value of two models is wrong: twice the tail of a fair coin, by hand."""
     ours = np.array([[True] * only_ours + [False] * only_theirs + [True] * 30])
     theirs = np.array([[False] * only_ours + [True] * only_theirs + [True] * 30])
-    found = compare(ours, theirs)
-    assert found.p_value == pytest.approx(expected)
-    assert found.verdict == ("cannot tell" if expected >= 0.05 else "better" if only_ours > only_theirs else "worse")
-    assert "McNemar" in found.method
+    difference = compare(ours, theirs)
+    assert difference.p_value == pytest.approx(expected)
+    assert difference.verdict == (
+        "cannot tell" if expected >= 0.05 else "better" if only_ours > only_theirs else "worse"
+    )
+    assert "McNemar" in difference.method
 
 
 def test_an_arm_of_one_seed_borrows_the_other_s_spread() -> None:
@@ -102,32 +104,32 @@ def test_an_arm_of_one_seed_borrows_the_other_s_spread() -> None:
     verdicts = []
     for _ in range(DRAWS):
         images = rng.normal(size=IMAGES)
-        verdicts.append(compare(_drawn(rng, 1, images, 0.3), _drawn(rng, 5, images, 0.3)).verdict)
+        verdicts.append(compare(_answers(rng, 1, images, 0.3), _answers(rng, 5, images, 0.3)).verdict)
     assert np.mean([verdict == "cannot tell" for verdict in verdicts]) >= 0.9
 
 
 @given(answers)
 def test_summaries_stay_in_range(correct: NDArray[np.bool_]) -> None:
     """Else an accuracy of 100 % is certain, or one lies outside of its own interval."""
-    found = summary(correct)
-    low, high = found.interval
-    assert 0 <= low <= found.top1 + 1e-12
-    assert found.top1 - 1e-12 <= high <= 1
+    result = summary(correct)
+    low, high = result.interval
+    assert 0 <= low <= result.top1 + 1e-12
+    assert result.top1 - 1e-12 <= high <= 1
     assert high > low
-    assert np.mean(found.top1_by_seed) == pytest.approx(found.top1)
-    assert json.loads(json.dumps(found.as_json())) == found.as_json()
+    assert np.mean(result.top1_by_seed) == pytest.approx(result.top1)
+    assert json.loads(json.dumps(result.as_json())) == result.as_json()
 
 
 @given(pairs)
 def test_differences_stay_in_range(variants: tuple[NDArray[np.bool_], NDArray[np.bool_]]) -> None:
     """Else a difference of more than 100 points, or a p value over 1, is reported."""
     ours, theirs = variants
-    found = compare(ours, theirs)
-    low, high = found.interval
+    difference = compare(ours, theirs)
+    low, high = difference.interval
     assert -1 <= low < high <= 1
-    assert 0 <= found.p_value <= 1
-    assert compare(theirs, ours).p_value == pytest.approx(found.p_value)
-    assert json.loads(json.dumps(found.as_json())) == found.as_json()
+    assert 0 <= difference.p_value <= 1
+    assert compare(theirs, ours).p_value == pytest.approx(difference.p_value)
+    assert json.loads(json.dumps(difference.as_json())) == difference.as_json()
 
 
 def test_a_perfect_arm_is_not_certain() -> None:
@@ -142,14 +144,14 @@ def test_families_of_comparisons() -> None:
     rng = np.random.default_rng(2)
     images = rng.normal(size=1000)
     eases = {"0": 0.4, "4": 0.8, "8": 0.82, "10": 0.4}
-    found = comparisons({name: _drawn(rng, 3, images, 0.01, ease) for name, ease in eases.items()})
-    reference, best = found[:3], found[3:]
+    results = comparisons({name: _answers(rng, 3, images, 0.01, ease) for name, ease in eases.items()})
+    reference, best = results[:3], results[3:]
     assert [(one.variant, one.against) for one in reference] == [("4", "0"), ("8", "0"), ("10", "0")]
     assert [one.verdict for one in reference] == ["better", "better", "cannot tell"]
     assert {one.against for one in best} <= {"4", "8"}
     assert {one.variant: one.verdict for one in best}["0"] == "worse"
-    assert all(one.adjusted_p >= one.difference.p_value for one in found)
-    assert json.loads(json.dumps([one.as_json() for one in found]))[0]["family"] == "reference"
+    assert all(one.adjusted_p >= one.difference.p_value for one in results)
+    assert json.loads(json.dumps([one.as_json() for one in results]))[0]["family"] == "reference"
     assert comparisons({}) == comparisons({"0": np.ones((1, 9), np.bool_)}) == []
     assert comparisons({name: np.ones((2, 1), np.bool_) for name in ("0", "8")}) == [], "one image compares nothing"
 
@@ -162,8 +164,8 @@ def test_holm_of_a_known_case() -> None:
 def test_classes_are_summed_up_by_themselves() -> None:
     """Else the accuracy of one class is that of another one."""
     correct = np.array([[True, True, False, True], [True, False, False, True]])
-    found = per_class(correct, np.array([0, 0, 2, 3]), ["a", "b", "c", "d"])
-    assert {name: (one.images, one.top1) for name, one in found.items()} == {
+    by_class = per_class(correct, np.array([0, 0, 2, 3]), ["a", "b", "c", "d"])
+    assert {name: (one.images, one.top1) for name, one in by_class.items()} == {
         "a": (2, 0.75),
         "c": (1, 0.0),
         "d": (1, 1.0),
@@ -172,8 +174,8 @@ def test_classes_are_summed_up_by_themselves() -> None:
 
 def test_confusion_has_the_truth_in_its_rows() -> None:
     """Else "cats are called dogs" is read as "dogs are called cats"."""
-    found = confusion(np.array([[0, 1, 1], [0, 0, 1]]), np.array([0, 0, 2]), 3)
-    assert found.tolist() == [[3, 1, 0], [0, 0, 0], [0, 2, 0]]
+    counts = confusion(np.array([[0, 1, 1], [0, 0, 1]]), np.array([0, 0, 2]), 3)
+    assert counts.tolist() == [[3, 1, 0], [0, 0, 0], [0, 2, 0]]
     with pytest.raises(ValueError, match="there are 2 classes"):
         confusion(np.array([[0, 2]]), np.array([0, 1]), 2)
 

@@ -45,17 +45,17 @@ def test_weights_that_may_not_or_cannot_be_read(
 ) -> None:
     """Else a caller's training reads what the operator did not allow, or ends as a defect."""
     access = Access(allowed=("https://example.org",))
-    with pytest.raises(error) as caught, weights_file(uri, access, scratch):
+    with pytest.raises(error) as excinfo, weights_file(uri, access, scratch):
         pass
-    assert why in caught.value.message
+    assert why in excinfo.value.message
     assert _files(scratch) == []
 
 
 def test_weights_on_this_machine_are_read_where_they_are(scratch: Scratch, tmp_path: Path) -> None:
     """Else every training copies them, or one path works and the other does not."""
     (tmp_path / "model.pt").write_bytes(b"weights")
-    for named in (str(tmp_path / "model.pt"), (tmp_path / "model.pt").as_uri()):
-        with weights_file(named, EVERYTHING, scratch) as file:
+    for address in (str(tmp_path / "model.pt"), (tmp_path / "model.pt").as_uri()):
+        with weights_file(address, EVERYTHING, scratch) as file:
             assert file == tmp_path / "model.pt"
     missing = (tmp_path / "none.pt").as_uri()
     with pytest.raises(WeightsUnavailable, match=r"none\.pt"), weights_file(missing, EVERYTHING, scratch):
