@@ -6,6 +6,7 @@ million images cost one cumulative sum.
 
 from __future__ import annotations
 
+from collections.abc import Callable, Mapping
 from hashlib import blake2b
 from typing import Any
 
@@ -36,14 +37,17 @@ def _mix(values: NDArray[np.uint64]) -> NDArray[np.uint64]:
     return z ^ (z >> np.uint64(31))
 
 
-def is_by_size(order: str) -> bool:
-    """Whether an order depends on the bytes of images, so that it differs between distances."""
-    match order:
-        case "random":
-            return False
-        case "smallest":
-            return True
-    raise ValueError(f"there is no order {order!r}")
+SizeKeys = Callable[[NDArray[np.integer[Any]]], NDArray[np.integer[Any]]]
+
+# Every order that a selection may have: by ascending keys, which it makes of the images' bytes, or else of their ranks.
+ORDERS: Mapping[str, SizeKeys | None] = {"random": None, "smallest": lambda bytes_: bytes_}
+
+
+def size_keys(order: str) -> SizeKeys | None:
+    """What makes keys of bytes, so that the order differs between distances; None where the keys are ranks."""
+    if order not in ORDERS:
+        raise ValueError(f"there is no order {order!r}")
+    return ORDERS[order]
 
 
 def in_order(keys: NDArray[Any], classes: NDArray[np.int32] | None = None) -> NDArray[np.int64]:

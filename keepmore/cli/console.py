@@ -25,6 +25,7 @@ from keepmore.answers import (
 )
 from keepmore.errors import KeepmoreError
 from keepmore.reporting import verdicts
+from keepmore.selection.subset import rule_result
 from keepmore.spec import variants as variant_specs
 
 if TYPE_CHECKING:
@@ -263,7 +264,7 @@ class Console:
         self.out.print(table)
         for row in rows:
             if "levels" in row:
-                self._line(f"{row['distance']}: {variant_specs.describe_result(row)}")
+                self._line(f"{row['distance']}: {rule_result(row['levels']).describe()}")
 
 
 def _accuracy(top1: float, interval: Sequence[float]) -> tuple[str, str]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import secrets
 import sys
 from dataclasses import replace
 from pathlib import Path
@@ -56,11 +57,12 @@ def export(reference: str, out: Path, place: Place) -> None:
     written_as = next((suffix for suffix in manifest.EXPORTS if out.name.endswith(suffix)), None)
     if written_as is None:
         raise InvalidRequest(f"{out}: name the file {', '.join(manifest.EXPORTS)}")
-    temporary = out.with_name(out.name + ".part")
-    with open_backend(place).manifest(reference) as file, writable(out):
+    # A name that nobody else has: a file of the user's is neither written to nor removed.
+    temporary = out.with_name(f".keepmore-{secrets.token_hex(8)}.partial")
+    with open_backend(place).manifest(reference) as file, writable(out), temporary.open("xb") as target:
         try:
-            with temporary.open("wb") as target:
-                target.writelines(manifest.EXPORTS[written_as](file))
+            target.writelines(manifest.EXPORTS[written_as].write(file))
+            target.close()
             temporary.replace(out)
         finally:
             temporary.unlink(missing_ok=True)

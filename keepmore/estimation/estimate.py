@@ -202,7 +202,7 @@ class _Pool:
         may_be_kept = np.ones(len(images.sizes), np.bool_)
         may_be_kept[donors.places[~donors.good]] = False
         places = np.flatnonzero(may_be_kept)
-        resorted = sampling.is_by_size(selection.order)
+        resorted = sampling.size_keys(selection.order) is not None
         most = SORTED_IMAGES if resorted else ORDERED_IMAGES
         exact = len(donors.unknown(places)) == 0 or len(places) <= most
         classes = images.classes if _balanced(images, selection) else None
@@ -217,10 +217,10 @@ class _Pool:
 
     def count(self, sizes: NDArray[np.float64], good: NDArray[np.bool_] | None, limit: float) -> int:
         """How many of `some` images fit `limit` bytes, as sampling.select has it, without those that are not `good`."""
-        if sampling.is_by_size(self.order):
+        if size_keys := sampling.size_keys(self.order):
             here = slice(None) if good is None else good
             sizes, classes, good = sizes[here], None if self.classes is None else self.classes[here], None
-            sizes = sizes[sampling.in_order(sizes.astype(np.int64), classes)]
+            sizes = sizes[sampling.in_order(size_keys(sizes.astype(np.int64)), classes)]
         count = int(np.searchsorted(np.cumsum(sizes), limit, side="right"))
         return count if good is None else int(np.count_nonzero(good[:count]))
 

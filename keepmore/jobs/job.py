@@ -6,6 +6,7 @@ import json
 import re
 import secrets
 from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from enum import StrEnum
@@ -13,7 +14,7 @@ from typing import Any, cast
 
 from keepmore import __version__
 from keepmore.answers import ErrorAnswer, JobRecordAnswer
-from keepmore.errors import InternalError, JobNotFound, KeepmoreError, NotFound, RecordUnreadable
+from keepmore.errors import InternalError, InvalidRequest, JobNotFound, KeepmoreError, NotFound, RecordUnreadable
 from keepmore.spec.job import Request
 from keepmore.storage import layout
 from keepmore.storage.base import Store
@@ -164,8 +165,21 @@ def _to_bytes(job: Job) -> bytes:
     return json.dumps(job.as_json(), indent=1).encode()
 
 
-def _read(key: str, data: bytes) -> Job:
+@contextmanager
+def reading_record(key: str, kind: str) -> Iterator[None]:
+    """Raises RecordUnreadable for what the block raises about the record of `kind` under `key`: damage, or values that
+    a later release may write. Nobody who calls is to blame for them."""
     try:
+        yield
+    except RecordUnreadable:
+        raise
+    except (InvalidRequest, ValueError, KeyError, TypeError, AttributeError) as error:
+        reason = str(error) if isinstance(error, InvalidRequest) else repr(error)
+        raise RecordUnreadable(f"{key} is not {kind} of this release ({reason}); put it back or delete it") from error
+
+
+def _read(key: str, data: bytes) -> Job:
+    with reading_record(key, "a job record"):
         record = json.loads(data)
         if record["format"] > FORMAT:
             raise RecordUnreadable(
@@ -182,7 +196,3 @@ def _read(key: str, data: bytes) -> Job:
             attempt=record.get("attempt", 0),
             trace=record.get("trace"),
         )
-    except (ValueError, KeyError, TypeError, AttributeError) as error:
-        raise RecordUnreadable(
-            f"{key} is not a job record of this release ({error!r}); put it back or delete it"
-        ) from error

@@ -4,11 +4,11 @@ and its result in the store."""
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from enum import StrEnum
-from typing import Any, cast
+from typing import Any, TypeVar, cast
 
 from keepmore.answers import ErrorAnswer
 from keepmore.compression.index import Summary
@@ -22,7 +22,7 @@ from keepmore.errors import (
     TrainingNotFound,
     from_dict,
 )
-from keepmore.jobs.job import Job, State, new_id
+from keepmore.jobs.job import Job, State, new_id, reading_record
 from keepmore.jobs.stage import require
 from keepmore.jobs.step import Kind, Step
 from keepmore.spec import pilot_grid
@@ -35,6 +35,7 @@ from keepmore.storage.base import Store
 from keepmore.storage.layout import RequestKind
 
 LONGEST_ID = 64
+Record = TypeVar("Record")
 
 
 class RequestState(StrEnum):
@@ -130,7 +131,7 @@ def subset_request(job: Job, name: str, store: Store) -> SubsetRequest:
     if name == job.request.subset_id:
         return job.request.subset
     try:
-        return SubsetRequest.from_json(RequestRepository(store).get(RequestRef(RequestKind.SUBSET, job.id, name)))
+        return _read(store, RequestRef(RequestKind.SUBSET, job.id, name), SubsetRequest.from_json)
     except NotFound:
         raise SubsetNotFound(
             f"job {job.id} has no subset {name[:LONGEST_ID]!r}; `keepmore show {job.id}` lists them"
@@ -142,7 +143,7 @@ def training_request(job: Job, name: str, store: Store) -> TrainingRequest:
     if job.request.training and name == job.request.training_id:
         return TrainingRequest(job.request.subset_id, job.request.training)
     try:
-        return TrainingRequest.from_json(RequestRepository(store).get(RequestRef(RequestKind.TRAINING, job.id, name)))
+        return _read(store, RequestRef(RequestKind.TRAINING, job.id, name), TrainingRequest.from_json)
     except NotFound:
         raise TrainingNotFound(f"job {job.id} has no training {name[:LONGEST_ID]!r}") from None
 
@@ -150,11 +151,22 @@ def training_request(job: Job, name: str, store: Store) -> TrainingRequest:
 def advice_request(job: Job, name: str, store: Store) -> AdviceRequest:
     """The request for the advice `name`; raises AdviceNotFound."""
     try:
-        return AdviceRequest.from_json(RequestRepository(store).get(RequestRef(RequestKind.ADVICE, job.id, name)))
+        return _read(store, RequestRef(RequestKind.ADVICE, job.id, name), AdviceRequest.from_json)
     except NotFound:
         raise AdviceNotFound(
             f"job {job.id} has no advice {name[:LONGEST_ID]!r}; ask for it with POST, or `keepmore advise`"
         ) from None
+
+
+def estimate_request(estimate_id: str, store: Store) -> EstimateRequest:
+    """The request for an estimate; raises NotFound."""
+    return _read(store, RequestRef(RequestKind.ESTIMATE, estimate_id, estimate_id), EstimateRequest.from_json)
+
+
+def _read(store: Store, ref: RequestRef, from_json: Callable[[Mapping[str, Any]], Record]) -> Record:
+    """The request of `ref`; raises NotFound and RecordUnreadable."""
+    with reading_record(ref.key, "a request"):
+        return from_json(RequestRepository(store).get(ref))
 
 
 def is_wanted(step: Step, job: Job, store: Store) -> bool:

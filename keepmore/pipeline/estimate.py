@@ -14,19 +14,18 @@ from keepmore.datasets.listing import list_images
 from keepmore.errors import DatasetNotFound
 from keepmore.estimation.answer import EstimateAnswer
 from keepmore.estimation.estimate import estimate as estimate_pool
+from keepmore.jobs.requests import estimate_request
 from keepmore.net.access import Access
 from keepmore.progress import Report
 from keepmore.spec.estimate import EstimateRequest
-from keepmore.storage import layout
 from keepmore.storage.base import Store
 from keepmore.storage.folder import FolderStore
-from keepmore.storage.layout import RequestKind
 
 
 def answer(store: Store, name: str, access: Access, decoder: IsolatedDecoder, report: Report) -> bytes:
     """The JSON that answers the request `name`."""
-    request = EstimateRequest.from_json(json.loads(store.get(layout.request(RequestKind.ESTIMATE, name, name))))
-    return json.dumps(estimate_dataset(request, access, decoder, report).as_json(), indent=1).encode()
+    estimate = estimate_dataset(estimate_request(name, store), access, decoder, report)
+    return json.dumps(estimate.as_json(), indent=1).encode()
 
 
 def estimate_dataset(

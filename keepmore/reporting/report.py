@@ -22,7 +22,7 @@ from keepmore.reporting import html as pages
 from keepmore.reporting import plots, verdicts
 from keepmore.reporting.figures import Figures
 from keepmore.reporting.verdicts import Rows
-from keepmore.spec import variants as variant_specs
+from keepmore.selection.subset import rule_result
 from keepmore.spec.distance import ORIGINAL, text
 from keepmore.storage import layout
 from keepmore.storage.base import Store
@@ -59,7 +59,7 @@ def html(report: Mapping[str, Any], photographs: Sequence[Photograph]) -> str:
     rows, comparison = report["distances"], report.get("comparison")
     trained = "top1" in rows[0]
     filters: dict[str, Callable[..., str]] = {
-        "level": variant_specs.describe_result,
+        "rule_result": lambda row: rule_result(row["levels"]).describe(),
         "points": lambda ends: " to ".join(f"{100 * end:+.1f}" for end in ends),
         "p": lambda value: "< 0.001" if value < 0.001 else f"{value:.3f}",
     }

@@ -114,18 +114,18 @@ def _text_bytes(texts: pa.Array) -> memoryview:
 @dataclass(frozen=True, slots=True)
 class ManifestSpec:
     """What was requested of a manifest: the subset's spec, and the variant's distance, which is None for a spread; for
-    a level also its rule and the result."""
+    a rule also that and its result."""
 
     subset: SubsetSpec
     distance: float | None
     rule: VariantSpec | None = None
-    levels: RuleResult | None = None
+    result: RuleResult | None = None
 
     def as_json(self) -> dict[str, Any]:
         record = self.subset.as_json() | {"distance": self.distance}
         if self.rule:
             record["level"] = self.rule.as_json()
-        match self.levels:
+        match self.result:
             case SpreadResult(scale):
                 record["scale"] = scale
             case FitDistance(_, exact):
@@ -133,7 +133,7 @@ class ManifestSpec:
             case None:
                 pass
             case _:
-                assert_never(self.levels)
+                assert_never(self.result)
         return record
 
 
@@ -267,10 +267,19 @@ def parquet_blocks(file: Path | BinaryIO) -> Iterator[bytes]:
             yield block
 
 
-EXPORTS: dict[str, Callable[[Path | BinaryIO], Iterator[bytes]]] = {
-    ".ndjson": ndjson_lines,
-    ".csv": csv_blocks,
-    ".parquet": parquet_blocks,
+@dataclass(frozen=True, slots=True)
+class Export:
+    """A form in which a manifest is handed out."""
+
+    media_type: str
+    write: Callable[[Path | BinaryIO], Iterator[bytes]]
+
+
+# By the suffix of a file; the first is what the API answers by default.
+EXPORTS = {
+    ".parquet": Export("application/vnd.apache.parquet", parquet_blocks),
+    ".ndjson": Export("application/x-ndjson", ndjson_lines),
+    ".csv": Export("text/csv", csv_blocks),
 }
 
 

@@ -102,12 +102,15 @@ def _numbered(labels: pa.Array, numbers: dict[str, int]) -> NDArray[np.int32]:
 
 
 def in_order(pool: Pool, selection: Selection, bytes_: NDArray[np.integer[Any]] | None) -> NDArray[np.int64]:
-    """Places in the pool in the order in which they are kept; the order `smallest` uses `bytes_`."""
+    """Places in the pool in the order in which they are kept; an order by size needs `bytes_`."""
     balance = pool.labelled if selection.balance is None else selection.balance
     classes = pool.classes if balance else None
-    if not sampling.is_by_size(selection.order) or bytes_ is None:
+    size_keys = sampling.size_keys(selection.order)
+    if size_keys is None:
         return sampling.in_order(sampling.ranks(pool.path_hashes, selection.seed), classes)
-    return sampling.in_order(bytes_, classes)
+    if bytes_ is None:
+        raise ValueError(f"the order {selection.order} needs the sizes of the images")
+    return sampling.in_order(size_keys(bytes_), classes)
 
 
 def rows_at(store: Store, index_key: str, pool: Pool, places: NDArray[np.int64], columns: Sequence[str]) -> pa.Table:

@@ -51,7 +51,7 @@ def choose(
         yield from repeat(np.arange(len(pool.rows)), len(distances))
     else:
         with freed_memory_kept():
-            fixed_order = in_order(pool, selection, None) if not sampling.is_by_size(selection.order) else None
+            fixed_order = None if sampling.size_keys(selection.order) else in_order(pool, selection, None)
             for distance in distances:
                 order = in_order(pool, selection, pool.bytes[distance]) if fixed_order is None else fixed_order
                 with _naming(f"distance {text(distance)}"):
@@ -90,8 +90,9 @@ class SelectionPlan:
     rules: Sequence[VariantSpec] = ()
 
     @property
-    def spreads(self) -> list[Spread]:
-        return [rule for rule in self.rules if isinstance(rule, Spread)]
+    def measured(self) -> frozenset[float]:
+        """The distances at which the index has the sizes of all images."""
+        return frozenset((*self.distances, *(d for rule in self.rules for d in rule.ladder)))
 
 
 def write_subsets(store: Store, job_id: str, subset_id: str, plan: SelectionPlan, summary: Summary) -> Subset:
@@ -111,7 +112,7 @@ def write_subsets(store: Store, job_id: str, subset_id: str, plan: SelectionPlan
         totals = _write(manifests, index.rows(store, layout.index(job_id), columns))
     rows = {
         variant.name: SubsetRow(
-            **asdict(total), manifest=store.uri(key), classes=variant.classes, levels=variant.levels
+            **asdict(total), manifest=store.uri(key), classes=variant.classes, levels=variant.result
         )
         for variant, total, key in zip(variants, totals, keys, strict=True)
     }
@@ -123,7 +124,7 @@ class _Variant:
     """The images of one manifest. `marks`: for every row of the index up to the last good one, 0, or 1 plus the place
     among `distances` at which it is kept; `fitted`: the rows themselves, where the index does not have their sizes.
 
-    `spec` goes into the manifest's metadata, `levels` into the subset's record.
+    `spec` goes into the manifest's metadata, `result` into the subset's record.
     """
 
     name: str
@@ -131,7 +132,7 @@ class _Variant:
     marks: NDArray[np.uint8]
     classes: dict[str, int]
     spec: ManifestSpec
-    levels: RuleResult | None = None
+    result: RuleResult | None = None
     fitted: pa.Table | None = None
 
 
@@ -140,8 +141,7 @@ def _variants(store: Store, subset_id: str, plan: SelectionPlan, spec: SubsetSpe
 
     Holds the pool, which is free again on return, and a byte per image for each variant.
     """
-    compressed = {*plan.distances, *(d for spread in plan.spreads for d in spread.ladder)}
-    pool = read_pool(store, layout.index(spec.job), sorted(compressed))
+    pool = read_pool(store, layout.index(spec.job), sorted(plan.measured))
     variants = []
     choices = choose(pool, plan.distances, plan.selection, spec.budget_bytes)
     for d, places in zip(plan.distances, choices, strict=True):
@@ -161,17 +161,18 @@ def _variants(store: Store, subset_id: str, plan: SelectionPlan, spec: SubsetSpe
 def _spread(pool: Pool, spread: Spread, spec: SubsetSpec) -> _Variant:
     choice = choose_rungs(pool, spread, spec.selection, spec.budget_bytes)
     counts = np.bincount(choice.rungs, minlength=len(spread.ladder)).tolist()
-    levels = SpreadResult(choice.scale, {text(d): n for d, n in zip(spread.ladder, counts, strict=True) if n})
+    result = SpreadResult(choice.scale, {text(d): n for d, n in zip(spread.ladder, counts, strict=True) if n})
     marks, classes = _marks(pool, choice.places, choice.rungs + np.uint8(1)), _class_counts(pool, choice.places)
-    return _Variant(spread.name, spread.ladder, marks, classes, ManifestSpec(spec, None, spread, levels), levels)
+    return _Variant(spread.name, spread.ladder, marks, classes, ManifestSpec(spec, None, spread, result), result)
 
 
-def _fit(pool: Pool, rule: FitCount, result: FitResult, rows: pa.Table, spec: SubsetSpec) -> _Variant:
+def _fit(pool: Pool, rule: FitCount, fitted: FitResult, rows: pa.Table, spec: SubsetSpec) -> _Variant:
     places = np.searchsorted(pool.rows, rows["row"].to_numpy())
-    levels = FitDistance(result.distance, result.exact)
+    result = FitDistance(fitted.distance, fitted.exact)
     marks, classes = _marks(pool, places, np.uint8(1)), _class_counts(pool, places)
-    manifest_spec = ManifestSpec(spec, result.distance, rule, levels)
-    return _Variant(rule.name, (result.distance,), marks, classes, manifest_spec, levels, rows)
+    return _Variant(
+        rule.name, (result.distance,), marks, classes, ManifestSpec(spec, result.distance, rule, result), result, rows
+    )
 
 
 def _marks(pool: Pool, places: NDArray[np.int64], values: NDArray[np.uint8] | np.uint8) -> NDArray[np.uint8]:

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, fields
-from typing import Any
+from typing import Any, get_args
 
 from keepmore.spec import budget as budgets
 from keepmore.spec.budget import Budget
+from keepmore.spec.distance import ORIGINAL, text
 from keepmore.spec.job import Selection
 
 
@@ -43,6 +44,10 @@ class SpreadResult:
     scale: float
     distances: dict[str, int]
 
+    def describe(self) -> str:
+        used = sorted(map(float, self.distances)) or [ORIGINAL]
+        return f"distances {text(used[0])} to {text(used[-1])}, scaled by {self.scale:.4g}"
+
 
 @dataclass(frozen=True, slots=True)
 class FitDistance:
@@ -51,17 +56,30 @@ class FitDistance:
     distance: float
     exact: bool
 
+    def describe(self) -> str:
+        at = f"distance {text(self.distance)}"
+        if self.exact:
+            return at
+        if self.distance == ORIGINAL:
+            return f"{at}: the budget holds more originals than that"
+        return f"{at}, the nearest one: the budget holds another image"
+
 
 RuleResult = SpreadResult | FitDistance
-# By the fields of their records.
-_KINDS: dict[frozenset[str], type[RuleResult]] = {
-    frozenset(field.name for field in fields(kind)): kind for kind in (SpreadResult, FitDistance)
-}
+RESULTS: tuple[type[RuleResult], ...] = get_args(RuleResult)
+
+
+def rule_result(record: Mapping[str, Any]) -> RuleResult:
+    """The result of a rule, from its record, whose fields tell the kind. Raises ValueError for those of no kind."""
+    for kind in RESULTS:
+        if set(record) == {field.name for field in fields(kind)}:
+            return kind(**record)
+    raise ValueError(f"a rule's result with the fields {', '.join(sorted(record))} is not one of this release")
 
 
 @dataclass(frozen=True, slots=True)
 class SubsetRow:
-    """What is kept in a variant: `manifest` is an address, `classes` counts images; fixed distances have no levels."""
+    """What is kept in a variant: `manifest` is an address, `classes` counts images, `levels` is a rule's result."""
 
     images: int
     bytes: int
@@ -77,9 +95,7 @@ class SubsetRow:
     @staticmethod
     def from_json(record: Mapping[str, Any]) -> SubsetRow:
         levels = record.get("levels")
-        if levels:
-            levels = _KINDS[frozenset(levels)](**levels)
-        return SubsetRow(**{**record, "levels": levels})
+        return SubsetRow(**{**record, "levels": rule_result(levels) if levels else None})
 
 
 @dataclass(frozen=True, slots=True)

@@ -8,6 +8,7 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
+from keepmore import sampling
 from keepmore.errors import InvalidRequest
 from keepmore.spec import budget as budgets
 from keepmore.spec import variants as variant_specs
@@ -15,7 +16,7 @@ from keepmore.spec.budget import LARGEST_BYTES, Budget
 from keepmore.spec.distance import ORIGINAL, text
 from keepmore.spec.fields import check_fields, described
 from keepmore.spec.training import Training
-from keepmore.spec.variants import FitCount, Spread, VariantSpec
+from keepmore.spec.variants import FitCount, VariantSpec
 
 # Pillow refuses more than this on its own, so a higher limit would have no effect.
 LARGEST_PIXELS = 178_956_970
@@ -30,7 +31,7 @@ EFFORT: dict[str, Any] = {"least": 1, "most": 10}
 class Selection:
     """How images are ordered before the longest prefix that fits is taken; `balance` None: where there are labels."""
 
-    order: str = described("random", choices=("random", "smallest"))
+    order: str = described("random", choices=tuple(sampling.ORDERS))
     balance: bool | None = described(None, description="Fill the classes in turn; null: where there are labels.")
     seed: int = described(0, **SEED)
 
@@ -147,8 +148,8 @@ class Request:
     @property
     def compressed(self) -> tuple[float, ...]:
         """The distances at which every image of the pool is compressed, ascending."""
-        ladders = (rule.ladder for rule in self.rules if isinstance(rule, Spread))
-        return tuple(sorted({*self.distances, *(d for ladder in ladders for d in ladder)})) or (ORIGINAL,)
+        ladders = (d for rule in self.rules for d in rule.ladder)
+        return tuple(sorted({*self.distances, *ladders})) or (ORIGINAL,)
 
     @property
     def subset(self) -> SubsetRequest:

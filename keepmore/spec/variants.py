@@ -9,30 +9,31 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
-from typing import Any, assert_never
+from collections.abc import Sequence
+from dataclasses import astuple, dataclass
+from typing import Any, ClassVar, get_args
 
 import numpy as np
 
 from keepmore.errors import DistanceOutOfRange, DuplicateDistance, InvalidRequest, UnknownField, WrongType
 from keepmore.spec import distance as distances
-from keepmore.spec.distance import LARGEST, ORIGINAL, SMALLEST, text
+from keepmore.spec.distance import LARGEST, SMALLEST, text
 
 STEPS = 16
-LEVEL_DIGITS = 3
+LADDER_DIGITS = 3
 MOST_IMAGES = 10**9
-FORMS = "a number, spread:LOW-HIGH such as spread:0.5-15, or fit:IMAGES such as fit:2000"
-JSON_FORMS = 'a number, {"spread": [low, high]} or {"fit": images}'
 
 _NUMBER = r"[0-9]+(?:\.[0-9]+)?"
-_SPREAD = re.compile(rf"spread[:-]({_NUMBER})-({_NUMBER})")
-_FIT = re.compile(r"fit[:-]([0-9]{1,12})")
 
 
 @dataclass(frozen=True, slots=True)
 class Spread:
     """Every image has a distance of its own between `low` and `high`, scaled so that the subset fills the budget."""
+
+    KEY: ClassVar = "spread"
+    FORM: ClassVar = "spread:LOW-HIGH such as spread:0.5-15"
+    JSON_FORM: ClassVar = '{"spread": [low, high]}'
+    PATTERN: ClassVar = re.compile(rf"spread[:-]({_NUMBER})-({_NUMBER})")
 
     low: float
     high: float
@@ -63,17 +64,32 @@ class Spread:
     def as_json(self) -> dict[str, Any]:
         return {"spread": [self.low, self.high]}
 
+    @staticmethod
+    def from_json(value: Any) -> Spread:
+        if not isinstance(value, list | tuple) or len(value) != 2 or not all(map(_is_number, value)):
+            raise WrongType(f"spread {str(value)[:40]!r} is not a pair of numbers; give [low, high]", field="distances")
+        return Spread(_float(value[0]), _float(value[1]))
+
+    @staticmethod
+    def parse(match: re.Match[str]) -> Spread:
+        return Spread(float(match[1]), float(match[2]))
+
     @property
     def ladder(self) -> tuple[float, ...]:
         """The distances that an image may get, ascending: both ends, and between them equal ratios."""
         inner = np.geomspace(self.low, self.high, STEPS)[1:-1].tolist()
-        rounded = (float(f"{value:.{LEVEL_DIGITS}g}") for value in inner)
+        rounded = (float(f"{value:.{LADDER_DIGITS}g}") for value in inner)
         return tuple(sorted({self.low, *(value for value in rounded if self.low < value < self.high), self.high}))
 
 
 @dataclass(frozen=True, slots=True)
 class FitCount:
     """The distance at which the budget holds exactly `images` images."""
+
+    KEY: ClassVar = "fit"
+    FORM: ClassVar = "fit:IMAGES such as fit:2000"
+    JSON_FORM: ClassVar = '{"fit": images}'
+    PATTERN: ClassVar = re.compile(r"fit[:-]([0-9]{1,12})")
 
     images: int
 
@@ -94,8 +110,28 @@ class FitCount:
     def as_json(self) -> dict[str, Any]:
         return {"fit": self.images}
 
+    @staticmethod
+    def from_json(value: Any) -> FitCount:
+        if isinstance(value, bool) or not isinstance(value, int):
+            raise WrongType(
+                f"fit {str(value)[:40]!r} is not a number of images; give a whole number", field="distances"
+            )
+        return FitCount(value)
+
+    @staticmethod
+    def parse(match: re.Match[str]) -> FitCount:
+        return FitCount(int(match[1]))
+
+    @property
+    def ladder(self) -> tuple[float, ...]:
+        """None: the images are encoded once the distance is found."""
+        return ()
+
 
 VariantSpec = Spread | FitCount
+RULES: tuple[type[VariantSpec], ...] = get_args(VariantSpec)
+FORMS = f"a number, {', or '.join(kind.FORM for kind in RULES)}"
+JSON_FORMS = f"a number, {' or '.join(kind.JSON_FORM for kind in RULES)}"
 
 
 def check(rules: Sequence[VariantSpec]) -> tuple[VariantSpec, ...]:
@@ -103,16 +139,7 @@ def check(rules: Sequence[VariantSpec]) -> tuple[VariantSpec, ...]:
     for rule in rules:
         if rules.count(rule) > 1:
             raise DuplicateDistance(f"{rule.expression} is named more than once; name it once", field="distances")
-    return tuple(sorted(rules, key=_order))
-
-
-def _order(rule: VariantSpec) -> tuple[float, ...]:
-    match rule:
-        case Spread(low, high):
-            return 0, low, high
-        case FitCount(images):
-            return 1, images
-    assert_never(rule)
+    return tuple(sorted(rules, key=lambda rule: (RULES.index(type(rule)), astuple(rule))))
 
 
 def from_json(value: Any) -> tuple[tuple[float, ...], tuple[VariantSpec, ...]]:
@@ -152,19 +179,10 @@ def _float(value: float) -> float:
 
 
 def _rule(value: dict[str, Any]) -> VariantSpec:
-    if set(value) == {"spread"}:
-        ends = value["spread"]
-        if not isinstance(ends, list | tuple) or len(ends) != 2 or not all(map(_is_number, ends)):
-            raise WrongType(f"spread {str(ends)[:40]!r} is not a pair of numbers; give [low, high]", field="distances")
-        return Spread(_float(ends[0]), _float(ends[1]))
-    if set(value) == {"fit"}:
-        images = value["fit"]
-        if isinstance(images, bool) or not isinstance(images, int):
-            raise WrongType(
-                f"fit {str(images)[:40]!r} is not a number of images; give a whole number", field="distances"
-            )
-        return FitCount(images)
-    unknown = sorted(str(name)[:20] for name in set(value) - {"spread", "fit"})
+    for kind in RULES:
+        if set(value) == {kind.KEY}:
+            return kind.from_json(value[kind.KEY])
+    unknown = sorted(str(name)[:20] for name in set(value) - {kind.KEY for kind in RULES})
     if unknown:
         raise UnknownField(f"there is no such field; give {JSON_FORMS}", field=f"distances.{unknown[0]}")
     raise InvalidRequest(f"{str(value)[:40]} is not a variant; give {JSON_FORMS}", field="distances")
@@ -200,10 +218,9 @@ def parse(expression: str) -> tuple[tuple[float, ...], tuple[VariantSpec, ...]]:
 
 
 def _parse_rule(expression: str) -> VariantSpec | None:
-    if match := _SPREAD.fullmatch(expression):
-        return Spread(float(match[1]), float(match[2]))
-    if match := _FIT.fullmatch(expression):
-        return FitCount(int(match[1]))
+    for kind in RULES:
+        if match := kind.PATTERN.fullmatch(expression):
+            return kind.parse(match)
     return None
 
 
@@ -219,17 +236,3 @@ def variant(expression: str) -> str | None:
         return rule.name if rule else text(float(expression))
     except (ValueError, InvalidRequest):
         return None
-
-
-def describe_result(record: Mapping[str, Any]) -> str:
-    """The result of a rule, in words, from its record in the subset."""
-    result = record["levels"]
-    if "scale" in result:
-        used = sorted(map(float, result["distances"])) or [ORIGINAL]
-        return f"distances {text(used[0])} to {text(used[-1])}, scaled by {result['scale']:.4g}"
-    at = f"distance {text(result['distance'])}"
-    if result["exact"]:
-        return at
-    if result["distance"] == ORIGINAL:
-        return f"{at}: the budget holds more originals than that"
-    return f"{at}, the nearest one: the budget holds another image"

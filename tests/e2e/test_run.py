@@ -135,7 +135,7 @@ def test_exports(finished: tuple[dict[str, Any], Path], keepmore: Command, tmp_p
         assert len(lines) == report["distances"][2]["images"] + (name == "m.csv")
     done = keepmore("export", str(_manifest(report, "10")), str(tmp_path / "m.xls"))
     assert done.returncode == 2
-    assert "name the file .ndjson, .csv, .parquet" in done.stderr
+    assert "name the file .parquet, .ndjson, .csv" in done.stderr
 
 
 def test_the_report_opens_with_all_its_plots(finished: tuple[dict[str, Any], Path], chromium: str) -> None:

@@ -87,7 +87,8 @@ def _image_count(entries: list[Entry], sizes: NDArray[np.int64], limit: int, sel
     balance = any(labels) if selection.balance is None else selection.balance
     classes = np.unique(labels, return_inverse=True)[1].astype(np.int32) if balance and labels else None
     hashes = np.array([sampling.path_hash(entry.path) for entry in entries], np.uint64)
-    keys = sampling.ranks(hashes, selection.seed) if selection.order == "random" else sizes
+    size_keys = sampling.size_keys(selection.order)
+    keys = size_keys(sizes) if size_keys else sampling.ranks(hashes, selection.seed)
     try:
         return len(sampling.select(sizes, sampling.in_order(keys, classes), limit))
     except BudgetTooSmall:
@@ -139,7 +140,7 @@ any_budget = st.one_of(
     st.just(MoneyBudget(Decimal("0.00001"), Decimal("0.023"))),
 )
 selections = st.builds(
-    Selection, st.sampled_from(["random", "smallest"]), st.sampled_from([None, True, False]), st.integers(0, 3)
+    Selection, st.sampled_from([*sampling.ORDERS]), st.sampled_from([None, True, False]), st.integers(0, 3)
 )
 
 
@@ -216,7 +217,7 @@ def test_donors_are_drawn_by_the_size_of_their_sources() -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("order", ["random", "smallest"])
+@pytest.mark.parametrize("order", sampling.ORDERS)
 @pytest.mark.parametrize("balance", [True, False])
 def test_large_datasets_are_imputed_in_part(order: str, balance: bool) -> None:
     """Else an estimate of ten million images takes an hour, or counts only the part that it looked at."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import tarfile
 from pathlib import Path
+from typing import Any
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -16,7 +17,7 @@ from keepmore.compression import index
 from keepmore.config import RuntimeConfig
 from keepmore.errors import InvalidRequest, RecordUnreadable, StoreError
 from keepmore.jobs.job import Job, JobRepository, State
-from keepmore.jobs.requests import request_subset
+from keepmore.jobs.requests import request_subset, subset_request
 from keepmore.jobs.step import Kind, Step
 from keepmore.pipeline.context import StepContext
 from keepmore.pipeline.runner import run_step
@@ -28,6 +29,7 @@ from keepmore.spec.budget import BytesBudget
 from keepmore.spec.job import Selection, SubsetRequest
 from keepmore.storage import layout
 from keepmore.storage.folder import FolderStore
+from keepmore.storage.layout import RequestKind
 from tests.conftest import Command
 
 FIRST = Path(__file__).parents[2] / "data" / "store-0.1.0.tar"
@@ -147,6 +149,37 @@ def test_what_a_later_release_wrote_is_refused_by_name(old_store: FolderStore, j
     key = layout.manifest(job.id, job.request.subset_id, "4")
     with pytest.raises(InvalidRequest, match="format 2"):
         list(manifest.rows(old_store.get(key).replace(b'{"format": 1', b'{"format": 2')))
+
+
+@pytest.mark.parametrize(
+    ("path", "value"),
+    [(("selection", "order"), "largest"), (("distances",), [0, {"cap": 4000}]), (("limits", "max_pixels"), 10**12)],
+    ids=["order", "rule", "limit"],
+)
+def test_a_job_with_values_of_a_later_release_is_named_and_hides_no_other(
+    path: tuple[str, ...], value: Any, old_store: FolderStore, job: Job
+) -> None:
+    """Else one job of a newer release takes away the list of all, and whoever asks for it is told to change a field."""
+    record = json.loads(old_store.get(layout.job(job.id)))
+    parent = record["request"]
+    for name in path[:-1]:
+        parent = parent[name]
+    parent[path[-1]] = value
+    old_store.put(layout.job(job.id), json.dumps(record).encode())
+    with pytest.raises(RecordUnreadable, match=rf"jobs/{job.id}.json is not a job record of this release \({path[0]}"):
+        JobRepository(old_store).get(job.id)
+    assert JobRepository(old_store).record_for_list(job.id)["state"] == "unreadable"
+
+
+def test_a_request_with_values_of_a_later_release_is_named(old_store: FolderStore, job: Job) -> None:
+    """Else whoever looks at a subset is told to change an order that they did not write."""
+    (other,) = {one["subset"] for one in status.subsets(job, old_store)} - {job.request.subset_id}
+    key = layout.request(RequestKind.SUBSET, job.id, other)
+    record = json.loads(old_store.get(key))
+    record["selection"]["order"] = "largest"
+    old_store.put(key, json.dumps(record).encode())
+    with pytest.raises(RecordUnreadable, match=rf"{other}/request.json is not a request of this release"):
+        subset_request(job, other, old_store)
 
 
 def test_formats_are_stamped(old_store: FolderStore, job: Job) -> None:

@@ -5,14 +5,13 @@ from __future__ import annotations
 import json
 import random
 from collections.abc import Iterator
-from dataclasses import fields, replace
+from dataclasses import replace
 from itertools import pairwise
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from keepmore import sampling
 from keepmore.compression.index import Summary
 from keepmore.compression.listing import Listing
 from keepmore.errors import JobNotReady, NotTrainable, SubsetNotFound, TrainerMissing, TrainingNotFound
@@ -22,7 +21,6 @@ from keepmore.jobs.requests import RequestRef, request_subset, request_training,
 from keepmore.jobs.snapshot import chunk_count, take_snapshot
 from keepmore.jobs.step import SPECS, Kind, Lane, Step, kinds_of
 from keepmore.spec.budget import BytesBudget
-from keepmore.spec.fields import INFO
 from keepmore.spec.job import Evaluation, Request, Selection, SubsetRequest
 from keepmore.spec.training import Training, TrainingRequest
 from keepmore.spec.variants import FitCount, Spread
@@ -260,14 +258,3 @@ def test_what_a_step_wrote_counts_as_done(kind: Kind, store: FolderStore) -> Non
         assert output not in take_snapshot(job, store).done
         store.put(output, b"")
     assert output in take_snapshot(job, store).done
-
-
-def test_the_orders_of_a_selection_are_all_known() -> None:
-    """Else an order that somebody adds selects as another one does, and its subset is stored under its own name."""
-    (order,) = (field for field in fields(Selection) if field.name == "order")
-    assert {name: sampling.is_by_size(name) for name in order.metadata[INFO].choices} == {
-        "random": False,
-        "smallest": True,
-    }
-    with pytest.raises(ValueError, match="largest"):
-        sampling.is_by_size("largest")

@@ -216,7 +216,7 @@ def test_no_damaged_byte_is_read_as_another_row(manifest_path: Path) -> None:
 def test_exports_hold_what_the_manifest_holds(manifest_path: Path) -> None:
     """Else a retention system that reads CSV deletes by other rows than one that reads Parquet."""
     expected = list(manifest.rows(manifest_path))
-    exports = {name: b"".join(blocks(manifest_path)) for name, blocks in manifest.EXPORTS.items()}
+    exports = {name: b"".join(export.write(manifest_path)) for name, export in manifest.EXPORTS.items()}
     assert [json.loads(line) for line in exports[".ndjson"].splitlines()] == expected
     assert exports[".parquet"] == manifest_path.read_bytes()
     options = pa_csv.ConvertOptions(column_types=manifest.SCHEMA, strings_can_be_null=True)

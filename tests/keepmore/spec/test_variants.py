@@ -42,12 +42,32 @@ def test_a_ladder_stays_within_its_ends(low: float, width: float) -> None:
         ("", None),
     ],
 )
-def test_an_arm_has_one_name(expression: str, name: str | None) -> None:
+def test_a_variant_has_one_name(expression: str, name: str | None) -> None:
     """Else a manifest is not found under the name that its user knows, or a file is taken for one."""
     assert variant_specs.variant(expression) == name
 
 
-def test_levels_are_written_and_read_again() -> None:
+EVERY_RULE: dict[type[variant_specs.VariantSpec], variant_specs.VariantSpec] = {
+    Spread: SPREAD,
+    FitCount: FitCount(2000),
+}
+
+
+@pytest.mark.parametrize("kind", variant_specs.RULES)
+def test_every_kind_of_rule_can_be_written_and_is_named_in_messages(kind: type[variant_specs.VariantSpec]) -> None:
+    """Else a kind that somebody adds is refused in one of its forms, or nobody reads that there is one."""
+    rule = EVERY_RULE[kind]
+    assert variant_specs.parse(rule.expression) == ((), (rule,))
+    assert variant_specs.variant(rule.expression) == variant_specs.variant(rule.name) == rule.name
+    assert variant_specs.from_json(rule.as_json()) == ((), (rule,))
+    assert [*rule.as_json()] == [kind.KEY]
+    assert kind.FORM.startswith(f"{kind.KEY}:")
+    assert kind.FORM in variant_specs.FORMS
+    assert kind.JSON_FORM in variant_specs.JSON_FORMS
+    assert Request("file:///d", (), budget=BytesBudget(9), rules=(rule,)).compressed == (rule.ladder or (0,))
+
+
+def test_rules_are_written_and_read_again() -> None:
     """Else the command in a report, or a job's record, asks for something else."""
     fixed, rules = variant_specs.parse("8, 0,fit:2000,spread:0.5-15,fit:20")
     assert list(fixed) == [0, 8]
@@ -80,7 +100,7 @@ def test_levels_are_written_and_read_again() -> None:
         ([{"fit": 2}, {"fit": 2}], DuplicateDistance, "fit:2 is named more than once"),
     ],
 )
-def test_wrong_levels_say_what_is_wrong(value: Any, error: type[InvalidRequest], why: str) -> None:
+def test_wrong_rules_say_what_is_wrong(value: Any, error: type[InvalidRequest], why: str) -> None:
     """Else a typing error costs a job, or is reported as something else."""
     with pytest.raises(error, match=why):
         variant_specs.from_json(value)
@@ -93,7 +113,7 @@ def test_wrong_words_say_which_are_right(expression: str) -> None:
         variant_specs.parse(f"0,{expression}")
 
 
-def test_a_request_without_levels_is_written_as_ever() -> None:
+def test_a_request_without_rules_is_written_as_ever() -> None:
     """Else ids of subsets and trainings change, and what earlier jobs made is not found again."""
     plain = Request("file:///d", (10, 0, 2), budget=BytesBudget(1000))
     assert plain.as_json()["distances"] == [0, 2, 10]
@@ -102,7 +122,7 @@ def test_a_request_without_levels_is_written_as_ever() -> None:
     assert plain.subset_id == "2df9c67cdadc"
 
 
-def test_a_request_with_levels_names_arms_and_what_to_compress() -> None:
+def test_a_request_with_rules_names_variants_and_what_to_compress() -> None:
     """Else a worker compresses at other distances than a select step looks for."""
     request = Request("file:///d", (8,), budget=DistanceBudget(15), rules=(FitCount(20), SPREAD))
     assert request.variants == ("8", "spread-0.5-15", "fit-20")

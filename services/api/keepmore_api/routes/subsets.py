@@ -30,8 +30,8 @@ from keepmore_api.schemas.requests import SubsetIn
 
 router = APIRouter(prefix="/v1/jobs/{job_id}/subsets", tags=["subsets"])
 
-# Media types of a manifest and the suffixes that `keepmore.selection.manifest` knows them by; the first is the default.
-FORMS = {"application/vnd.apache.parquet": ".parquet", "application/x-ndjson": ".ndjson", "text/csv": ".csv"}
+# The suffix of each media type of a manifest.
+SUFFIXES = {export.media_type: suffix for suffix, export in manifest.EXPORTS.items()}
 
 
 @router.post("", status_code=201, response_model=SubsetOut, responses={202: {"model": SubsetOut}})
@@ -103,7 +103,7 @@ def _find(repository: JobRepository, job_id: str, subset: str, store: Store) -> 
 @router.get(
     "/{subset}/{distance}",
     response_class=StreamingResponse,
-    responses={200: {"content": {kind: {"schema": {"type": "string"}} for kind in FORMS}}},
+    responses={200: {"content": {kind: {"schema": {"type": "string"}} for kind in SUFFIXES}}},
 )
 def show_manifest(
     job_id: str,
@@ -115,7 +115,7 @@ def show_manifest(
     accept: Annotated[str | None, Header()] = None,
 ) -> StreamingResponse:
     """The manifest: which images are kept in a variant. Parquet, or by `Accept` NDJSON or CSV, streamed."""
-    kind = preferred(accept, tuple(FORMS))
+    kind = preferred(accept, tuple(SUFFIXES))
     job, ref = _find(repository, job_id, subset, store)
     if distance not in job.request.variants:
         variants = ", ".join(job.request.variants)
@@ -126,7 +126,7 @@ def show_manifest(
         if error := RequestRepository(store).error(ref):
             raise from_dict(error)
         raise JobNotReady(f"subset {ref.id} of job {job.id} is not made yet; ask again soon", stage=stage(job, store))
-    rows = manifest.EXPORTS[FORMS[kind]](store.open(layout.manifest(job.id, ref.id, distance)))
-    name = f"{job.id}-{ref.id}-{distance}{FORMS[kind]}"
+    rows = manifest.EXPORTS[SUFFIXES[kind]].write(store.open(layout.manifest(job.id, ref.id, distance)))
+    name = f"{job.id}-{ref.id}-{distance}{SUFFIXES[kind]}"
     headers = {"Vary": "Accept", "Content-Disposition": f'attachment; filename="{name}"'}
     return StreamingResponse(rows, media_type=kind, headers=headers)
