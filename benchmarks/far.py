@@ -25,7 +25,7 @@ from keepmore.net.access import Access
 from keepmore.net.s3 import Bucket
 from keepmore.spec.job import LARGEST_PIXELS, Limits
 from keepmore.storage.s3 import S3Store
-from tests.proxy import proxied
+from tests.proxy import proxy_for
 from tests.servers import seaweed
 
 DISTANCES = (2.0, 4.0, 6.0, 8.0, 10.0)
@@ -39,7 +39,7 @@ LOOP, STEP = "get, encode, put in a loop", "keepmore compress step"
 def measure(root: Path) -> None:
     files = sorted(draw_images(root, SIDE, IMAGES, processes=2).rglob("*.jpg"))
     rates: dict[str, list[float]] = {LOOP: [], STEP: []}
-    with seaweed(root) as server, proxied(server.url) as proxy:
+    with seaweed(root) as server, proxy_for(server.url) as proxy:
         endpoint = replace(server.endpoint, url=proxy.url)
         bucket, access = Bucket(endpoint, server.bucket), Access((endpoint,))
         for file in files:

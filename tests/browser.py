@@ -9,20 +9,20 @@ from playwright.sync_api import Page, sync_playwright
 
 
 @contextmanager
-def opened(address: str, chromium: str) -> Iterator[Page]:
+def open_page(address: str, chromium: str) -> Iterator[Page]:
     """The page at `address`. Fails if it asked for anything beside itself, or if a script of it broke."""
-    asked: list[str] = []
-    broken: list[str] = []
+    requests: list[str] = []
+    errors: list[str] = []
     with sync_playwright() as playwright:
         browser = playwright.chromium.launch(executable_path=chromium, args=["--no-sandbox"])
         page = browser.new_page()
-        page.on("request", lambda request: asked.append(request.url))
-        page.on("pageerror", lambda error: broken.append(str(error)))
+        page.on("request", lambda request: requests.append(request.url))
+        page.on("pageerror", lambda error: errors.append(str(error)))
         page.goto(address)
         yield page
         browser.close()
-    assert [url for url in asked if not url.startswith(("file:", "data:"))] == []
-    assert broken == []
+    assert [url for url in requests if not url.startswith(("file:", "data:"))] == []
+    assert errors == []
 
 
 def check_plots(page: Page, names: Sequence[str]) -> None:

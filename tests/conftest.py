@@ -19,7 +19,7 @@ from hypothesis import settings
 from keepmore.codec.sandbox import IsolatedDecoder
 from keepmore.storage.folder import FolderStore
 from keepmore.synthetic.dataset import write_sample
-from tests.proxy import Proxy, proxied
+from tests.proxy import Proxy, proxy_for
 from tests.servers import S3Server, seaweed, valkey
 
 pytest_plugins = ["tests.parallel"]
@@ -54,8 +54,8 @@ def store(tmp_path: Path) -> FolderStore:
 
 @pytest.fixture
 def decoder() -> Iterator[IsolatedDecoder]:
-    with IsolatedDecoder() as found:
-        yield found
+    with IsolatedDecoder() as decoder:
+        yield decoder
 
 
 def installed_command(default_store: Path) -> Command:
@@ -81,8 +81,8 @@ def ran(keepmore: Command) -> Callable[..., dict[str, Any]]:
     def run(*words: str, **options: Any) -> dict[str, Any]:
         done = keepmore(*words, "--json", **options)
         assert done.returncode == 0, done.stderr
-        found: dict[str, Any] = json.loads(done.stdout)
-        return found
+        answer: dict[str, Any] = json.loads(done.stdout)
+        return answer
 
     return run
 
@@ -97,8 +97,8 @@ def s3(tmp_path_factory: pytest.TempPathFactory) -> Iterator[S3Server]:
 @pytest.fixture
 def proxy(s3: S3Server) -> Iterator[Proxy]:
     """What stands before that server and breaks connections."""
-    with proxied(s3.url) as found:
-        yield found
+    with proxy_for(s3.url) as proxy:
+        yield proxy
 
 
 @pytest.fixture(scope="session")
@@ -139,10 +139,10 @@ def _shared(name: str) -> Path:
 
 @pytest.fixture(scope="session")
 def chromium() -> str:
-    found = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
-    if found is None:
+    path = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
+    if path is None:
         pytest.skip("no chromium is installed")
-    return found
+    return path
 
 
 def tar_file(path: Path, members: dict[str, bytes]) -> Path:
@@ -158,5 +158,5 @@ def tar_file(path: Path, members: dict[str, bytes]) -> Path:
 def digests(report: Mapping[str, Any]) -> dict[str, str]:
     """Manifest digests by distance, of a report or a subset."""
     rows = report["distances"]
-    named = rows.items() if isinstance(rows, dict) else ((row["distance"], row) for row in rows)
-    return {name: row["digest"] for name, row in named}
+    pairs = rows.items() if isinstance(rows, dict) else ((row["distance"], row) for row in rows)
+    return {name: row["digest"] for name, row in pairs}

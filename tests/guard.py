@@ -37,10 +37,10 @@ def run_folder() -> Path:
     return Path(os.environ[VARIABLE])
 
 
-def started_by(folder: str) -> list[int]:
+def processes_of(folder: str) -> list[int]:
     """The processes, but for pytest itself, of the run that has this folder."""
-    wanted = f"{VARIABLE}={folder}".encode()
-    return [pid for pid in map(int, filter(str.isdigit, os.listdir("/proc"))) if wanted in _environment(pid)]
+    entry = f"{VARIABLE}={folder}".encode()
+    return [pid for pid in map(int, filter(str.isdigit, os.listdir("/proc"))) if entry in _environment(pid)]
 
 
 def _environment(pid: int) -> list[bytes]:
@@ -54,8 +54,8 @@ def _guard(run: int, folder: str) -> None:
     with suppress(ProcessLookupError):
         select.select([os.pidfd_open(run)], [], [])
     deadline = time.monotonic() + LONGEST_S
-    while (left := started_by(folder)) and time.monotonic() < deadline:
-        for pid in left:
+    while (pids := processes_of(folder)) and time.monotonic() < deadline:
+        for pid in pids:
             with suppress(ProcessLookupError):
                 os.kill(pid, signal.SIGKILL)
         time.sleep(0.1)

@@ -40,14 +40,14 @@ def pytest_runtest_protocol(item: pytest.Item) -> Iterator[None]:
 @contextmanager
 def _turn(kind: int) -> Iterator[None]:
     """One test's. Who waits for an exclusive one is next: until it has been, no other test begins."""
-    with ExitStack() as held:
-        with _locked("next", fcntl.LOCK_EX):
-            held.enter_context(_locked("turn", kind))
+    with ExitStack() as locks:
+        with _lock("next", fcntl.LOCK_EX):
+            locks.enter_context(_lock("turn", kind))
         yield
 
 
 @contextmanager
-def _locked(name: str, kind: int) -> Iterator[None]:
+def _lock(name: str, kind: int) -> Iterator[None]:
     file = os.open(run_folder() / name, os.O_RDWR | os.O_CREAT)
     try:
         fcntl.flock(file, kind)

@@ -33,5 +33,5 @@ def drawn_pilots(seed: int, seeds: int = 5, test_images: int = 1000, of_draws: f
 def _luck(rng: np.random.Generator, seeds: int) -> NDArray[np.float64]:
     """What draws of COUNTS images add, (counts, seeds): means of numbers that the images have, IMAGES of them."""
     images = rng.normal(size=IMAGES)
-    drawn = np.stack([rng.permutation(images) for _ in range(seeds)])
-    return np.stack([drawn[:, :count].mean(axis=1) for count in COUNTS])
+    draws = np.stack([rng.permutation(images) for _ in range(seeds)])
+    return np.stack([draws[:, :count].mean(axis=1) for count in COUNTS])

@@ -1,4 +1,4 @@
-"""A TCP proxy that counts what passes, and holds back answers or breaks connections when told to."""
+"""A TCP proxy that counts what passes, and holds back answers or breaks connections on request."""
 
 from __future__ import annotations
 
@@ -11,14 +11,14 @@ from urllib.parse import urlsplit
 
 
 class Proxy:
-    """Stands before a server. `received`: bytes that came back from it."""
+    """Stands before a server. `received_bytes`: bytes that came back from it."""
 
     def __init__(self, url: str) -> None:
         place = urlsplit(url)
         self._target = (place.hostname or "", place.port or 80)
         self._listener = socket.create_server(("127.0.0.1", 0))
         self.url = f"http://127.0.0.1:{self._listener.getsockname()[1]}"
-        self.received = 0
+        self.received_bytes = 0
         self.connections = 0
         self.down = False
         self.delay_s = 0.0  # how much later every piece of an answer arrives
@@ -64,7 +64,7 @@ class Proxy:
             while data := source.recv(65536):
                 if back:
                     time.sleep(self.delay_s)
-                    self.received += len(data)
+                    self.received_bytes += len(data)
                     if cut is not None:
                         data, cut = data[:cut], cut - len(data)
                 target.sendall(data)
@@ -82,7 +82,7 @@ def _end(one: socket.socket) -> None:
 
 
 @contextmanager
-def proxied(url: str) -> Iterator[Proxy]:
+def proxy_for(url: str) -> Iterator[Proxy]:
     proxy = Proxy(url)
     try:
         yield proxy

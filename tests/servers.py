@@ -89,13 +89,13 @@ def valkey(folder: Path) -> Iterator[RedisServer]:
 
 def free_ports(count: int, and_above: bool = False) -> list[int]:
     """Ports of 127.0.0.1 that nobody listens on, below those that Linux gives to outgoing connections."""
-    found: list[int] = []
-    while len(found) < count:
+    ports: list[int] = []
+    while len(ports) < count:
         port = random.randrange(12_000, 22_000)
-        wanted = (port, port + PORT_STEP) if and_above else (port,)
-        if port not in found and all(map(_is_free, wanted)):
-            found.append(port)
-    return found
+        candidates = (port, port + PORT_STEP) if and_above else (port,)
+        if port not in ports and all(map(_is_free, candidates)):
+            ports.append(port)
+    return ports
 
 
 def _is_free(port: int) -> bool:
@@ -197,7 +197,7 @@ def serving(handler: type[BaseHTTPRequestHandler]) -> Iterator[str]:
 
 @dataclass(slots=True)
 class WebServer:
-    """A web server over a folder; `asked`: the path and range of every request, `sent`: bytes of all bodies.
+    """A web server over a folder; `requests`: the path and range of every request, `sent_bytes`: bytes of all bodies.
 
     /redirect?to=URL redirects, /loop for ever; /status/N answers with that status. The next requests fail as `failures`
     say.
@@ -206,8 +206,8 @@ class WebServer:
     folder: Path
     ranges: bool = True
     url: str = ""
-    asked: list[tuple[str, str]] = field(default_factory=list)
-    sent: int = 0
+    requests: list[tuple[str, str]] = field(default_factory=list)
+    sent_bytes: int = 0
     failures: list[int] = field(default_factory=list)
 
 
@@ -222,7 +222,7 @@ def web(folder: Path, ranges: bool = True) -> Iterator[WebServer]:
         def do_GET(self) -> None:
             parts = urlsplit(self.path)
             path = unquote(parts.path)
-            config.asked.append((path, self.headers.get("Range", "")))
+            config.requests.append((path, self.headers.get("Range", "")))
             if config.failures:
                 self.answer(config.failures.pop(0), b"not now")
             elif path.startswith("/status/"):
@@ -238,18 +238,18 @@ def web(folder: Path, ranges: bool = True) -> Iterator[WebServer]:
 
         def send_file(self, file: Path) -> None:
             data = file.read_bytes()
-            wanted = re.fullmatch(r"bytes=(\d+)-(\d+)", self.headers.get("Range", ""))
+            byte_range = re.fullmatch(r"bytes=(\d+)-(\d+)", self.headers.get("Range", ""))
             if not config.ranges:
                 self.answer(200, data)
                 return
             etag = f'"{hashlib.md5(data).hexdigest()}"'
-            if not wanted:
+            if not byte_range:
                 self.answer(200, data, ETag=etag)
-            elif int(wanted[1]) >= len(data):
+            elif int(byte_range[1]) >= len(data):
                 self.answer(416, b"", ETag=etag, Content_Range=f"bytes */{len(data)}")
             else:
-                body = data[int(wanted[1]) : int(wanted[2]) + 1]
-                place = f"bytes {wanted[1]}-{int(wanted[1]) + len(body) - 1}/{len(data)}"
+                body = data[int(byte_range[1]) : int(byte_range[2]) + 1]
+                place = f"bytes {byte_range[1]}-{int(byte_range[1]) + len(body) - 1}/{len(data)}"
                 self.answer(206, body, ETag=etag, Content_Range=place)
 
         def answer(self, status: int, body: bytes, **headers: str) -> None:
@@ -259,7 +259,7 @@ def web(folder: Path, ranges: bool = True) -> Iterator[WebServer]:
             self.send_header("Content-Length", str(len(body)))
             self.end_headers()
             self.wfile.write(body)
-            config.sent += len(body)
+            config.sent_bytes += len(body)
 
         def log_message(self, *args: object) -> None:
             pass

@@ -103,7 +103,7 @@ def group_lives(group: int) -> bool:
     return True
 
 
-def uploaded(service: Service, folder: Path, prefix: str, copies: int = 1) -> str:
+def upload(service: Service, folder: Path, prefix: str, copies: int = 1) -> str:
     """The URI of what `folder` holds, once it is below `prefix`: so many images of each of its own, all different."""
     assert service.s3 is not None
     s3 = service.s3
@@ -132,7 +132,7 @@ def embedded(folder: Path, **settings: str) -> Iterator[Service]:
     port = free_ports(1)[0]
     environment = _environment({"KEEPMORE_STORE": str(folder / "store"), "KEEPMORE_RECONCILE_S": "1", **settings})
     service = Service(f"http://127.0.0.1:{port}", environment, folder)
-    with _ended(service):
+    with _stop_at_end(service):
         service.start("api", "keepmore", "serve", "--port", str(port))
         service.wait_until_ready()
         yield service
@@ -159,7 +159,7 @@ def distributed(folder: Path, workers: int = 2, trainer: bool = False, **setting
             }
         )
         service = Service(f"http://127.0.0.1:{port}", environment, folder, key, redis=redis, s3=s3)
-        with _ended(service):
+        with _stop_at_end(service):
             service.start("api", "keepmore", "serve", "--port", str(port))
             for number in range(workers):
                 service.start_worker(f"worker-{number}", "control,compress")
@@ -171,7 +171,7 @@ def distributed(folder: Path, workers: int = 2, trainer: bool = False, **setting
 
 
 @contextmanager
-def _ended(service: Service) -> Iterator[None]:
+def _stop_at_end(service: Service) -> Iterator[None]:
     try:
         yield
     finally:

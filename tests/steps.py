@@ -17,11 +17,11 @@ from keepmore.storage.layout import RequestKind
 from keepmore.storage.scratch import Scratch
 
 
-def selected(store: Store, request: Request) -> Job:
+def selected_job(store: Store, request: Request) -> Job:
     """A job whose manifests are written, and nothing behind them is done."""
     job = JobRepository(store).create(request)
     with IsolatedDecoder() as decoder:
-        context = StepContext(decoder, unseen)
+        context = StepContext(decoder, ignore_progress)
         while True:
             done = set(store.keys(layout.work(job.id)))
             ready = list(ready_steps(job, done, chunk_count(store, job.id)))
@@ -32,14 +32,14 @@ def selected(store: Store, request: Request) -> Job:
                 run_step(step, store, context)
 
 
-def done_by(kind: Kind, job: Job, store: Store, scratch: Scratch) -> None:
+def do_steps(kind: Kind, job: Job, store: Store, scratch: Scratch) -> None:
     """Do the job's ready steps of one kind."""
     with IsolatedDecoder() as decoder:
-        context = StepContext(decoder, unseen, scratch=scratch)
+        context = StepContext(decoder, ignore_progress, scratch=scratch)
         for step in ready_steps(job, set(store.keys(layout.work(job.id))), chunk_count(store, job.id)):
             if step.kind is kind:
                 run_step(step, store, context)
 
 
-def unseen(progress: Progress) -> None:
+def ignore_progress(progress: Progress) -> None:
     return None

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.guard import started_by
+from tests.guard import processes_of
 from tests.tools import ROOT
 
 # As any test of the service, but that it does not end by itself.
@@ -24,7 +24,7 @@ from tests.service import distributed
 
 def test_that_never_ends(tmp_path):
     with distributed(tmp_path, workers=1):
-        Path({told!r}).write_text(os.environ["TESTS_OF_KEEPMORE"])
+        Path({folder_file!r}).write_text(os.environ["TESTS_OF_KEEPMORE"])
         time.sleep(300)
 """
 SERVERS = {"weed", "valkey-server", "keepmore", "celery"}
@@ -36,18 +36,18 @@ SERVERS = {"weed", "valkey-server", "keepmore", "celery"}
 )
 def test_an_interrupted_run_leaves_no_server(tmp_path: Path, number: signal.Signals, processes: str) -> None:
     """Else every Ctrl-C leaves a SeaweedFS that uses memory, disk and ports until somebody looks."""
-    told, test = tmp_path / "told", tmp_path / "test_endless.py"
-    test.write_text(ENDLESS.format(told=str(told)))
+    folder_file, test = tmp_path / "folder", tmp_path / "test_endless.py"
+    test.write_text(ENDLESS.format(folder_file=str(folder_file)))
     command = [sys.executable, "-m", "pytest", "-p", "tests.parallel", "-n", processes, str(test)]
     own = {name: value for name, value in os.environ.items() if not name.startswith("PYTEST_")}
     # Where the tests themselves run in the background, they, and what they start, ignore Ctrl-C.
     signal.signal(signal.SIGINT, signal.default_int_handler)
     with subprocess.Popen(command, cwd=ROOT, env=own, stdout=subprocess.PIPE, start_new_session=True) as run:
-        _until(told.exists, 60)
-        folder = told.read_text()
-        assert set(map(_program, started_by(folder))) >= SERVERS
+        _until(folder_file.exists, 60)
+        folder = folder_file.read_text()
+        assert set(map(_program, processes_of(folder))) >= SERVERS
         run.send_signal(number)
-        _until(lambda: not started_by(folder), 20)
+        _until(lambda: not processes_of(folder), 60)  # after Ctrl-C, services end by themselves
         _until(lambda: not Path(folder).exists(), 5)
 
 
@@ -57,8 +57,8 @@ def _program(pid: int) -> str:
     return Path(words[1] if Path(words[0]).name.startswith("python") else words[0]).name
 
 
-def _until(happened: Callable[[], bool], seconds: float) -> None:
+def _until(condition: Callable[[], bool], seconds: float) -> None:
     deadline = time.monotonic() + seconds
-    while not happened():
+    while not condition():
         assert time.monotonic() < deadline
         time.sleep(0.1)

@@ -58,7 +58,7 @@ def run(words: Sequence[str | Path], environment: Mapping[str, str] | None = Non
 
 @dataclass(frozen=True, slots=True)
 class Docker:
-    """A daemon at `host`. `inside`: the words before a command that shall reach what it publishes. `variables`: what
+    """A daemon at `host`. `inside`: the words before a command that has to reach what it publishes. `variables`: what
     an .env needs so that images can be built on it."""
 
     host: str
@@ -85,11 +85,11 @@ def docker(folder: Path) -> Iterator[Docker]:
     with ExitStack() as stack:
         namespace = stack.enter_context(_namespace())
         inside = ("nsenter", f"--net=/run/netns/{namespace}")
-        found = Docker(stack.enter_context(_daemon(folder, inside)), inside)
-        _make_base(found, folder)
-        _make_stand_ins(found, folder)
+        engine = Docker(stack.enter_context(_daemon(folder, inside)), inside)
+        _make_base(engine, folder)
+        _make_stand_ins(engine, folder)
         wheels = _collect_wheels(folder)
-        stack.enter_context(_served(wheels, inside))
+        stack.enter_context(_serve(wheels, inside))
         variables = {
             "KEEPMORE_BASE_IMAGE": BASE,
             "KEEPMORE_BUILD_IMAGE": BASE,
@@ -99,7 +99,7 @@ def docker(folder: Path) -> Iterator[Docker]:
             "KEEPMORE_PIP_FIND_LINKS": f"http://{GATEWAY}:{WHEELS_PORT}/",
             "KEEPMORE_PIP_TRUSTED_HOST": GATEWAY,
         }
-        yield Docker(found.host, inside, variables)
+        yield Docker(engine.host, inside, variables)
 
 
 @contextmanager
@@ -138,8 +138,8 @@ def _make_base(docker: Docker, folder: Path) -> None:
     packages = "--include=python3,python3-venv,python3-pip,ca-certificates,binutils,redis-server"
     run(["debootstrap", "--variant=minbase", packages, "bookworm", root])
     (root / "usr/local/bin/python").symlink_to("/usr/bin/python3")
-    for left in ("var/cache/apt/archives", "var/lib/apt/lists"):
-        shutil.rmtree(root / left)
+    for cache in ("var/cache/apt/archives", "var/lib/apt/lists"):
+        shutil.rmtree(root / cache)
     path = "ENV PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
     words = ["docker", "-H", docker.host, "import", "-c", path, "-", BASE]
     with subprocess.Popen(["tar", "-C", str(root), "-c", "."], stdout=subprocess.PIPE) as tar:
@@ -180,7 +180,7 @@ def _collect_wheels(folder: Path) -> Path:
 
 
 @contextmanager
-def _served(wheels: Path, inside: Sequence[str]) -> Iterator[None]:
+def _serve(wheels: Path, inside: Sequence[str]) -> Iterator[None]:
     words = [*inside, sys.executable, "-m", "http.server", str(WHEELS_PORT), "--bind", GATEWAY, "--directory"]
     process = subprocess.Popen([*words, str(wheels)], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
     try:

@@ -23,8 +23,8 @@ from tests.servers import free_ports
 from tests.tools import BIN, COMPOSE, ROOT
 
 PHOTOGRAPHS = SHARED_DATA / "clothing10" / "test"
-ASKED = ["--distances", "0,2,4,6,8,10", "--budget", "as:10*0.5", "--effort", "5"]
-TRAINED = ["--holdout", "0.2", "--train", "mobilenet_v2", "--weights", "none", "--steps", "50", "--seeds", "1"]
+OPTIONS = ["--distances", "0,2,4,6,8,10", "--budget", "as:10*0.5", "--effort", "5"]
+TRAINING = ["--holdout", "0.2", "--train", "mobilenet_v2", "--weights", "none", "--steps", "50", "--seeds", "1"]
 MEGABYTE = 1_000_000
 MOST_BYTES = {"api": 200 * MEGABYTE, "worker": 350 * MEGABYTE}
 OUTAGE_S = 20
@@ -46,7 +46,7 @@ class Deployment:
     port: int
     api_key: str
     images: Path
-    told: dict[str, str] = field(default_factory=dict)
+    overrides: dict[str, str] = field(default_factory=dict)
 
     @property
     def url(self) -> str:
@@ -60,7 +60,7 @@ class Deployment:
             "--env-file",
             self.folder / "env",
         ]
-        return run([*command, *words], {**self.docker.environment, **self.told}, timeout_s)
+        return run([*command, *words], {**self.docker.environment, **self.overrides}, timeout_s)
 
     def command(self, *words: str) -> list[str]:
         """A command line of `keepmore` that asks this service, from outside."""
@@ -88,13 +88,13 @@ class Deployment:
         return json.loads(self.docker("inspect", container))[0]
 
     def until(self, what: str, true: Callable[[], bool], within_s: float) -> float:
-        begun = time.monotonic()
+        started_at = time.monotonic()
         while not true():
-            assert time.monotonic() - begun < within_s, (
+            assert time.monotonic() - started_at < within_s, (
                 f"{what}: not within {within_s} s\n{self.compose('ps', '--all')}"
             )
             time.sleep(0.5)
-        took = time.monotonic() - begun
+        took = time.monotonic() - started_at
         _say(f"{what}: after {took:.0f} s")
         return took
 
@@ -104,8 +104,8 @@ def engine() -> Iterator[Docker]:
     folder = Path(tempfile.mkdtemp(prefix="keepmore-e2e-"))
     _say("a Docker daemon, the base image, wheels")
     try:
-        with docker(folder) as found:
-            yield found
+        with docker(folder) as engine:
+            yield engine
     finally:
         shutil.rmtree(folder, ignore_errors=True)
 
@@ -133,22 +133,22 @@ def deployment(engine: Docker, images: Path, tmp_path_factory: pytest.TempPathFa
     lines = [*(checkout / ".env").read_text().splitlines(), *(f"{name}={value}" for name, value in own.items())]
     (folder / "env").write_text("\n".join(lines) + "\n")
     project = f"keepmore-{os.getpid()}"
-    found = Deployment(engine, folder, project, port, key, images)
+    deployment = Deployment(engine, folder, project, port, key, images)
     try:
         for service in ("api", "worker", "trainer"):
-            begun = time.monotonic()
-            found.compose("build", "--quiet", service, timeout_s=1200)
-            _say(f"image of {service}: built in {time.monotonic() - begun:.0f} s")
-        begun = time.monotonic()
+            started_at = time.monotonic()
+            deployment.compose("build", "--quiet", service, timeout_s=1200)
+            _say(f"image of {service}: built in {time.monotonic() - started_at:.0f} s")
+        started_at = time.monotonic()
         try:
-            found.compose("up", "--detach", "--wait", "--scale", "worker=2")
+            deployment.compose("up", "--detach", "--wait", "--scale", "worker=2")
         except RuntimeError as error:
-            raise RuntimeError(f"{error}\n{found.compose('logs', '--no-color')}") from error
-        _say(f"everything is up and healthy after {time.monotonic() - begun:.0f} s")
-        yield found
+            raise RuntimeError(f"{error}\n{deployment.compose('logs', '--no-color')}") from error
+        _say(f"everything is up and healthy after {time.monotonic() - started_at:.0f} s")
+        yield deployment
     finally:
-        (folder / "log").write_text(_quietly(found, "logs", "--no-color"))
-        _quietly(found, "down", "--volumes", "--timeout", "20")
+        (folder / "log").write_text(_quietly(deployment, "logs", "--no-color"))
+        _quietly(deployment, "down", "--volumes", "--timeout", "20")
         _say("taken down")
 
 
@@ -170,9 +170,9 @@ def test_images_are_small_and_hold_what_runs_alone(deployment: Deployment) -> No
         assert image["Config"]["User"] == "10001:10001"
         assert image["Config"]["Healthcheck"]
         assert image["Config"]["Labels"]["org.opencontainers.image.version"] == "0.2.0"
-        left = "find /opt /tmp /root /src -name pip -o -name gcc -o -name '*.whl' -o -path '*/.cache/*' 2>/dev/null"
-        found = deployment.docker("run", "--rm", "--user", "0", image["Id"], "sh", "-c", f"{left}; true")
-        assert not found.strip()
+        find = "find /opt /tmp /root /src -name pip -o -name gcc -o -name '*.whl' -o -path '*/.cache/*' 2>/dev/null"
+        leftovers = deployment.docker("run", "--rm", "--user", "0", image["Id"], "sh", "-c", f"{find}; true")
+        assert not leftovers.strip()
 
 
 def test_containers_run_confined(deployment: Deployment) -> None:
@@ -180,14 +180,14 @@ def test_containers_run_confined(deployment: Deployment) -> None:
     for service, count in SERVICES.items():
         assert len(deployment.containers(service)) == count
         for container in deployment.containers(service):
-            found = deployment.inspect(container)
-            host = found["HostConfig"]
-            assert found["State"]["Health"]["Status"] == "healthy", service
+            details = deployment.inspect(container)
+            host = details["HostConfig"]
+            assert details["State"]["Health"]["Status"] == "healthy", service
             assert host["Memory"] > 0
-            published = [
-                bound["HostIp"] for ports in found["NetworkSettings"]["Ports"].values() for bound in ports or ()
+            host_ips = [
+                binding["HostIp"] for ports in details["NetworkSettings"]["Ports"].values() for binding in ports or ()
             ]
-            assert published == (["127.0.0.1"] if service == "api" else [])
+            assert host_ips == (["127.0.0.1"] if service == "api" else [])
             if service not in ("redis", "store"):
                 assert host["ReadonlyRootfs"]
                 assert host["CapDrop"] == ["ALL"]
@@ -210,34 +210,36 @@ def test_a_small_job_is_tried_from_within(deployment: Deployment) -> None:
     """Else nobody knows whether a deployment works before the first real job fails on it."""
     words = ["--server", "http://api:8000", "--dataset", "s3://keepmore/try", "--json"]
     key = f"KEEPMORE_API_KEY={deployment.api_key}"
-    made = json.loads(deployment.compose("run", "--rm", "--no-deps", "--env", key, "worker", "keepmore", "try", *words))
-    assert made["index"]["compressed"] == made["index"]["listed"] == 32
+    report = json.loads(
+        deployment.compose("run", "--rm", "--no-deps", "--env", key, "worker", "keepmore", "try", *words)
+    )
+    assert report["index"]["compressed"] == report["index"]["listed"] == 32
 
 
 def test_a_disturbed_job_ends_with_the_digests_of_an_undisturbed_one(deployment: Deployment, tmp_path: Path) -> None:
     """Else whoever deletes originals by a manifest of this service deletes too many, or a crash costs a job."""
-    begun = time.monotonic()
+    started_at = time.monotonic()
     local = installed_command(tmp_path / "store")
-    done = local("run", str(deployment.images), *ASKED, "--holdout", "0.2", "--json", timeout=600)
+    done = local("run", str(deployment.images), *OPTIONS, "--holdout", "0.2", "--json", timeout=600)
     assert done.returncode == 0, done.stderr
     undisturbed = digests(json.loads(done.stdout))
-    _say(f"the same job on this machine: {time.monotonic() - begun:.0f} s")
+    _say(f"the same job on this machine: {time.monotonic() - started_at:.0f} s")
     volume = f"{deployment.images}:/images:ro"
     upload = ["run", "--rm", "--no-deps", "--volume", volume, "worker", "keepmore", "upload", "/images"]
     deployment.compose(*upload, "s3://keepmore/photographs")
     count = sum(1 for _ in deployment.images.rglob("*.jpg"))
     _say(f"{count} images are in the store")
 
-    begun = time.monotonic()
-    job, process = _started(deployment, *ASKED, *TRAINED)
-    deployment.until("some images are compressed", lambda: 20 < _compressed(deployment, job) < count, 120)
+    started_at = time.monotonic()
+    job, process = _start_job(deployment, *OPTIONS, *TRAINING)
+    deployment.until("some images are compressed", lambda: 20 < _images_done(deployment, job) < count, 120)
     _kill_a_worker(deployment)
     _cut_off_the_store(deployment)
-    assert 0 < _compressed(deployment, job) < count, "the job was under way all the time"
+    assert 0 < _images_done(deployment, job) < count, "the job was under way all the time"
     out, err = process.communicate(timeout=900)
     assert process.returncode == 0, err
     report = json.loads(out)
-    _say(f"the disturbed job, with a training: {time.monotonic() - begun:.0f} s")
+    _say(f"the disturbed job, with a training: {time.monotonic() - started_at:.0f} s")
     assert report["index"]["compressed"] == report["index"]["listed"] == count
     assert digests(report) == undisturbed
     assert all(0 <= row["top1"] <= 1 for row in report["distances"])
@@ -245,14 +247,14 @@ def test_a_disturbed_job_ends_with_the_digests_of_an_undisturbed_one(deployment:
     assert deployment.docker("exec", worker, "python", "-m", "keepmore_services.liveness") == ""
 
 
-def _started(deployment: Deployment, *words: str) -> tuple[str, subprocess.Popen[str]]:
+def _start_job(deployment: Deployment, *words: str) -> tuple[str, subprocess.Popen[str]]:
     """A job over the photographs that are in the store, and the command that waits for it."""
-    known = _jobs(deployment)
+    before = _jobs(deployment)
     command = deployment.command("run", "s3://keepmore/photographs", *words, "--json")
     environment = {**os.environ, "KEEPMORE_API_KEY": deployment.api_key}
     process = subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
-    deployment.until("a job has begun", lambda: _jobs(deployment) > known, 60)
-    (job,) = _jobs(deployment) - known
+    deployment.until("a job has begun", lambda: _jobs(deployment) > before, 60)
+    (job,) = _jobs(deployment) - before
     return job, process
 
 
@@ -260,7 +262,7 @@ def _jobs(deployment: Deployment) -> set[str]:
     return {one["id"] for one in deployment.ask("show")}
 
 
-def _compressed(deployment: Deployment, job: str) -> int:
+def _images_done(deployment: Deployment, job: str) -> int:
     return int((deployment.ask("show", job)["images"] or {}).get("done", 0))
 
 
@@ -290,13 +292,13 @@ def _cut_off_the_store(deployment: Deployment) -> None:
 
 def test_a_stopped_worker_leaves_within_its_grace_period(deployment: Deployment) -> None:
     """Else every deployment kills workers in the middle of a chunk, and pays for it twice."""
-    job, process = _started(deployment, "--distances", "0,1,3,5,7,9", "--effort", "7")
+    job, process = _start_job(deployment, "--distances", "0,1,3,5,7,9", "--effort", "7")
     try:
-        deployment.until("some images are compressed", lambda: _compressed(deployment, job) > 4, 120)
+        deployment.until("some images are compressed", lambda: _images_done(deployment, job) > 4, 120)
         container = deployment.containers("worker")[1]
-        begun = time.monotonic()
+        started_at = time.monotonic()
         deployment.docker("stop", "--time", "60", container)
-        _say(f"a worker has left {time.monotonic() - begun:.0f} s after it was asked to")
+        _say(f"a worker has left {time.monotonic() - started_at:.0f} s after it was asked to")
         assert deployment.inspect(container)["State"]["ExitCode"] == 0
         assert "step handed on" in deployment.logs(container)
     finally:
@@ -321,7 +323,7 @@ def test_it_runs_on_servers_of_somebody_else(deployment: Deployment) -> None:
             *start, *login, "--publish", f"{s3}:9000", variables["KEEPMORE_STORE_IMAGE"], "server", "/data"
         ),
     ]
-    told = {
+    overrides = {
         "COMPOSE_PROFILES": "",
         "KEEPMORE_REDIS_URL": f"redis://:{secret}@{redis}/3",
         "KEEPMORE_S3_ENDPOINT": f"http://{s3}",
@@ -330,13 +332,15 @@ def test_it_runs_on_servers_of_somebody_else(deployment: Deployment) -> None:
         "KEEPMORE_STORE": "s3://elsewhere/store",
         "KEEPMORE_PORT": str(ports[2]),
     }
-    other = replace(deployment, project=f"{deployment.project}-other", port=ports[2], told=told)
+    other = replace(deployment, project=f"{deployment.project}-other", port=ports[2], overrides=overrides)
     try:
         other.compose("up", "--detach", "--wait", "api", "worker", "beat")
         words = ["--server", "http://api:8000", "--dataset", "s3://elsewhere/try", "--json"]
         key = f"KEEPMORE_API_KEY={other.api_key}"
-        made = json.loads(other.compose("run", "--rm", "--no-deps", "--env", key, "worker", "keepmore", "try", *words))
-        assert made["index"]["compressed"] == 32
+        report = json.loads(
+            other.compose("run", "--rm", "--no-deps", "--env", key, "worker", "keepmore", "try", *words)
+        )
+        assert report["index"]["compressed"] == 32
         assert not other.containers("redis")
         _say("a job is done on other servers")
     finally:

@@ -27,20 +27,20 @@ from tests.service import Service
 
 
 @dataclass
-class Told:
+class RecordingListener:
     """A listener that keeps what it hears; `follow` is submitted once a step of its kind is done."""
 
     queue: LocalQueue
     follow: dict[Kind, list[Step]] = field(default_factory=dict)
-    begun: list[Step] = field(default_factory=list)
+    starts: list[Step] = field(default_factory=list)
     progress: list[Progress] = field(default_factory=list)
     done: list[Step] = field(default_factory=list)
-    wrong: list[KeepmoreError] = field(default_factory=list)
-    left: list[Step] = field(default_factory=list)
+    errors: list[KeepmoreError] = field(default_factory=list)
+    abandoned: list[Step] = field(default_factory=list)
 
     def on_start(self, step: Step) -> int:
-        self.begun.append(step)
-        return self.begun.count(step)
+        self.starts.append(step)
+        return self.starts.count(step)
 
     def on_progress(self, step: Step, progress: Progress) -> None:
         self.progress.append(progress)
@@ -50,16 +50,16 @@ class Told:
         self.queue.submit(self.follow.get(step.kind, []))
 
     def on_failure(self, step: Step, error: KeepmoreError) -> None:
-        self.wrong.append(error)
+        self.errors.append(error)
 
     def on_abandon(self, step: Step) -> None:
-        self.left.append(step)
+        self.abandoned.append(step)
 
 
 @pytest.fixture
 def queue(store: FolderStore) -> Iterator[LocalQueue]:
-    with LocalQueue(RuntimeConfig(str(store.root)), processes=2) as found:
-        yield found
+    with LocalQueue(RuntimeConfig(str(store.root)), processes=2) as queue:
+        yield queue
 
 
 def _job(store: FolderStore, dataset: Path, distances: tuple[float, ...] = (4,)) -> Job:
@@ -67,7 +67,7 @@ def _job(store: FolderStore, dataset: Path, distances: tuple[float, ...] = (4,))
 
 
 @dataclass
-class Carried:
+class Backend:
     """A queue whose steps are run, and the store that they write to."""
 
     queue: Queue
@@ -76,15 +76,15 @@ class Carried:
 
 
 @pytest.fixture(params=["local", "celery"])
-def carried(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Carried]:
+def backend(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Backend]:
     if request.param == "local":
         store = FolderStore(tmp_path / "store")
         with LocalQueue(RuntimeConfig(str(store.root)), processes=2) as local:
-            yield Carried(local, store, lambda: local.run(Told(local), until_idle=True))
+            yield Backend(local, store, lambda: local.run(RecordingListener(local), until_idle=True))
         return
     redis_url, store = request.getfixturevalue("worker")
     celery = CeleryQueue(celery_app(Settings(redis_url=redis_url, store=str(store.root))))
-    yield Carried(celery, store, lambda: None)
+    yield Backend(celery, store, lambda: None)
 
 
 @pytest.fixture(scope="module")
@@ -101,83 +101,83 @@ def worker(redis_url: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator
         service.stop("worker")
 
 
-def _until(found: Callable[[], bool]) -> None:
+def _until(condition: Callable[[], bool]) -> None:
     deadline = time.monotonic() + 60
-    while not found():
+    while not condition():
         assert time.monotonic() < deadline
         time.sleep(0.05)
 
 
-def test_any_queue_has_a_step_done_however_often_it_is_submitted(carried: Carried, sample: Path) -> None:
+def test_any_queue_has_a_step_done_however_often_it_is_submitted(backend: Backend, sample: Path) -> None:
     """Else a job hangs for ever, or a message that comes twice breaks it."""
-    step = Step(_job(carried.store, sample / "test").id, Kind.LIST)
-    carried.queue.submit([step, step])
-    carried.queue.submit([step])
-    carried.settle()
-    _until(lambda: carried.store.exists(step.output))
+    step = Step(_job(backend.store, sample / "test").id, Kind.LIST)
+    backend.queue.submit([step, step])
+    backend.queue.submit([step])
+    backend.settle()
+    _until(lambda: backend.store.exists(step.output))
 
 
-def test_any_queue_tells_how_much_waits(carried: Carried, sample: Path) -> None:
+def test_any_queue_tells_how_much_waits(backend: Backend, sample: Path) -> None:
     """Else nobody knows that a lane has no worker, and its steps are submitted again and again."""
-    assert set(carried.queue.depths()) == {"control", "compress", "training"}
-    job = _job(carried.store, sample / "test")
-    before = carried.queue.depths()["training"]
-    carried.queue.submit([Step(job.id, Kind.FEATURES, "abc", "4")])
-    if isinstance(carried.queue, CeleryQueue):  # nobody takes this lane; the local pool takes all
-        assert carried.queue.depths()["training"] == before + 1
-    carried.queue.cancel(job.id)
+    assert set(backend.queue.depths()) == {"control", "compress", "training"}
+    job = _job(backend.store, sample / "test")
+    before = backend.queue.depths()["training"]
+    backend.queue.submit([Step(job.id, Kind.FEATURES, "abc", "4")])
+    if isinstance(backend.queue, CeleryQueue):  # nobody takes this lane; the local pool takes all
+        assert backend.queue.depths()["training"] == before + 1
+    backend.queue.cancel(job.id)
 
 
-def test_any_queue_has_a_failure_written_down(carried: Carried, tmp_path: Path) -> None:
+def test_any_queue_has_a_failure_written_down(backend: Backend, tmp_path: Path) -> None:
     """Else a job that cannot be done looks like one that takes long."""
-    job = _job(carried.store, tmp_path / "nowhere")
+    job = _job(backend.store, tmp_path / "nowhere")
     step = Step(job.id, Kind.LIST)
-    carried.queue.submit([step])
-    if isinstance(carried.queue, CeleryQueue):
-        _until(lambda: JobRepository(carried.store).get(job.id).state is State.FAILED)
+    backend.queue.submit([step])
+    if isinstance(backend.queue, CeleryQueue):
+        _until(lambda: JobRepository(backend.store).get(job.id).state is State.FAILED)
     else:
-        carried.settle()
-    assert not carried.store.exists(step.output)
+        backend.settle()
+    assert not backend.store.exists(step.output)
 
 
 def test_a_submitted_step_is_done(store: FolderStore, queue: LocalQueue, sample: Path) -> None:
     """Else a job hangs for ever."""
-    told, step = Told(queue), Step(_job(store, sample / "test").id, Kind.LIST)
+    listener, step = RecordingListener(queue), Step(_job(store, sample / "test").id, Kind.LIST)
     queue.submit([step])
-    queue.run(told, until_idle=True)
-    assert told.done == [step]
+    queue.run(listener, until_idle=True)
+    assert listener.done == [step]
     assert store.exists(step.output)
 
 
 def test_duplicates_are_harmless(store: FolderStore, queue: LocalQueue, sample: Path) -> None:
     """Else a redelivered message does a step's work, and counts it, twice."""
-    told, step = Told(queue), Step(_job(store, sample / "test").id, Kind.LIST)
+    listener, step = RecordingListener(queue), Step(_job(store, sample / "test").id, Kind.LIST)
     queue.submit([step, step])
     queue.submit([step])
-    queue.run(told, until_idle=True)
+    queue.run(listener, until_idle=True)
     queue.submit([step])
-    queue.run(told, until_idle=True)
-    assert told.done == [step, step]
+    queue.run(listener, until_idle=True)
+    assert listener.done == [step, step]
     assert store.exists(layout.listing(step.job))
 
 
 def test_what_follows_a_step_is_done_too(store: FolderStore, queue: LocalQueue, sample: Path) -> None:
     """Else a job stops after its first stage."""
     job = _job(store, sample / "test")
-    told = Told(queue, {Kind.LIST: [Step(job.id, Kind.COMPRESS, chunk=0)]})
+    listener = RecordingListener(queue, {Kind.LIST: [Step(job.id, Kind.COMPRESS, chunk=0)]})
     queue.submit([Step(job.id, Kind.LIST)])
-    queue.run(told, until_idle=True)
+    queue.run(listener, until_idle=True)
     assert store.exists(layout.part(job.id, 0))
-    assert sum(told.progress, Progress()).images == 16
+    assert sum(listener.progress, Progress()).images == 16
 
 
 def test_a_failing_step_tells_its_own_error(store: FolderStore, queue: LocalQueue, tmp_path: Path) -> None:
-    """Else the user reads "a worker failed" and not what to mend."""
-    told = Told(queue)
+    """Else the user reads "a worker failed" and not what to fix."""
+    listener = RecordingListener(queue)
     queue.submit([Step(_job(store, tmp_path / "nowhere").id, Kind.LIST)])
-    queue.run(told, until_idle=True)
-    assert isinstance(told.wrong[0], DatasetNotFound)
-    assert "nowhere" in told.wrong[0].message
+    queue.run(listener, until_idle=True)
+    assert isinstance(listener.errors[0], DatasetNotFound)
+    assert "nowhere" in listener.errors[0].message
 
 
 @pytest.mark.alone
@@ -186,28 +186,28 @@ def test_a_cancelled_job_stops_within_seconds_and_another_goes_on(
 ) -> None:
     """Else stopping a job frees its workers only after everything that it had handed out."""
     job, other = (_job(store, sample / "train", tuple(range(2, 26))) for _ in range(2))
-    told = Told(queue)
+    listener = RecordingListener(queue)
     queue.submit([Step(name, Kind.LIST) for name in (job.id, other.id)])
-    queue.run(told, until_idle=True)
+    queue.run(listener, until_idle=True)
     queue.submit([Step(job.id, Kind.COMPRESS, chunk=number) for number in range(3)])
     queue.submit([Step(other.id, Kind.COMPRESS, chunk=0)])
-    thread = threading.Thread(target=queue.run, args=(told, True))
+    thread = threading.Thread(target=queue.run, args=(listener, True))
     thread.start()
-    while not told.progress:
+    while not listener.progress:
         time.sleep(0.01)
     queue.cancel(job.id)
-    asked = time.monotonic()
-    while not told.left:
+    cancelled_at = time.monotonic()
+    while not listener.abandoned:
         time.sleep(0.01)
-    assert time.monotonic() - asked < 3
+    assert time.monotonic() - cancelled_at < 3
     thread.join()
-    assert told.done[2:] == [Step(other.id, Kind.COMPRESS, chunk=0)]
+    assert listener.done[2:] == [Step(other.id, Kind.COMPRESS, chunk=0)]
     assert not store.exists(layout.part(job.id, 0))
 
 
 def test_run_returns_when_it_is_stopped(queue: LocalQueue) -> None:
-    """Else a service that is told to end hangs."""
-    thread = threading.Thread(target=queue.run, args=(Told(queue), False))
+    """Else a service that is asked to stop hangs."""
+    thread = threading.Thread(target=queue.run, args=(RecordingListener(queue), False))
     thread.start()
     queue.stop()
     thread.join(timeout=5)

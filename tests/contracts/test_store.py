@@ -72,9 +72,9 @@ def test_create_writes_once(any_store: Store) -> None:
 def test_create_has_one_winner_of_many(any_store: Store) -> None:
     """Else two requests with one idempotency key both think that they made the job."""
     with ThreadPoolExecutor(8) as pool:
-        won = list(pool.map(lambda n: any_store.create("jobs/1.json", bytes([n])), range(32)))
-    assert sum(won) == 1
-    assert any_store.get("jobs/1.json") == bytes([won.index(True)])
+        results = list(pool.map(lambda n: any_store.create("jobs/1.json", bytes([n])), range(32)))
+    assert sum(results) == 1
+    assert any_store.get("jobs/1.json") == bytes([results.index(True)])
 
 
 def test_a_missing_key_is_not_found(any_store: Store) -> None:
@@ -197,11 +197,11 @@ def test_readers_never_see_half_a_value(any_store: Store) -> None:
     values = [bytes([n]) * 200_000 for n in range(8)]
     any_store.put("jobs/1.json", values[0])
     with ThreadPoolExecutor(4) as pool:
-        writing = [pool.submit(any_store.put, "jobs/1.json", value) for value in values]
-        read = [any_store.get("jobs/1.json") for _ in range(50)]
-        for done in writing:
-            done.result()
-    assert set(read) <= set(values)
+        futures = [pool.submit(any_store.put, "jobs/1.json", value) for value in values]
+        results = [any_store.get("jobs/1.json") for _ in range(50)]
+        for future in futures:
+            future.result()
+    assert set(results) <= set(values)
 
 
 @pytest.mark.parametrize("key", ["", "/etc/passwd", "a/../b", "a//b", "./a", "a/", "a\0b"])

@@ -18,7 +18,7 @@ from keepmore.scheduling.memory_tracker import InMemoryStepTracker
 from keepmore.scheduling.metrics import total
 from keepmore.scheduling.tracker import GRACE_S, Load, StepTracker, window
 from keepmore_services.broker.redis_tracker import RedisStepTracker
-from tests.proxy import proxied
+from tests.proxy import proxy_for
 
 _NUMBERS = count()
 
@@ -28,9 +28,9 @@ def tracker(request: pytest.FixtureRequest) -> Iterator[StepTracker]:
     if request.param == "memory":
         yield InMemoryStepTracker(slots=2)
         return
-    made = _empty(request.getfixturevalue("redis_url"))
-    made.capacity.beat("worker", 2)
-    yield made
+    tracker = _empty(request.getfixturevalue("redis_url"))
+    tracker.capacity.beat("worker", 2)
+    yield tracker
 
 
 def _empty(url: str) -> RedisStepTracker:
@@ -70,9 +70,9 @@ def test_more_jobs_mean_a_smaller_share_each(tracker: StepTracker, job: str) -> 
 def test_what_is_offered_twice_is_taken_once(tracker: StepTracker, job: str) -> None:
     """Else every look of the reconciler doubles the work."""
     tracker.leases.offer(_steps(job, 3))
-    taken = tracker.leases.take(job)
+    steps = tracker.leases.take(job)
     tracker.leases.offer(_steps(job, 3))
-    assert taken == _steps(job, 3)
+    assert steps == _steps(job, 3)
     assert tracker.leases.take(job) == []
 
 
@@ -146,15 +146,15 @@ def test_a_step_may_wait_for_a_worker_for_a_while(tracker: StepTracker, job: str
 def test_dropping_forgets_what_waits(tracker: StepTracker, job: str) -> None:
     """Else a cancelled job goes on for as long as it has steps."""
     tracker.leases.offer(_steps(job, 100))
-    taken = tracker.leases.take(job)
+    steps = tracker.leases.take(job)
     tracker.leases.drop(job)
-    for step in taken:
+    for step in steps:
         tracker.leases.finish(step)
     assert tracker.leases.take(job) == []
     assert tracker.leases.idle(job)
 
 
-def test_progress_said_twice_counts_once(tracker: StepTracker, job: str) -> None:
+def test_progress_reported_twice_counts_once(tracker: StepTracker, job: str) -> None:
     """Else a redelivered step shows more images done than there are."""
     first, second = _steps(job, 2)
     assert tracker.progress.pace(job, Kind.COMPRESS) is None
@@ -169,7 +169,7 @@ def test_progress_said_twice_counts_once(tracker: StepTracker, job: str) -> None
     assert 0 < pace.rate < 19 / 0.05
 
 
-def test_a_poll_is_told_the_sum_of_what_was_said_last(tracker: StepTracker, job: str) -> None:
+def test_a_poll_gets_the_sum_of_the_last_reports(tracker: StepTracker, job: str) -> None:
     """Else a total that is kept, so that polls of a large job cost no more, drifts from what the parts add up to."""
     draw = random.Random(0)
     parts: dict[str, Progress] = {}
@@ -182,22 +182,22 @@ def test_a_poll_is_told_the_sum_of_what_was_said_last(tracker: StepTracker, job:
     tracker.progress.restore(job, Kind.COMPRESS, restored)
     pace = tracker.progress.pace(job, Kind.COMPRESS)
     assert pace is not None
-    whole, seen = sum((restored | parts).values(), Progress()), sum(parts.values(), Progress())
+    whole, fresh = sum((restored | parts).values(), Progress()), sum(parts.values(), Progress())
     assert (pace.done.images, pace.done.failed) == (whole.images, whole.failed)
     assert (pace.done.bytes_in, pace.done.bytes_out) == (whole.bytes_in, whole.bytes_out)
     assert pace.done.encode_s == pytest.approx(whole.encode_s)
-    assert pace.seen_images == seen.images
+    assert pace.seen_images == fresh.images
 
 
 def test_a_job_of_many_chunks_is_handed_out_in_their_number(job: str) -> None:
     """Else handing out one more step passes over all of a job, and ten million images take days of nothing else."""
     tracker = InMemoryStepTracker(slots=2)
     tracker.leases.offer(_steps(job, 60_000))
-    begun = time.process_time()
+    started_at = time.process_time()
     while steps := tracker.leases.take(job):
         for step in steps:
             tracker.leases.finish(step)
-    assert time.process_time() - begun < 10
+    assert time.process_time() - started_at < 10
     assert tracker.leases.idle(job)
 
 
@@ -226,7 +226,7 @@ def test_progress_can_be_restored_when_work_has_begun_again(tracker: StepTracker
     assert (pace.done.images, pace.done.bytes_in, pace.seen_images) == (19, 190, 3)
 
 
-def test_a_step_is_busy_again_after_the_board_was_lost(redis_url: str, job: str) -> None:
+def test_a_step_is_busy_again_after_the_tracker_was_lost(redis_url: str, job: str) -> None:
     """Else every step under way is done twice after a flush."""
     tracker = _empty(redis_url)
     (step,) = _steps(job, 1)
@@ -250,10 +250,10 @@ def test_many_workers_take_each_step_once(tracker: StepTracker, job: str) -> Non
         return mine
 
     with ThreadPoolExecutor(4) as pool:
-        taken = [step for steps in pool.map(work, range(4)) for step in steps]
-    assert len(taken) == len(set(taken))
+        all_steps = [step for steps in pool.map(work, range(4)) for step in steps]
+    assert len(all_steps) == len(set(all_steps))
     # A worker stops when the others hold the whole share; what is left then waits for the next.
-    assert set(taken) | set(work(0)) == set(_steps(job, 60))
+    assert set(all_steps) | set(work(0)) == set(_steps(job, 60))
 
 
 def test_counts_add_up_by_label(tracker: StepTracker, job: str) -> None:
@@ -269,7 +269,7 @@ def test_counts_add_up_by_label(tracker: StepTracker, job: str) -> None:
 def test_calls_to_redis_that_failed_are_counted_once_it_is_back(redis_url: str) -> None:
     """Else an operator never learns of a Redis that is away for seconds, again and again."""
     _empty(redis_url)
-    with proxied(redis_url) as proxy:
+    with proxy_for(redis_url) as proxy:
         tracker = RedisStepTracker(proxy.url.replace("http://", "redis://"))
         tracker.counters.count({total("steps", kind="list", outcome="done"): 1})
         proxy.drop()
@@ -286,18 +286,18 @@ def test_the_load_counts_what_waits_and_what_is_under_way_by_lane(tracker: StepT
     """Else an autoscaler starts no workers for a full tracker, or stops the trainer in the middle of a training."""
     assert tracker.capacity.loads() == dict.fromkeys(Lane, Load())
     tracker.leases.offer(_steps(job, 60))
-    taken = tracker.leases.take(job)
-    tracker.leases.begin(taken[0])
+    steps = tracker.leases.take(job)
+    tracker.leases.begin(steps[0])
     training = Step(job, Kind.TRAIN, "a", "10")
     tracker.leases.push(training)
     tracker.leases.begin(training)
-    found = tracker.capacity.loads()
-    compress = found[Lane.COMPRESS]
+    loads = tracker.capacity.loads()
+    compress = loads[Lane.COMPRESS]
     assert (compress.waiting, compress.under_way) == (59, 1)
     assert 0 <= compress.oldest_s < 30
-    assert found[Lane.TRAINING] == Load(0, 1)
-    assert found[Lane.CONTROL] == Load()
-    for step in [*taken, training]:
+    assert loads[Lane.TRAINING] == Load(0, 1)
+    assert loads[Lane.CONTROL] == Load()
+    for step in [*steps, training]:
         tracker.leases.finish(step)
     assert tracker.capacity.loads()[Lane.TRAINING] == Load()
 

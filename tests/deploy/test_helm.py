@@ -51,19 +51,19 @@ PLAIN = {"KEEPMORE_SCRATCH_BYTES"}  # settings of one component alone, which are
 Object = dict[str, Any]
 
 
-def _closed(required: str = "", **properties: Object) -> Object:
+def _schema(required: str = "", **properties: Object) -> Object:
     return {"type": "object", "required": required.split(), "additionalProperties": False, "properties": properties}
 
 
 STRING, INTEGER = {"type": "string"}, {"type": "integer", "minimum": 0}
 STRINGS = {"type": "object", "additionalProperties": STRING}
 TRIGGER = {  # by type: what KEDA 2.16's scalers take, of which these are always given
-    "metrics-api": _closed(
+    "metrics-api": _schema(
         "url format valueLocation targetValue",
         **dict.fromkeys(("url", "valueLocation", "targetValue", "activationTargetValue", "unsafeSsl"), STRING),
         format={"enum": ["prometheus"]},
     ),
-    "prometheus": _closed(
+    "prometheus": _schema(
         "serverAddress query threshold ignoreNullValues",
         **dict.fromkeys(("serverAddress", "query", "threshold", "activationThreshold", "unsafeSsl"), STRING),
         ignoreNullValues={"enum": ["false"]},
@@ -71,41 +71,41 @@ TRIGGER = {  # by type: what KEDA 2.16's scalers take, of which these are always
 }
 FOREIGN = {
     # From keda.sh_scaledobjects of KEDA 2.16.1, without what the chart does not use.
-    "ScaledObject": _closed(
+    "ScaledObject": _schema(
         "scaleTargetRef triggers",
-        scaleTargetRef=_closed("name", name=STRING, kind=STRING, apiVersion=STRING),
+        scaleTargetRef=_schema("name", name=STRING, kind=STRING, apiVersion=STRING),
         **dict.fromkeys(("minReplicaCount", "maxReplicaCount", "pollingInterval", "cooldownPeriod"), INTEGER),
-        advanced=_closed(
-            horizontalPodAutoscalerConfig=_closed(
-                behavior=_closed(scaleDown=_closed(stabilizationWindowSeconds={**INTEGER, "maximum": 3600}))
+        advanced=_schema(
+            horizontalPodAutoscalerConfig=_schema(
+                behavior=_schema(scaleDown=_schema(stabilizationWindowSeconds={**INTEGER, "maximum": 3600}))
             )
         ),
         triggers={
             "type": "array",
             "minItems": 1,
-            "items": {"anyOf": [_closed("type metadata", type={"const": k}, metadata=v) for k, v in TRIGGER.items()]},
+            "items": {"anyOf": [_schema("type metadata", type={"const": k}, metadata=v) for k, v in TRIGGER.items()]},
         },
     ),
     # From monitoring.coreos.com_servicemonitors of the Prometheus operator 0.84.1, likewise.
-    "ServiceMonitor": _closed(
+    "ServiceMonitor": _schema(
         "selector endpoints",
-        selector=_closed(matchLabels=STRINGS),
+        selector=_schema(matchLabels=STRINGS),
         endpoints={
             "type": "array",
-            "items": _closed(port=STRING, path=STRING, interval={"type": "string", "pattern": "^[0-9]+(ms|s|m|h)$"}),
+            "items": _schema(port=STRING, path=STRING, interval={"type": "string", "pattern": "^[0-9]+(ms|s|m|h)$"}),
         },
     ),
     # From monitoring.coreos.com_prometheusrules of the same, likewise.
-    "PrometheusRule": _closed(
+    "PrometheusRule": _schema(
         "groups",
         groups={
             "type": "array",
-            "items": _closed(
+            "items": _schema(
                 "name rules",
                 name=STRING,
                 rules={
                     "type": "array",
-                    "items": _closed(
+                    "items": _schema(
                         "alert expr for labels annotations",
                         **dict.fromkeys(("alert", "expr"), STRING),
                         **{"for": {"type": "string", "pattern": "^[0-9]+(s|m|h)$"}},
@@ -158,12 +158,12 @@ class Rendered:
 
     @property
     def pods(self) -> list[Pods]:
-        found = []
+        pods = []
         for document in self.documents:
             template = document if document["kind"] == "Pod" else document.get("spec", {}).get("template")
             if template:
-                found.append(Pods(_component(document), document, template["metadata"]["labels"], template["spec"]))
-        return found
+                pods.append(Pods(_component(document), document, template["metadata"]["labels"], template["spec"]))
+        return pods
 
     @property
     def containers(self) -> list[Object]:
@@ -221,7 +221,7 @@ def test_helm_finds_nothing_to_say(helm: Helm, values: str) -> None:
 
 @pytest.mark.parametrize("version", KUBERNETES)
 def test_kubernetes_takes_every_document(rendered: Rendered, version: str) -> None:
-    """Else `helm install` fails half-way, or a misspelt field is dropped and what it asked for does not happen."""
+    """Else `helm install` fails half-way, or a misspelled field is dropped and what it asked for does not happen."""
     for document in rendered.documents:
         if document["kind"] in FOREIGN:
             jsonschema.validate(document["spec"], FOREIGN[document["kind"]])
@@ -312,15 +312,15 @@ def test_credentials_come_from_secrets_alone(rendered: Rendered) -> None:
 
 
 def test_every_variable_is_a_documented_setting(rendered: Rendered) -> None:
-    """Else a misspelt variable leaves the service with its default, and nobody is told."""
+    """Else a misspelled variable leaves the service with its default, and nobody is told."""
     table = (ROOT / "docs" / "service.md").read_text().partition("## Environment")[2].partition("\n## ")[0]
     rows = [row.split("|")[1] for row in table.splitlines() if row.startswith("|")]
     documented = set(re.findall(r"(?:KEEPMORE|OTEL)_[A-Z0-9_]+", "".join(rows)))
-    given = {variable["name"] for container in rendered.containers for variable in container["env"]}
-    assert given | set(rendered.of("ConfigMap")["settings"]["data"]) <= documented | OTHERS
+    names = {variable["name"] for container in rendered.containers for variable in container["env"]}
+    assert names | set(rendered.of("ConfigMap")["settings"]["data"]) <= documented | OTHERS
 
 
-def test_each_process_is_told_what_it_needs(rendered: Rendered) -> None:
+def test_each_process_gets_what_it_needs(rendered: Rendered) -> None:
     """Else the API starts without keys, or the worker that ends a job cannot call its webhook."""
     settings = rendered.of("ConfigMap")["settings"]
     keys = set() if "KEEPMORE_S3_ROLE" in settings["data"] else {"KEEPMORE_S3_ACCESS_KEY", "KEEPMORE_S3_SECRET_KEY"}
@@ -335,9 +335,9 @@ def test_each_process_is_told_what_it_needs(rendered: Rendered) -> None:
 def test_decoded_images_leave_room_on_the_trainers_disk(helm: Helm) -> None:
     """Else a fine-tuning fills its volume, and the pod is evicted in the middle of it, again and again."""
     pod = _template(helm).of("Deployment")["trainer"]["spec"]["template"]["spec"]
-    (told,) = [one["value"] for one in pod["containers"][0]["env"] if one["name"] == "KEEPMORE_SCRATCH_BYTES"]
+    (scratch,) = [one["value"] for one in pod["containers"][0]["env"] if one["name"] == "KEEPMORE_SCRATCH_BYTES"]
     (limit,) = [one["emptyDir"]["sizeLimit"] for one in pod["volumes"] if one["name"] == "tmp"]
-    assert parse_size(told) + 10**9 <= parse_size(f"{limit}B")
+    assert parse_size(scratch) + 10**9 <= parse_size(f"{limit}B")
 
 
 def test_numbers_reach_the_service_as_they_were_written(helm: Helm) -> None:
@@ -400,9 +400,11 @@ def test_selectors_select_what_they_are_for(rendered: Rendered) -> None:
         for constraint in pods.spec.get("topologySpreadConstraints", []):
             assert _selects(constraint["labelSelector"], pods.labels)
     for name, service in rendered.of("Service").items():
-        chosen = [pods for pods in rendered.pods if _selects({"matchLabels": service["spec"]["selector"]}, pods.labels)]
-        assert [pods.name for pods in chosen] == [name]
-        ports = {port["name"] for container in chosen[0].containers for port in container.get("ports", [])}
+        targets = [
+            pods for pods in rendered.pods if _selects({"matchLabels": service["spec"]["selector"]}, pods.labels)
+        ]
+        assert [pods.name for pods in targets] == [name]
+        ports = {port["name"] for container in targets[0].containers for port in container.get("ports", [])}
         assert {port["targetPort"] for port in service["spec"]["ports"]} <= ports
     for name, budget in rendered.of("PodDisruptionBudget").items():
         assert [pods.name for pods in rendered.pods if _selects(budget["spec"]["selector"], pods.labels)] == [name]
@@ -452,9 +454,9 @@ def test_work_brings_workers_and_only_its_end_takes_them_away(helm: Helm, trigge
     for name, lanes in {"worker": {Lane.COMPRESS, Lane.CONTROL}, "trainer": {Lane.TRAINING}}.items():
         triggers = scaled[name]["spec"]["triggers"]
         assert {one["type"] for one in triggers} == {trigger}
-        asked = [one["metadata"].get("valueLocation") or one["metadata"]["query"] for one in triggers]
-        found = [re.search(r'keepmore_steps_outstanding\{lane="(\w+)"', question) for question in asked]
-        assert {match and match[1] for match in found} == {lane.value for lane in lanes}
+        queries = [one["metadata"].get("valueLocation") or one["metadata"]["query"] for one in triggers]
+        matches = [re.search(r'keepmore_steps_outstanding\{lane="(\w+)"', question) for question in queries]
+        assert {match and match[1] for match in matches} == {lane.value for lane in lanes}
         target = {one["metadata"].get("targetValue") or one["metadata"]["threshold"] for one in triggers}
         assert target == ({"3"} if name == "worker" else {"1"})
     assert scaled["trainer"]["spec"]["minReplicaCount"] == 0
@@ -480,9 +482,9 @@ def test_policies_shut_what_nobody_opened(rendered: Rendered) -> None:
     assert default["policyTypes"] == ["Ingress", "Egress"]
     assert not {"ingress", "egress"} & set(default)
     assert all(_selects(default["podSelector"], pods.labels) for pods in rendered.pods)
-    opened = {name for name, policy in policies.items() if "Ingress" in policy["spec"]["policyTypes"]}
-    assert opened == ({"api", "redis", "minio"} if rendered.name == "trial" else {"api"})
-    for name in opened:
+    reachable = {name for name, policy in policies.items() if "Ingress" in policy["spec"]["policyTypes"]}
+    assert reachable == ({"api", "redis", "minio"} if rendered.name == "trial" else {"api"})
+    for name in reachable:
         (rule,) = policies[name]["spec"]["ingress"]
         (port,) = rule["ports"]
         assert port["port"] == {"api": 8000, "redis": 6379, "minio": 9000}[name]
@@ -564,10 +566,10 @@ REFUSED = {
 @pytest.mark.parametrize("case", REFUSED)
 def test_what_is_wrong_is_refused_and_named(helm: Helm, case: str) -> None:
     """Else a typing error is found hours later, by what the service does not do."""
-    options, named = REFUSED[case]
+    options, message = REFUSED[case]
     done = helm("template", *options, check=False)
     assert done.returncode != 0
-    assert named in done.stderr
+    assert message in done.stderr
 
 
 def test_the_documented_values_are_taken(helm: Helm, tmp_path: Path) -> None:
@@ -592,7 +594,7 @@ def test_a_cloud_role_takes_the_place_of_keys(helm: Helm) -> None:
     """Else a pod waits for keys in a Secret that nobody has, or asks without credentials."""
     rendered = _template(helm, values="role")
     assert rendered.of("ConfigMap")["settings"]["data"]["KEEPMORE_S3_ROLE"] == "1"
-    given = {variable["name"] for container in rendered.containers for variable in container["env"]}
-    assert not given & {"KEEPMORE_S3_ACCESS_KEY", "KEEPMORE_S3_SECRET_KEY"}
+    names = {variable["name"] for container in rendered.containers for variable in container["env"]}
+    assert not names & {"KEEPMORE_S3_ACCESS_KEY", "KEEPMORE_S3_SECRET_KEY"}
     (account,) = rendered.of("ServiceAccount").values()
     assert "eks.amazonaws.com/role-arn" in account["metadata"]["annotations"]

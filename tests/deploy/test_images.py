@@ -37,11 +37,11 @@ def _compose(
 
 
 def _config(*files: str, **variables: str) -> dict[str, Any]:
-    named = [word for file in files for word in ("--file", file)]
-    done = _compose(*named, "config", "--format", "json", variables={**SECRETS, **variables})
+    options = [word for file in files for word in ("--file", file)]
+    done = _compose(*options, "config", "--format", "json", variables={**SECRETS, **variables})
     assert done.returncode == 0, done.stderr
-    found: dict[str, Any] = json.loads(done.stdout)
-    return found
+    config: dict[str, Any] = json.loads(done.stdout)
+    return config
 
 
 def test_dockerfiles_are_clean() -> None:
@@ -73,20 +73,20 @@ def test_a_new_env_has_secrets_of_its_own_and_a_key_that_fits(tmp_path: Path) ->
     (tmp_path / "deploy").mkdir()
     for name in (".env.example", "deploy/new-env.sh"):
         shutil.copy(ROOT / name, tmp_path / name)
-    made = [subprocess.check_output(["sh", tmp_path / "deploy" / "new-env.sh"], text=True)]
+    outputs = [subprocess.check_output(["sh", tmp_path / "deploy" / "new-env.sh"], text=True)]
     first = (tmp_path / ".env").read_text()
     again = subprocess.run(["sh", tmp_path / "deploy" / "new-env.sh"], capture_output=True, text=True, check=False)
     assert again.returncode == 1
     assert "move it away" in again.stderr
     assert (tmp_path / ".env").stat().st_mode & 0o077 == 0
     (tmp_path / ".env").unlink()
-    made.append(subprocess.check_output(["sh", tmp_path / "deploy" / "new-env.sh"], text=True))
-    keys = [text.split()[-1] for text in made]
+    outputs.append(subprocess.check_output(["sh", tmp_path / "deploy" / "new-env.sh"], text=True))
+    keys = [text.split()[-1] for text in outputs]
     assert keys[0] != keys[1]
-    found = dict(line.split("=", 1) for line in first.splitlines() if line and not line.startswith("#"))
-    (entry,) = auth.parse(found["KEEPMORE_API_KEYS"])
+    variables = dict(line.split("=", 1) for line in first.splitlines() if line and not line.startswith("#"))
+    (entry,) = auth.parse(variables["KEEPMORE_API_KEYS"])
     assert entry.sha256 == hashlib.sha256(keys[0].encode()).hexdigest()
-    assert len(found["KEEPMORE_S3_SECRET_KEY"]) == len(found["KEEPMORE_REDIS_PASSWORD"]) == 48
+    assert len(variables["KEEPMORE_S3_SECRET_KEY"]) == len(variables["KEEPMORE_REDIS_PASSWORD"]) == 48
     assert _compose("config", "--quiet", variables={}, env_file=tmp_path / ".env").returncode == 0
 
 
@@ -125,36 +125,36 @@ def test_every_container_is_confined_and_bounded() -> None:
 
 def test_the_service_runs_on_servers_of_its_own_by_environment_alone() -> None:
     """Else whoever has an S3 and a Redis has to rewrite the file."""
-    given = {
+    variables = {
         "COMPOSE_PROFILES": "",
         "KEEPMORE_REDIS_URL": "rediss://:secret-of-theirs@redis.example.com:6379/0",
         "KEEPMORE_S3_ENDPOINT": "https://s3.example.com",
         "KEEPMORE_STORE": "s3://theirs/prefix",
     }
-    services = _config(**given)["services"]
+    services = _config(**variables)["services"]
     assert set(services) == set(OURS)
     for name in OURS:
-        told = services[name]["environment"]
-        assert {key: told[key] for key in given if key != "COMPOSE_PROFILES"} == {
-            key: value for key, value in given.items() if key != "COMPOSE_PROFILES"
+        environment = services[name]["environment"]
+        assert {key: environment[key] for key in variables if key != "COMPOSE_PROFILES"} == {
+            key: value for key, value in variables.items() if key != "COMPOSE_PROFILES"
         }
 
 
 def test_every_variable_that_compose_hands_on_is_one_that_is_read() -> None:
-    """Else a misspelt setting is silently the default."""
-    read = {f"KEEPMORE_{name.upper()}" for name in Settings.model_fields}
+    """Else a misspelled setting is silently the default."""
+    settings = {f"KEEPMORE_{name.upper()}" for name in Settings.model_fields}
     documented = set(re.findall(r"`((?:KEEPMORE|OTEL)_[A-Z0-9_]+)`", (ROOT / "docs/service.md").read_text()))
     for name in OURS:
-        told = set(_config()["services"][name]["environment"])
-        assert told <= documented
-        assert {key for key in told if key in read or key.startswith("KEEPMORE_S3_")} >= {
+        variables = set(_config()["services"][name]["environment"])
+        assert variables <= documented
+        assert {key for key in variables if key in settings or key.startswith("KEEPMORE_S3_")} >= {
             "KEEPMORE_STORE",
             "KEEPMORE_REDIS_URL",
             "KEEPMORE_S3_ENDPOINT",
         }
-    asked = set(re.findall(r"\$\{((?:KEEPMORE|OTEL|COMPOSE)_[A-Z0-9_]+)", (ROOT / "docker-compose.yml").read_text()))
+    names = set(re.findall(r"\$\{((?:KEEPMORE|OTEL|COMPOSE)_[A-Z0-9_]+)", (ROOT / "docker-compose.yml").read_text()))
     template = set(re.findall(r"^#?((?:KEEPMORE|OTEL|COMPOSE)_[A-Z0-9_]+)=", (ROOT / ".env.example").read_text(), re.M))
-    assert template <= asked | {"COMPOSE_PROFILES"}
+    assert template <= names | {"COMPOSE_PROFILES"}
 
 
 def test_the_trainer_gets_a_gpu_and_wheels_for_it_by_one_more_file() -> None:

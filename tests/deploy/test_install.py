@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.service import distributed, uploaded
+from tests.service import distributed, upload
 from tests.tools import ROOT
 
 OURS = {"keepmore", "keepmore_api", "keepmore_services", "keepmore_trainer", "keepmore_worker"}
@@ -42,7 +42,7 @@ def test_workers_run_beside_a_package_called_services(installed: Path, sample: P
     (project / "services").mkdir(parents=True)
     (project / "services" / "__init__.py").write_text("OWNER = 'the user'\n")
     with distributed(project, workers=1, PYTHONPATH=str(installed)) as service:
-        job = service.client.start({"dataset": uploaded(service, sample / "test", "photos"), "distances": [0, 10]})
+        job = service.client.start({"dataset": upload(service, sample / "test", "photos"), "distances": [0, 10]})
         assert service.client.wait(job["job"], timeout_s=120)["state"] == "succeeded"
         program = "import services, keepmore_worker; print(services.OWNER, keepmore_worker.__file__)"
         done = subprocess.run(

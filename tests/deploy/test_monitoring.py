@@ -44,7 +44,7 @@ PROMTOOL = Path(os.environ.get("PROMTOOL", ROOT / ".venv" / "tools" / "promtool"
 # What Prometheus adds to every series, and its own metric.
 TARGET = {"namespace", "job", "instance"}
 UP = {"up": frozenset[str]()}
-# Each API process counts these for itself; of all others it tells what all of them tell.
+# Each API process counts these for itself; of all others it reports what all of them report.
 OWN = re.compile("keepmore_(requests_total|request_seconds_.*|problems_total|build_info)")
 # Codes of images and of requests that no error class has.
 MORE_CODES = {"evaluation_image", "unexpected"}
@@ -116,13 +116,13 @@ def panels(dashboard: Dashboard) -> list[Dashboard]:
 
 def queries(dashboard: Dashboard) -> list[str]:
     """Every expression of the dashboard, with its variables filled in, and of the alerts."""
-    shown = [target["expr"] for panel in panels(dashboard) for target in panel["targets"]]
-    filled = [re.sub(r"\$__(rate_)?interval", "5m", expr).replace("$namespace", ".*") for expr in shown]
-    return [expr.replace("$job", "keepmore") for expr in filled] + [alert.expr for alert in alerts()]
+    expressions = [target["expr"] for panel in panels(dashboard) for target in panel["targets"]]
+    panel_queries = [re.sub(r"\$__(rate_)?interval", "5m", expr).replace("$namespace", ".*") for expr in expressions]
+    return [expr.replace("$job", "keepmore") for expr in panel_queries] + [alert.expr for alert in alerts()]
 
 
 @dataclass(frozen=True, slots=True)
-class Selected:
+class Selector:
     """A selector of an expression, and the aggregations that it lies in, innermost first: what they do, by what."""
 
     name: str
@@ -130,24 +130,24 @@ class Selected:
     within: tuple[tuple[str, frozenset[str]], ...]
 
 
-def selected(expr: Any, within: tuple[tuple[str, frozenset[str]], ...] = ()) -> Iterator[Selected]:
+def selectors(expr: Any, within: tuple[tuple[str, frozenset[str]], ...] = ()) -> Iterator[Selector]:
     """All selectors of a parsed expression."""
     match expr:
         case promql.VectorSelector():
-            yield Selected(str(expr.name), tuple(expr.matchers.matchers), within)
+            yield Selector(str(expr.name), tuple(expr.matchers.matchers), within)
         case promql.MatrixSelector():
-            yield from selected(expr.vector_selector, within)
+            yield from selectors(expr.vector_selector, within)
         case promql.AggregateExpr():
             labels = frozenset(expr.modifier.labels) if expr.modifier else frozenset[str]()
-            yield from selected(expr.expr, ((str(expr.op), labels), *within))
+            yield from selectors(expr.expr, ((str(expr.op), labels), *within))
         case promql.Call():
             for argument in expr.args:
-                yield from selected(argument, within)
+                yield from selectors(argument, within)
         case promql.BinaryExpr():
-            yield from selected(expr.lhs, within)
-            yield from selected(expr.rhs, within)
+            yield from selectors(expr.lhs, within)
+            yield from selectors(expr.rhs, within)
         case promql.ParenExpr():
-            yield from selected(expr.expr, within)
+            yield from selectors(expr.expr, within)
         case promql.NumberLiteral():
             return
         case other:
@@ -157,32 +157,32 @@ def selected(expr: Any, within: tuple[tuple[str, frozenset[str]], ...] = ()) -> 
 def test_expressions_ask_for_what_there_is(exposed: Metrics, dashboard: Dashboard) -> None:
     """Else a panel is empty and an alert silent for ever, and nobody is told which."""
     for query in queries(dashboard):
-        for found in selected(promql.parse(query)):
-            labels = {**exposed, **UP}[found.name] | TARGET
-            assert {matcher.name for matcher in found.matchers} <= labels, query
-            grouped = frozenset().union(*(by for _, by in found.within))
-            assert grouped <= labels, query
+        for selector in selectors(promql.parse(query)):
+            labels = {**exposed, **UP}[selector.name] | TARGET
+            assert {matcher.name for matcher in selector.matchers} <= labels, query
+            group_labels = frozenset().union(*(by for _, by in selector.within))
+            assert group_labels <= labels, query
 
 
 def test_expressions_ask_for_values_that_there_are(api: FastAPI, dashboard: Dashboard) -> None:
     """Else an alert waits for a lane, a code or a route that was renamed."""
     routes = set(api.openapi()["paths"])
-    known = {"lane": {lane.value for lane in Lane}, "kind": {kind.value for kind in Kind}, "route": routes}
+    allowed = {"lane": {lane.value for lane in Lane}, "kind": {kind.value for kind in Kind}, "route": routes}
     for query in queries(dashboard):
-        for found in selected(promql.parse(query)):
-            for matcher in found.matchers:
+        for selector in selectors(promql.parse(query)):
+            for matcher in selector.matchers:
                 for value in _alternatives(matcher.value):
                     if matcher.name == "code":
                         assert errors.is_known(value) or value in MORE_CODES, value
-                    elif matcher.name in known:
-                        assert value in known[matcher.name], value
+                    elif matcher.name in allowed:
+                        assert value in allowed[matcher.name], value
 
 
 def _alternatives(pattern: str) -> list[str]:
     """The values that a pattern such as a/(b|c) or a|b stands for, `[{]` being a brace."""
     plain = pattern.replace("[{]", "{").replace("[}]", "}")
-    if grouped := re.fullmatch(r"(.*\|)?([^|()]*)\(([^()]*)\)", plain):
-        before, stem, ends = grouped.groups()
+    if match := re.fullmatch(r"(.*\|)?([^|()]*)\(([^()]*)\)", plain):
+        before, stem, ends = match.groups()
         return [*filter(None, (before or "").split("|")), *(stem + end for end in ends.split("|"))]
     return plain.split("|")
 
@@ -190,9 +190,9 @@ def _alternatives(pattern: str) -> list[str]:
 def test_totals_of_all_workers_are_not_added_up_over_api_processes(dashboard: Dashboard) -> None:
     """Else two API processes show twice the images, and an alert compares twice the failures."""
     for query in queries(dashboard):
-        for found in selected(promql.parse(query)):
-            innermost = found.within[0][0] if found.within else "nothing"
-            if OWN.fullmatch(found.name) or found.name == "up":
+        for selector in selectors(promql.parse(query)):
+            innermost = selector.within[0][0] if selector.within else "nothing"
+            if OWN.fullmatch(selector.name) or selector.name == "up":
                 assert innermost in {"sum", "count", "nothing"}, query
             else:
                 assert innermost in {"max", "nothing"}, query
@@ -201,10 +201,10 @@ def test_totals_of_all_workers_are_not_added_up_over_api_processes(dashboard: Da
 def test_a_slow_api_is_no_long_poll(api: FastAPI) -> None:
     """Else whoever waits for a job, as the documentation says, wakes somebody up."""
     (slow,) = (alert for alert in alerts() if alert.name == "KeepmoreApiSlow")
-    (found,) = selected(promql.parse(slow.expr))
-    asked = {matcher.name: matcher.value for matcher in found.matchers}
-    for route in _alternatives(asked["route"]):
-        call = api.openapi()["paths"][route][asked["method"].lower()]
+    (selector,) = selectors(promql.parse(slow.expr))
+    matchers = {matcher.name: matcher.value for matcher in selector.matchers}
+    for route in _alternatives(matchers["route"]):
+        call = api.openapi()["paths"][route][matchers["method"].lower()]
         assert "wait" not in {parameter["name"] for parameter in call.get("parameters", [])}, route
     assert "wait" in str(api.openapi()["paths"]["/v1/jobs/{job_id}"]["get"]["parameters"])
 
@@ -217,8 +217,8 @@ def test_the_table_of_metrics_is_what_the_service_exposes(exposed: Metrics) -> N
     for names, labels, _ in rows:
         for name in re.findall("`(.+?)`", names):
             documented[name] = frozenset(re.findall("`(.+?)`", re.sub(r"\(.*?\)", "", labels)))
-    shown = {re.sub("_(bucket|sum|count)$", "", name): labels - {"le"} for name, labels in exposed.items()}
-    assert documented == shown
+    actual = {re.sub("_(bucket|sum|count)$", "", name): labels - {"le"} for name, labels in exposed.items()}
+    assert documented == actual
 
 
 def test_an_alert_says_how_bad_it_is_and_what_to_do() -> None:
@@ -235,10 +235,10 @@ def test_an_alert_says_how_bad_it_is_and_what_to_do() -> None:
 def test_alerts_name_labels_that_they_have() -> None:
     """Else the text of an alert has gaps where it should say which lane, code or process it is about."""
     for alert in alerts():
-        named = set(re.findall(r"\$labels\.(\w+)", " ".join(alert.annotations.values())))
-        found = list(selected(promql.parse(alert.expr)))
-        grouped = frozenset().union(*(by for one in found for _, by in one.within[-1:]))
-        assert named <= grouped | TARGET, alert.name
+        labels = set(re.findall(r"\$labels\.(\w+)", " ".join(alert.annotations.values())))
+        all_selectors = list(selectors(promql.parse(alert.expr)))
+        group_labels = frozenset().union(*(by for one in all_selectors for _, by in one.within[-1:]))
+        assert labels <= group_labels | TARGET, alert.name
 
 
 def test_every_alert_has_an_entry_in_the_runbook() -> None:
@@ -270,32 +270,32 @@ def test_legends_name_labels_that_their_series_have(dashboard: Dashboard) -> Non
     """Else every line of a panel has the same name."""
     for panel in panels(dashboard):
         for target in panel["targets"]:
-            named = set(re.findall(r"{{(\w+)}}", target["legendFormat"]))
+            labels = set(re.findall(r"{{(\w+)}}", target["legendFormat"]))
             text = re.sub(r"\[\$__\w+\]", "[5m]", target["expr"])
-            outermost = [one.within[-1][1] for one in selected(promql.parse(text)) if one.within]
-            assert all(named == by - {"le"} for by in outermost), panel["title"]
+            outermost = [one.within[-1][1] for one in selectors(promql.parse(text)) if one.within]
+            assert all(labels == by - {"le"} for by in outermost), panel["title"]
 
 
 def test_panels_lie_beside_each_other(dashboard: Dashboard) -> None:
     """Else one hides another."""
-    taken: Counter[tuple[int, int]] = Counter()
+    cells: Counter[tuple[int, int]] = Counter()
     for panel in dashboard["panels"]:
         place = panel["gridPos"]
         assert place["x"] + place["w"] <= 24, panel["title"]
         for x in range(place["x"], place["x"] + place["w"]):
-            taken.update((x, y) for y in range(place["y"], place["y"] + place["h"]))
-    assert set(taken.values()) == {1}
+            cells.update((x, y) for y in range(place["y"], place["y"] + place["h"]))
+    assert set(cells.values()) == {1}
 
 
 def test_the_dashboard_covers_every_metric(exposed: Metrics, dashboard: Dashboard) -> None:
     """Else something is counted that nobody can see without writing a query."""
-    asked = {found.name for query in queries(dashboard) for found in selected(promql.parse(query))}
-    shown = {re.sub("_(bucket|sum|count)$", "", name) for name in asked}
-    assert {re.sub("_(bucket|sum|count)$", "", name) for name in exposed} <= shown
+    names = {selector.name for query in queries(dashboard) for selector in selectors(promql.parse(query))}
+    base_names = {re.sub("_(bucket|sum|count)$", "", name) for name in names}
+    assert {re.sub("_(bucket|sum|count)$", "", name) for name in exposed} <= base_names
 
 
-# Series of two API processes, a sample a minute; `{}` is filled with the labels of each. What they tell of all workers
-# is the same. 0+60x120: grows by 60 a minute for two hours.
+# Series of two API processes, a sample a minute; `{}` is filled with the labels of each. What they report of all
+# workers is the same. 0+60x120: grows by 60 a minute for two hours.
 HEALTHY = {
     "up{{{}}}": "1x1600",
     'keepmore_build_info{{version="0.1.0",{}}}': "1x1600",
@@ -326,7 +326,7 @@ DAY = 24 * 60
 
 
 @dataclass(frozen=True, slots=True)
-class Scene:
+class Scenario:
     """What differs from a healthy service, after how many minutes somebody looks, and which alerts fire then."""
 
     series: dict[str, str]
@@ -334,7 +334,7 @@ class Scene:
     firing: tuple[str, ...] = ()
 
 
-def gone(*names: str) -> dict[str, str]:
+def series_that_end(*names: str) -> dict[str, str]:
     """The series of these metrics (all: of none) end after ten minutes."""
     return {
         series: values.replace("x1600", "x10") + " _x1600"
@@ -344,42 +344,47 @@ def gone(*names: str) -> dict[str, str]:
 
 
 NO_STEPS = {'keepmore_steps_total{{kind="compress",outcome="done",{}}}': "900x1600"}
-SCENES = {
-    "all is well": Scene({}, 120),
-    "all is well for a day": Scene({}, DAY + 60),
-    "nothing has ever run": Scene(dict.fromkeys(HEALTHY, "_x1600"), 30, ("KeepmoreAbsent",)),
-    "no process answers": Scene(
-        {**gone(), "up{{{}}}": "1x10 0x1600"}, 60, ("KeepmoreAbsent", "KeepmoreApiDown", "KeepmoreApiDown")
+SCENARIOS = {
+    "all is well": Scenario({}, 120),
+    "all is well for a day": Scenario({}, DAY + 60),
+    "nothing has ever run": Scenario(dict.fromkeys(HEALTHY, "_x1600"), 30, ("KeepmoreAbsent",)),
+    "no process answers": Scenario(
+        {**series_that_end(), "up{{{}}}": "1x10 0x1600"}, 60, ("KeepmoreAbsent", "KeepmoreApiDown", "KeepmoreApiDown")
     ),
-    "store out of reach": Scene(
+    "store out of reach": Scenario(
         {'keepmore_requests_total{{method="GET",route="/readyz",status="503",{}}}': "0+6x1600"},
         60,
         ("KeepmoreApiNotReady", "KeepmoreApiNotReady"),
     ),
-    "Redis out of reach": Scene(
-        {**gone("keepmore_steps", "keepmore_queue_age", "keepmore_compress"), "keepmore_queue_up{{{}}}": "1x10 0x1600"},
+    "Redis out of reach": Scenario(
+        {
+            **series_that_end("keepmore_steps", "keepmore_queue_age", "keepmore_compress"),
+            "keepmore_queue_up{{{}}}": "1x10 0x1600",
+        },
         60,
         ("KeepmoreQueueDown",),
     ),
-    "no worker": Scene({**NO_STEPS, "keepmore_compress_processes{{{}}}": "0x1600"}, 60, ("KeepmoreNoCompressProcess",)),
-    "workers hang": Scene(NO_STEPS, 60, ("KeepmoreCompressStuck",)),
-    "workers hang since their first step": Scene(
+    "no worker": Scenario(
+        {**NO_STEPS, "keepmore_compress_processes{{{}}}": "0x1600"}, 60, ("KeepmoreNoCompressProcess",)
+    ),
+    "workers hang": Scenario(NO_STEPS, 60, ("KeepmoreCompressStuck",)),
+    "workers hang since their first step": Scenario(
         {'keepmore_steps_total{{kind="compress",outcome="done",{}}}': "_x1600"}, 60, ("KeepmoreCompressStuck",)
     ),
-    "one step a quarter of an hour": Scene(
+    "one step a quarter of an hour": Scenario(
         {'keepmore_steps_total{{kind="compress",outcome="done",{}}}': "0x14 1x14 2x14 3x14 4x1600"}, 60
     ),
-    "a trainer that starts from nothing": Scene(
+    "a trainer that starts from nothing": Scenario(
         {
             'keepmore_steps_outstanding{{lane="training",{}}}': "0x60 6x1600",
             'keepmore_steps_total{{kind="train",outcome="done",{}}}': "0x80 0+1x1600",
         },
         150,
     ),
-    "a trainer that never starts": Scene(
+    "a trainer that never starts": Scenario(
         {'keepmore_steps_total{{kind="train",outcome="done",{}}}': "_x1600"}, 90, ("KeepmoreTrainingStuck",)
     ),
-    "a fine-tuning of several hours": Scene(
+    "a fine-tuning of several hours": Scenario(
         {
             'keepmore_steps_total{{kind="train",outcome="done",{}}}': "0x1600",
             'keepmore_steps_total{{kind="features",outcome="done",{}}}': "_x10 1x1600",
@@ -387,7 +392,7 @@ SCENES = {
         },
         330,
     ),
-    "a fine-tuning that no trainer goes on with": Scene(
+    "a fine-tuning that no trainer goes on with": Scenario(
         {
             'keepmore_steps_total{{kind="train",outcome="done",{}}}': "0x1600",
             'keepmore_steps_total{{kind="tune",outcome="handed_on",{}}}': "_x74 1x64 2x1600",
@@ -395,42 +400,42 @@ SCENES = {
         330,
         ("KeepmoreTrainingStuck",),
     ),
-    "nobody takes the lane control": Scene(
+    "nobody takes the lane control": Scenario(
         {'keepmore_queue_age_seconds{{lane="control",{}}}': "0+60x1600"}, 60, ("KeepmoreQueueOld",)
     ),
-    "a code fails again": Scene(
+    "a code fails again": Scenario(
         {'keepmore_failures_total{{code="worker_lost",kind="compress",{}}}': "3x50 4x1600"}, 60, ("KeepmoreStepsFail",)
     ),
-    "a code fails for the first time": Scene(
+    "a code fails for the first time": Scenario(
         {'keepmore_failures_total{{code="store_full",kind="index",{}}}': "_x50 1x1600"}, 60, ("KeepmoreStepsFail",)
     ),
-    "a failure of yesterday": Scene(
+    "a failure of yesterday": Scenario(
         {'keepmore_failures_total{{code="store_full",kind="index",{}}}': "_x50 1x1600"}, 120
     ),
-    "Prometheus begins to look": Scene({series: f"_x50 {values}" for series, values in HEALTHY.items()}, 60),
-    "a mistake of a caller": Scene(
+    "Prometheus begins to look": Scenario({series: f"_x50 {values}" for series, values in HEALTHY.items()}, 60),
+    "a mistake of a caller": Scenario(
         {'keepmore_failures_total{{code="budget_too_small",kind="select",{}}}': "_x50 1x1600"}, 60
     ),
-    "the store does not answer workers": Scene(
+    "the store does not answer workers": Scenario(
         {'keepmore_delays_total{{code="store_unavailable",kind="compress",{}}}': "0+2x1600"},
         60,
         ("KeepmoreStepsPutOff",),
     ),
-    "a bad dataset": Scene(
+    "a bad dataset": Scenario(
         {'keepmore_images_failed_total{{code="unreadable_image",{}}}': f"0x{DAY} 900000x1600"},
         DAY + 60,
         ("KeepmoreImagesFail",),
     ),
-    "a bad dataset, with a new code": Scene(
+    "a bad dataset, with a new code": Scenario(
         {'keepmore_images_failed_total{{code="too_many_pixels",{}}}': f"_x{DAY} 900000x1600"},
         DAY + 60,
         ("KeepmoreImagesFail",),
     ),
-    "evaluation images in the pool": Scene(
+    "evaluation images in the pool": Scenario(
         {'keepmore_images_failed_total{{code="evaluation_image",{}}}': f"0x{DAY} 900000x1600"}, DAY + 60
     ),
-    "Redis comes and goes": Scene({"keepmore_redis_errors_total{{{}}}": "0+3x1600"}, 60, ("KeepmoreRedisErrors",)),
-    "Redis was flushed": Scene(
+    "Redis comes and goes": Scenario({"keepmore_redis_errors_total{{{}}}": "0+3x1600"}, 60, ("KeepmoreRedisErrors",)),
+    "Redis was flushed": Scenario(
         {
             series: values.replace("x1600", "x50") + " 0x1600"
             for series, values in HEALTHY.items()
@@ -438,15 +443,15 @@ SCENES = {
         },
         70,
     ),
-    "errors of the API": Scene(
+    "errors of the API": Scenario(
         {'keepmore_requests_total{{method="POST",route="/v1/jobs",status="503",{}}}': "0+60x1600"},
         60,
         ("KeepmoreApiErrors",),
     ),
-    "a dataset's server is away": Scene(
+    "a dataset's server is away": Scenario(
         {'keepmore_requests_total{{method="POST",route="/v1/estimates",status="502",{}}}': "0+60x1600"}, 60
     ),
-    "slow answers": Scene(
+    "slow answers": Scenario(
         {'keepmore_request_seconds_bucket{{method="POST",route="/v1/jobs",le="2.5",{}}}': "0+5x1600"},
         60,
         ("KeepmoreApiSlow",),
@@ -454,25 +459,25 @@ SCENES = {
 }
 
 
-def test_every_alert_fires_in_a_scene() -> None:
+def test_every_alert_fires_in_a_scenario() -> None:
     """Else an alert is there that nobody has ever seen fire."""
-    assert {name for scene in SCENES.values() for name in scene.firing} == {alert.name for alert in alerts()}
+    assert {name for scenario in SCENARIOS.values() for name in scenario.firing} == {alert.name for alert in alerts()}
 
 
 @pytest.mark.skipif(not PROMTOOL.is_file(), reason="no promtool: `make test` takes it from Debian's package prometheus")
-@pytest.mark.parametrize("name", SCENES)
+@pytest.mark.parametrize("name", SCENARIOS)
 def test_alerts_fire_when_they_should_and_not_otherwise(name: str, tmp_path: Path) -> None:
     """Else somebody is woken up for nothing, or sleeps while jobs stand still."""
-    scene = SCENES[name]
+    scenario = SCENARIOS[name]
     series = [
         {"series": name.format(labels), "values": values}
-        for name, values in {**HEALTHY, **scene.series}.items()
+        for name, values in {**HEALTHY, **scenario.series}.items()
         for labels in PROCESSES
     ]
-    firing = [{"labels": f'{{alertname="{alert}"}}', "value": n} for alert, n in Counter(scene.firing).items()]
+    firing = [{"labels": f'{{alertname="{alert}"}}', "value": n} for alert, n in Counter(scenario.firing).items()]
     question = {
         "expr": 'count by (alertname) (ALERTS{alertstate="firing"})',
-        "eval_time": f"{scene.minutes}m",
+        "eval_time": f"{scenario.minutes}m",
         "exp_samples": firing,
     }
     tests = [{"interval": "1m", "input_series": series, "promql_expr_test": [question]}]

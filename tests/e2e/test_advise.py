@@ -11,12 +11,12 @@ from typing import Any
 import pytest
 
 from keepmore.synthetic.dataset import write_sample
-from tests.browser import check_plots, opened
+from tests.browser import check_plots, open_page
 from tests.conftest import Command, installed_command
 
 Ran = Callable[..., dict[str, Any]]
 
-ASKED = ["--budgets", "1MB,as:8", "--distances", "0,8,25", "--steps", "60", "--seeds", "2", "--price", "0.023"]
+OPTIONS = ["--budgets", "1MB,as:8", "--distances", "0,8,25", "--steps", "60", "--seeds", "2", "--price", "0.023"]
 
 
 @pytest.fixture(scope="module")
@@ -36,23 +36,23 @@ def advised(pool: tuple[str, Path, Command], tmp_path_factory: pytest.TempPathFa
     """What the command printed, and its page."""
     job, _, run = pool
     page = tmp_path_factory.mktemp("page") / "advice.html"
-    done = run("advise", job, *ASKED, "--accuracy", "0.5", "--page", str(page))
+    done = run("advise", job, *OPTIONS, "--accuracy", "0.5", "--page", str(page))
     assert done.returncode == 0, done.stderr
     return done.stdout, page
 
 
 def test_every_budget_has_a_distance_to_store_at(advised: tuple[str, Path]) -> None:
     """Else a user has paid for pilots and still does not know what to do."""
-    said, page = advised
-    assert said.count(": store ") == 2
-    assert "1,000,000 bytes: store" in said
-    assert all(name in said for name in ("top-1 predicted", "95 %", "law: a ", f"page: {page}"))
+    output, page = advised
+    assert output.count(": store ") == 2
+    assert "1,000,000 bytes: store" in output
+    assert all(name in output for name in ("top-1 predicted", "95 %", "law: a ", f"page: {page}"))
 
 
 def test_the_page_opens_with_its_three_plots(advised: tuple[str, Path], chromium: str) -> None:
     """Else what a decision about storage is shown with is blank, or needs the internet."""
     _, file = advised
-    with opened(file.as_uri(), chromium) as page:
+    with open_page(file.as_uri(), chromium) as page:
         check_plots(page, ["surface", "storage", "cost"])
         text = page.inner_text("body")
     assert "store at distance" in text
@@ -63,22 +63,22 @@ def test_the_page_opens_with_its_three_plots(advised: tuple[str, Path], chromium
 def test_asking_again_answers_at_once(advised: tuple[str, Path], pool: tuple[str, Path, Command], ran: Ran) -> None:
     """Else every look at the same advice costs minutes of training; or it says something else than before."""
     job, store, _ = pool
-    begun = time.monotonic()
-    found = ran("advise", job, *ASKED, "--accuracy", "0.5", store=store)
-    assert time.monotonic() - begun < 8, "the first took 20 s and more"
-    assert (found["state"], found["pilot_images"], found["test_images"], found["seeds"]) == ("succeeded", 64, 96, 2)
-    assert {row["distance"] for row in found["pilots"]} == {"0", "8", "25"}
-    assert len(found["pilots"]) == 3 * 5
-    sizes = {row["distance"]: row["bytes_per_image"] for row in found["pool"]["distances"]}
+    started_at = time.monotonic()
+    advice = ran("advise", job, *OPTIONS, "--accuracy", "0.5", store=store)
+    assert time.monotonic() - started_at < 8, "the first took 20 s and more"
+    assert (advice["state"], advice["pilot_images"], advice["test_images"], advice["seeds"]) == ("succeeded", 64, 96, 2)
+    assert {row["distance"] for row in advice["pilots"]} == {"0", "8", "25"}
+    assert len(advice["pilots"]) == 3 * 5
+    sizes = {row["distance"]: row["bytes_per_image"] for row in advice["pool"]["distances"]}
     assert sizes["0"] > sizes["8"] > sizes["25"]
-    for budget in found["budgets"]:
+    for budget in advice["budgets"]:
         best = budget["recommended"]
         assert best["interval"][0] <= best["accuracy"] <= best["interval"][1]
         assert best["accuracy"] == max(row["accuracy"] for row in budget["distances"])
         assert all(row["bytes"] <= budget["bytes"] for row in budget["distances"])
-    assert found["budgets"][1]["distances"][1]["images"] == 192, "as:8 is the size of the whole pool at distance 8"
-    assert found["price_per_gb_month"] == 0.023
-    assert found["wished"]["accuracy_wished"] == 0.5
+    assert advice["budgets"][1]["distances"][1]["images"] == 192, "as:8 is the size of the whole pool at distance 8"
+    assert advice["price_per_gb_month"] == 0.023
+    assert advice["wished"]["accuracy_wished"] == 0.5
 
 
 @pytest.mark.parametrize(

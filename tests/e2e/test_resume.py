@@ -30,7 +30,7 @@ Undisturbed = tuple[dict[str, Any], Path]  # the report of a job that nothing ha
 WORDS = ["--distances", "0,2,10", "--budget", "as:10*0.5", "--holdout", "0.2"]
 
 
-def _started(words: list[str], store: Path) -> subprocess.Popen[str]:
+def _start(words: list[str], store: Path) -> subprocess.Popen[str]:
     # A shell that runs the tests in the background has them, and what they start, ignore Ctrl-C.
     signal.signal(signal.SIGINT, signal.default_int_handler)
     command = [str(Path(sys.executable).with_name("keepmore")), *words, "--store", str(store)]
@@ -60,7 +60,7 @@ def _files(store: Path) -> int:
 
 def _kill_at(files: int, words: list[str], store: Path) -> None:
     """Start the command, and kill it once its job is accepted and so many files are there, or it has ended."""
-    process = _started(words, store)
+    process = _start(words, store)
     while (_files(store) < files or not list(store.glob("jobs/*.json"))) and process.poll() is None:
         time.sleep(0.005)
     _kill(process)
@@ -81,25 +81,25 @@ def test_killed_at_random_moments_a_job_ends_with_the_same_digests(
     """Else a crash loses images, or leaves a half-written object that a manifest then points at."""
     expected, whole = undisturbed
     draw = random.Random(20)
-    interrupted: list[str] = []
+    stages: list[str] = []
     for number in range(2 * kills):
         store = tmp_path / f"killed-{number}"
         # One in each part of the job, from when it is accepted on: before that, the caller asks again.
-        share = 0.95 * (len(interrupted) + draw.random()) / kills
+        share = 0.95 * (len(stages) + draw.random()) / kills
         _kill_at(int(share * _files(whole)), ["run", str(sample / "train"), *WORDS], store)
         now = _stage(store)
         if now is None:
             continue  # it was done when the kill came
-        interrupted.append(now)
+        stages.append(now)
         job = _only_job(store)
         resumed = ran("resume", job, store=store)
         assert digests(resumed) == digests(expected), f"kill {number}, {now}"
         assert resumed["index"] == expected["index"]
         assert JobRepository(FolderStore(store)).get(job).state is State.SUCCEEDED
-        if len(interrupted) == kills:
+        if len(stages) == kills:
             break
-    assert len(interrupted) == kills, "so many hit a job that was not finished"
-    assert "compress" in interrupted
+    assert len(stages) == kills, "so many hit a job that was not finished"
+    assert "compress" in stages
 
 
 def test_a_job_killed_again_and_again_still_ends(
@@ -121,14 +121,14 @@ def test_a_job_killed_again_and_again_still_ends(
 @pytest.mark.alone
 def test_ctrl_c_stops_at_once_and_prints_how_to_go_on(keepmore: Command, sample: Path, tmp_path: Path) -> None:
     """Else stopping a long job takes minutes, or costs what it has done."""
-    process = _started(["run", str(sample / "train"), "--distances", "0,2,4,6,8,10,15,20"], tmp_path / "store")
+    process = _start(["run", str(sample / "train"), "--distances", "0,2,4,6,8,10,15,20"], tmp_path / "store")
     while not list((tmp_path / "store").glob("work/*/listing.json")):
         time.sleep(0.05)
         assert process.poll() is None
     os.killpg(process.pid, signal.SIGINT)
-    begun = time.monotonic()
+    started_at = time.monotonic()
     _, err = process.communicate(timeout=20)
-    assert time.monotonic() - begun < 5
+    assert time.monotonic() - started_at < 5
     assert process.returncode == 130
     assert "Traceback" not in err
     resume = next(line for line in err.splitlines() if "stopped; nothing is lost" in line).split("keepmore resume ")[1]
@@ -140,14 +140,14 @@ def test_a_job_that_is_cancelled_from_elsewhere_stops_and_can_go_on(
     keepmore: Command, ran: Ran, sample: Path, tmp_path: Path
 ) -> None:
     """Else the only way to stop a job is to find its process."""
-    process = _started(["run", str(sample / "train"), "--distances", "0,2,4,6,8,10,15,20"], tmp_path / "store")
+    process = _start(["run", str(sample / "train"), "--distances", "0,2,4,6,8,10,15,20"], tmp_path / "store")
     while not list((tmp_path / "store").glob("work/*/listing.json")):
         time.sleep(0.05)
     job = _only_job(tmp_path / "store")
     assert keepmore("cancel", job).returncode == 0
-    begun = time.monotonic()
+    started_at = time.monotonic()
     _, err = process.communicate(timeout=30)
-    assert time.monotonic() - begun < 10
+    assert time.monotonic() - started_at < 10
     assert process.returncode == 1
     assert "was cancelled" in err
     assert f"keepmore resume {job}" in err
@@ -157,7 +157,7 @@ def test_a_job_that_is_cancelled_from_elsewhere_stops_and_can_go_on(
 
 def test_workers_end_with_their_parent(sample: Path, tmp_path: Path) -> None:
     """Else every crash of the command leaves processes that use the machine for ever."""
-    process = _started(["run", str(sample / "train"), "--distances", "0,2,4,6,8,10"], tmp_path / "store")
+    process = _start(["run", str(sample / "train"), "--distances", "0,2,4,6,8,10"], tmp_path / "store")
     while not list((tmp_path / "store").glob("work/*/listing.json")):
         time.sleep(0.05)
     process.kill()
@@ -173,7 +173,7 @@ def test_a_worker_that_dies_costs_a_retry_and_nothing_else(
 ) -> None:
     """Else the kernel's out-of-memory killer ends a job of a million images."""
     store = tmp_path / "store"
-    process = _started(["run", str(sample / "train"), *WORDS, "--json"], store)
+    process = _start(["run", str(sample / "train"), *WORDS, "--json"], store)
     while not list(store.glob("work/*/listing.json")):
         time.sleep(0.02)
     children = Path(f"/proc/{process.pid}/task/{process.pid}/children").read_text().split()
@@ -187,10 +187,10 @@ def test_a_worker_that_dies_costs_a_retry_and_nothing_else(
 @contextmanager
 def _small_disk(folder: Path, megabytes: int) -> Iterator[None]:
     folder.mkdir()
-    mounted = subprocess.run(
+    mount = subprocess.run(
         ["mount", "-t", "tmpfs", "-o", f"size={megabytes}m", "tmpfs", str(folder)], capture_output=True, check=False
     )
-    if mounted.returncode != 0:
+    if mount.returncode != 0:
         pytest.skip("mounting a small disk needs root")
     try:
         yield
@@ -216,7 +216,7 @@ def test_a_disk_that_fills_up_is_a_clear_error_and_the_job_goes_on_with_room(
 
 
 def test_a_store_that_cannot_be_written_is_a_clear_error(keepmore: Command, sample: Path, tmp_path: Path) -> None:
-    """Else a read-only disk ends in a traceback, and the user does not know what to mend."""
+    """Else a read-only disk ends in a traceback, and the user does not know what to fix."""
     with _small_disk(tmp_path / "disk", megabytes=64):
         store = tmp_path / "disk" / "store"
         assert keepmore("run", str(sample / "test"), "--distances", "4", store=store).returncode == 0
@@ -237,23 +237,23 @@ def test_a_dataset_that_changes_under_a_job_stops_it_and_put_back_it_goes_on(
     """Else a manifest mixes two states of a dataset, and nobody notices."""
     dataset, store = tmp_path / "dataset", tmp_path / "store"
     shutil.copytree(sample / "train", dataset)
-    process = _started(["run", str(dataset), *WORDS], store)
+    process = _start(["run", str(dataset), *WORDS], store)
     while not list(store.glob("work/*/listing.json")):
         time.sleep(0.02)
     _kill(process)
     job = _only_job(store)
     victim = max(dataset.rglob("*.jpg"))
-    kept = victim.read_bytes()
-    for change in (lambda: victim.write_bytes(kept[:-1]), victim.unlink):
+    original = victim.read_bytes()
+    for change in (lambda: victim.write_bytes(original[:-1]), victim.unlink):
         change()
         done = keepmore("resume", job)
         assert done.returncode == 1
         assert victim.name in done.stderr
         assert "when it was listed" in done.stderr or "was listed and is gone" in done.stderr
         assert "Traceback" not in done.stderr
-        found = JobRepository(FolderStore(store)).get(job)
-        assert found.state is State.FAILED
-        assert found.error is not None
-        assert found.error["code"] == "dataset_changed"
-    victim.write_bytes(kept)
+        record = JobRepository(FolderStore(store)).get(job)
+        assert record.state is State.FAILED
+        assert record.error is not None
+        assert record.error["code"] == "dataset_changed"
+    victim.write_bytes(original)
     assert digests(ran("resume", job)) == digests(undisturbed[0])

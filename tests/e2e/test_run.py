@@ -20,7 +20,7 @@ from keepmore.selection import manifest
 from keepmore.spec.job import Request
 from keepmore.storage import layout
 from keepmore.storage.folder import FolderStore
-from tests.browser import check_plots, opened
+from tests.browser import check_plots, open_page
 from tests.conftest import Command, digests, installed_command
 
 Ran = Callable[..., dict[str, Any]]
@@ -66,8 +66,8 @@ def test_the_main_job_keeps_more_images_at_equal_storage(finished: tuple[dict[st
 def test_subsets_nest_over_distances(finished: tuple[dict[str, Any], Path]) -> None:
     """Else comparing two distances compares two different draws of images."""
     report, _ = finished
-    kept = [{r["path"] for r in manifest.rows(_manifest(report, d))} for d in ("0", "4", "10")]
-    assert kept[0] < kept[1] < kept[2]
+    paths = [{r["path"] for r in manifest.rows(_manifest(report, d))} for d in ("0", "4", "10")]
+    assert paths[0] < paths[1] < paths[2]
 
 
 def test_every_manifest_verifies(finished: tuple[dict[str, Any], Path], keepmore: Command) -> None:
@@ -87,12 +87,12 @@ def test_verify_exits_with_three_on_a_problem(
     shutil.copytree(store, tmp_path / "moved")
     file = tmp_path / "moved" / _manifest(report, "10").relative_to(store)
     target = next(r for r in manifest.rows(file))["object_uri"].removeprefix("file://")
-    kept = Path(target).read_bytes()
+    data = Path(target).read_bytes()
     Path(target).unlink()
     try:
         done = keepmore("verify", str(file), "--json")
     finally:
-        Path(target).write_bytes(kept)
+        Path(target).write_bytes(data)
     assert done.returncode == 3
     assert [p["code"] for p in json.loads(done.stdout)["problems"]] == ["source_not_found"]
 
@@ -103,11 +103,11 @@ def test_another_budget_compresses_nothing_again(
     """Else trying a second budget costs the hours of the first."""
     report, store = finished
     before = {path: path.stat().st_mtime_ns for path in (store / "objects").rglob("*") if path.is_file()}
-    made = ran("select", report["job"], "--budget", "200kB", "--order", "smallest", "--no-balance", store=store)
+    subset = ran("select", report["job"], "--budget", "200kB", "--order", "smallest", "--no-balance", store=store)
     after = {path: path.stat().st_mtime_ns for path in (store / "objects").rglob("*") if path.is_file()}
     assert before == after
-    assert made["budget_bytes"] == 200_000
-    assert all(row["bytes"] <= 200_000 for row in made["distances"].values())
+    assert subset["budget_bytes"] == 200_000
+    assert all(row["bytes"] <= 200_000 for row in subset["distances"].values())
     again = ran("select", report["job"], "--budget", "as:10*0.5", store=store)
     assert digests(again) == digests(report)
     small = keepmore("select", report["job"], "--budget", "10B", store=store)
@@ -118,10 +118,10 @@ def test_another_budget_compresses_nothing_again(
 def test_show_tells_how_jobs_stand(finished: tuple[dict[str, Any], Path], ran: Ran, keepmore: Command) -> None:
     """Else a user cannot find a job, its manifests or its report again."""
     report, store = finished
-    found = ran("show", report["job"], store=store)
-    assert (found["state"], found["stage"]) == ("succeeded", None)
-    assert found["images"] == {"listed": 72, "done": 72, "failed": 0}
-    assert digests(found["subsets"][0]) == digests(report)
+    job = ran("show", report["job"], store=store)
+    assert (job["state"], job["stage"]) == ("succeeded", None)
+    assert job["images"] == {"listed": 72, "done": 72, "failed": 0}
+    assert digests(job["subsets"][0]) == digests(report)
     assert report["job"] in keepmore("show", store=store).stdout
     assert keepmore("show", "20200101-000000", store=store).returncode == 2
 
@@ -141,13 +141,13 @@ def test_exports(finished: tuple[dict[str, Any], Path], keepmore: Command, tmp_p
 def test_the_report_opens_with_all_its_plots(finished: tuple[dict[str, Any], Path], chromium: str) -> None:
     """Else the page that decides what is deleted is blank, or needs the internet."""
     report, _ = finished
-    with opened(report["report"], chromium) as page:
+    with open_page(report["report"], chromium) as page:
         check_plots(page, ["images", "accuracy", "bytes", "loss", "domain", "confusion", "classes"])
         sizes = page.eval_on_selector_all("figure img", "images => images.map(image => image.naturalWidth)")
         captions = page.locator("figcaption").all_inner_texts()
         rows = page.locator("#distances tr").count()
-        judged = page.locator("#verdicts tr").all_inner_texts()
-        tested = page.locator("#domain tr").all_inner_texts()
+        verdict_rows = page.locator("#verdicts tr").all_inner_texts()
+        domain_rows = page.locator("#domain tr").all_inner_texts()
         text = page.inner_text("body")
     assert len(sizes) == len(captions) == 6
     assert min(sizes) > 200
@@ -157,8 +157,8 @@ def test_the_report_opens_with_all_its_plots(finished: tuple[dict[str, Any], Pat
     for row in report["distances"]:
         assert row["digest"] in text
     verdicts = [one["verdict"] for one in report["comparison"]["comparisons"] if one["family"] == "reference"]
-    assert [line.rpartition("\t")[2] for line in judged[1:3]] == verdicts
-    assert [len(line.split("%")) for line in tested[1:]] == [5, 5, 5], "two shares and two intervals an arm"
+    assert [line.rpartition("\t")[2] for line in verdict_rows[1:3]] == verdicts
+    assert [len(line.split("%")) for line in domain_rows[1:]] == [5, 5, 5], "two shares and two intervals an arm"
 
 
 def test_a_fine_tuning_on_the_command_line(finished: tuple[dict[str, Any], Path], keepmore: Command) -> None:
@@ -215,13 +215,13 @@ def test_digests_do_not_depend_on_place_packing_or_processes(
     report, _ = finished
     words = [*SMALL, "--budget", "as:10*0.5"]
     shutil.copytree(sample / "train", tmp_path / "copy")
-    moved = ran("run", str(tmp_path / "copy"), *words, "--processes", "1")
-    assert digests(moved) == digests(report)
+    from_copy = ran("run", str(tmp_path / "copy"), *words, "--processes", "1")
+    assert digests(from_copy) == digests(report)
     with tarfile.open(tmp_path / "packed.tar", "w") as archive:
         for file in sorted((sample / "train").rglob("*.jpg"), reverse=True):
             archive.add(file, file.relative_to(sample / "train"))
-    packed = ran("run", str(tmp_path / "packed.tar"), *words, "--processes", "3", store=tmp_path / "second store")
-    assert digests(packed) == digests(report)
+    from_tar = ran("run", str(tmp_path / "packed.tar"), *words, "--processes", "3", store=tmp_path / "second store")
+    assert digests(from_tar) == digests(report)
 
 
 def test_a_flat_folder_without_labels_works(ran: Ran, sample: Path, tmp_path: Path) -> None:
@@ -230,29 +230,31 @@ def test_a_flat_folder_without_labels_works(ran: Ran, sample: Path, tmp_path: Pa
     flat.mkdir()
     for number, file in enumerate(sorted((sample / "test").rglob("*.jpg"))[:6]):
         shutil.copy(file, flat / f"{number}.jpg")
-    made = ran("run", str(flat), "--distances", "4", "--budget", "as:4*0.5")
-    assert 0 < made["distances"][0]["images"] < 6
-    assert made["index"]["unlabelled"] == 6
+    report = ran("run", str(flat), "--distances", "4", "--budget", "as:4*0.5")
+    assert 0 < report["distances"][0]["images"] < 6
+    assert report["index"]["unlabelled"] == 6
 
 
 def test_a_hold_out_is_never_kept(ran: Ran, sample: Path) -> None:
     """Else the accuracy is measured on images that were trained on."""
-    made = ran("run", str(sample / "train"), "--distances", "10", "--holdout", "0.34")
-    assert made["index"]["evaluation"] == 16
-    assert made["distances"][0]["images"] == made["index"]["pool"] == 32
-    work = Path(made["report"].removeprefix("file://")).parent
-    kept = {row["path"] for row in manifest.rows(_manifest(made, "10"))}
+    report = ran("run", str(sample / "train"), "--distances", "10", "--holdout", "0.34")
+    assert report["index"]["evaluation"] == 16
+    assert report["distances"][0]["images"] == report["index"]["pool"] == 32
+    work = Path(report["report"].removeprefix("file://")).parent
+    subset = {row["path"] for row in manifest.rows(_manifest(report, "10"))}
     store = FolderStore(work.parents[1])
-    held = {row["path"] for batch in index.rows(store, layout.evaluation(made["job"])) for row in batch.to_pylist()}
-    assert len(held) == 16
-    assert not held & kept
+    holdout = {
+        row["path"] for batch in index.rows(store, layout.evaluation(report["job"])) for row in batch.to_pylist()
+    }
+    assert len(holdout) == 16
+    assert not holdout & subset
 
 
 def test_a_distance_beyond_the_cliff_is_warned_of(ran: Ran, sample: Path) -> None:
     """Else a user pays more bytes for worse pictures and is not told."""
-    made = ran("run", str(sample / "test" / "mug"), "--distances", "10,10.5")
-    assert any("distance 10.5 takes" in warning and "use 10 instead" in warning for warning in made["warnings"])
-    assert "takes" in Path(made["report"].removeprefix("file://")).read_text()
+    report = ran("run", str(sample / "test" / "mug"), "--distances", "10,10.5")
+    assert any("distance 10.5 takes" in warning and "use 10 instead" in warning for warning in report["warnings"])
+    assert "takes" in Path(report["report"].removeprefix("file://")).read_text()
 
 
 @pytest.mark.parametrize(
@@ -298,8 +300,8 @@ def test_class_names_are_shown_as_they_are(ran: Ran, sample: Path, tmp_path: Pat
     names = ["$\\frac$", "<b>bold</b>", "\u732b"]
     for name, source in zip(names, sorted((sample / "test").iterdir()), strict=False):
         shutil.copytree(source, tmp_path / "d" / name.replace("/", "\u2215"))
-    made = ran("run", str(tmp_path / "d"), "--distances", "0,10")
-    with opened(made["report"], chromium) as page:
+    report = ran("run", str(tmp_path / "d"), "--distances", "0,10")
+    with open_page(report["report"], chromium) as page:
         text = page.locator("#plot-classes").text_content() or ""
         bold = page.locator("b").count()
     assert bold == 0
@@ -325,15 +327,15 @@ def test_errors_can_be_listed_where_there_is_no_report(keepmore: Command, tmp_pa
     assert "every image of the pool failed" in done.stderr
     assert "trying again will not help" in done.stderr
     job = next((tmp_path / "store" / "jobs").iterdir()).stem
-    listed = keepmore("errors", job)
-    assert [json.loads(line)["path"] for line in listed.stdout.splitlines()] == ["1.jpg", "2.png"]
+    errors = keepmore("errors", job)
+    assert [json.loads(line)["path"] for line in errors.stdout.splitlines()] == ["1.jpg", "2.png"]
     assert keepmore("run", str(tmp_path / "d"), "--distances", "0,4").returncode == 0, "without a budget, a report"
 
 
 def test_every_command_and_option_is_explained() -> None:
     """Else users have to read the code."""
-    for name, found in cli.commands.items():
-        assert found.help, name
+    for name, subcommand in cli.commands.items():
+        assert subcommand.help, name
 
 
 def test_sample_refuses_a_folder_in_use(keepmore: Command, tmp_path: Path) -> None:

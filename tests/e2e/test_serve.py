@@ -18,19 +18,19 @@ from tests.servers import S3Server
 from tests.service import Service, embedded, group_lives
 from tests.tools import BIN
 
-ASKED = {"distances": [0, 2, 4, 6, 8, 10], "budget": {"as_distance": 10, "fraction": 0.5}}
+REQUEST = {"distances": [0, 2, 4, 6, 8, 10], "budget": {"as_distance": 10, "fraction": 0.5}}
 WORDS = ["--distances", "0,2,4,6,8,10", "--budget", "as:10*0.5"]
 
 
 def _run(sample: Path, store: Path) -> dict[str, Any]:
     done = installed_command(store)("run", str(sample / "train"), *WORDS, "--json")
     assert done.returncode == 0, done.stderr
-    found: dict[str, Any] = json.loads(done.stdout)
-    return found
+    report: dict[str, Any] = json.loads(done.stdout)
+    return report
 
 
-def _compressing(service: Service, job: str) -> None:
-    while not (found := service.client.job(job))["images"] or found["stage"] == "list":
+def _wait_until_compressing(service: Service, job: str) -> None:
+    while not (status := service.client.job(job))["images"] or status["stage"] == "list":
         time.sleep(0.02)
 
 
@@ -38,27 +38,27 @@ def test_a_service_that_is_killed_goes_on_with_its_jobs(sample: Path, tmp_path: 
     """Else every restart of the service loses the jobs that ran, or what they had done."""
     here = _run(sample, tmp_path / "here")
     with embedded(tmp_path / "service") as service:
-        job = service.client.start({"dataset": (sample / "train").as_uri(), **ASKED})["job"]
-        _compressing(service, job)
+        job = service.client.start({"dataset": (sample / "train").as_uri(), **REQUEST})["job"]
+        _wait_until_compressing(service, job)
         service.stop("api", signal.SIGKILL)
     with embedded(tmp_path / "service") as service:
-        found = service.client.wait(job, timeout_s=120)
-        assert found["images"] == {"listed": 48, "done": 48, "failed": 0}
+        status = service.client.wait(job, timeout_s=120)
+        assert status["images"] == {"listed": 48, "done": 48, "failed": 0}
         assert digests(service.client.report(job)) == digests(here)
         assert [record["id"] for record in service.client.jobs("succeeded")] == [job]
 
 
 @pytest.mark.alone
-def test_a_service_ends_when_it_is_told_to_and_leaves_no_process(sample: Path, tmp_path: Path) -> None:
+def test_a_service_ends_when_it_is_asked_to_and_leaves_no_process(sample: Path, tmp_path: Path) -> None:
     """Else a deployment waits for its grace period each time, and workers pile up."""
     with embedded(tmp_path / "service") as service:
         process = service.processes["api"]
-        job = service.client.start({"dataset": (sample / "train").as_uri(), **ASKED})["job"]
-        _compressing(service, job)
-        begun = time.monotonic()
+        job = service.client.start({"dataset": (sample / "train").as_uri(), **REQUEST})["job"]
+        _wait_until_compressing(service, job)
+        started_at = time.monotonic()
         process.terminate()
         assert process.wait(30) in (0, -signal.SIGTERM)
-        assert time.monotonic() - begun < 10
+        assert time.monotonic() - started_at < 10
         deadline = time.monotonic() + 10
         while group_lives(process.pid):
             assert time.monotonic() < deadline
@@ -72,8 +72,8 @@ def test_a_cancelled_job_lets_others_work_and_goes_on_at_once_when_it_is_retried
         client, dataset = service.client, (sample / "train").as_uri()
         at_once = client.start({"dataset": dataset, "distances": [7, 9]})["job"]
         assert client.cancel(at_once)["state"] == "cancelled"
-        job = client.start({"dataset": dataset, **ASKED})["job"]
-        _compressing(service, job)
+        job = client.start({"dataset": dataset, **REQUEST})["job"]
+        _wait_until_compressing(service, job)
         client.cancel(job)
         other = client.start({"dataset": (sample / "test").as_uri(), "distances": [25], "effort": 1})["job"]
         client.wait(other, timeout_s=30)
@@ -106,9 +106,9 @@ def test_a_run_from_s3_to_s3_keeps_the_same_images(sample: Path, tmp_path: Path,
     there = json.loads(done.stdout)
     assert digests(there) == digests(here)
     assert there["index"] == here["index"]
-    checked = keepmore("verify", f"{there['job']}/10")
-    assert checked.returncode == 0, checked.stdout + checked.stderr
-    assert "all there and unchanged" in checked.stdout
+    check = keepmore("verify", f"{there['job']}/10")
+    assert check.returncode == 0, check.stdout + check.stderr
+    assert "all there and unchanged" in check.stdout
     inside = keepmore("run", f"s3://{s3.bucket}/", "--distances", "4")
     assert inside.returncode == 2
     assert "lies in the dataset" in inside.stderr

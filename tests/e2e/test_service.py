@@ -27,12 +27,12 @@ from keepmore.storage.s3 import S3Store
 from keepmore_services import liveness
 from tests.conftest import Command, digests, installed_command
 from tests.servers import serving
-from tests.service import Service, distributed, embedded, uploaded
+from tests.service import Service, distributed, embedded, upload
 from tests.tools import BIN
 
 Ran = Callable[..., dict[str, Any]]
 
-ASKED = {
+REQUEST = {
     "distances": [0, 4, 10],
     "budget": {"as_distance": 10, "fraction": 0.5},
     "evaluation": {"holdout": 0.2},
@@ -46,19 +46,19 @@ SECRET = "whsec_" + "c2VjcmV0IHRoYXQgaXMgb25seSBmb3IgdGVzdHM="
 def service(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Service]:
     folder = tmp_path_factory.mktemp("distributed")
     settings = {"KEEPMORE_WEBHOOK_SECRET": SECRET, "KEEPMORE_PRIVATE_ADDRESSES": "1"}
-    with distributed(folder, workers=2, trainer=True, **settings) as found:
-        yield found
+    with distributed(folder, workers=2, trainer=True, **settings) as service:
+        yield service
 
 
 @pytest.fixture(scope="module")
 def dataset(service: Service, sample: Path) -> str:
-    return uploaded(service, sample / "train", "sample")
+    return upload(service, sample / "train", "sample")
 
 
 @pytest.fixture(scope="module")
 def large(service: Service, sample: Path) -> str:
     """480 images, all different: a job over them with many distances takes minutes."""
-    return uploaded(service, sample / "train", "large", copies=10)
+    return upload(service, sample / "train", "large", copies=10)
 
 
 @pytest.fixture(scope="module")
@@ -71,16 +71,16 @@ def undisturbed(sample: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[
 def _answer(command: Command, *words: str) -> dict[str, Any]:
     done = command(*words, "--json", timeout=550)
     assert done.returncode == 0, done.stderr
-    found: dict[str, Any] = json.loads(done.stdout)
-    return found
+    answer: dict[str, Any] = json.loads(done.stdout)
+    return answer
 
 
-def _compressing(client: Client, job: str) -> None:
+def _wait_until_compressing(client: Client, job: str) -> None:
     """Wait until some images of a job are done, and some are not."""
     while True:
-        found = client.job(job)
-        assert found["state"] == "accepted", found
-        if found["stage"] == "compress" and found["images"] and found["images"]["done"]:
+        status = client.job(job)
+        assert status["state"] == "accepted", status
+        if status["stage"] == "compress" and status["images"] and status["images"]["done"]:
             return
         time.sleep(0.05)
 
@@ -96,40 +96,40 @@ def test_a_job_over_s3_ends_with_the_manifests_of_a_run_on_this_machine(
         *("run", str(clothing / "train"), "--distances", "0,10", "--budget", "as:10*0.5"),
         *("--evaluate", str(clothing / "test")),
     )
-    asked = {"distances": [0, 10], "budget": {"as_distance": 10, "fraction": 0.5}}
-    train, test = (uploaded(service, clothing / name, f"{photographs}/{name}") for name in ("train", "test"))
+    options = {"distances": [0, 10], "budget": {"as_distance": 10, "fraction": 0.5}}
+    train, test = (upload(service, clothing / name, f"{photographs}/{name}") for name in ("train", "test"))
     training = {"model": "mobilenet_v2", "seeds": 2}
-    body = {"dataset": train, "evaluation": {"dataset": test}, "training": training, **asked}
-    seen: list[str | None] = []
+    body = {"dataset": train, "evaluation": {"dataset": test}, "training": training, **options}
+    stages: list[str | None] = []
     job = service.client.start(body)["job"]
-    ended = service.client.wait(job, lambda found: seen.append(found["stage"]), timeout_s=300)
+    ended = service.client.wait(job, lambda status: stages.append(status["stage"]), timeout_s=300)
     report = service.client.report(job)
     assert digests(report) == digests(here)
     assert report["index"] == here["index"]
     images = len(list(clothing.rglob("*.jpg")))
     assert ended["images"] == {"listed": images, "done": images, "failed": 0}
-    assert {"compress", "train"} <= set(seen)
+    assert {"compress", "train"} <= set(stages)
     assert report["distances"][1]["factor"] > 2
     assert 0.5 < report["distances"][0]["top1"] < 1
-    with embedded(tmp_path / "serve") as served:
+    with embedded(tmp_path / "serve") as local:
         body = {"dataset": (clothing / "train").as_uri(), "evaluation": {"dataset": (clothing / "test").as_uri()}}
-        job = served.client.start(body | asked)["job"]
-        served.client.wait(job, timeout_s=300)
-        assert digests(served.client.report(job)) == digests(here)
+        job = local.client.start(body | options)["job"]
+        local.client.wait(job, timeout_s=300)
+        assert digests(local.client.report(job)) == digests(here)
 
 
-def _until(happened: Callable[[], bool]) -> None:
+def _until(condition: Callable[[], bool]) -> None:
     deadline = time.monotonic() + 60
-    while not happened():
+    while not condition():
         assert time.monotonic() < deadline
         time.sleep(0.1)
 
 
-def _begun(service: Service, worker: str, job: str) -> list[str]:
+def _starts(service: Service, worker: str, job: str) -> list[str]:
     return [record["step"] for record in _records(service, worker, job) if record["message"] == "step begins"]
 
 
-def _ended(service: Service, worker: str, job: str) -> list[str]:
+def _ends(service: Service, worker: str, job: str) -> list[str]:
     ends = ("step done", "step abandoned: nobody waits for it")
     return [record["step"] for record in _records(service, worker, job) if record["message"] in ends]
 
@@ -144,27 +144,27 @@ def test_flushing_redis_in_the_middle_costs_only_time(
 ) -> None:
     """Else a Redis that restarts empty hangs every job, or loses images."""
     assert service.redis is not None
-    job = service.client.start({"dataset": dataset, **ASKED, "distances": [0, *MANY]})["job"]
-    _compressing(service.client, job)
+    job = service.client.start({"dataset": dataset, **REQUEST, "distances": [0, *MANY]})["job"]
+    _wait_until_compressing(service.client, job)
     with redis.Redis.from_url(service.redis.url) as server:
         server.flushall()
     service.client.wait(job, timeout_s=120)
     report = service.client.report(job)
-    found = digests(report)
-    assert {distance: found[distance] for distance in undisturbed} == undisturbed
+    actual = digests(report)
+    assert {distance: actual[distance] for distance in undisturbed} == undisturbed
     assert report["index"]["listed"] == 48
 
 
 def test_a_worker_that_is_killed_loses_nothing(service: Service, sample: Path, undisturbed: dict[str, str]) -> None:
     """Else a machine that is taken away takes images with it."""
-    fresh = uploaded(service, sample / "train", "killed")
-    job = service.client.start({"dataset": fresh, **ASKED, "effort": 5})["job"]
-    _compressing(service.client, job)
+    fresh = upload(service, sample / "train", "killed")
+    job = service.client.start({"dataset": fresh, **REQUEST, "effort": 5})["job"]
+    _wait_until_compressing(service.client, job)
     service.stop("worker-1", signal.SIGKILL)
     service.start_worker("worker-1", "control,compress")
     service.client.wait(job, timeout_s=180)
     assert service.client.report(job)["index"]["compressed"] == 48
-    again = service.client.start({"dataset": fresh, **ASKED})["job"]
+    again = service.client.start({"dataset": fresh, **REQUEST})["job"]
     service.client.wait(again, timeout_s=120)
     assert digests(service.client.report(again)) == undisturbed
 
@@ -172,13 +172,13 @@ def test_a_worker_that_is_killed_loses_nothing(service: Service, sample: Path, u
 def test_a_worker_that_is_asked_to_stop_hands_its_steps_on(service: Service, large: str) -> None:
     """Else every deployment waits minutes for its workers, or kills them and pays for their chunks twice."""
     job = service.client.start({"dataset": large, "distances": MANY, "effort": 7})["job"]
-    _until(lambda: any("compress" in step for step in _begun(service, "worker-1", job)))
-    stopped = service.processes.pop("worker-1")
-    os.kill(stopped.pid, signal.SIGTERM)
-    assert stopped.wait(30) == 0
+    _until(lambda: any("compress" in step for step in _starts(service, "worker-1", job)))
+    process = service.processes.pop("worker-1")
+    os.kill(process.pid, signal.SIGTERM)
+    assert process.wait(30) == 0
     (step,) = {record["handed_on"] for record in _records(service, "worker-1", job) if "handed_on" in record}
     service.start_worker("worker-1", "control,compress")
-    _until(lambda: (_begun(service, "worker-0", job) + _begun(service, "worker-1", job)).count(step) == 2)
+    _until(lambda: (_starts(service, "worker-0", job) + _starts(service, "worker-1", job)).count(step) == 2)
     service.client.cancel(job)
 
 
@@ -187,14 +187,14 @@ def test_orchestrators_see_that_workers_and_the_clock_live(service: Service) -> 
     assert all(map(service.alive, ("worker-0", "worker-1", "trainer", "beat")))
     (service.folder / "nobody.tmp").mkdir(exist_ok=True)
     assert not service.alive("nobody")
-    hung = service.processes["worker-0"].pid
-    os.kill(hung, signal.SIGSTOP)
+    pid = service.processes["worker-0"].pid
+    os.kill(pid, signal.SIGSTOP)
     mark = service.folder / "worker-0.tmp" / liveness.MARK.name
     try:
         os.utime(mark, (time.time() - 2 * liveness.STALE_S,) * 2)
         assert not service.alive("worker-0")
     finally:
-        os.kill(hung, signal.SIGCONT)
+        os.kill(pid, signal.SIGCONT)
     _until(lambda: service.alive("worker-0"))
 
 
@@ -203,7 +203,7 @@ def test_a_small_job_behind_a_huge_one_finishes_soon_and_cancel_takes_seconds(
 ) -> None:
     """Else one team's archive blocks everybody for a week, and cannot be stopped."""
     huge = service.client.start({"dataset": large, "distances": MANY})["job"]
-    _compressing(service.client, huge)
+    _wait_until_compressing(service.client, huge)
     small = service.client.start({"dataset": dataset, "distances": [6, 12]})["job"]
     service.client.wait(small, timeout_s=120)
     counts = service.client.job(huge)["images"]
@@ -212,11 +212,11 @@ def test_a_small_job_behind_a_huge_one_finishes_soon_and_cancel_takes_seconds(
     service.client.cancel(huge)
     assert service.client.job(huge)["state"] == "cancelled"
     time.sleep(5)
-    stopped = service.client.job(huge)["images"]
+    before = service.client.job(huge)["images"]
     time.sleep(5)
-    assert service.client.job(huge)["images"] == stopped
+    assert service.client.job(huge)["images"] == before
     for name in ("worker-0", "worker-1"):
-        assert len(_begun(service, name, huge)) == len(_ended(service, name, huge)), "no worker is at the job any more"
+        assert len(_starts(service, name, huge)) == len(_ends(service, name, huge)), "no worker is at the job any more"
     with pytest.raises(Cancelled):
         service.client.wait(huge)
 
@@ -225,7 +225,7 @@ def test_a_cancelled_job_goes_on_when_it_is_retried(
     service: Service, dataset: str, undisturbed: dict[str, str]
 ) -> None:
     """Else cancelling by mistake costs all that was done."""
-    job = service.client.start({"dataset": dataset, **ASKED, "selection": {"seed": 0}})["job"]
+    job = service.client.start({"dataset": dataset, **REQUEST, "selection": {"seed": 0}})["job"]
     service.client.cancel(job)
     assert service.client.retry(job)["state"] == "accepted"
     service.client.wait(job, timeout_s=120)
@@ -235,22 +235,22 @@ def test_a_cancelled_job_goes_on_when_it_is_retried(
 def test_another_subset_and_training_of_a_finished_job(service: Service, dataset: str) -> None:
     """Else a second question costs a second job."""
     client = service.client
-    job = client.start({"dataset": dataset, **ASKED})["job"]
+    job = client.start({"dataset": dataset, **REQUEST})["job"]
     client.wait(job, timeout_s=120)
-    made = client.select(job, "200kB", {"order": "smallest", "balance": False})
-    assert all(row["bytes"] <= 200_000 for row in made["distances"].values())
-    rows = list(client.manifest(job, "10", made["subset"]))
+    subset = client.select(job, "200kB", {"order": "smallest", "balance": False})
+    assert all(row["bytes"] <= 200_000 for row in subset["distances"].values())
+    rows = list(client.manifest(job, "10", subset["subset"]))
     assert (len(rows), sum(row["bytes"] for row in rows)) == (
-        made["distances"]["10"]["images"],
-        made["distances"]["10"]["bytes"],
+        subset["distances"]["10"]["images"],
+        subset["distances"]["10"]["bytes"],
     )
-    found = client.train(job, {"model": "mobilenet_v2", "seeds": 1, "steps": 30}, made["subset"])
-    while found["state"] == "running":
+    training = client.train(job, {"model": "mobilenet_v2", "seeds": 1, "steps": 30}, subset["subset"])
+    while training["state"] == "running":
         time.sleep(0.2)
-        found = client.training(job, found["training"])
-    assert found["state"] == "succeeded", found
-    assert [result["train_images"] for result in found["distances"].values()] == [
-        row["images"] for row in made["distances"].values()
+        training = client.training(job, training["training"])
+    assert training["state"] == "succeeded", training
+    assert [result["train_images"] for result in training["distances"].values()] == [
+        row["images"] for row in subset["distances"].values()
     ]
     failed = client.train(job, {"model": "no_such_model"})
     while failed["state"] == "running":
@@ -264,12 +264,12 @@ def test_another_subset_and_training_of_a_finished_job(service: Service, dataset
 @pytest.mark.alone
 def test_an_estimate_comes_back_in_seconds(service: Service, dataset: str) -> None:
     """Else deciding whether a job is worth starting costs the job."""
-    begun = time.monotonic()
-    found: Any = service.client.estimate({"dataset": dataset, "distances": [0, 10], "budget": "300kB", "images": 24})
-    assert time.monotonic() - begun < 20
+    started_at = time.monotonic()
+    estimate: Any = service.client.estimate({"dataset": dataset, "distances": [0, 10], "budget": "300kB", "images": 24})
+    assert time.monotonic() - started_at < 20
     job = service.client.start({"dataset": dataset, "distances": [0, 10], "budget": "300kB"})["job"]
     truth = service.client.wait(job, timeout_s=120)["index"]["pool_bytes"]["10"]
-    guess = found["distances"]["10"]["bytes"]
+    guess = estimate["distances"]["10"]["bytes"]
     assert guess["low"] <= guess["expected"] <= guess["high"]
     assert guess["expected"] == pytest.approx(truth, rel=0.25)
 
@@ -285,20 +285,20 @@ def test_every_command_gives_the_same_by_way_of_the_service(
     assert digests(there_run) == digests(here_run) == undisturbed
     assert there_run.keys() == here_run.keys()
     jobs = (here_run["job"], ()), (there_run["job"], there)
-    shown = [_answer(command, "show", job, *where) for job, where in jobs]
-    assert shown[0].keys() | {"links"} == shown[1].keys()
-    assert shown[0]["images"] == shown[1]["images"]
-    selected = [_answer(command, "select", job, "--budget", "200kB", *where) for job, where in jobs]
-    assert digests(selected[0]) == digests(selected[1])
-    exported = []
+    views = [_answer(command, "show", job, *where) for job, where in jobs]
+    assert views[0].keys() | {"links"} == views[1].keys()
+    assert views[0]["images"] == views[1]["images"]
+    subsets = [_answer(command, "select", job, "--budget", "200kB", *where) for job, where in jobs]
+    assert digests(subsets[0]) == digests(subsets[1])
+    exports = []
     for job, where in jobs:
         out = tmp_path / f"{job}.csv"
         assert command("export", f"{job}/10", str(out), *where).returncode == 0
-        exported.append([line.split(",")[0] for line in out.read_text().splitlines()])
+        exports.append([line.split(",")[0] for line in out.read_text().splitlines()])
         assert command("errors", job, *where).stdout == ""
-    assert exported[0] == exported[1]
-    listed: Any = _answer(command, "show", *there)
-    assert any(job["id"] == there_run["job"] for job in listed)
+    assert exports[0] == exports[1]
+    all_jobs: Any = _answer(command, "show", *there)
+    assert any(job["id"] == there_run["job"] for job in all_jobs)
     resumed = _answer(command, "resume", there_run["job"], *there)
     assert digests(resumed) == undisturbed
     refused = command("show", there_run["job"], "--server", service.url, "--api-key", "km_wrong")
@@ -316,18 +316,18 @@ def test_levels_are_the_same_by_way_of_the_service(
     here_run = _answer(command, "run", str(sample / "train"), *words)
     there_run = _answer(command, "run", dataset, *words, *there)
     assert digests(there_run) == digests(here_run)
-    selected = [
-        _answer(command, "select", made["job"], "--budget", "130kB", *where)
-        for made, where in ((here_run, ()), (there_run, there))
+    subsets = [
+        _answer(command, "select", run["job"], "--budget", "130kB", *where)
+        for run, where in ((here_run, ()), (there_run, there))
     ]
-    assert digests(selected[0]) == digests(selected[1])
-    exported = []
-    for made, where in ((here_run, ()), (there_run, there)):
+    assert digests(subsets[0]) == digests(subsets[1])
+    exports = []
+    for run, where in ((here_run, ()), (there_run, there)):
         for variant in ("spread-0.5-15", "fit-12"):
-            out = tmp_path / f"{made['job']}-{variant}.csv"
-            assert command("export", f"{made['job']}/{variant}", str(out), *where).returncode == 0
-            exported.append([line.split(",")[0] for line in out.read_text().splitlines()])
-    assert exported[:2] == exported[2:]
+            out = tmp_path / f"{run['job']}-{variant}.csv"
+            assert command("export", f"{run['job']}/{variant}", str(out), *where).returncode == 0
+            exports.append([line.split(",")[0] for line in out.read_text().splitlines()])
+    assert exports[:2] == exports[2:]
 
 
 @dataclass
@@ -335,7 +335,7 @@ class _Receiver:
     """Takes webhooks at `url`: headers and body of each."""
 
     url: str
-    taken: list[tuple[dict[str, str], bytes]] = field(default_factory=list)
+    calls: list[tuple[dict[str, str], bytes]] = field(default_factory=list)
 
 
 @contextmanager
@@ -345,8 +345,8 @@ def _receiver(first_status: int) -> Iterator[_Receiver]:
     class Handler(BaseHTTPRequestHandler):
         def do_POST(self) -> None:
             body = self.rfile.read(int(self.headers["Content-Length"]))
-            receiver.taken.append(({name.lower(): value for name, value in self.headers.items()}, body))
-            self.send_response(first_status if len(receiver.taken) == 1 else 204)
+            receiver.calls.append(({name.lower(): value for name, value in self.headers.items()}, body))
+            self.send_response(first_status if len(receiver.calls) == 1 else 204)
             self.end_headers()
 
         def log_message(self, *_: object) -> None:
@@ -362,31 +362,31 @@ def test_a_webhook_is_signed_and_repeated_until_it_is_taken(service: Service, da
     with _receiver(first_status=500) as receiver:
         job = service.client.start({"dataset": dataset, "distances": [4], "webhook": receiver.url})["job"]
         service.client.wait(job, timeout_s=120)
-        _until(lambda: len(receiver.taken) == 2)
+        _until(lambda: len(receiver.calls) == 2)
         time.sleep(1)
-    assert len(receiver.taken) == 2
-    for headers, body in receiver.taken:
-        told: Any = Webhook(SECRET).verify(body, headers)
-        assert told["type"] == "job.succeeded"
-        assert told["data"]["job"] == job
-    assert len({headers["webhook-id"] for headers, _ in receiver.taken}) == 1
+    assert len(receiver.calls) == 2
+    for headers, body in receiver.calls:
+        event: Any = Webhook(SECRET).verify(body, headers)
+        assert event["type"] == "job.succeeded"
+        assert event["data"]["job"] == job
+    assert len({headers["webhook-id"] for headers, _ in receiver.calls}) == 1
 
 
-def test_a_cancelled_job_is_told_of_and_still_answers(service: Service, dataset: str) -> None:
+def test_a_cancelled_job_is_reported_and_still_answers(service: Service, dataset: str) -> None:
     """Else its workers spin, its caller never hears of the end, and an index that is there cannot be asked."""
     with _receiver(first_status=204) as receiver:
         training = {"model": "mobilenet_v2", "weights": "none"}
-        asked = {"dataset": dataset, **ASKED, "training": training, "webhook": receiver.url}
-        job = service.client.start(asked)["job"]
+        request = {"dataset": dataset, **REQUEST, "training": training, "webhook": receiver.url}
+        job = service.client.start(request)["job"]
         _until(lambda: service.client.job(job)["stage"] == "train")
         assert service.client.cancel(job)["state"] == "cancelled"
-        _until(lambda: bool(receiver.taken))
+        _until(lambda: bool(receiver.calls))
         assert service.client.select(job, "200kB")["distances"]
         assert service.s3 is not None
         store = S3Store(service.s3.endpoint, service.s3.bucket, "store")
         _until(lambda: not store.exists(layout.active(job)))  # from then on nobody looks after it
         assert service.client.job(job)["state"] == "cancelled"
-    assert [json.loads(body)["type"] for _, body in receiver.taken] == ["job.cancelled"]
+    assert [json.loads(body)["type"] for _, body in receiver.calls] == ["job.cancelled"]
 
 
 def test_logs_and_metrics_tell_what_the_workers_did(service: Service, dataset: str) -> None:
@@ -399,8 +399,8 @@ def test_logs_and_metrics_tell_what_the_workers_did(service: Service, dataset: s
     assert all(record["job"] == job for record in records)
     exposed = service.client._ask("GET", "/metrics").data.decode()
     samples = {sample.name: sample for family in text_string_to_metric_families(exposed) for sample in family.samples}
-    counted = ("steps", "images", "bytes_in", "bytes_out", "encode_seconds", "requests")
-    assert {f"keepmore_{name}_total" for name in counted} <= set(samples)
+    totals = ("steps", "images", "bytes_in", "bytes_out", "encode_seconds", "requests")
+    assert {f"keepmore_{name}_total" for name in totals} <= set(samples)
     assert {"keepmore_step_seconds_bucket", "keepmore_queue_age_seconds"} <= set(samples)
     lanes = {line.split(" ")[0] for line in exposed.splitlines() if line.startswith("keepmore_steps_outstanding{")}
     assert lanes == {f'keepmore_steps_outstanding{{lane="{lane}"}}' for lane in ("control", "compress", "training")}
@@ -411,12 +411,12 @@ def test_a_deployment_is_tried_with_a_small_job(service: Service) -> None:
     """Else nobody knows whether a deployment works before the first real job fails on it."""
     assert service.s3 is not None
     command = [str(BIN / "keepmore"), "try", "--server", service.url, "--dataset", f"s3://{service.s3.bucket}/trial"]
-    told = {**service.environment, "KEEPMORE_API_KEY": str(service.api_key)}
-    done = subprocess.run([*command, "--json"], env=told, capture_output=True, text=True, timeout=120, check=False)
+    settings = {**service.environment, "KEEPMORE_API_KEY": str(service.api_key)}
+    done = subprocess.run([*command, "--json"], env=settings, capture_output=True, text=True, timeout=120, check=False)
     assert done.returncode == 0, done.stderr
     assert json.loads(done.stdout)["index"]["compressed"] == 32
-    left = S3Store(service.s3.endpoint, service.s3.bucket, "trial")
-    assert list(left.keys("")) == [], "what was drawn for it is deleted"
+    trial_store = S3Store(service.s3.endpoint, service.s3.bucket, "trial")
+    assert list(trial_store.keys("")) == [], "what was drawn for it is deleted"
 
 
 def test_while_redis_is_away_jobs_are_written_down_and_done_later(
@@ -427,7 +427,7 @@ def test_while_redis_is_away_jobs_are_written_down_and_done_later(
     os.kill(service.redis.pid, signal.SIGSTOP)
     try:
         retry_policy = Client(service.url, service.api_key, retries=urllib3.Retry(0))
-        job = retry_policy.start({"dataset": dataset, **ASKED})["job"]
+        job = retry_policy.start({"dataset": dataset, **REQUEST})["job"]
         assert retry_policy.job(job)["state"] == "accepted"
     finally:
         os.kill(service.redis.pid, signal.SIGCONT)
@@ -438,16 +438,16 @@ def test_while_redis_is_away_jobs_are_written_down_and_done_later(
 def test_an_outage_of_the_store_costs_only_time(service: Service, sample: Path, undisturbed: dict[str, str]) -> None:
     """Else a store that restarts fails every job that runs."""
     assert service.s3 is not None
-    fresh = uploaded(service, sample / "train", "outage")
+    fresh = upload(service, sample / "train", "outage")
     # An effort of its own: what other jobs have encoded is found again, and the job would be done before the outage.
     job = service.client.start({"dataset": fresh, "distances": [0, *MANY], "effort": 4})["job"]
-    _compressing(service.client, job)
+    _wait_until_compressing(service.client, job)
     os.kill(service.s3.pid, signal.SIGSTOP)
     time.sleep(5)
     os.kill(service.s3.pid, signal.SIGCONT)
     service.client.wait(job, timeout_s=180)
     assert service.client.report(job)["index"]["compressed"] == 48
-    again = service.client.start({"dataset": fresh, **ASKED})["job"]
+    again = service.client.start({"dataset": fresh, **REQUEST})["job"]
     service.client.wait(again, timeout_s=120)
     assert digests(service.client.report(again)) == undisturbed
 
@@ -463,7 +463,7 @@ def test_files_of_the_machine_are_out_of_reach(service: Service) -> None:
 def test_an_unlabelled_job_cannot_be_trained_on(service: Service, sample: Path) -> None:
     """Else a training fails on the trainer after an hour, and says only that it did."""
     flat = sample / "train" / sorted(path.name for path in (sample / "train").iterdir())[0]
-    dataset = uploaded(service, flat, "flat")
+    dataset = upload(service, flat, "flat")
     job = service.client.start({"dataset": dataset, "distances": [4]})["job"]
     service.client.wait(job, timeout_s=120)
     with pytest.raises(KeepmoreError, match="has a label") as refused:
@@ -474,7 +474,7 @@ def test_an_unlabelled_job_cannot_be_trained_on(service: Service, sample: Path) 
 def test_advice_is_made_by_workers_and_trainer_and_its_refusal_comes_back(service: Service, dataset: str) -> None:
     """Else advice works on one machine alone, or a caller of the service waits for ever where there can be none."""
     client = service.client
-    job = client.start({**ASKED, "dataset": dataset})["job"]
+    job = client.start({**REQUEST, "dataset": dataset})["job"]
     client.wait(job, timeout_s=120)
     with pytest.raises(PilotsInsufficient, match="they were tested on 8 images; test on 50 or more"):
         client.advise(job, {"budgets": ["1MB"], "distances": [0, 4, 8]})

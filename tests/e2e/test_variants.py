@@ -23,7 +23,7 @@ from keepmore.selection import manifest
 from keepmore.spec.variants import Spread
 from keepmore.storage import layout
 from keepmore.storage.folder import FolderStore
-from tests.browser import opened
+from tests.browser import open_page
 from tests.conftest import Command, digests, installed_command
 
 Ran = Callable[..., dict[str, Any]]
@@ -55,8 +55,8 @@ def test_the_report_compares_levels_with_fixed_distances(finished: tuple[dict[st
     rows = {row["distance"]: row for row in report["distances"]}
     assert list(rows) == ARMS
     for variant, row in rows.items():
-        kept = _rows(report, store, variant)
-        assert (row["images"], row["bytes"]) == (len(kept), sum(one["bytes"] for one in kept))
+        images = _rows(report, store, variant)
+        assert (row["images"], row["bytes"]) == (len(images), sum(one["bytes"] for one in images))
         assert row["bytes"] <= BUDGET
         assert row["factor"] == row["images"] / rows["0"]["images"]
         assert row["interval"][0] <= row["top1"] <= row["interval"][1]
@@ -70,18 +70,18 @@ def test_the_report_compares_levels_with_fixed_distances(finished: tuple[dict[st
 def test_each_image_of_a_spread_says_its_distance(finished: tuple[dict[str, Any], Path]) -> None:
     """Else nobody can tell how an image was encoded, or finds its object."""
     report, store = finished
-    kept = _rows(report, store, "spread-0.5-15")
+    rows = _rows(report, store, "spread-0.5-15")
     ladder = Spread(0.5, 15).ladder
-    assert [row["path"] for row in kept] == sorted(row["path"] for row in kept)
-    assert {row["distance"] for row in kept} <= set(ladder)
-    assert len({row["distance"] for row in kept}) > 4
-    for row in kept:
+    assert [row["path"] for row in rows] == sorted(row["path"] for row in rows)
+    assert {row["distance"] for row in rows} <= set(ladder)
+    assert len({row["distance"] for row in rows}) > 4
+    for row in rows:
         if row["encoding"] == "lossy":
             assert row["encoder_distance"] == pytest.approx(row["distance"], rel=1e-6)
             assert f"/lossy-{row['distance']:g}-e3-" in row["object_uri"]
-    (told,) = (row["levels"] for row in report["distances"] if row["distance"] == "spread-0.5-15")
-    assert sum(told["distances"].values()) == len(kept)
-    assert told["scale"] > 0
+    (levels,) = (row["levels"] for row in report["distances"] if row["distance"] == "spread-0.5-15")
+    assert sum(levels["distances"].values()) == len(rows)
+    assert levels["scale"] > 0
 
 
 def test_a_fit_keeps_the_first_images_of_the_order(finished: tuple[dict[str, Any], Path], ran: Ran) -> None:
@@ -102,9 +102,9 @@ def test_levels_verify_and_export_by_name(
     """Else a retention system deletes originals whose copies are not there, or cannot read what is kept."""
     report, store = finished
     for reference in (f"{report['job']}/{variant}", f"{report['job']}/{report['subset']}/{variant}"):
-        found = ran("verify", reference, store=store)
-        assert not found["problems"]
-        assert found["digest"] == digests(report)[variant]
+        result = ran("verify", reference, store=store)
+        assert not result["problems"]
+        assert result["digest"] == digests(report)[variant]
     for name in ("m.csv", "m.ndjson", "m.parquet"):
         assert keepmore("export", f"{report['job']}/{variant}", str(tmp_path / name), store=store).returncode == 0
     lines = (tmp_path / "m.ndjson").read_text().splitlines()
@@ -115,16 +115,16 @@ def test_levels_verify_and_export_by_name(
 def test_another_budget_fits_again(finished: tuple[dict[str, Any], Path], ran: Ran, keepmore: Command) -> None:
     """Else a second budget costs a second job, or is answered with the distance of the first."""
     report, store = finished
-    made = ran("select", report["job"], "--budget", "as:15", store=store)["distances"]
-    assert (made["fit-20"]["images"], made["spread-0.5-15"]["images"]) == (20, 48)
+    rows = ran("select", report["job"], "--budget", "as:15", store=store)["distances"]
+    assert (rows["fit-20"]["images"], rows["spread-0.5-15"]["images"]) == (20, 48)
     first = next(row for row in report["distances"] if row["distance"] == "fit-20")
-    assert made["fit-20"]["levels"]["distance"] > first["levels"]["distance"]
+    assert rows["fit-20"]["levels"]["distance"] > first["levels"]["distance"]
     small = keepmore("select", report["job"], "--budget", "20kB", store=store)
     assert small.returncode == 2
     assert "fit-20: budget: 20,000 bytes do not hold 20 images at any distance" in small.stderr
-    shown = keepmore("show", report["job"], store=store).stdout
-    assert "spread-0.5-15: distances" in shown
-    assert f"fit-20: distance {first['levels']['distance']:g}" in shown
+    output = keepmore("show", report["job"], store=store).stdout
+    assert "spread-0.5-15: distances" in output
+    assert f"fit-20: distance {first['levels']['distance']:g}" in output
 
 
 def test_the_report_names_a_command_that_asks_for_the_same(finished: tuple[dict[str, Any], Path]) -> None:
@@ -139,7 +139,7 @@ def test_the_report_names_a_command_that_asks_for_the_same(finished: tuple[dict[
 def test_the_page_shows_levels(finished: tuple[dict[str, Any], Path], chromium: str) -> None:
     """Else the page that decides what is deleted leaves a variant out, or breaks off."""
     report, _ = finished
-    with opened(report["report"], chromium) as page:
+    with open_page(report["report"], chromium) as page:
         for name in ("images", "accuracy", "bytes", "classes"):
             assert page.locator(f"#plot-{name} svg").count() == 1
         rows = page.locator("#distances tr")
@@ -155,13 +155,13 @@ def test_levels_alone(sample: Path, ran: Ran, tmp_path: Path) -> None:
     assert [row["images"] for row in spread["distances"]] == [24]
     fitted = ran("run", dataset, "--distances", "fit:10", "--budget", "100kB")
     assert [row["images"] for row in fitted["distances"]] == [10]
-    for made in (spread, fitted):
-        page = Path(made["report"].removeprefix("file://")).read_text()
+    for report in (spread, fitted):
+        page = Path(report["report"].removeprefix("file://")).read_text()
         assert page.rstrip().endswith("</html>")
 
 
 def test_a_job_that_is_killed_while_it_fits_ends_with_the_same_digests(sample: Path, ran: Ran, tmp_path: Path) -> None:
-    """Else a crash makes another subset, or a search has to begin anew for ever."""
+    """Else a crash makes another subset, or a search has to start again for ever."""
     words = ["run", str(sample / "test"), "--distances", "fit:20,spread:2-8", "--budget", "150kB"]
     undisturbed = digests(ran(*words, store=tmp_path / "undisturbed"))
     store = tmp_path / "killed"

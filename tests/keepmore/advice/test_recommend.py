@@ -17,7 +17,7 @@ from keepmore.advice.answer import Advice
 from keepmore.advice.recommend import Sizes, advise
 from keepmore.errors import BudgetTooSmall, InvalidRequest, PilotsInsufficient
 from keepmore.reporting import advice_page, plots
-from tests.browser import check_plots, opened
+from tests.browser import check_plots, open_page
 from tests.pilots import DISTANCES, TRUE, drawn_pilots
 
 POOL = Sizes(DISTANCES, 40_000)
@@ -217,7 +217,7 @@ def test_sentences_say_what_was_found(advice: Advice) -> None:
 def test_the_page_opens_with_its_plots(advice: Advice, chromium: str, tmp_path: Path) -> None:
     """Else the page that decides what is stored is blank, or needs the internet."""
     (tmp_path / "advice.html").write_text(advice_page.page(advice))
-    with opened((tmp_path / "advice.html").as_uri(), chromium) as page:
+    with open_page((tmp_path / "advice.html").as_uri(), chromium) as page:
         check_plots(page, ["storage", "cost", "surface"])
         recommended = page.locator("tr.chosen td:first-child").all_inner_texts()
         first = page.locator("p").first.inner_text()

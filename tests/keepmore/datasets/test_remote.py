@@ -35,7 +35,7 @@ from keepmore.errors import (
 from keepmore.net.access import Access, S3Endpoint
 from keepmore.net.s3 import Bucket
 from tests.conftest import tar_file
-from tests.proxy import proxied
+from tests.proxy import proxy_for
 from tests.servers import S3Server, WebServer, web
 
 NAMES = [
@@ -326,7 +326,7 @@ def test_a_lost_connection_fails_the_step_and_no_image(
     _write_embedded(tmp_path / "d.parquet", 40, 40_000)
     Bucket(s3.endpoint, s3.bucket).put("lost/d.tar", (tmp_path / "d.tar").read_bytes())
     Bucket(s3.endpoint, s3.bucket).put("lost/d.parquet", (tmp_path / "d.parquet").read_bytes())
-    with proxied(s3.url if where == "s3" else web_server.url) as proxy:
+    with proxy_for(s3.url if where == "s3" else web_server.url) as proxy:
         access = Access((replace(s3.endpoint, url=proxy.url),), retries=2)
         root = f"s3://{s3.bucket}/lost" if where == "s3" else proxy.url
         for name in ("d.tar", "d.parquet"):
@@ -352,23 +352,23 @@ def test_reading_in_order_takes_few_requests(tmp_path: Path, web_server: WebServ
     """Else every image of a tar costs a round trip, and a job over the web takes days."""
     tar_file(tmp_path / "d.tar", {f"{n:03d}.jpg": random.Random(n).randbytes(50_000) for n in range(200)})
     entries, _ = _list(f"{web_server.url}/d.tar", Access())
-    assert len(web_server.asked) < 20
-    web_server.asked.clear()
-    web_server.sent = 0
+    assert len(web_server.requests) < 20
+    web_server.requests.clear()
+    web_server.sent_bytes = 0
     assert len(_read(entries, Access())) == 200
-    assert len(web_server.asked) < 20
-    assert web_server.sent < 12_000_000
+    assert len(web_server.requests) < 20
+    assert web_server.sent_bytes < 12_000_000
     _let_finish(web_server)
-    web_server.sent = 0
+    web_server.sent_bytes = 0
     _read(entries[150:151], Access())
-    assert web_server.sent < 400_000
+    assert web_server.sent_bytes < 400_000
 
 
 def _let_finish(web_server: WebServer) -> None:
     """Wait until the server has noticed that nobody reads on."""
     sent_bytes = -1
-    while sent_bytes != web_server.sent:
-        sent_bytes = web_server.sent
+    while sent_bytes != web_server.sent_bytes:
+        sent_bytes = web_server.sent_bytes
         time.sleep(0.3)
 
 

@@ -302,7 +302,7 @@ def test_private_addresses_are_read_where_they_may_be(tmp_path: Path) -> None:
     with web(tmp_path) as config, SourceReader(100, Access(private_addresses=False)) as reader:
         with pytest.raises(AddressRefused):
             reader.read(f"{config.url}/1.jpg")
-        assert config.asked == []
+        assert config.requests == []
 
 
 def test_every_hop_of_a_redirect_is_checked(tmp_path: Path) -> None:
@@ -319,7 +319,7 @@ def test_every_hop_of_a_redirect_is_checked(tmp_path: Path) -> None:
             for target in (f"{other.url}/1.jpg", f"file://{tmp_path}/1.jpg", "ftp://h/x", "s3://bucket/x"):
                 with pytest.raises(SourceNotAllowed):
                     reader.read(away(target))
-        assert other.asked == []
+        assert other.requests == []
         with SourceReader(100) as reader:
             assert reader.read(away(f"{other.url}/1.jpg")) == b"picture"
             with pytest.raises(SourceNotAllowed, match="only http and https are followed"):

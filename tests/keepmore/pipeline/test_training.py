@@ -26,7 +26,7 @@ from keepmore.storage import layout
 from keepmore.storage.folder import FolderStore
 from keepmore.storage.scratch import Scratch
 from keepmore.training.trainer import load_trainer
-from tests.steps import done_by, selected, unseen
+from tests.steps import do_steps, ignore_progress, selected_job
 
 pytestmark = pytest.mark.slow
 
@@ -69,13 +69,13 @@ def request_for(sample: Path, tmp_path: Path) -> Callable[..., Request]:
 
 
 def _training_steps(job: Job, store: FolderStore, scratch: Scratch, access: Access = EVERYTHING) -> TrainingSteps:
-    return TrainingSteps.of(job, job.request.training_id, store, access, scratch, unseen)
+    return TrainingSteps.of(job, job.request.training_id, store, access, scratch, ignore_progress)
 
 
 def _train(job: Job, store: FolderStore, scratch: Scratch) -> dict[str, dict[str, Any]]:
     """The results of each variant."""
-    done_by(Kind.FEATURES, job, store, scratch)
-    done_by(Kind.TRAIN, job, store, scratch)
+    do_steps(Kind.FEATURES, job, store, scratch)
+    do_steps(Kind.TRAIN, job, store, scratch)
     keys_ = {variant: layout.training(job.id, job.request.training_id, variant) for variant in job.request.variants}
     return {variant: json.loads(store.get(key)) for variant, key in keys_.items()}
 
@@ -91,7 +91,7 @@ def test_a_corrupt_object_is_named_and_nothing_is_left_half_written(
 ) -> None:
     """Else a model is trained on what nobody stored; or once it is fixed, the damaged features are found again."""
     names = _classes(sample, 2)
-    job = selected(store, request_for([(name, 3) for name in names], [(name, 2) for name in names]))
+    job = selected_job(store, request_for([(name, 3) for name in names], [(name, 2) for name in names]))
     training_steps, broken = _training_steps(job, store, scratch), max(_objects(job, store, "8").values())
     good = broken.read_bytes()
     broken.chmod(0o644)
@@ -119,8 +119,8 @@ def test_one_class_is_nothing_to_tell_apart(
 ) -> None:
     """Else a model that knows one answer is reported to be always right."""
     (name,) = _classes(sample, 1)
-    job = selected(store, request_for([(name, 3)], [(name, 2)]))
-    done_by(Kind.FEATURES, job, store, scratch)
+    job = selected_job(store, request_for([(name, 3)], [(name, 2)]))
+    do_steps(Kind.FEATURES, job, store, scratch)
     with pytest.raises(NotTrainable, match=f"distance 0: a classifier needs two classes or more; .* 1: {name}"):
         _training_steps(job, store, scratch).results("0", load_trainer("probe"))
 
@@ -130,7 +130,7 @@ def test_one_image_to_test_on_is_enough_to_end_a_training(
 ) -> None:
     """Else hours of training end in a traceback as their results are compared, and again at every resume."""
     one, other = _classes(sample, 2)
-    job = selected(store, request_for([(one, 3), (other, 3)], [(one, 1)]))
+    job = selected_job(store, request_for([(one, 3), (other, 3)], [(one, 1)]))
     for result in _train(job, store, scratch).values():
         assert (result["test_images"], result["untested_classes"]) == (1, [other])
     assert _training_steps(job, store, scratch).comparison(job.request.variants).pairs == []
@@ -142,7 +142,7 @@ def test_a_class_with_one_image_and_a_class_that_training_never_saw(
     """Else a rare class ends a training; or what no model could know is left out, and the accuracy is too high."""
     one, other, rare = _classes(sample, 3)
     classes = [(one, 4), (other, 4), (rare, 1)]
-    job = selected(store, request_for(classes, [(one, 2), (rare, 2), ("unseen", 3)]))
+    job = selected_job(store, request_for(classes, [(one, 2), (rare, 2), ("unseen", 3)]))
     for result in _train(job, store, scratch).values():
         assert result["train_images"] == 9
         assert result["untrained_classes"] == ["unseen"]
@@ -163,7 +163,7 @@ def test_a_subset_without_labels_names_its_distance(
     (tmp_path / "images.csv").write_text("\n".join(["uri,label", *lines]))
     budget, smallest = BytesBudget(files[0].stat().st_size), Selection("smallest", balance=False)
     request = _request(tmp_path / "images.csv", sample / "test", budget=budget, selection=smallest)
-    job = selected(store, request)
+    job = selected_job(store, request)
     with pytest.raises(NotTrainable, match=r"^distance 0: no image with a label; .* or raise the budget"):
         _training_steps(job, store, scratch).features("0", load_trainer("probe"))
 
@@ -176,7 +176,7 @@ def test_test_images_without_labels_are_refused(
     train = _copy(sample / "train", tmp_path / "train", [(name, 2) for name in _classes(sample, 2)])
     (tmp_path / "test").mkdir()
     shutil.copy(min((sample / "test").rglob("*.jpg")), tmp_path / "test" / "1.jpg")
-    job = selected(store, _request(train, tmp_path / "test", training=Training(weights="none", method=method)))
+    job = selected_job(store, _request(train, tmp_path / "test", training=Training(weights="none", method=method)))
     training_steps, trainer = _training_steps(job, store, scratch), load_trainer(method)
     with pytest.raises(NotTrainable, match=r"^evaluation images: no image with a label; .* a folder of its own$"):
         training_steps.features(EVALUATION, trainer) if method == "probe" else training_steps.tune("0", 0, trainer)
@@ -190,7 +190,7 @@ def test_test_images_at_a_distance_are_what_a_job_stores_at_it(
     folders = [_copy(sample / "train", tmp_path / part, names) for part in ("pool", "tested")]
     for file in folders[1].rglob("*.jpg"):
         file.write_bytes(file.read_bytes() + b"0")  # the same picture; the same file would not be kept
-    job = selected(store, _request(*folders))
+    job = selected_job(store, _request(*folders))
     objects, table = _objects(job, store, "8"), training_steps.evaluation_table(store, job.id)
     with training_steps.open_images(table, job.request, EVERYTHING, EVALUATION, "8") as images:
         assert len(images) == len(objects) == 4
@@ -208,7 +208,7 @@ def test_accuracy_at_other_distances_stands_beside_that_on_the_originals(
     """Else it is unknown whether a model holds where its images arrive compressed."""
     names = _classes(sample, 2)
     training = Training(weights="none", steps=30, seeds=2, test_distances=(10,))
-    job = selected(store, request_for([(n, 4) for n in names], [(n, 3) for n in names], training=training))
+    job = selected_job(store, request_for([(n, 4) for n in names], [(n, 3) for n in names], training=training))
     for result in _train(job, store, scratch).values():
         assert list(result["tests"]) == ["10-e3"]
         assert result["tests"]["10-e3"]["test_images"] == result["test_images"] == 6
@@ -219,7 +219,7 @@ def test_arms_without_predictions_are_left_out_of_the_comparison(
 ) -> None:
     """Else results of an earlier release, which kept no predictions, end the training that compares them."""
     names = _classes(sample, 2)
-    job = selected(store, request_for([(n, 4) for n in names], [(n, 3) for n in names], distances=(0, 4, 8)))
+    job = selected_job(store, request_for([(n, 4) for n in names], [(n, 3) for n in names], distances=(0, 4, 8)))
     _train(job, store, scratch)
     training_steps = _training_steps(job, store, scratch)
     whole = {(pair.variant, pair.against) for pair in training_steps.comparison(job.request.variants).pairs}
@@ -262,7 +262,7 @@ def test_a_training_step_reads_each_table_once(
     )
     counting = _CountingStore(store.root)
     request = request_for([(n, 4) for n in names], [(n, 2) for n in names], distances=(8,), training=training)
-    job = selected(counting, request)
+    job = selected_job(counting, request)
     counting.reads.clear()
     steps = [
         (Kind.FEATURES, {"8.parquet": 1, "evaluation.parquet": 2}),  # a step each for the variant and both test sets
@@ -272,6 +272,6 @@ def test_a_training_step_reads_each_table_once(
     if method == "finetune":
         steps[0] = Kind.TUNE, {"8.parquet": 1, "evaluation.parquet": 1, "index.json": 1}
     for kind, reads in steps:
-        done_by(kind, job, counting, scratch)
+        do_steps(kind, job, counting, scratch)
         assert counting.tables_read() == reads, kind
     assert counting.exists(layout.comparison(job.id, job.request.training_id))

@@ -123,12 +123,12 @@ def test_a_large_object_is_read_in_part(proxy: Proxy, proxied_store: S3Store) ->
     """Else looking at the end of an index of a million images means fetching all of it."""
     data = random.Random(0).randbytes(20_000_000)
     _write(proxied_store, "big", data)
-    before = proxy.received
+    before = proxy.received_bytes
     with proxied_store.open("big") as file:
         for place in (len(data) - 100, 5_000_000, 5_100_000, 12_345_678):
             file.seek(place)
             assert file.read(100) == data[place : place + 100]
-    assert proxy.received - before < 2_000_000
+    assert proxy.received_bytes - before < 2_000_000
 
 
 def test_an_outage_is_waited_for(proxy: Proxy, proxied_store: S3Store) -> None:

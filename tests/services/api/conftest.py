@@ -36,11 +36,11 @@ def asking(service: Service) -> Ask:
 
     def ask(method: str, path: str, body: Any = None, **headers: str) -> Reply:
         data = json.dumps(body).encode() if isinstance(body, dict) else body
-        sent = {name.replace("_", "-"): value for name, value in headers.items()}
+        all_headers = {name.replace("_", "-"): value for name, value in headers.items()}
         if body is not None:
-            sent.setdefault("Content-Type", "application/json")
+            all_headers.setdefault("Content-Type", "application/json")
         answer = http.request(
-            method, service.url + path, body=data, headers=sent, retries=False, timeout=120, redirect=False
+            method, service.url + path, body=data, headers=all_headers, retries=False, timeout=120, redirect=False
         )
         return Reply(answer.status, {k.lower(): v for k, v in answer.headers.items()}, answer.data)
 
@@ -49,8 +49,8 @@ def asking(service: Service) -> Ask:
 
 @pytest.fixture(scope="session")
 def service(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Service]:
-    with embedded(tmp_path_factory.mktemp("api"), KEEPMORE_WEBHOOK_SECRET="") as found:
-        yield found
+    with embedded(tmp_path_factory.mktemp("api"), KEEPMORE_WEBHOOK_SECRET="") as service:
+        yield service
 
 
 @pytest.fixture(scope="session")
@@ -62,14 +62,14 @@ def ask(service: Service) -> Ask:
 def job(service: Service, sample: Path) -> str:
     """A finished job with labels, three distances and a budget."""
     body = {"dataset": (sample / "train").as_uri(), "distances": [0, 4, 10], "budget": {"as_distance": 10}}
-    found = service.client.start({**body, "evaluation": {"holdout": 0.2}})["job"]
-    service.client.wait(found, timeout_s=120)
-    return found
+    job_id = service.client.start({**body, "evaluation": {"holdout": 0.2}})["job"]
+    service.client.wait(job_id, timeout_s=120)
+    return job_id
 
 
 @pytest.fixture(scope="session")
 def waiting(service: Service, tmp_path_factory: pytest.TempPathFactory) -> str:
     """A job that failed before it had an index."""
-    found = service.client.start({"dataset": (tmp_path_factory.mktemp("empty")).as_uri(), "distances": [4]})["job"]
-    service.client._ask("GET", f"/v1/jobs/{found}", query={"wait": "60"})
-    return found
+    job_id = service.client.start({"dataset": (tmp_path_factory.mktemp("empty")).as_uri(), "distances": [4]})["job"]
+    service.client._ask("GET", f"/v1/jobs/{job_id}", query={"wait": "60"})
+    return job_id

@@ -46,7 +46,7 @@ def test_every_call_asks_for_a_key(tmp_path: Path) -> None:
     with embedded(tmp_path, KEEPMORE_API_KEYS=new_key("one", "read")[1]) as service:
         ask = asking(service)
         calls = [
-            (path, method) for path, found in ask("GET", "/openapi.json").json["paths"].items() for method in found
+            (path, method) for path, methods in ask("GET", "/openapi.json").json["paths"].items() for method in methods
         ]
         assert len(calls) > 15
         for path, method in calls:
@@ -107,12 +107,12 @@ def test_a_wrong_setting_is_named_at_the_start(service: Service, name: str, valu
 
 
 @pytest.mark.parametrize(
-    "written", ["hunter2", "hunter2:read", "hunter2:admin:" + 64 * "a", "x:read:hunter2", "hunter 2:read:" + 64 * "a"]
+    "text", ["hunter2", "hunter2:read", "hunter2:admin:" + 64 * "a", "x:read:hunter2", "hunter 2:read:" + 64 * "a"]
 )
-def test_a_key_that_is_none_is_refused_without_being_repeated(written: str) -> None:
+def test_a_key_that_is_none_is_refused_without_being_repeated(text: str) -> None:
     """Else a mistyped setting opens the service, or puts a secret into the log."""
     with pytest.raises(InvalidRequest, match="KEEPMORE_API_KEYS: entry 1 is not a key") as refused:
-        parse(written)
+        parse(text)
     assert "hunter" not in refused.value.message
 
 
@@ -125,5 +125,5 @@ def test_a_made_key_is_let_in() -> None:
     with pytest.raises(Refused):
         gate.admit(f"Bearer {key}x", "read")
     done = subprocess.run([str(BIN / "keepmore"), "key", "ci"], capture_output=True, text=True, timeout=60, check=True)
-    made, its = (line.split()[-1] for line in done.stdout.splitlines())
-    assert Gate(parse(its)).admit(f"Bearer {made}", "write").name == "ci"
+    key, entry = (line.split()[-1] for line in done.stdout.splitlines())
+    assert Gate(parse(entry)).admit(f"Bearer {key}", "write").name == "ci"

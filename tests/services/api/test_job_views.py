@@ -1,4 +1,4 @@
-"""Views of jobs: made once for all who ask at the same time, and anew for who asks after a change."""
+"""Views of jobs: made once for all who ask at the same time, and again for who asks after a change."""
 
 from __future__ import annotations
 
@@ -19,12 +19,12 @@ def test_a_job_that_many_poll_at_once_is_looked_up_once(tmp_path: Path) -> None:
 
     async def poll() -> None:
         views = Views(parts)
-        found = await asyncio.gather(*(views.get(job) for _ in range(20)))
-        assert len(set(map(id, found))) == 1
+        results = await asyncio.gather(*(views.get(job) for _ in range(20)))
+        assert len(set(map(id, results))) == 1
         stale = asyncio.create_task(views.get(job))
         views.forget(job)
         fresh = await views.get(job)
-        assert fresh is not found[0]
+        assert fresh is not results[0]
         await stale
         assert await views.get(job) is fresh
 

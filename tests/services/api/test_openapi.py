@@ -19,14 +19,14 @@ LEFT_OUT = "positive_data_acceptance"
 
 
 @pytest.mark.parametrize("examples", [5, pytest.param(100, marks=pytest.mark.long)])
-@pytest.mark.parametrize("known", [False, True], ids=["ids-made-up", "ids-of-a-job"])
-def test_schemathesis_finds_nothing(known: bool, examples: int, tmp_path: Path, sample: Path) -> None:
+@pytest.mark.parametrize("with_job", [False, True], ids=["ids-made-up", "ids-of-a-job"])
+def test_schemathesis_finds_nothing(with_job: bool, examples: int, tmp_path: Path, sample: Path) -> None:
     """Else a client that was made from the description breaks, or some input is a 500."""
     key, entry = new_key("schemathesis", "read+write")
     with embedded(tmp_path / "service", KEEPMORE_API_KEYS=entry, KEEPMORE_ALLOWED_SOURCES=sample.as_uri()) as service:
         service.api_key = key
         lines = []
-        if known:
+        if with_job:
             job = service.client.start({"dataset": (sample / "test").as_uri(), "distances": [4]})["job"]
             service.client.wait(job, timeout_s=60)
             lines = ["[parameters]", f'"path.job_id" = "{job}"', '"path.subset" = "own"', '"path.distance" = "4"']
@@ -42,10 +42,10 @@ def test_schemathesis_finds_nothing(known: bool, examples: int, tmp_path: Path, 
 def test_every_call_is_described_with_its_problems(ask: Ask) -> None:
     """Else a caller finds out about a refusal when it happens."""
     paths = ask("GET", "/openapi.json").json["paths"]
-    posts = [found["post"] for path, found in paths.items() if "post" in found]
+    posts = [item["post"] for path, item in paths.items() if "post" in item]
     assert len(posts) == 7
-    for path, found in paths.items():
-        for method, call in found.items():
+    for path, item in paths.items():
+        for method, call in item.items():
             assert call["summary"], (method, path)
             assert "422" in call["responses"], (method, path)
             assert "application/problem+json" in call["responses"]["404"]["content"], (method, path)
@@ -53,11 +53,11 @@ def test_every_call_is_described_with_its_problems(ask: Ask) -> None:
 
 def test_every_body_has_an_example_that_is_accepted(ask: Ask) -> None:
     """Else whoever copies from the description is refused."""
-    found = ask("GET", "/openapi.json").json
-    bodies = [call["post"]["requestBody"] for call in found["paths"].values() if "requestBody" in call.get("post", {})]
+    spec = ask("GET", "/openapi.json").json
+    bodies = [call["post"]["requestBody"] for call in spec["paths"].values() if "requestBody" in call.get("post", {})]
     names = [body["content"]["application/json"]["schema"]["$ref"].rpartition("/")[2] for body in bodies]
     assert sorted(names) == ["AdviceIn", "EstimateIn", "JobIn", "SubsetIn", "TrainingAskedIn"]
     for name in [*names, "Problem"]:
-        (example,) = found["components"]["schemas"][name]["examples"]
+        (example,) = spec["components"]["schemas"][name]["examples"]
         model = getattr(requests, name, None) or getattr(answers, name)
         model.model_validate_json(json.dumps(example))

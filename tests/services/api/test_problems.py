@@ -146,15 +146,15 @@ def test_several_faults_are_listed_in_the_order_and_with_the_code_of_the_first_r
     assert [one["field"] for one in reply.json["errors"]] == fields
 
 
-@pytest.mark.parametrize(("change", "status", "code", "named"), BAD_BODIES)
-def test_a_wrong_request_is_named(ask: Ask, change: dict[str, Any], status: int, code: str, named: str) -> None:
+@pytest.mark.parametrize(("change", "status", "code", "detail"), BAD_BODIES)
+def test_a_wrong_request_is_named(ask: Ask, change: dict[str, Any], status: int, code: str, detail: str) -> None:
     """Else a pipeline's author guesses; or a typing error starts a job that nobody wanted."""
     before = ask("GET", "/v1/jobs?limit=1000").json["jobs"]
     reply = ask("POST", "/v1/jobs", GOOD | change)
     assert (reply.status, reply.json["code"]) == (status, code), reply.json
     assert reply.headers["content-type"] == "application/problem+json"
     assert reply.json["type"] == f"urn:keepmore:problem:{code}"
-    assert named in reply.json["detail"]
+    assert detail in reply.json["detail"]
     assert "hunter2" not in reply.body.decode()
     assert len(reply.json["detail"].split()) > 4, "it says what to do"
     assert ask("GET", "/v1/jobs?limit=1000").json["jobs"] == before
@@ -230,7 +230,7 @@ def test_a_body_that_is_not_json(ask: Ask) -> None:
         assert (reply.status, reply.json["code"]) in {(400, "malformed_json"), (422, "wrong_type")}, reply.json
 
 
-def test_a_huge_body_is_refused_whether_its_length_is_told_or_not(ask: Ask) -> None:
+def test_a_huge_body_is_refused_whether_its_length_is_declared_or_not(ask: Ask) -> None:
     """Else one caller takes the memory of the service from all the others."""
     huge = json.dumps(GOOD | {"dataset": "x" * 10_000_000}).encode()
     for body in (huge, iter([huge[:500_000]] * 20)):
@@ -239,7 +239,7 @@ def test_a_huge_body_is_refused_whether_its_length_is_told_or_not(ask: Ask) -> N
         assert "1,000,000 bytes" in reply.json["detail"]
 
 
-def test_a_body_of_another_kind_is_told_what_is_missing(ask: Ask) -> None:
+def test_the_refusal_of_another_kind_of_body_names_what_is_missing(ask: Ask) -> None:
     """Else curl's default, a form, gets an answer about dictionaries."""
     reply = ask("POST", "/v1/jobs", json.dumps(GOOD).encode(), Content_Type="application/x-www-form-urlencoded")
     assert (reply.status, reply.json["code"]) == (415, "unsupported_media_type")
@@ -317,10 +317,10 @@ def _all(kind: type[KeepmoreError]) -> set[type[KeepmoreError]]:
 
 def test_every_error_has_a_status_and_stands_in_the_list() -> None:
     """Else a code appears that no caller has a branch for, and nobody can look it up."""
-    listed = DOCS.read_text()
+    docs = DOCS.read_text()
     for kind in _all(KeepmoreError):
         assert 400 <= status_of(kind("x")) < 600
-        assert f"`{kind.code}`" in listed, kind
+        assert f"`{kind.code}`" in docs, kind
     others = ("unauthorized", "forbidden", "no_such_page", "method_not_allowed", "not_acceptable", "body_too_large")
-    assert all(f"`{code}`" in listed for code in (*others, "malformed_json"))
+    assert all(f"`{code}`" in docs for code in (*others, "malformed_json"))
     assert status_of(errors.BudgetTooSmall("x")) == 422

@@ -16,7 +16,7 @@ from opentelemetry.proto.trace.v1.trace_pb2 import Span
 from keepmore.errors import InvalidRequest
 from keepmore_services.settings import load
 from tests.servers import serving
-from tests.service import Service, distributed, embedded, uploaded
+from tests.service import Service, distributed, embedded, upload
 
 SPANS_S = 30
 
@@ -46,13 +46,13 @@ class Collector:
 
 @pytest.fixture
 def collector() -> Iterator[Collector]:
-    found = Collector()
+    collector = Collector()
 
     class Handler(BaseHTTPRequestHandler):
         def do_POST(self) -> None:
             body = self.rfile.read(int(self.headers["Content-Length"]))
             assert self.path == "/v1/traces"
-            found.take(body)
+            collector.take(body)
             self.send_response(200)
             self.send_header("Content-Length", "0")
             self.end_headers()
@@ -61,11 +61,11 @@ def collector() -> Iterator[Collector]:
             return None
 
     with serving(Handler) as url:
-        found.url = url
-        yield found
+        collector.url = url
+        yield collector
 
 
-def _traced(service: Service, dataset: str, collector: Collector) -> dict[str, tuple[str, Span]]:
+def _trace(service: Service, dataset: str, collector: Collector) -> dict[str, tuple[str, Span]]:
     job = service.client.start({"dataset": dataset, "distances": [0, 6]})["job"]
     service.client.wait(job, timeout_s=120)
     spans = collector.wait_for("step report")
@@ -79,9 +79,9 @@ def test_the_steps_of_a_job_belong_to_the_request_that_started_it(
 ) -> None:
     """Else nobody sees where the time of a slow job went."""
     with distributed(tmp_path, workers=1, OTEL_EXPORTER_OTLP_ENDPOINT=collector.url) as service:
-        found = _traced(service, uploaded(service, sample / "test", "traced"), collector)
-    assert {"step list", "step compress", "step index", "step report"} <= set(found)
-    (api, request), (worker, step) = found["POST /v1/jobs"], found["step compress"]
+        spans = _trace(service, upload(service, sample / "test", "traced"), collector)
+    assert {"step list", "step compress", "step index", "step report"} <= set(spans)
+    (api, request), (worker, step) = spans["POST /v1/jobs"], spans["step compress"]
     assert (api, worker) == ("keepmore-api", "keepmore-worker")
     assert step.parent_span_id == request.span_id
     attributes = {one.key: one.value.string_value for one in step.attributes}
@@ -92,8 +92,8 @@ def test_the_steps_of_a_job_belong_to_the_request_that_started_it(
 def test_the_service_in_one_process_traces_too(tmp_path: Path, sample: Path, collector: Collector) -> None:
     """Else a service must be distributed before anybody sees why it is slow."""
     with embedded(tmp_path, OTEL_EXPORTER_OTLP_ENDPOINT=collector.url) as service:
-        found = _traced(service, f"file://{sample / 'test'}", collector)
-    assert found["step compress"][1].parent_span_id == found["POST /v1/jobs"][1].span_id
+        spans = _trace(service, f"file://{sample / 'test'}", collector)
+    assert spans["step compress"][1].parent_span_id == spans["POST /v1/jobs"][1].span_id
 
 
 def test_a_caller_finds_the_job_in_its_own_trace(tmp_path: Path, sample: Path, collector: Collector) -> None:
@@ -116,7 +116,7 @@ def test_a_collector_that_does_not_answer_stops_no_job(tmp_path: Path, sample: P
 
 
 def test_an_endpoint_that_is_none_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Else a misspelt endpoint is found out when the first trace is missed."""
+    """Else a misspelled endpoint is found out when the first trace is missed."""
     monkeypatch.setenv("OTEL_EXPORTER_OTLP_ENDPOINT", "collector:4318")
     with pytest.raises(InvalidRequest, match="OTEL_EXPORTER_OTLP_ENDPOINT"):
         load()

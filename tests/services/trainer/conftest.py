@@ -1,4 +1,4 @@
-"""Images and rooms as the steps give them to a trainer, over real files and a real store."""
+"""Images and contexts as the steps give them to a trainer, over real files and a real store."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ Pictures = Callable[..., Images]
 def pictures() -> Pictures:
     """The images of a folder, each labelled by the folder it lies in."""
 
-    def found(folder: Path, group: str = "0", most: int | None = None) -> Images:
+    def load(folder: Path, group: str = "0", most: int | None = None) -> Images:
         files = sorted(folder.rglob("*.jpg"))[:most]
         data = [file.read_bytes() for file in files]
         columns = {
@@ -37,22 +37,22 @@ def pictures() -> Pictures:
         }
         return Images(pa.table(columns), lambda row: data[row], group)
 
-    return found
+    return load
 
 
 @dataclass(slots=True)
 class Workplace:
-    """A store and scratch disk, and what was told about the work done there, which `interrupt` may end by raising."""
+    """A store and scratch disk, and the progress reported from there; `interrupt` may end the work by raising."""
 
     store: FolderStore
     scratch: Scratch
-    told: list[Progress] = field(default_factory=list)
-    interrupt: Callable[[list[Progress]], None] = lambda told: None
+    reports: list[Progress] = field(default_factory=list)
+    interrupt: Callable[[list[Progress]], None] = lambda reports: None
 
     def context(self, name: str = "run") -> TrainerContext:
         def report(progress: Progress) -> None:
-            self.told.append(progress)
-            self.interrupt(self.told)
+            self.reports.append(progress)
+            self.interrupt(self.reports)
 
         return RunContext(self.store, EVERYTHING, self.scratch, report, "job", name, "0", 0)
 

@@ -23,7 +23,9 @@ ALONE = ProcessGroup(0, 1, torch.device("cpu"))
 QUICK = Tuning(batch=16, image_size=64)
 
 
-def tuned(training: Training, train: Images, test: Images, place: Workplace, trainer: FineTuner | None = None) -> Run:
+def fine_tune(
+    training: Training, train: Images, test: Images, place: Workplace, trainer: FineTuner | None = None
+) -> Run:
     classes = sorted(set(train.labels))
     (run,) = (trainer or FineTuner()).train(train, [test], classes, training, [0], place.context())
     return run
@@ -32,10 +34,10 @@ def tuned(training: Training, train: Images, test: Images, place: Workplace, tra
 def plan_of(
     folder: Path, pictures: Pictures, sample: Path, place: Workplace, training: Training, **fields: Any
 ) -> Plan:
-    """A plan over the drawn images, which are decoded, and stay: nobody makes room."""
+    """A plan over the drawn images, which are decoded, and stay: nothing evicts them."""
     transform = models.load(training.model, training.weights).at((training.tuning or Tuning()).image_size).transform
     train, test = pictures(sample / "train"), pictures(sample / "test", "evaluation")
-    folders = [decode(given, transform, place)[0] for given in (train, test)]
+    folders = [decode(images, transform, place)[0] for images in (train, test)]
     classes = sorted(set(train.labels))
     targets = [classes.index(label) for label in train.labels]
     folder.mkdir()
@@ -44,22 +46,22 @@ def plan_of(
 
 
 def decode(images: Images, transform: Transform, place: Workplace) -> tuple[Path, image_cache.Decoded]:
-    with image_cache.decode_all(images, transform, place.scratch, lambda progress: None) as made:
-        return made
+    with image_cache.decode_all(images, transform, place.scratch, lambda progress: None) as result:
+        return result
 
 
 def never(images: int) -> bool:
     return False
 
 
-def left(plan: Plan) -> tuple[dict[str, torch.Tensor], Any, Outcome]:
+def outputs(plan: Plan) -> tuple[dict[str, torch.Tensor], Any, Outcome]:
     with np.load(plan.file(NAMED)) as arrays:
         return load_file(plan.file(WEIGHTS)), arrays["@"], Outcome.read(plan.file(DONE))
 
 
 def alike(one: Plan, other: Plan) -> None:
-    (weights, named, outcome), (weights_too, named_too, outcome_too) = left(one), left(other)
-    assert np.array_equal(named, named_too)
+    (weights, predictions, outcome), (weights_too, predictions_too, outcome_too) = outputs(one), outputs(other)
+    assert np.array_equal(predictions, predictions_too)
     assert outcome.losses == outcome_too.losses
     for name, value in weights.items():
         assert torch.equal(value, weights_too[name]), name

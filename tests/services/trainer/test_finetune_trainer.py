@@ -31,7 +31,7 @@ from keepmore_trainer.run_plan import CHECKPOINT, DONE
 from keepmore_trainer.train_loop import Interrupted, fit, rate
 from keepmore_trainer.transforms import Transform, random_crop
 from tests.services.trainer.conftest import Pictures, Workplace
-from tests.services.trainer.plans import ALONE, QUICK, alike, decode, left, never, plan_of, tuned
+from tests.services.trainer.plans import ALONE, QUICK, alike, decode, fine_tune, never, outputs, plan_of
 
 
 @pytest.fixture
@@ -55,15 +55,15 @@ def test_mobilenet_learns_and_leaves_its_weights(sample: Path, pictures: Picture
     assert isinstance(trainer, FineTuner)
     training = Training(method="finetune", steps=12, tuning=replace(QUICK, image_size=96))
     train = pictures(sample / "train")
-    run = tuned(training, train, train, workplace, trainer)
+    run = fine_tune(training, train, train, workplace, trainer)
     assert _top1(run, train) > 0.6, "eight classes: chance is 0.125"
     assert run.top_classes[""].shape == (48, 5)
     assert isinstance(run.execution, FineTuneExecution)
     assert str(run.execution.weights_sha256).startswith("b0353104")
     assert (run.execution.steps, run.execution.batch, run.execution.processes) == (12, 16, 1)
     assert len(run.curve["loss"]) == 12
-    kept = load_file(run.artifacts["weights"].uri.removeprefix("file://"))
-    assert kept["classifier.1.weight"].shape == (8, 1280)
+    weights = load_file(run.artifacts["weights"].uri.removeprefix("file://"))
+    assert weights["classifier.1.weight"].shape == (8, 1280)
     events = Path(run.artifacts["events"].uri.removeprefix("file://"))
     assert _scalars(events.parent, "loss/train")[-1] == pytest.approx(run.curve["loss"][-1], rel=1e-4)
 
@@ -71,10 +71,10 @@ def test_mobilenet_learns_and_leaves_its_weights(sample: Path, pictures: Picture
 def _scalars(folder: Path, tag: str) -> list[float]:
     from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
-    named = folder / "events.out.tfevents.0"
-    if not named.exists():
-        (found,) = folder.iterdir()
-        found.rename(named)
+    event_file = folder / "events.out.tfevents.0"
+    if not event_file.exists():
+        (file,) = folder.iterdir()
+        file.rename(event_file)
     events = EventAccumulator(str(folder))
     events.Reload()
     return [event.value for event in events.Scalars(tag)]
@@ -88,7 +88,7 @@ def test_a_transformer_of_timm_learns_from_a_local_file(
         "timm:test_vit", vit, "finetune", steps=25, tuning=Tuning(batch=16, learning_rate=2e-3, crop=0.6)
     )
     train = pictures(sample / "train")
-    run = tuned(training, train, train, workplace)
+    run = fine_tune(training, train, train, workplace)
     assert _top1(run, train) > 0.3
     assert np.mean(run.curve["loss"][-5:]) < np.mean(run.curve["loss"][:5]) - 0.1
     assert run.execution.model == "timm:test_vit"
@@ -116,11 +116,11 @@ def test_a_killed_run_goes_on_to_the_same_end(
     assert not plans[1].file(DONE).exists()
     steps: list[int] = []
 
-    def tell(images: int) -> bool:
+    def report(images: int) -> bool:
         steps.append(images)
         return False
 
-    fit(plans[1], ALONE, tell)
+    fit(plans[1], ALONE, report)
     assert 1 <= len(steps) <= 5, "most of it was done before"
     fit(plans[0], ALONE, never)
     alike(plans[0], plans[1])
@@ -135,23 +135,23 @@ def test_a_stopped_run_goes_on_elsewhere(
     train, test = pictures(sample / "train"), pictures(sample / "test", "evaluation")
     trainer = FineTuner(processes)
 
-    def interrupt(told: list[Progress]) -> None:
-        if sum(progress.images for progress in told) >= 48:
+    def interrupt(reports: list[Progress]) -> None:
+        if sum(progress.images for progress in reports) >= 48:
             raise Stopping("this worker was asked to stop")
 
     workplace.interrupt = interrupt
     with pytest.raises(Stopping, match="asked to stop"):
-        tuned(training, train, test, workplace, trainer)
-    before = sum(progress.images for progress in workplace.told)
-    workplace.told.clear()
-    workplace.interrupt = lambda told: None
-    again = tuned(training, train, test, workplace, trainer)
-    after = sum(progress.images for progress in workplace.told)
+        fine_tune(training, train, test, workplace, trainer)
+    before = sum(progress.images for progress in workplace.reports)
+    workplace.reports.clear()
+    workplace.interrupt = lambda reports: None
+    again = fine_tune(training, train, test, workplace, trainer)
+    after = sum(progress.images for progress in workplace.reports)
     assert before + after == 6 * 16, "no step is done twice"
     assert isinstance(again.execution, FineTuneExecution)
     assert again.execution.processes == processes
     elsewhere = replace(workplace, store=FolderStore(workplace.store.root / "other"))
-    whole = tuned(training, train, test, elsewhere)
+    whole = fine_tune(training, train, test, elsewhere)
     assert again.curve["loss"] == pytest.approx(whole.curve["loss"], rel=0.02)
     if processes == 1:
         assert np.array_equal(again.top_classes[""], whole.top_classes[""])
@@ -173,12 +173,12 @@ def test_two_processes_do_what_one_does(
     )  # fmt: skip
     assert done.returncode == 0, done.stderr
     assert done.stdout.count('{"images"') == 4
-    assert left(two)[2].processes == 2
-    weights, weights_too = left(one)[0], left(two)[0]
+    assert outputs(two)[2].processes == 2
+    weights, weights_too = outputs(one)[0], outputs(two)[0]
     for key, value in weights.items():
         assert torch.allclose(value.float(), weights_too[key].float(), atol=2e-3), key
-    assert left(one)[2].losses == pytest.approx(left(two)[2].losses, rel=0.02)
-    agree = (left(one)[1][:, 0] == left(two)[1][:, 0]).mean()
+    assert outputs(one)[2].losses == pytest.approx(outputs(two)[2].losses, rel=0.02)
+    agree = (outputs(one)[1][:, 0] == outputs(two)[1][:, 0]).mean()
     assert agree >= 23 / 24, "sums in another order may turn one tie"
 
 
@@ -190,22 +190,22 @@ def test_half_precision_learns_and_goes_on(
     training = Training("timm:test_vit", vit, "finetune", steps=3, tuning=tuning)
     whole, stopped, wide = (
         plan_of(
-            tmp_path / name, pictures, sample, workplace, replace(training, tuning=replace(tuning, precision=given))
+            tmp_path / name, pictures, sample, workplace, replace(training, tuning=replace(tuning, precision=precision))
         )
-        for name, given in (("whole", "float16"), ("stopped", "float16"), ("wide", "float32"))
+        for name, precision in (("whole", "float16"), ("stopped", "float16"), ("wide", "float32"))
     )
     fit(whole, ALONE, never)
     with pytest.raises(Interrupted):
         fit(stopped, ALONE, lambda images: True)
-    saved = torch.load(stopped.file(CHECKPOINT), weights_only=True)
-    assert saved["scaler"]["scale"] > 1, "the scale that was found is kept"
+    checkpoint = torch.load(stopped.file(CHECKPOINT), weights_only=True)
+    assert checkpoint["scaler"]["scale"] > 1, "the scale that was found is kept"
     fit(stopped, ALONE, never)
     alike(whole, stopped)
     fit(wide, ALONE, never)
-    outcome, outcome_wide = left(whole)[2], left(wide)[2]
+    outcome, outcome_wide = outputs(whole)[2], outputs(wide)[2]
     assert outcome.model == replace(outcome_wide.model, precision="float16")
     assert outcome.preparation == outcome_wide.preparation
-    assert left(whole)[2].losses == pytest.approx(left(wide)[2].losses, rel=0.05)
+    assert outputs(whole)[2].losses == pytest.approx(outputs(wide)[2].losses, rel=0.05)
 
 
 def test_the_loss_is_that_of_pytorch_with_smoothed_labels(
@@ -216,15 +216,15 @@ def test_the_loss_is_that_of_pytorch_with_smoothed_labels(
     training = Training("mobilenet_v2", "default", "finetune", epochs=1, tuning=tuning)
     plan = plan_of(tmp_path / "plan", pictures, sample, workplace, training)
     fit(plan, ALONE, never)
-    losses = left(plan)[2].losses
+    losses = outputs(plan)[2].losses
     assert len(losses) == 48 / 8, "each image once"
     classifier = models.load("mobilenet_v2", "default").at(64)
     classifier.set_head(models.new_head(classifier.width, 8, plan.seed))
     module = param_groups.trainable(classifier, True, ALONE)
     images = image_cache.open_folder(Path(plan.images), classifier.transform)
     batch, targets = next(DataLoader(plan, images, classifier.transform, ALONE).steps(0))
-    scores, wanted = module(classifier.transform.tensor(batch, ALONE.place)), torch.tensor(targets)
-    expected, plain = (cross_entropy(scores, wanted, label_smoothing=part).item() for part in (0.5, 0.0))
+    scores, labels = module(classifier.transform.tensor(batch, ALONE.place)), torch.tensor(targets)
+    expected, plain = (cross_entropy(scores, labels, label_smoothing=part).item() for part in (0.5, 0.0))
     assert losses[0] == pytest.approx(expected, abs=1e-4)
     assert abs(expected - plain) > 1e-3
 
@@ -242,7 +242,7 @@ def test_small_parts_of_a_batch_give_the_same_step(
     ]  # fmt: skip
     for plan in plans:
         fit(plan, ALONE, never)
-    assert left(plans[0])[2].losses == pytest.approx(left(plans[1])[2].losses, rel=0.02)
+    assert outputs(plans[0])[2].losses == pytest.approx(outputs(plans[1])[2].losses, rel=0.02)
 
 
 def test_decoded_images_are_shared(sample: Path, pictures: Pictures, workplace: Workplace) -> None:
@@ -253,8 +253,8 @@ def test_decoded_images_are_shared(sample: Path, pictures: Pictures, workplace: 
     def unreadable(row: int) -> bytes:
         raise AssertionError(f"image {row} was read again")
 
-    known = replace(images, read=unreadable)
-    again, second = decode(known, transform, workplace)
+    same_images = replace(images, read=unreadable)
+    again, second = decode(same_images, transform, workplace)
     assert again == folder
     assert all(np.array_equal(first[row], second[row]) for row in range(len(images)))
     assert np.array_equal(first[5], transform.decoded(images.read(5)))

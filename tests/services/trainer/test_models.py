@@ -33,8 +33,8 @@ def test_weights_from_a_file(tmp_path: Path) -> None:
     save_file(other.state_dict(), tmp_path / "small.safetensors")
     image = torch.rand(1, 3, 64, 64)
     for name in ("small.pth", "wrapped.pth", "small.safetensors"):
-        found = models.load("mobilenet_v3_small", str(tmp_path / name))
-        assert torch.equal(found.module.eval().features(image), other.features(image))  # type: ignore[operator]
+        classifier = models.load("mobilenet_v3_small", str(tmp_path / name))
+        assert torch.equal(classifier.module.eval().features(image), other.features(image))  # type: ignore[operator]
     with pytest.raises(WeightsUnavailable, match=r"belongs to another architecture \(it lacks features.0.0.weight"):
         models.load("mobilenet_v3_small", str(tmp_path / "squeeze.pth"))
     wide = get_model("mobilenet_v3_small", weights=None, width_mult=2.0)
@@ -51,11 +51,15 @@ def test_models_of_timm(tmp_path: Path) -> None:
     torch.manual_seed(3)
     vit = timm.create_model("test_vit", num_classes=11).eval()
     save_file(vit.state_dict(), tmp_path / "vit.safetensors")
-    found = models.load("timm:test_vit", str(tmp_path / "vit.safetensors"))
-    assert (found.head, found.width, found.is_transformer) == ("head", 64, True)
-    assert (found.transform.resize, found.transform.crop, found.transform.interpolation) == (168, 160, "bicubic")
+    classifier = models.load("timm:test_vit", str(tmp_path / "vit.safetensors"))
+    assert (classifier.head, classifier.width, classifier.is_transformer) == ("head", 64, True)
+    assert (classifier.transform.resize, classifier.transform.crop, classifier.transform.interpolation) == (
+        168,
+        160,
+        "bicubic",
+    )
     image = torch.rand(1, 3, 160, 160)
-    assert torch.equal(found.module.eval().forward_features(image), vit.forward_features(image))  # type: ignore[operator]
+    assert torch.equal(classifier.module.eval().forward_features(image), vit.forward_features(image))  # type: ignore[operator]
     published = models.load("timm:vit_base_patch16_224.augreg_in21k", "none")
     assert (published.width, published.transform.mean) == (768, (0.5, 0.5, 0.5))
     with pytest.raises(UnknownModel, match="timm has no model 'vit_huge_fantasy'"):
@@ -107,8 +111,8 @@ def test_images_are_prepared_as_the_weights_expect(size: tuple[int, int], jpeg: 
     """Else accuracies differ from those that others measure with the same weights."""
     import io
 
-    with Image.open(io.BytesIO(jpeg)) as opened:
-        image = opened.convert("RGB").resize(size)
+    with Image.open(io.BytesIO(jpeg)) as original:
+        image = original.convert("RGB").resize(size)
     buffer = io.BytesIO()
     image.save(buffer, "PNG")
     ours = Transform(64, 56)
@@ -126,11 +130,11 @@ def test_a_thread_of_pixels_does_not_fill_the_memory(tmp_path: Path) -> None:
 def test_lower_layers_of_a_transformer_learn_slower() -> None:
     """Else the layer-wise rates that transformers are fine-tuned with are not there."""
     for name in ("timm:test_vit", "vit_b_16", "timm:swin_tiny_patch4_window7_224"):
-        found = models.load(name, "none")
-        groups = param_groups.groups(found, Tuning(layer_decay=0.5))
+        classifier = models.load(name, "none")
+        groups = param_groups.groups(classifier, Tuning(layer_decay=0.5))
         scales = {id(p): group["scale"] for group in groups for p in group["params"]}
-        by_name = {name: scales[id(p)] for name, p in found.module.named_parameters()}
-        head = [scale for name, scale in by_name.items() if name.startswith(f"{found.head}.")]
+        by_name = {name: scales[id(p)] for name, p in classifier.module.named_parameters()}
+        head = [scale for name, scale in by_name.items() if name.startswith(f"{classifier.head}.")]
         first = next(iter(by_name.values()))
         assert set(head) == {1.0}
         assert first == min(by_name.values()) < 0.05

@@ -23,12 +23,12 @@ from tests.services.trainer.conftest import Pictures, Workplace
 SMALL = Training(weights="none", steps=20, seeds=2)
 
 
-def _trained(
+def _train(
     trainer: Trainer, images: Images, test: Images, training: Training, place: Workplace, seeds: Sequence[int]
 ) -> list[Run]:
-    train, tested = (_with_features(trainer, source, training, place) for source in (images, test))
+    train, test = (_with_features(trainer, source, training, place) for source in (images, test))
     classes = results.all_classes(sorted(set(images.labels)), test.labels)
-    return list(trainer.train(train, [tested], classes, training, seeds, place.context()))
+    return list(trainer.train(train, [test], classes, training, seeds, place.context()))
 
 
 def _with_features(trainer: Trainer, images: Images, training: Training, place: Workplace) -> Images:
@@ -44,26 +44,26 @@ def test_pretrained_features_tell_classes_apart(sample: Path, pictures: Pictures
     """Else the reported accuracy says nothing about the images that were kept."""
     trainer, training = load_trainer("probe"), Training(steps=100, seeds=2)
     images, test = pictures(sample / "train"), pictures(sample / "test", "evaluation")
-    runs = _trained(trainer, images, test, training, workplace, [0, 1])
-    found = evaluation.evaluate(runs, images.labels, test.labels, sorted(set(images.labels)), training).as_json()
-    assert sum(progress.images for progress in workplace.told) == 48 + 24
-    assert found["train_images"] == 48
-    assert found["test_images"] == 24
-    assert found["top1"] > 0.25, "eight classes: chance is 0.125"
-    assert found["top1"] < found["top5"] <= 1
-    assert found["interval"][0] < found["top1"] < found["interval"][1]
-    assert len(found["top1_by_seed"]) == 2
-    assert sum(of_class["images"] for of_class in found["per_class"].values()) == 24
-    assert sum(map(sum, found["confusion"]["counts"])) == 2 * 24
-    assert found["weights"] == "IMAGENET1K_V1"
-    assert found["weights_sha256"].startswith("b0353104")
-    assert [set(kept) for kept in found["kept"]] == [{"seed", "weights"}] * 2
+    runs = _train(trainer, images, test, training, workplace, [0, 1])
+    result = evaluation.evaluate(runs, images.labels, test.labels, sorted(set(images.labels)), training).as_json()
+    assert sum(progress.images for progress in workplace.reports) == 48 + 24
+    assert result["train_images"] == 48
+    assert result["test_images"] == 24
+    assert result["top1"] > 0.25, "eight classes: chance is 0.125"
+    assert result["top1"] < result["top5"] <= 1
+    assert result["interval"][0] < result["top1"] < result["interval"][1]
+    assert len(result["top1_by_seed"]) == 2
+    assert sum(of_class["images"] for of_class in result["per_class"].values()) == 24
+    assert sum(map(sum, result["confusion"]["counts"])) == 2 * 24
+    assert result["weights"] == "IMAGENET1K_V1"
+    assert result["weights_sha256"].startswith("b0353104")
+    assert [set(artifacts) for artifacts in result["kept"]] == [{"seed", "weights"}] * 2
 
 
 def test_the_same_seed_gives_the_same_result(sample: Path, pictures: Pictures, workplace: Workplace) -> None:
     """Else a resumed job reports another accuracy, and nobody can run a result again."""
     images = pictures(sample / "test")
-    first, again = (_trained(ProbeTrainer(), images, images, SMALL, workplace, [1])[0] for _ in range(2))
+    first, again = (_train(ProbeTrainer(), images, images, SMALL, workplace, [1])[0] for _ in range(2))
     assert first.as_bytes() == again.as_bytes()
 
 
@@ -73,23 +73,23 @@ def test_a_second_training_over_the_same_images_makes_no_features(
     """Else every other number of steps or seeds costs the hours of the features again."""
     trainer = ProbeTrainer()
     trainer.features(pictures(sample / "train", most=30), SMALL, workplace.context())
-    shelves = set(workplace.store.keys("features/"))
+    keys = set(workplace.store.keys("features/"))
 
     def unreadable(row: int) -> bytes:
         raise AssertionError(f"image {row} was read again")
 
-    known = pictures(sample / "train", most=20)
-    trainer.features(Images(known.table, unreadable, known.group), SMALL, workplace.context())
-    assert set(workplace.store.keys("features/")) == shelves
+    subset = pictures(sample / "train", most=20)
+    trainer.features(Images(subset.table, unreadable, subset.group), SMALL, workplace.context())
+    assert set(workplace.store.keys("features/")) == keys
     more = pictures(sample / "train")
-    read = []
+    rows = []
 
-    def counted(row: int) -> bytes:
-        read.append(row)
+    def read_row(row: int) -> bytes:
+        rows.append(row)
         return more.read(row)
 
-    trainer.features(Images(more.table, counted, more.group), SMALL, workplace.context())
-    assert read == list(range(30, 48))
+    trainer.features(Images(more.table, read_row, more.group), SMALL, workplace.context())
+    assert rows == list(range(30, 48))
 
 
 def test_features_do_not_depend_on_where_the_pixels_came_from(
@@ -111,24 +111,24 @@ def test_features_do_not_depend_on_where_the_pixels_came_from(
     assert np.array_equal(vectors, from_pixels)
 
 
-def test_features_that_are_gone_are_told(sample: Path, pictures: Pictures, workplace: Workplace) -> None:
+def test_missing_features_are_reported(sample: Path, pictures: Pictures, workplace: Workplace) -> None:
     """Else a training on half of the features passes for one on all of them."""
     trainer, images = ProbeTrainer(), pictures(sample / "test")
-    made = _with_features(trainer, images, SMALL, workplace)
+    images = _with_features(trainer, images, SMALL, workplace)
     (key,) = workplace.store.keys("features/")
     workplace.store.put(key, workplace.store.get(key)[:-30])
     with pytest.raises(StoreError, match=r"npz is damaged .* delete it"):
-        list(trainer.train(made, [made], sorted(set(images.labels)), SMALL, [0], workplace.context()))
+        list(trainer.train(images, [images], sorted(set(images.labels)), SMALL, [0], workplace.context()))
     workplace.store.delete(key)
     with pytest.raises(StoreError, match="features of 24 images are gone"):
-        list(trainer.train(made, [made], sorted(set(images.labels)), SMALL, [0], workplace.context()))
+        list(trainer.train(images, [images], sorted(set(images.labels)), SMALL, [0], workplace.context()))
 
 
 def test_epochs_instead_of_steps(sample: Path, pictures: Pictures, workplace: Workplace) -> None:
     """Else who asks for passes over the images gets the same number of steps for every subset after all."""
     images = pictures(sample / "train")
     training = Training(weights="none", epochs=30, seeds=1)
-    (run,) = _trained(ProbeTrainer(), images, images, training, workplace, [0])
+    (run,) = _train(ProbeTrainer(), images, images, training, workplace, [0])
     assert run.execution.steps == 23, "30 passes over 48 images, 64 a step"
 
 

@@ -1,4 +1,4 @@
-"""A fine-tuning in trouble: too little memory or disk, numbers that are none."""
+"""A fine-tuning in trouble: too little memory or disk, a loss that is NaN."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from keepmore.spec.training import Training, Tuning
 from keepmore_trainer import models
 from keepmore_trainer.train_loop import fit
 from tests.services.trainer.conftest import Pictures, Workplace
-from tests.services.trainer.plans import ALONE, QUICK, left, never, plan_of, tuned
+from tests.services.trainer.plans import ALONE, QUICK, fine_tune, never, outputs, plan_of
 
 # A rank of a fine-tuning that may take so many bytes more than PyTorch did.
 SHORT_OF_MEMORY = """
@@ -48,9 +48,9 @@ def test_one_process_without_memory_says_so(
     environment = {**os.environ, "GLOO_SOCKET_IFNAME": "lo", "PYTHONPATH": os.pathsep.join(sys.path)}
     done = subprocess.run([*command, plan.folder], capture_output=True, text=True, check=False, env=environment)
     assert done.returncode != 0
-    (said,) = [json.loads(line) for line in done.stdout.splitlines() if line.startswith('{"error"')]
-    assert said["error"]["code"] == "not_trainable"
-    assert "out of memory with 32 images at once; set tuning.micro_batch" in said["error"]["message"]
+    (answer,) = [json.loads(line) for line in done.stdout.splitlines() if line.startswith('{"error"')]
+    assert answer["error"]["code"] == "not_trainable"
+    assert "out of memory with 32 images at once; set tuning.micro_batch" in answer["error"]["message"]
 
 
 def test_out_of_memory_halves_what_goes_through_at_once(
@@ -65,12 +65,12 @@ def test_out_of_memory_halves_what_goes_through_at_once(
     script = SHORT_OF_MEMORY.format(when="True", bytes_=1_350_000_000)
     done = subprocess.run([sys.executable, "-c", script, plan.folder], capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
-    said = left(plan)[2]
-    assert said.notes[0].startswith("out of memory with 32 images at once: 16 from step 1 on; a step still takes 32")
-    assert len(said.losses) == 2
+    outcome = outputs(plan)[2]
+    assert outcome.notes[0].startswith("out of memory with 32 images at once: 16 from step 1 on; a step still takes 32")
+    assert len(outcome.losses) == 2
 
 
-def test_a_loss_that_is_no_number_ends_the_run(sample: Path, pictures: Pictures, workplace: Workplace) -> None:
+def test_a_loss_of_nan_ends_the_run(sample: Path, pictures: Pictures, workplace: Workplace) -> None:
     """Else weights of NaN are kept, and their accuracy is taken for a finding about the images."""
     training = Training(
         "mobilenet_v2", "none", "finetune", steps=30, tuning=replace(QUICK, learning_rate=10, head="new")
@@ -81,7 +81,7 @@ def test_a_loss_that_is_no_number_ends_the_run(sample: Path, pictures: Pictures,
     save_file(weights, workplace.scratch.root / "inf.safetensors")
     broken = replace(training, weights=str(workplace.scratch.root / "inf.safetensors"))
     with pytest.raises(NotTrainable, match=r"the loss is nan at step 1 of 30; lower tuning.learning_rate, now 10"):
-        tuned(broken, train, train, workplace)
+        fine_tune(broken, train, train, workplace)
 
 
 def test_images_that_do_not_fit_the_disk_are_decoded_each_time(
@@ -90,30 +90,30 @@ def test_images_that_do_not_fit_the_disk_are_decoded_each_time(
     """Else a full disk ends the training, or the limit that somebody set is not kept."""
     training = Training("mobilenet_v2", "none", "finetune", steps=3, tuning=replace(QUICK, head="new"))
     train, test = pictures(sample / "train"), pictures(sample / "test", "evaluation")
-    whole = tuned(training, train, test, workplace)
+    whole = fine_tune(training, train, test, workplace)
     assert whole.notes == []
     files = sum(train.table["bytes"].to_pylist())
     small = replace(
         workplace, scratch=replace(workplace.scratch, folder=f"{workplace.scratch.root}-2", max_bytes=files + 400_000)
     )
-    tight = tuned(training, train, test, small)
+    tight = fine_tune(training, train, test, small)
     assert "images are decoded again every time: the scratch disk holds no more" in tight.notes[0]
     assert np.array_equal(tight.top_classes[""], whole.top_classes[""])
-    used = sum(file.stat().st_size for file in small.scratch.root.rglob("*") if file.is_file())
-    assert used < files + 500_000
+    used_bytes = sum(file.stat().st_size for file in small.scratch.root.rglob("*") if file.is_file())
+    assert used_bytes < files + 500_000
     larger = replace(small, scratch=replace(small.scratch, max_bytes=None))
-    assert tuned(training, train, test, larger).notes == [], "more room is used as soon as it is there"
+    assert fine_tune(training, train, test, larger).notes == [], "more room is used as soon as it is there"
 
 
 def test_steps_that_half_precision_cannot_do_are_skipped(
     sample: Path, pictures: Pictures, workplace: Workplace, tmp_path: Path
 ) -> None:
-    """Else gradients that are too large for float16 end the run, or its weights are no numbers from then on."""
+    """Else gradients that are too large for float16 end the run, or its weights are NaN from then on."""
     tuning = Tuning(batch=4, image_size=32, head="new", precision="float16")
     training = Training("mobilenet_v2", "none", "finetune", steps=2, tuning=tuning)
     plan = plan_of(tmp_path / "plan", pictures, sample, workplace, training)
     fit(plan, ALONE, never)
-    weights, _, said = left(plan)
-    assert said.skipped_steps == 2
+    weights, _, outcome = outputs(plan)
+    assert outcome.skipped_steps == 2
     head = models.new_head(1280, 8, 0)
-    assert torch.equal(weights["classifier.1.weight"], head.weight), "nothing was learnt"
+    assert torch.equal(weights["classifier.1.weight"], head.weight), "nothing was learned"

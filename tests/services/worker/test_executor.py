@@ -29,7 +29,7 @@ from keepmore.training.results import Run
 from keepmore_services.tracing import Tracer
 from keepmore_worker import heartbeat
 from keepmore_worker.executor import ChainingQueue, StepExecutor
-from tests.steps import selected
+from tests.steps import selected_job
 
 STEPS = 8
 TRAINING = Training(
@@ -43,7 +43,7 @@ def job(store: FolderStore, sample: Path, tmp_path: Path) -> Job:
     for name in sorted(folder.name for folder in (sample / "train").iterdir())[:2]:
         shutil.copytree(sample / "train" / name, tmp_path / "images" / name)
     evaluation = Evaluation(holdout=0.5)
-    return selected(store, Request((tmp_path / "images").as_uri(), (8,), evaluation=evaluation, training=TRAINING))
+    return selected_job(store, Request((tmp_path / "images").as_uri(), (8,), evaluation=evaluation, training=TRAINING))
 
 
 @pytest.fixture
@@ -86,8 +86,8 @@ def test_a_long_fine_tuning_takes_turns_to_its_end(
 
 def test_a_worker_that_is_asked_to_stop_hands_its_run_on(worker: StepExecutor, store: FolderStore, job: Job) -> None:
     """Else every release of the service throws away the hours of all fine-tunings under way."""
-    step, asked = _tune(job), count()
-    worker.stopping = lambda: next(asked) > 1 + 12 + 3  # as the step begins, as images are decoded, after some steps
+    step, checks = _tune(job), count()
+    worker.stopping = lambda: next(checks) > 1 + 12 + 3  # as the step begins, as images are decoded, after some steps
     worker.do(step)
     assert not store.exists(step.output)
     assert store.exists(_checkpoint(job))

@@ -20,40 +20,40 @@ def pool(service: Service, tmp_path_factory: pytest.TempPathFactory) -> str:
     root: Path = tmp_path_factory.mktemp("pool") / "images"
     write_sample(root, train_per_class=24, test_per_class=12)
     body = {"dataset": (root / "train").as_uri(), "distances": [0, 8]}
-    found = service.client.start({**body, "evaluation": {"dataset": (root / "test").as_uri()}})["job"]
-    service.client.wait(found, timeout_s=120)
-    return found
+    job_id = service.client.start({**body, "evaluation": {"dataset": (root / "test").as_uri()}})["job"]
+    service.client.wait(job_id, timeout_s=120)
+    return job_id
 
 
 def test_advice_is_asked_for_and_waited_for(ask: Ask, pool: str) -> None:
     """Else a pipeline cannot ask where to store, or polls an address that says nothing."""
-    made = ask("POST", f"/v1/jobs/{pool}/advice", BODY)
-    assert made.status == 202
-    assert made.json["state"] == "running"
-    assert made.json["request"]["budgets"] == [1_000_000, {"as_distance": 8.0, "fraction": "1"}]
-    where = made.headers["location"]
-    assert where == f"/v1/jobs/{pool}/advice/{made.json['advice']}"
+    reply = ask("POST", f"/v1/jobs/{pool}/advice", BODY)
+    assert reply.status == 202
+    assert reply.json["state"] == "running"
+    assert reply.json["request"]["budgets"] == [1_000_000, {"as_distance": 8.0, "fraction": "1"}]
+    where = reply.headers["location"]
+    assert where == f"/v1/jobs/{pool}/advice/{reply.json['advice']}"
     assert ask("GET", where).status == 202
     assert ask("GET", where, Accept="text/html").status == 202, "no page before there is advice"
-    while (found := ask("GET", f"{where}?wait=30")).status == 202:
+    while (advice := ask("GET", f"{where}?wait=30")).status == 202:
         pass
-    assert found.status == 200
-    assert found.json["state"] == "succeeded"
-    assert [len(budget["distances"]) for budget in found.json["budgets"]] == [3, 3]
+    assert advice.status == 200
+    assert advice.json["state"] == "succeeded"
+    assert [len(budget["distances"]) for budget in advice.json["budgets"]] == [3, 3]
     page = ask("GET", where, Accept="text/html")
     assert (page.status, page.headers["content-type"].split(";")[0]) == (200, "text/html")
     assert b"store at distance" in page.body
-    assert (found.headers["vary"], page.headers["vary"]) == ("Accept", "Accept")
+    assert (advice.headers["vary"], page.headers["vary"]) == ("Accept", "Accept")
     assert ask("GET", where, Accept="image/png").status == 406
     again = ask("POST", f"/v1/jobs/{pool}/advice", BODY)
-    assert (again.status, again.json) == (200, found.json)
+    assert (again.status, again.json) == (200, advice.json)
 
 
 def test_advice_that_nobody_asked_for_is_not_found(ask: Ask, job: str) -> None:
     """Else a mistyped id looks like advice that is on its way."""
     for name in ("0" * 12, "..", "a" * 500):
-        found = ask("GET", f"/v1/jobs/{job}/advice/{name}")
-        assert found.status == 404
+        reply = ask("GET", f"/v1/jobs/{job}/advice/{name}")
+        assert reply.status == 404
     assert ask("GET", f"/v1/jobs/{job}/advice/{'0' * 12}").json["code"] == "advice_not_found"
     assert ask("POST", "/v1/jobs/20200101-000000/advice", BODY).json["code"] == "job_not_found"
 
@@ -91,11 +91,11 @@ def test_bad_questions_are_refused_with_field_and_remedy(
     ask: Ask, job: str, change: dict[str, Any], code: str, says: str
 ) -> None:
     """Else a caller reads our code to find out what was wrong, or waits minutes to be told."""
-    found = ask("POST", f"/v1/jobs/{job}/advice", {**BODY, "budgets": ["1MB"], **change})
-    assert found.status == 422, found.body
-    assert found.headers["content-type"] == "application/problem+json"
-    assert found.json["code"] == code
-    assert says in found.json["detail"]
+    reply = ask("POST", f"/v1/jobs/{job}/advice", {**BODY, "budgets": ["1MB"], **change})
+    assert reply.status == 422, reply.body
+    assert reply.headers["content-type"] == "application/problem+json"
+    assert reply.json["code"] == code
+    assert says in reply.json["detail"]
 
 
 @pytest.mark.parametrize("body", [b'{"budgets": [NaN]}', b'{"budgets": ["1MB"], "accuracy": NaN}', b"[]", b"{"])
@@ -106,13 +106,13 @@ def test_what_is_no_question_at_all_is_refused(ask: Ask, job: str, body: bytes) 
 
 def test_pilots_that_are_too_few_are_a_conflict_with_the_reason(ask: Ask, job: str) -> None:
     """Else a caller waits for ever, or gets advice that stands on 8 test images."""
-    made = ask("POST", f"/v1/jobs/{job}/advice", BODY | {"budgets": ["1MB"]})
-    assert made.status == 409, "before an image is encoded"
-    assert made.json["code"] == "pilots_insufficient"
-    assert "test on 50 or more" in made.json["detail"]
+    reply = ask("POST", f"/v1/jobs/{job}/advice", BODY | {"budgets": ["1MB"]})
+    assert reply.status == 409, "before an image is encoded"
+    assert reply.json["code"] == "pilots_insufficient"
+    assert "test on 50 or more" in reply.json["detail"]
 
 
 def test_advice_needs_an_index(ask: Ask, waiting: str) -> None:
     """Else a question that comes too early fails in a worker, where nobody sees why."""
-    found = ask("POST", f"/v1/jobs/{waiting}/advice", BODY)
-    assert (found.status, found.json["code"]) == (409, "job_not_ready")
+    reply = ask("POST", f"/v1/jobs/{waiting}/advice", BODY)
+    assert (reply.status, reply.json["code"]) == (409, "job_not_ready")

@@ -36,10 +36,10 @@ def _body(sample: Path, **more: object) -> dict[str, object]:
     return {"dataset": (sample / "test").as_uri(), "distances": [4], **more}
 
 
-def _ended(ask: Ask, job: str) -> dict[str, Any]:
-    found: dict[str, Any] = ask("GET", f"/v1/jobs/{job}?wait=60").json
-    assert found["state"] != "accepted"
-    return found
+def _wait_for_end(ask: Ask, job: str) -> dict[str, Any]:
+    view: dict[str, Any] = ask("GET", f"/v1/jobs/{job}?wait=60").json
+    assert view["state"] != "accepted"
+    return view
 
 
 def test_a_post_is_answered_with_where_to_poll(ask: Ask, sample: Path) -> None:
@@ -63,9 +63,9 @@ def test_polling_costs_nothing_while_nothing_changes(ask: Ask, job: str) -> None
     again = ask("GET", f"/v1/jobs/{job}", If_None_Match=reply.headers["etag"])
     assert (again.status, again.body) == (304, b"")
     assert again.headers["etag"] == reply.headers["etag"]
-    begun = time.monotonic()
+    started_at = time.monotonic()
     assert ask("GET", f"/v1/jobs/{job}?wait=2", If_None_Match=reply.headers["etag"]).status == 304
-    assert time.monotonic() - begun > 1.5
+    assert time.monotonic() - started_at > 1.5
     assert ask("GET", f"/v1/jobs/{job}", If_None_Match='"another"').status == 200
     assert ask("GET", f"/v1/jobs/{job}", If_None_Match=f'"another", W/{reply.headers["etag"]}').status == 304
 
@@ -115,9 +115,9 @@ def test_an_idempotency_key_that_expires_under_many_callers_names_one_job(store:
             return idempotency.job_id(store, "me", str(night), {"a": 1})
 
         with ThreadPoolExecutor(callers) as pool:
-            named = set(pool.map(ask, range(callers)))
-        assert len(named) == 1
-        assert {idempotency.job_id(store, "me", str(night), {"a": 1})} == named != {"old"}
+            ids = set(pool.map(ask, range(callers)))
+        assert len(ids) == 1
+        assert {idempotency.job_id(store, "me", str(night), {"a": 1})} == ids != {"old"}
 
 
 def test_an_idempotency_key_names_one_estimate(ask: Ask, sample: Path) -> None:
@@ -147,29 +147,29 @@ class _Counted(FolderStore):
 def test_who_waits_long_for_an_answer_looks_less_often(tmp_path: Path) -> None:
     """Else forty waiting callers keep the store from the workers; or an answer comes long after it is there."""
     store, ref = _Counted(tmp_path), RequestRef(RequestKind.ESTIMATE, "a", "a")
-    begun = time.monotonic()
+    started_at = time.monotonic()
     assert asyncio.run(result_of(store, ref, 2)) is None
-    assert 2 <= time.monotonic() - begun < 2.5
+    assert 2 <= time.monotonic() - started_at < 2.5
     assert store.reads <= 2 * 12
     threading.Timer(1, store.put, (ref.result_key, b"{}")).start()
-    begun = time.monotonic()
+    started_at = time.monotonic()
     assert asyncio.run(result_of(store, ref, 10)) == {}
-    assert time.monotonic() - begun < 2
+    assert time.monotonic() - started_at < 2
 
 
 def test_the_list_comes_in_pages(ask: Ask, sample: Path, job: str) -> None:
     """Else a list of many jobs does not fit an answer, or a page misses some."""
     for _ in range(3):
-        _ended(ask, ask("POST", "/v1/jobs", _body(sample)).json["job"])
+        _wait_for_end(ask, ask("POST", "/v1/jobs", _body(sample)).json["job"])
     whole = [record["id"] for record in ask("GET", "/v1/jobs?limit=1000").json["jobs"]]
-    paged: list[str] = []
+    page_ids: list[str] = []
     after: str | None = ""
     while after is not None:
         page = ask("GET", f"/v1/jobs?limit=2&after={after}").json
         assert len(page["jobs"]) <= 2
-        paged += [record["id"] for record in page["jobs"]]
+        page_ids += [record["id"] for record in page["jobs"]]
         after = page["next"]
-    assert paged == whole == sorted(whole)
+    assert page_ids == whole == sorted(whole)
     succeeded = ask("GET", "/v1/jobs?state=succeeded&limit=1000").json["jobs"]
     assert job in [record["id"] for record in succeeded]
     assert {record["state"] for record in succeeded} == {"succeeded"}
@@ -182,16 +182,16 @@ def test_the_list_leaves_out_what_is_no_job(ask: Ask, service: Service, job: str
     for key in strays:
         store.put(key, b"")
     after: str | None = ""
-    found: list[str] = []
+    ids: list[str] = []
     while after is not None:
         page = ask("GET", f"/v1/jobs?limit=1&after={after}")
         assert page.status == 200
-        found += [record["id"] for record in page.json["jobs"]]
+        ids += [record["id"] for record in page.json["jobs"]]
         after = page.json["next"]
     for key in strays:
         store.delete(key)
-    assert job in found
-    assert found == [record["id"] for record in ask("GET", "/v1/jobs?limit=1000").json["jobs"]]
+    assert job in ids
+    assert ids == [record["id"] for record in ask("GET", "/v1/jobs?limit=1000").json["jobs"]]
 
 
 def test_the_list_names_a_record_that_cannot_be_read(ask: Ask, service: Service, job: str) -> None:
@@ -229,8 +229,8 @@ def test_a_manifest_comes_in_three_forms_with_the_same_rows(ask: Ask, job: str) 
     rows = list(manifest.rows(parquet.body))
     assert parquet.headers["content-type"] == "application/vnd.apache.parquet"
     assert ".parquet" in parquet.headers["content-disposition"]
-    with manifest.open_manifest(parquet.body) as opened:
-        digest = manifest.metadata(opened).totals.digest
+    with manifest.open_manifest(parquet.body) as file:
+        digest = manifest.metadata(file).totals.digest
     assert digest == ask("GET", f"/v1/jobs/{job}").json["subset"]["distances"]["10"]["digest"]
     lines = ask("GET", path, Accept="application/x-ndjson").body.decode().splitlines()
     assert [json.loads(line) for line in lines] == rows
@@ -239,8 +239,8 @@ def test_a_manifest_comes_in_three_forms_with_the_same_rows(ask: Ask, job: str) 
     table = pa_csv.read_csv(io.BytesIO(csv.body))
     assert table["path"].to_pylist() == [row["path"] for row in rows]
     assert table["bytes"].to_pylist() == [row["bytes"] for row in rows]
-    named = ask("GET", f"/v1/jobs/{job}").json["links"]["manifests"]["10"]
-    assert pq.read_table(io.BytesIO(ask("GET", named).body)).to_pylist() == rows
+    link = ask("GET", f"/v1/jobs/{job}").json["links"]["manifests"]["10"]
+    assert pq.read_table(io.BytesIO(ask("GET", link).body)).to_pylist() == rows
 
 
 def test_the_report_is_json_for_programs_and_a_page_for_people(ask: Ask, job: str) -> None:
@@ -254,7 +254,7 @@ def test_the_report_is_json_for_programs_and_a_page_for_people(ask: Ask, job: st
 
 
 @pytest.mark.parametrize(
-    ("accept", "chosen"),
+    ("accept", "expected"),
     [
         (None, "a/x"),
         ("*/*", "a/x"),
@@ -268,13 +268,13 @@ def test_the_report_is_json_for_programs_and_a_page_for_people(ask: Ask, job: st
         ("*/*;q=0", None),
     ],
 )
-def test_negotiation(accept: str | None, chosen: str | None) -> None:
+def test_negotiation(accept: str | None, expected: str | None) -> None:
     """Else a caller that states what it can read gets something else."""
-    if chosen is None:
+    if expected is None:
         with pytest.raises(Refused, match="a/x, b/y"):
             preferred(accept, ("a/x", "b/y"))
     else:
-        assert preferred(accept, ("a/x", "b/y")) == chosen
+        assert preferred(accept, ("a/x", "b/y")) == expected
 
 
 def test_another_budget_is_answered_at_once(ask: Ask, job: str) -> None:
@@ -286,28 +286,28 @@ def test_another_budget_is_answered_at_once(ask: Ask, job: str) -> None:
     assert all(row["bytes"] <= 150_000 for row in reply.json["distances"].values())
     assert ask("POST", f"/v1/jobs/{job}/subsets", body).json == reply.json
     assert ask("GET", reply.headers["location"]).json == reply.json
-    listed = ask("GET", f"/v1/jobs/{job}/subsets").json["subsets"]
-    assert listed[0]["subset"] == ask("GET", f"/v1/jobs/{job}").json["subset"]["subset"]
-    assert reply.json["subset"] in [made["subset"] for made in listed]
+    subsets = ask("GET", f"/v1/jobs/{job}/subsets").json["subsets"]
+    assert subsets[0]["subset"] == ask("GET", f"/v1/jobs/{job}").json["subset"]["subset"]
+    assert reply.json["subset"] in [subset["subset"] for subset in subsets]
     own = ask("POST", f"/v1/jobs/{job}/subsets", {"budget": {"as_distance": 10}})
-    assert own.json["subset"] == listed[0]["subset"]
+    assert own.json["subset"] == subsets[0]["subset"]
 
 
 def test_levels_are_asked_for_and_served_like_distances(ask: Ask, sample: Path) -> None:
     """Else what the command can do a pipeline cannot."""
-    asked = [4, {"fit": 10}, {"spread": [0.5, 15]}]
-    body = _body(sample, distances=asked, budget="120kB")
+    distances = [4, {"fit": 10}, {"spread": [0.5, 15]}]
+    body = _body(sample, distances=distances, budget="120kB")
     job = ask("POST", "/v1/jobs", body).json["job"]
-    found = _ended(ask, job)
-    assert found["state"] == "succeeded"
-    assert found["request"]["distances"] == [4, {"spread": [0.5, 15]}, {"fit": 10}]
-    assert list(found["links"]["manifests"]) == ["4", "spread-0.5-15", "fit-10"]
-    for variant, path in found["links"]["manifests"].items():
+    view = _wait_for_end(ask, job)
+    assert view["state"] == "succeeded"
+    assert view["request"]["distances"] == [4, {"spread": [0.5, 15]}, {"fit": 10}]
+    assert list(view["links"]["manifests"]) == ["4", "spread-0.5-15", "fit-10"]
+    for variant, path in view["links"]["manifests"].items():
         lines = ask("GET", path, accept="application/x-ndjson").body.splitlines()
         rows = [json.loads(line) for line in lines]
         assert sum(row["bytes"] for row in rows) <= 120_000
-        assert len(rows) == found["subset"]["distances"][variant]["images"]
-    assert found["subset"]["distances"]["fit-10"]["images"] == 10
+        assert len(rows) == view["subset"]["distances"][variant]["images"]
+    assert view["subset"]["distances"]["fit-10"]["images"] == 10
     assert ask("GET", f"/v1/jobs/{job}/subsets/own/fit-11").status == 404
     report = ask("GET", f"/v1/jobs/{job}/report").json
     assert [row["distance"] for row in report["distances"]] == ["4", "spread-0.5-15", "fit-10"]
@@ -318,10 +318,10 @@ def test_levels_are_asked_for_and_served_like_distances(ask: Ask, sample: Path) 
 def test_another_budget_of_a_job_with_levels_is_fitted_again(ask: Ask, sample: Path) -> None:
     """Else a second budget is never answered, or with what fits the first; or a wrong one is found out by a worker."""
     job = ask("POST", "/v1/jobs", _body(sample, distances=[{"fit": 10}], budget="120kB")).json["job"]
-    own = _ended(ask, job)["subset"]["distances"]["fit-10"]
-    made = ask("POST", f"/v1/jobs/{job}/subsets?wait=60", {"budget": "60kB"})
-    assert made.status == 201
-    row = made.json["distances"]["fit-10"]
+    own = _wait_for_end(ask, job)["subset"]["distances"]["fit-10"]
+    reply = ask("POST", f"/v1/jobs/{job}/subsets?wait=60", {"budget": "60kB"})
+    assert reply.status == 201
+    row = reply.json["distances"]["fit-10"]
     assert (row["images"], row["bytes"] <= 60_000) == (10, True)
     assert row["levels"]["distance"] > own["levels"]["distance"]
     refused = ask("POST", f"/v1/jobs/{job}/subsets", {"budget": None})
@@ -346,28 +346,28 @@ def test_a_cancelled_job_says_so_and_goes_on_when_retried(ask: Ask, sample: Path
     assert ask("POST", f"/v1/jobs/{job}/cancel").status == 200
     again = ask("POST", f"/v1/jobs/{job}/retry")
     assert (again.status, again.json["state"]) == (202, "accepted")
-    assert _ended(ask, job)["state"] == "succeeded"
+    assert _wait_for_end(ask, job)["state"] == "succeeded"
 
 
-def test_a_failed_job_goes_on_once_its_cause_is_mended(ask: Ask, tmp_path: Path, jpeg: bytes) -> None:
+def test_a_failed_job_goes_on_once_its_cause_is_fixed(ask: Ask, tmp_path: Path, jpeg: bytes) -> None:
     """Else a dataset that was not there yet costs a new job and its idempotency key."""
     job = ask("POST", "/v1/jobs", {"dataset": (tmp_path / "later").as_uri(), "distances": [4]}).json["job"]
-    failed = _ended(ask, job)
+    failed = _wait_for_end(ask, job)
     assert failed["state"] == "failed"
     assert failed["error"]["code"] == "dataset_not_found"
     (tmp_path / "later" / "cat").mkdir(parents=True)
     (tmp_path / "later" / "cat" / "1.jpg").write_bytes(jpeg)
     assert ask("POST", f"/v1/jobs/{job}/retry").status == 202
-    assert _ended(ask, job)["state"] == "succeeded"
+    assert _wait_for_end(ask, job)["state"] == "succeeded"
 
 
-def test_every_failed_image_is_told(ask: Ask, tmp_path: Path, jpeg: bytes) -> None:
+def test_every_failed_image_is_reported(ask: Ask, tmp_path: Path, jpeg: bytes) -> None:
     """Else an image is missing from a manifest and nobody can say why."""
     (tmp_path / "d" / "cat").mkdir(parents=True)
     (tmp_path / "d" / "cat" / "good.jpg").write_bytes(jpeg)
     (tmp_path / "d" / "cat" / "bad.jpg").write_bytes(b"no image")
     job = ask("POST", "/v1/jobs", {"dataset": (tmp_path / "d").as_uri(), "distances": [4]}).json["job"]
-    assert _ended(ask, job)["images"] == {"listed": 2, "done": 2, "failed": 1}
+    assert _wait_for_end(ask, job)["images"] == {"listed": 2, "done": 2, "failed": 1}
     reply = ask("GET", f"/v1/jobs/{job}/errors")
     assert reply.headers["content-type"].startswith("application/x-ndjson")
     rows = [json.loads(line) for line in reply.body.splitlines()]
@@ -395,8 +395,8 @@ def test_polling_does_not_wait_for_long_polls(ask: Ask, job: str) -> None:
     ]
     for thread in waiting:
         thread.start()
-    begun = time.monotonic()
+    started_at = time.monotonic()
     assert ask("GET", f"/v1/jobs/{job}").status == 200
-    assert time.monotonic() - begun < 2
+    assert time.monotonic() - started_at < 2
     for thread in waiting:
         thread.join()

@@ -49,9 +49,9 @@ class WatchedQueue(LocalQueue):
         self.submitted: list[tuple[Step, list[str]]] = []
 
     def submit(self, steps: Iterable[Step]) -> None:
-        found = list(steps)
-        self.submitted += [(step, list(self.store.calls)) for step in found]
-        super().submit(found)
+        batch = list(steps)
+        self.submitted += [(step, list(self.store.calls)) for step in batch]
+        super().submit(batch)
 
 
 class CountingBackend:
@@ -81,16 +81,16 @@ def _post(backend: Backend, body: dict[str, Any], **headers: str) -> dict[str, A
     """POST a job as a server hands it to the application; gives the answer."""
     app = create_app(backend, Gate(()), 100_000, local_only=False)
     data = json.dumps(body).encode()
-    sent = {"content-type": "application/json", "content-length": str(len(data)), "host": "localhost", **headers}
+    all_headers = {"content-type": "application/json", "content-length": str(len(data)), "host": "localhost", **headers}
     scope = {
         "type": "http", "asgi": {"version": "3.0"}, "http_version": "1.1", "method": "POST", "scheme": "http",
         "path": "/v1/jobs", "raw_path": b"/v1/jobs", "query_string": b"", "root_path": "", "client": ("127.0.0.1", 1),
-        "server": ("127.0.0.1", 2), "headers": [(name.encode(), value.encode()) for name, value in sent.items()],
+        "server": ("127.0.0.1", 2), "headers": [(name.encode(), value.encode()) for name, value in all_headers.items()],
     }  # fmt: skip
-    received, parts = iter([{"type": "http.request", "body": data, "more_body": False}]), []
+    messages, parts = iter([{"type": "http.request", "body": data, "more_body": False}]), []
 
     async def receive() -> Any:
-        return next(received, {"type": "http.disconnect"})
+        return next(messages, {"type": "http.disconnect"})
 
     async def send(message: Any) -> None:
         parts.append(message)

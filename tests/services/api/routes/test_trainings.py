@@ -21,14 +21,14 @@ FINETUNE = {
 }  # fmt: skip
 
 
-def _ended(ask: Ask, location: str) -> dict[str, Any]:
+def _wait_for_end(ask: Ask, location: str) -> dict[str, Any]:
     deadline = time.monotonic() + 120
-    found: dict[str, Any] = ask("GET", location).json
-    while found["state"] == "running":
-        assert time.monotonic() < deadline, found
+    training: dict[str, Any] = ask("GET", location).json
+    while training["state"] == "running":
+        assert time.monotonic() < deadline, training
         time.sleep(0.2)
-        found = ask("GET", location).json
-    return found
+        training = ask("GET", location).json
+    return training
 
 
 def test_a_fine_tuning_comes_back_with_its_comparison(ask: Ask, job: str) -> None:
@@ -36,19 +36,19 @@ def test_a_fine_tuning_comes_back_with_its_comparison(ask: Ask, job: str) -> Non
     reply = ask("POST", f"/v1/jobs/{job}/trainings", FINETUNE)
     assert reply.status == 202, reply.json
     assert reply.json["comparison"] is None
-    asked = Training.from_json(reply.json["request"])
-    assert asked.tuning == Tuning(batch=8, image_size=32, learning_rate=1)
-    assert list(asked.test_distances) == [10.0], "the original is always tested on"
-    found = _ended(ask, reply.headers["location"])
-    assert found["state"] == "succeeded", found["error"]
-    compared = [
-        (one["arm"], one["against"]) for one in found["comparison"]["comparisons"] if one["family"] == "reference"
+    request = Training.from_json(reply.json["request"])
+    assert request.tuning == Tuning(batch=8, image_size=32, learning_rate=1)
+    assert list(request.test_distances) == [10.0], "the original is always tested on"
+    training = _wait_for_end(ask, reply.headers["location"])
+    assert training["state"] == "succeeded", training["error"]
+    pairs = [
+        (one["arm"], one["against"]) for one in training["comparison"]["comparisons"] if one["family"] == "reference"
     ]
-    assert compared == [("4", "0"), ("10", "0")]
-    for result in found["distances"].values():
+    assert pairs == [("4", "0"), ("10", "0")]
+    for result in training["distances"].values():
         assert set(result["tests"]) == {"10-e3"}
-        (kept,) = result["kept"]
-        assert set(kept) == {"seed", "weights", "events"}
+        (artifacts,) = result["kept"]
+        assert set(artifacts) == {"seed", "weights", "events"}
 
 
 def test_the_command_passes_a_fine_tuning_on(service: Service, job: str, tmp_path: Path) -> None:
@@ -59,20 +59,20 @@ def test_the_command_passes_a_fine_tuning_on(service: Service, job: str, tmp_pat
         "--test-distances", "10",
     )  # fmt: skip
     assert done.returncode == 0, done.stderr
-    found = json.loads(done.stdout)
-    assert found["request"]["tuning"]["image_size"] == 32
-    assert found["request"]["test_distances"] == [10]
-    assert len(found["comparison"]["comparisons"]) > 0
+    training = json.loads(done.stdout)
+    assert training["request"]["tuning"]["image_size"] == 32
+    assert training["request"]["test_distances"] == [10]
+    assert len(training["comparison"]["comparisons"]) > 0
 
 
 def test_a_field_that_is_left_out_changes_no_id(ask: Ask, job: str) -> None:
     """Else a probe that was asked for before an upgrade is trained again after it."""
     body = {"model": "no_such_model", "seeds": 1, "steps": 5}
     plain = ask("POST", f"/v1/jobs/{job}/trainings", body).json
-    spelt = ask(
+    explicit = ask(
         "POST", f"/v1/jobs/{job}/trainings", body | {"method": "probe", "test_distances": [], "tuning": None}
     ).json
-    assert plain["training"] == spelt["training"]
+    assert plain["training"] == explicit["training"]
 
 
 @pytest.fixture(scope="module")
@@ -102,8 +102,8 @@ def test_weights_are_bound_by_the_allowed_sources(bounded: Service, sample: Path
     refused = ask("POST", f"/v1/jobs/{job}/advice", advice)
     assert (refused.status, refused.json["code"]) == (422, "source_not_allowed")
     assert refused.json["errors"][0]["field"] == "training.weights"
-    taken = ask("POST", path, {"weights": "s3://weights/vit/w.safetensors"})
-    assert (taken.status, taken.json["request"]["weights"]) == (202, "s3://weights/vit/w.safetensors")
-    failed = _ended(ask, taken.headers["location"])
+    accepted = ask("POST", path, {"weights": "s3://weights/vit/w.safetensors"})
+    assert (accepted.status, accepted.json["request"]["weights"]) == (202, "s3://weights/vit/w.safetensors")
+    failed = _wait_for_end(ask, accepted.headers["location"])
     assert failed["state"] == "failed"
     assert "weights/vit" in failed["error"]["message"] or "bucket" in failed["error"]["message"]
