@@ -27,7 +27,7 @@ from keepmore.codec.jpegxl import Pixels
 from keepmore.compression import compressor
 from keepmore.compression.index import Summary
 from keepmore.config import RuntimeConfig
-from keepmore.datasets.listing import absolute_uri
+from keepmore.datasets.address import absolute_uri
 from keepmore.jobs.job import Job, JobRepository
 from keepmore.jobs.requests import request_advice, request_subset, request_training
 from keepmore.scheduling.local_run import run_job, run_missing

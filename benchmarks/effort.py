@@ -22,8 +22,9 @@ from keepmore.codec.jpegxl import Pixels
 from keepmore.codec.sandbox import IsolatedDecoder
 from keepmore.compression.compressor import Compressor, encodings
 from keepmore.compression.index import POOL, ChunkRow
+from keepmore.datasets.address import absolute_uri
 from keepmore.datasets.entry import Skipped
-from keepmore.datasets.listing import absolute_uri, list_images
+from keepmore.datasets.listing import list_images
 from keepmore.spec.job import LARGEST_PIXELS, Limits
 from keepmore.storage.folder import FolderStore
 

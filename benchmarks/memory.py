@@ -19,8 +19,9 @@ from PIL import Image
 from benchmarks.table import in_new_process, peak_megabytes, show
 from keepmore.codec import jpegxl
 from keepmore.config import RuntimeConfig
+from keepmore.datasets.address import absolute_uri
 from keepmore.datasets.entry import Skipped
-from keepmore.datasets.listing import absolute_uri, list_images
+from keepmore.datasets.listing import list_images
 from keepmore.jobs.job import JobRepository
 from keepmore.jobs.step import Kind, Step
 from keepmore.scheduling.local_run import run_job

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 
-from keepmore.datasets.listing import absolute_uri
+from keepmore.datasets.address import absolute_uri
 from keepmore.errors import InvalidRequest, PackageMissing
 from keepmore.net import uri as uris
 from keepmore.net.access import Access

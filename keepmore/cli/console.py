@@ -54,15 +54,18 @@ class Console:
     def error(self, message: str) -> None:
         self.err.print(f"keepmore: {message}", markup=False)
 
-    def fail(self, error: KeepmoreError, again: str | None) -> None:
-        """A job that failed; `again` is the command that resumes it, where that can help."""
+    def fail(self, error: KeepmoreError, again: str) -> None:
+        """A job that failed; `again` is the command that resumes it."""
         if self.as_json:
-            print(json.dumps({"error": error.as_dict(), "resume": again}))
+            print(json.dumps({"error": error.as_dict(), "resume": again if error.retryable else None}))
         self.error(error.message)
-        if again:
+        if error.retryable:
             self.error(f"what is done is kept. Fix the cause, then continue with: {again}")
         else:
-            self.error("trying again will not help: start a new job; it finds the encoded images of this one again")
+            self.error(
+                f"what is done is kept. Fix what the message names, then continue with: {again}; if the request itself "
+                "is wrong, start a new job: it finds the encoded images of this one again"
+            )
 
     def _printed(self, answer: object) -> bool:
         """Prints `answer` as JSON if that was requested; returns whether."""
@@ -98,6 +101,7 @@ class Console:
             for distance, row in subset["distances"].items()
         ]
         self._table(rows, subset["budget_bytes"])
+        self._line(f"subset: {subset['subset']}")
         for row in rows:
             self._line(f"distance {row['distance']}: {row['manifest']}")
 
@@ -228,7 +232,7 @@ class Console:
         for problem in problems:
             self._line(f"{problem.path or 'manifest'}: {problem.code}: {problem.message}")
         bad = len({problem.path for problem in problems if problem.path})
-        verdict = f"{len(problems)} found wrong, {bad:,} images cannot be relied on"
+        verdict = f"{len(problems):,} problems; do not rely on {bad:,} of the images"
         self.out.print(
             f"{totals.images:,} images, {totals.bytes:,} bytes, digest {totals.digest}: "
             + (verdict if problems else "all there and unchanged")

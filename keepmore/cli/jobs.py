@@ -12,10 +12,10 @@ import click
 
 from keepmore.cli.backend import Backend, open_backend
 from keepmore.cli.console import Console
+from keepmore.cli.entry import EXIT_INTERRUPTED
 from keepmore.cli.options import (
     DISTANCES,
     EXIT_FAILED,
-    EXIT_INTERRUPTED,
     EXIT_USAGE,
     Place,
     TrainingOptions,
@@ -30,7 +30,7 @@ from keepmore.cli.options import (
     weights_at,
     writable,
 )
-from keepmore.datasets.listing import absolute_uri
+from keepmore.datasets.address import absolute_uri
 from keepmore.errors import InvalidRequest, JobNotFound, KeepmoreError
 from keepmore.spec import advice as advice_spec
 from keepmore.spec import budget as budgets
@@ -126,7 +126,7 @@ def _work(backend: Backend, job: str, as_json: bool) -> None:
     except JobNotFound:
         raise
     except KeepmoreError as error:
-        console.fail(error, again if error.retryable else None)
+        console.fail(error, again)
         sys.exit(EXIT_USAGE if isinstance(error, InvalidRequest) else EXIT_FAILED)
     console.result(report)
 
@@ -163,7 +163,11 @@ def train(
 @click.option("--budgets", "every_budget", required=True, help=EVERY_BUDGET)
 @click.option("--accuracy", type=float, help="Also give the smallest budget that reaches this top-1, 0 to 1.")
 @click.option("--price", help="Money per GB (10^9 bytes) and month: also give costs.")
-@click.option("--images", type=int, help="Images to train pilots on; default a third, at most 2,000 or 8 per class.")
+@click.option(
+    "--images",
+    type=int,
+    help="Images to train pilots on; default a third, up to 2,000 or 8 per class, whichever is more.",
+)
 @click.option("--distances", help="Distances to compare; default 0,2,4,6,8,10,15,20,25.")
 @click.option("--model", default=Training().model, show_default=True, help="Classifier whose features are probed.")
 @click.option("--weights", default="default", show_default=True, help="As for `train`.")

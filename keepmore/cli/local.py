@@ -25,7 +25,7 @@ from keepmore.cli.reference import parse_reference
 from keepmore.codec.sandbox import IsolatedDecoder
 from keepmore.compression import index
 from keepmore.config import RuntimeConfig
-from keepmore.datasets.listing import check_dataset
+from keepmore.datasets.address import check_dataset
 from keepmore.errors import KeepmoreError, SubsetNotFound
 from keepmore.jobs.graph import subset_steps
 from keepmore.jobs.job import Job, JobRepository

@@ -10,7 +10,8 @@ import click
 
 from keepmore import __version__
 from keepmore.cli import jobs, manifests, tools
-from keepmore.cli.options import EXIT_FAILED, EXIT_INTERRUPTED, EXIT_USAGE
+from keepmore.cli.entry import EXIT_INTERRUPTED
+from keepmore.cli.options import EXIT_FAILED, EXIT_USAGE
 from keepmore.errors import DatasetError, InvalidRequest, JobNotFound, KeepmoreError, SubsetNotFound, TrainingNotFound
 
 WRONG_REQUESTS = (InvalidRequest, DatasetError, JobNotFound, SubsetNotFound, TrainingNotFound)

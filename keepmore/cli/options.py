@@ -16,7 +16,7 @@ from keepmore.spec import distance
 from keepmore.spec.job import Selection
 from keepmore.spec.training import PROBE, TUNING_FIELDS, Training, parse_tuning
 
-EXIT_FAILED, EXIT_USAGE, EXIT_PROBLEMS, EXIT_INTERRUPTED = 1, 2, 3, 130
+EXIT_FAILED, EXIT_USAGE, EXIT_PROBLEMS = 1, 2, 3
 DEFAULT_STORE = "~/.local/share/keepmore"
 
 Command = Callable[..., Any]

@@ -12,8 +12,8 @@ import click
 from keepmore.cli.console import Console
 from keepmore.cli.options import json_option, writable
 from keepmore.config import packages_of
+from keepmore.datasets.address import absolute_uri
 from keepmore.datasets.entry import Skipped
-from keepmore.datasets.listing import absolute_uri, list_images
 from keepmore.errors import DatasetNotFound, InvalidRequest
 from keepmore.net.access import Access
 from keepmore.storage.open import open_store
@@ -53,6 +53,8 @@ def upload(folder: Path, place: str) -> None:
 
     Their paths stay the same, so that a job over either gives the same manifests. Started again, it copies all again.
     """
+    from keepmore.datasets.listing import list_images
+
     if not place.startswith("s3://"):
         raise InvalidRequest(f"{place}: name an S3 place, s3://bucket/prefix; a folder needs no upload")
     # The limits on what callers of a service may read do not apply to uploads.

@@ -99,7 +99,9 @@ class JobRepository:
                 return _read(layout.job(job_id), self._store.get(layout.job(job_id)))
         except NotFound:
             pass
-        raise JobNotFound(f"job {job_id[:64]}: no such job in this store; `keepmore show` lists the jobs")
+        raise JobNotFound(
+            f"job {job_id[:64]}: no such job in this store; list the jobs (`keepmore show`, GET /v1/jobs)"
+        )
 
     def record_for_list(self, job_id: str) -> JobRecordAnswer:
         """The job's record, for a list; of one that cannot be read its id, the state `unreadable`, and why. Raises

@@ -134,7 +134,8 @@ def subset_request(job: Job, name: str, store: Store) -> SubsetRequest:
         return _read(store, RequestRef(RequestKind.SUBSET, job.id, name), SubsetRequest.from_json)
     except NotFound:
         raise SubsetNotFound(
-            f"job {job.id} has no subset {name[:LONGEST_ID]!r}; `keepmore show {job.id}` lists them"
+            f"job {job.id} has no subset {name[:LONGEST_ID]!r}; list them (`keepmore show {job.id}`, "
+            f"GET /v1/jobs/{job.id}/subsets)"
         ) from None
 
 
@@ -230,8 +231,8 @@ def _trainable(job: Job, store: Store) -> Summary:
         )
     if not summary.evaluation:
         raise NotTrainable(
-            f"job {job.id} has no images to test on; start one with an evaluation dataset (--evaluate) or a hold-out "
-            "(--holdout)"
+            f"job {job.id} has no images to test on; start one with an evaluation dataset or a hold-out (`evaluation`; "
+            "in the command --evaluate or --holdout)"
         )
     return summary
 

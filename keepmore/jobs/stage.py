@@ -43,4 +43,5 @@ def require(job: Job, store: Store, kind: Kind) -> None:
         cause = f" ({job.error['code']}: {job.error['message']})" if job.error else ""
         why = f"it is {job.state} at the stage {now}{cause}; fix that, and resume it"
     what = _NAMES.get(kind, kind.value)
-    raise JobNotReady(f"job {job.id} has no {what} yet: {why}: keepmore resume {job.id}", stage=now)
+    how = f"`keepmore resume {job.id}` with the same --store or --server, or POST /v1/jobs/{job.id}/retry"
+    raise JobNotReady(f"job {job.id} has no {what} yet: {why} ({how})", stage=now)

@@ -67,7 +67,10 @@ def parse(text: str) -> Uri:
         raise InvalidUri(f"{text!r} contains a character that a URI must not have; percent-encode or remove it")
     if scheme == "s3":
         if not BUCKET.fullmatch(authority):
-            raise InvalidUri(f"{text!r} names no bucket; write s3://bucket/prefix")
+            raise InvalidUri(
+                f"{text!r} names no bucket; write s3://bucket/prefix, with a name of 3 to 63 letters, digits, dots, "
+                "hyphens and underscores"
+            )
         uri = Uri(text, "s3", authority, None, rest[len(authority) :])
     else:
         uri = _split(text, scheme)

@@ -202,10 +202,14 @@ class TrainingSteps:
 
 def _require_labels(table: pa.Table, part: str) -> None:
     if not len(table):
-        of_evaluation = part.startswith(EVALUATION)
-        name, more = ("evaluation images", "") if of_evaluation else (f"distance {part}", ", or raise the budget")
+        if part.startswith(EVALUATION):
+            raise NotTrainable(
+                "evaluation images: there is none with a label; name a dataset that holds images, those of each class "
+                "in a folder of its own (a hold-out takes nothing from a class of one image)"
+            )
         raise NotTrainable(
-            f"{name}: no image with a label; put the images of each class into a folder of its own{more}"
+            f"distance {part}: no image with a label is kept; put the images of each class into a folder of its own, "
+            "or raise the budget (an image that is among the test images too is never kept)"
         )
 
 

@@ -69,7 +69,11 @@ def written_bytes(size: float) -> str:
 
 
 def _stored(size: int, monthly_cost: float | None) -> str:
-    return written_bytes(size) + ("" if monthly_cost is None else f" at {monthly_cost:.4g} a month")
+    return written_bytes(size) + ("" if monthly_cost is None else f" at {_cost(monthly_cost)} a month")
+
+
+def _cost(amount: float) -> str:
+    return f"{amount:,.2f}" if amount >= 0.01 else "less than 0.01"
 
 
 def _describe(distance: str) -> str:

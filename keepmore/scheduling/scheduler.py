@@ -77,7 +77,9 @@ class Scheduler:
         if job.state is State.ACCEPTED:
             job = self._repository.end(job, State.CANCELLED)
         if job.state is not State.CANCELLED:
-            raise JobEnded(f"job {job.id} is {job.state} already: there is nothing to cancel", state=job.state.value)
+            raise JobEnded(
+                f"job {job.id} has ended already ({job.state}): there is nothing to cancel", state=job.state.value
+            )
         self._tracker.leases.drop(job.id)
         self._queue.cancel(job.id)
         self._call_webhook(job)

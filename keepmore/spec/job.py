@@ -49,7 +49,9 @@ class Evaluation:
 
     def __post_init__(self) -> None:
         if (not self.dataset) == (self.holdout is None):
-            raise InvalidRequest("give one of a dataset (--evaluate) and a hold-out (--holdout)", field="evaluation")
+            raise InvalidRequest(
+                "give one of `dataset` (in the command --evaluate) and `holdout` (--holdout)", field="evaluation"
+            )
         if self.holdout is not None and not 0 < self.holdout < 1:
             raise InvalidRequest(
                 f"{self.holdout} is not a part of the images; use such as 0.2", field="evaluation.holdout"
@@ -117,7 +119,8 @@ class Request:
         self.check_budget(self.budget)
         if self.training and not self.evaluation:
             raise InvalidRequest(
-                "there is nothing to test on; give an evaluation dataset (--evaluate) or a hold-out (--holdout)",
+                "there is nothing to test on; give an evaluation dataset or a hold-out (`evaluation`; in the command "
+                "--evaluate or --holdout)",
                 field="training",
             )
 

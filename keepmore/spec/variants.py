@@ -192,7 +192,7 @@ def fixed_only(fixed: tuple[float, ...], rules: tuple[VariantSpec, ...]) -> tupl
     """The fixed distances, where there is nothing else; raises InvalidRequest."""
     if rules:
         raise InvalidRequest(
-            f"{rules[0].expression} cannot be estimated from a sample; estimates take numbers alone", field="distances"
+            f"{rules[0].expression} cannot be estimated from a sample; give only fixed distances", field="distances"
         )
     return fixed
 

@@ -23,7 +23,8 @@ class FolderStore:
     """A store in a folder: a key is a path below `root`. Writes are a temporary file, sync, then rename."""
 
     def __init__(self, root: Path) -> None:
-        self.root = Path(root).absolute()
+        # Manifests hold it: it must not depend on a folder that the store is not in.
+        self.root = Path(root).resolve() if ".." in Path(root).parts else Path(root).absolute()
         self._temporary = self.root / TEMPORARY
         with self._explained():
             self._temporary.mkdir(parents=True, exist_ok=True)
@@ -183,6 +184,6 @@ def _explain(error: OSError, root: Path) -> StoreError:
     if error.errno in (errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOTDIR, errno.EEXIST, errno.ENOENT):
         return StoreUnwritable(
             f"the store {root} cannot be written ({error.strerror}); make it a writable folder "
-            "or name another one with --store, then resume the job"
+            "or name another one with --store, then start or resume the job"
         )
     return StoreError(f"the store {root} failed: {error}")

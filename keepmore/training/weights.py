@@ -8,10 +8,10 @@ from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
+from keepmore.datasets.address import absolute_uri
 from keepmore.datasets.entry import UNKNOWN
 from keepmore.datasets.file import SourceFile
 from keepmore.datasets.filesystem import Sources
-from keepmore.datasets.listing import absolute_uri
 from keepmore.errors import DatasetError, ImageError, KeepmoreError, SourceTooLarge, UnreadableImage, WeightsUnavailable
 from keepmore.net.access import Access
 from keepmore.net.failure import RemoteFailure, image_error

@@ -129,6 +129,7 @@ def test_show_tells_how_jobs_stand(finished: tuple[dict[str, Any], Path], ran: R
 def test_exports(finished: tuple[dict[str, Any], Path], keepmore: Command, tmp_path: Path) -> None:
     """Else a system that reads no Parquet cannot use a manifest."""
     report, _ = finished
+    (tmp_path / "m.csv.part").write_text("another file")
     for name in ("m.csv", "m.ndjson"):
         assert keepmore("export", str(_manifest(report, "10")), str(tmp_path / name)).returncode == 0
         lines = (tmp_path / name).read_text().splitlines()
@@ -136,6 +137,8 @@ def test_exports(finished: tuple[dict[str, Any], Path], keepmore: Command, tmp_p
     done = keepmore("export", str(_manifest(report, "10")), str(tmp_path / "m.xls"))
     assert done.returncode == 2
     assert "name the file .parquet, .ndjson, .csv" in done.stderr
+    assert sorted(file.name for file in tmp_path.iterdir()) == ["m.csv", "m.csv.part", "m.ndjson"]
+    assert (tmp_path / "m.csv.part").read_text() == "another file"
 
 
 def test_the_report_opens_with_all_its_plots(finished: tuple[dict[str, Any], Path], chromium: str) -> None:
@@ -325,7 +328,7 @@ def test_errors_can_be_listed_where_there_is_no_report(keepmore: Command, tmp_pa
     done = keepmore("run", str(tmp_path / "d"), "--distances", "4", "--budget", "as:4")
     assert done.returncode == 2
     assert "every image of the pool failed" in done.stderr
-    assert "trying again will not help" in done.stderr
+    assert "Fix what the message names, then continue with: keepmore resume" in done.stderr
     job = next((tmp_path / "store" / "jobs").iterdir()).stem
     errors = keepmore("errors", job)
     assert [json.loads(line)["path"] for line in errors.stdout.splitlines()] == ["1.jpg", "2.png"]

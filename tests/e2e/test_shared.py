@@ -69,7 +69,7 @@ def test_advice_on_real_photographs(experiment: tuple[dict[str, Any], Path, Comm
     """Else where to store real photographs is found out only by training on all of them, or not within a coffee."""
     report, _, run = experiment
     page = tmp_path / "advice.html"
-    done = run("advise", report["job"], "--budgets", "1MB,as:10", "--page", str(page), timeout=300)
+    done = run("advise", report["job"], "--budgets", "1MB,as:10", "--page", str(page), timeout=1200)
     assert done.returncode == 0, done.stderr
     assert "1,000,000 bytes: store" in done.stdout
     assert done.stdout.count("top-1 predicted") == 2

@@ -46,7 +46,7 @@ def test_a_command_that_lacks_a_package_says_what_to_install(words: str, tmp_pat
     """Else whoever installed only a client gets a traceback."""
     program = (
         f"import sys; sys.modules['PIL'] = None; sys.argv = ['keepmore', *{words.split()}]; "
-        "from keepmore.cli.main import main; main()"
+        "from keepmore.cli.entry import main; main()"
     )
     process = subprocess.run([sys.executable, "-c", program], cwd=tmp_path, capture_output=True, text=True, timeout=60)
     assert (process.returncode, "Traceback" in process.stderr) == (1, False)

@@ -53,7 +53,9 @@ def _refuse_if_open(host: str, settings: Settings) -> None:
     except ValueError:
         is_loopback = host == "localhost"
     if not is_loopback:
-        raise InvalidRequest(f"--host {host}: anybody who reaches this address could delete and spend; {remedy}")
+        raise InvalidRequest(
+            f"--host {host}: anybody who reaches this address could read images, start work and stop jobs; {remedy}"
+        )
     if settings.distributed:
         raise InvalidRequest(f"KEEPMORE_REDIS_URL: the distributed service needs API keys; {remedy}")
 

@@ -19,5 +19,19 @@ def _cpu_seconds(*command: str) -> float:
 @pytest.mark.alone
 def test_help_is_quick() -> None:
     """Else whoever looks up an option waits for libraries that only the work needs."""
-    command = (sys.executable, "-c", "from keepmore.cli.main import main; main()", "--help")
+    command = (sys.executable, "-c", "from keepmore.cli.entry import main; main()", "--help")
     assert min(_cpu_seconds(*command) for _ in range(3)) < 0.5
+
+
+def test_an_early_interruption_prints_no_traceback() -> None:
+    """Else whoever stops a command in its first second reads that it is broken."""
+    program = (
+        "import sys\n"
+        "class Interrupting:\n"
+        "    def find_spec(self, name, path=None, target=None):\n"
+        "        if name == 'keepmore.cli.console': raise KeyboardInterrupt\n"
+        "sys.meta_path.insert(0, Interrupting())\n"
+        "from keepmore.cli.entry import main; main()"
+    )
+    process = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=False)
+    assert (process.returncode, process.stderr) == (130, "keepmore: interrupted\n")

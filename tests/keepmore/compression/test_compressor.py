@@ -16,8 +16,9 @@ from keepmore.codec.sandbox import IsolatedDecoder
 from keepmore.compression import index
 from keepmore.compression.compressor import Compressor, EncodedImage, encodings, smallest
 from keepmore.compression.index import EVALUATION, POOL, ChunkRow
+from keepmore.datasets.address import absolute_uri
 from keepmore.datasets.entry import Skipped
-from keepmore.datasets.listing import absolute_uri, list_images
+from keepmore.datasets.listing import list_images
 from keepmore.errors import DatasetChanged
 from keepmore.progress import Progress
 from keepmore.spec.job import Limits

@@ -12,8 +12,9 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
+from keepmore.datasets.address import absolute_uri
 from keepmore.datasets.entry import Entry, Skipped
-from keepmore.datasets.listing import absolute_uri, list_images
+from keepmore.datasets.listing import list_images
 from keepmore.datasets.reader import SourceReader
 from keepmore.errors import (
     DatasetChanged,

@@ -16,8 +16,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from keepmore.datasets.address import absolute_uri, check_dataset
 from keepmore.datasets.entry import Entry, Skipped
-from keepmore.datasets.listing import absolute_uri, check_dataset, list_images
+from keepmore.datasets.listing import list_images
 from keepmore.datasets.member import Member, member_of
 from keepmore.datasets.reader import SourceReader
 from keepmore.errors import (

@@ -25,8 +25,9 @@ from keepmore.codec.sandbox import IsolatedDecoder
 from keepmore.compression import index
 from keepmore.compression.compressor import Compressor, encodings
 from keepmore.compression.index import ChunkRow
+from keepmore.datasets.address import absolute_uri
 from keepmore.datasets.entry import UNKNOWN, Entry, Skipped
-from keepmore.datasets.listing import absolute_uri, list_images
+from keepmore.datasets.listing import list_images
 from keepmore.errors import BudgetTooSmall, InvalidRequest
 from keepmore.estimation.estimate import estimate
 from keepmore.estimation.imputation import Donors, Images, Sample, draw, strata

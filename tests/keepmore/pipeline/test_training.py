@@ -164,7 +164,7 @@ def test_a_subset_without_labels_names_its_distance(
     budget, smallest = BytesBudget(files[0].stat().st_size), Selection("smallest", balance=False)
     request = _request(tmp_path / "images.csv", sample / "test", budget=budget, selection=smallest)
     job = selected_job(store, request)
-    with pytest.raises(NotTrainable, match=r"^distance 0: no image with a label; .* or raise the budget"):
+    with pytest.raises(NotTrainable, match=r"^distance 0: no image with a label is kept; .* or raise the budget"):
         _training_steps(job, store, scratch).features("0", load_trainer("probe"))
 
 
@@ -178,7 +178,7 @@ def test_test_images_without_labels_are_refused(
     shutil.copy(min((sample / "test").rglob("*.jpg")), tmp_path / "test" / "1.jpg")
     job = selected_job(store, _request(train, tmp_path / "test", training=Training(weights="none", method=method)))
     training_steps, trainer = _training_steps(job, store, scratch), load_trainer(method)
-    with pytest.raises(NotTrainable, match=r"^evaluation images: no image with a label; .* a folder of its own$"):
+    with pytest.raises(NotTrainable, match=r"^evaluation images: there is none with a label; .* a folder of its own"):
         training_steps.features(EVALUATION, trainer) if method == "probe" else training_steps.tune("0", 0, trainer)
 
 

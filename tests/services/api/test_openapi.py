@@ -7,7 +7,10 @@ import subprocess
 from pathlib import Path
 
 import pytest
+from pydantic import BaseModel
 
+from keepmore.answers import ImageCounts, JobAnswer, TrainingAnswer
+from keepmore.spec.variants import RULES
 from keepmore_api.auth import new_key
 from keepmore_api.schemas import answers, requests
 from tests.service import embedded
@@ -61,3 +64,26 @@ def test_every_body_has_an_example_that_is_accepted(ask: Ask) -> None:
         (example,) = spec["components"]["schemas"][name]["examples"]
         model = getattr(requests, name, None) or getattr(answers, name)
         model.model_validate_json(json.dumps(example))
+
+
+def test_every_kind_of_rule_is_described(ask: Ask) -> None:
+    """Else a client that was made from the description cannot ask for a kind that somebody adds."""
+    schemas = ask("GET", "/openapi.json").json["components"]["schemas"]
+    (distances,) = (schemas["JobIn"]["properties"]["distances"],)
+    names = {form["$ref"].rpartition("/")[2] for form in distances["anyOf"] if "$ref" in form}
+    assert {key for name in names for key in schemas[name]["properties"]} == {kind.KEY for kind in RULES}
+
+
+@pytest.mark.parametrize(
+    ("typed", "model"),
+    [(JobAnswer, answers.JobOut), (TrainingAnswer, answers.TrainingOut), (ImageCounts, answers.Images)],
+)
+def test_answers_are_typed_alike_in_the_client_and_the_description(typed: type, model: type[BaseModel]) -> None:
+    """Else a field that somebody adds is in one of them, and users of the other do not hear of it."""
+    only_printed = {"subsets"}  # by the command; the service has a route for them
+    assert set(typed.__annotations__) - only_printed == set(model.model_fields)
+
+
+def test_a_job_answers_with_what_is_described(ask: Ask, job: str) -> None:
+    """Else a field of the answer is in no description."""
+    assert set(ask("GET", f"/v1/jobs/{job}").json) <= set(answers.JobOut.model_fields)

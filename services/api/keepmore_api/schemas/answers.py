@@ -28,7 +28,8 @@ class Problem(BaseModel):
         title="Job not found",
         status=404,
         code="job_not_found",
-        detail="job 20261125-091500-1f0c2a9b37: no such job in this store; `keepmore show` lists the jobs",
+        detail="job 20261125-091500-1f0c2a9b37: no such job in this store; list the jobs (`keepmore show`, "
+        "GET /v1/jobs)",
     )
 
     type: str = Field(examples=["urn:keepmore:problem:job_not_found"])

@@ -8,7 +8,7 @@ from typing import Annotated, Any, ClassVar
 
 from pydantic import Field, PlainValidator
 
-from keepmore.datasets.listing import absolute_uri
+from keepmore.datasets.address import absolute_uri
 from keepmore.errors import InvalidRequest, InvalidUri, UnsupportedDataset
 from keepmore.net import uri as uris
 from keepmore.spec import advice as advice_spec

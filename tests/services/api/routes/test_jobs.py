@@ -334,7 +334,7 @@ def test_an_estimate_takes_numbers_alone(ask: Ask, sample: Path) -> None:
     """Else a sample's answer is taken for one about all images."""
     reply = ask("POST", "/v1/estimates", _body(sample, distances=[4, {"spread": [0.5, 15]}]))
     assert (reply.status, reply.json["code"]) == (422, "invalid_request")
-    assert "estimates take numbers alone" in reply.json["detail"]
+    assert "give only fixed distances" in reply.json["detail"]
 
 
 def test_a_cancelled_job_says_so_and_goes_on_when_retried(ask: Ask, sample: Path) -> None:

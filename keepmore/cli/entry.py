@@ -1,0 +1,17 @@
+"""The console script. The command is imported within `try`: however early Ctrl-C comes, there is no traceback."""
+
+from __future__ import annotations
+
+import sys
+
+EXIT_INTERRUPTED = 130
+
+
+def main() -> None:
+    try:
+        from keepmore.cli.main import main as run
+
+        run()
+    except KeyboardInterrupt:
+        print("keepmore: interrupted", file=sys.stderr)
+        sys.exit(EXIT_INTERRUPTED)
