@@ -82,8 +82,8 @@ class Client:
         self._http = urllib3.PoolManager(maxsize=4, retries=retries, timeout=timeout)
 
     def start(self, request: Request | Mapping[str, Any], idempotency_key: str | None = None) -> JobAnswer:
-        """POST a job. Without `key` a random one is used, so that a retry after a lost answer does not start a second
-        job."""
+        """POST a job. Without `idempotency_key` a random one is used, so that a retry after a lost answer starts no
+        second job."""
         body = posted(request) if isinstance(request, Request) else request
         headers = {"Idempotency-Key": idempotency_key or secrets.token_hex(16)}
         return cast(JobAnswer, self._json("POST", "/v1/jobs", body, headers=headers))

@@ -17,7 +17,7 @@ KeepmoreError
 │   ├── SourceNotFound  SourceForbidden  SourceTooLarge  TooManyPixels  UnreadableImage
 │   └── SeveralFrames  UnsupportedMode  DecoderFailed
 ├── StoreError
-│   ├── NotFound
+│   ├── NotFound  RecordUnreadable
 │   └── StoreFull  StoreUnwritable  StoreUnavailable    (retry helps once there is room, permission, or a connection)
 ├── JobError
 │   ├── JobNotFound  SubsetNotFound  TrainingNotFound  AdviceNotFound  EstimateNotFound
@@ -29,6 +29,8 @@ KeepmoreError
 ├── QueueUnavailable          the queue cannot be reached (retry helps once it is back)
 ├── ServiceError              a service refuses what the client asked (no key, not allowed)
 │   └── ServiceUnavailable    (retry helps once it is back)
+├── PackageMissing            what this command needs is not installed
+├── Stopping                  a worker hands its step on
 ├── WorkerLost                a worker process died more than once on one step (retry may help)
 └── InternalError             a defect of ours; the message holds the traceback (a fixed release can go on)
 """

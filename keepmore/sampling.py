@@ -100,8 +100,9 @@ def select(bytes_: NDArray[np.integer[Any]], order: NDArray[np.int64], budget: i
     count = int(np.searchsorted(running_bytes, budget, side="right"))
     if count == 0:
         raise BudgetTooSmall(
-            f"budget: {budget:,} bytes do not hold the first image of the order, "
-            f"which takes {int(running_bytes[0]):,} bytes; raise the budget"
+            f"{budget:,} bytes do not hold the first image of the order, "
+            f"which takes {int(running_bytes[0]):,} bytes; raise the budget",
+            field="budget",
         )
     return order[:count]
 

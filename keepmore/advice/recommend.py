@@ -105,7 +105,7 @@ class Sizes:
         """Raises BudgetTooSmall where `budget` bytes hold no image at any distance."""
         if self.fitting(budget).max() == 0:
             least = math.ceil(self.means.min())
-            raise BudgetTooSmall(f"budget: {budget:,} bytes hold no image; one takes {least:,} or more")
+            raise BudgetTooSmall(f"{budget:,} bytes hold no image; one takes {least:,} or more", field="budget")
 
     def distance_at(self, size: float) -> float:
         """The distance at which images take `size` mean bytes: straight lines between the distances' logarithms.

@@ -10,9 +10,9 @@ from pathlib import Path
 
 import click
 
+from keepmore.cli import EXIT_INTERRUPTED
 from keepmore.cli.backend import Backend, open_backend
 from keepmore.cli.console import Console
-from keepmore.cli.entry import EXIT_INTERRUPTED
 from keepmore.cli.options import (
     DISTANCES,
     EXIT_FAILED,

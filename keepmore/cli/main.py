@@ -9,8 +9,7 @@ from typing import Any
 import click
 
 from keepmore import __version__
-from keepmore.cli import jobs, manifests, tools
-from keepmore.cli.entry import EXIT_INTERRUPTED
+from keepmore.cli import EXIT_INTERRUPTED, jobs, manifests, tools
 from keepmore.cli.options import EXIT_FAILED, EXIT_USAGE
 from keepmore.errors import DatasetError, InvalidRequest, JobNotFound, KeepmoreError, SubsetNotFound, TrainingNotFound
 

@@ -1,4 +1,7 @@
-"""Which requests are tried again, how often, and with which pauses: one policy for S3 and HTTP."""
+"""Which requests are tried again, how often, and with which pauses: one policy for the store and all sources.
+
+`keepmore.client` has a policy of its own, because it posts.
+"""
 
 from __future__ import annotations
 

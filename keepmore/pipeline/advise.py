@@ -1,4 +1,4 @@
-"""The advise step: pilots are trained, a law is fitted to them, and advice is derived from it."""
+"""Does one advise step."""
 
 from __future__ import annotations
 

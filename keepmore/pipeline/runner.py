@@ -58,4 +58,4 @@ def attempt(step: Step, store: Store, context: StepContext) -> None:
     except (KeepmoreError, BrokenPipeError, ConnectionResetError):
         raise
     except Exception as error:
-        raise InternalError(f"step {step.kind} {step.part}:\n{traceback.format_exc()}") from error
+        raise InternalError(f"step {step.kind} {step.part}".rstrip() + f":\n{traceback.format_exc()}") from error

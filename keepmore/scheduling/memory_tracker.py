@@ -14,7 +14,7 @@ from keepmore.progress import Progress
 from keepmore.scheduling.metrics import Amounts, Total
 from keepmore.scheduling.tracker import BUSY_S, GRACE_S, Load, Pace, window
 
-# How many jobs the tracker in memory remembers the progress of; the store knows that of older ones.
+# Of how many stages, a few per job, the progress stays in memory; the store knows that of older ones.
 MOST_STAGES = 3000
 
 

@@ -73,7 +73,7 @@ class LocalQueue:
         self._incoming: deque[Step] = deque()
         self._cancelled: deque[str] = deque()
         self._stopped = False
-        self._bell, self._ringer = mp.Pipe(duplex=False)
+        self._woken, self._waker = mp.Pipe(duplex=False)
 
     def __enter__(self) -> LocalQueue:
         return self
@@ -111,16 +111,16 @@ class LocalQueue:
             busy = {worker.pipe: worker for pool in self._pools.values() for worker in pool.busy()}
             if not busy and until_idle and not self._incoming:
                 return
-            for pipe in wait([*busy, self._bell]):
-                if pipe is self._bell:
-                    self._bell.recv_bytes()
+            for pipe in wait([*busy, self._woken]):
+                if pipe is self._woken:
+                    self._woken.recv_bytes()
                 else:
                     self._take(busy[cast(Connection, pipe)], listener)
 
     def _ring(self) -> None:
         with self._lock:  # a pipe takes one writer at a time; one unread wake-up is as good as many
-            if not self._bell.poll():
-                self._ringer.send_bytes(b"!")
+            if not self._woken.poll():
+                self._waker.send_bytes(b"!")
 
     def _take_in(self) -> None:
         while self._incoming:
@@ -149,14 +149,14 @@ class LocalQueue:
                 try:
                     worker.pipe.send((step, worker.tries > 1))
                 except BrokenPipeError:
-                    self._bury(pool, worker, listener)
+                    self._replace_dead(pool, worker, listener)
 
     def _take(self, worker: _Worker, listener: StepListener) -> None:
         step = cast(Step, worker.step)
         try:
             kind, value = worker.pipe.recv()
         except (EOFError, OSError):  # it died, maybe in the middle of a message
-            self._bury(self._pools[step.kind.lane], worker, listener)
+            self._replace_dead(self._pools[step.kind.lane], worker, listener)
             return
         if kind == "progress":
             listener.on_progress(step, value)
@@ -169,7 +169,7 @@ class LocalQueue:
         else:
             listener.on_finish(step)
 
-    def _bury(self, pool: _Pool, worker: _Worker, listener: StepListener) -> None:
+    def _replace_dead(self, pool: _Pool, worker: _Worker, listener: StepListener) -> None:
         step = cast(Step, worker.step)
         self._end(pool, worker)
         if worker.tries < TRIES:

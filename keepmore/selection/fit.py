@@ -101,7 +101,8 @@ class _Images:
         pool = read_originals(store, index_key)
         if fit.images > len(pool.rows):
             raise InvalidRequest(
-                f"distances: {fit.expression} is not possible: the pool has {len(pool.rows):,} images; fit fewer"
+                f"{fit.expression} is not possible: the pool has {len(pool.rows):,} images; fit fewer",
+                field="distances",
             )
         places = in_order(pool, selection, pool.bytes[ORIGINAL])[: fit.images + 1]
         by_row = np.argsort(places)

@@ -64,7 +64,7 @@ def _naming(variant: str) -> Iterator[None]:
     try:
         yield
     except BudgetTooSmall as error:
-        raise BudgetTooSmall(f"{variant}: {error}") from error
+        raise BudgetTooSmall(f"{variant}: {error.reason}", field=error.field) from error
 
 
 def choose_rungs(pool: Pool, spread: Spread, selection: Selection, budget: int | None) -> ladders.Choice:

@@ -1,8 +1,4 @@
-"""Budgets to bytes, and which images fit them. Pure: arrays in, indices out.
-
-A subset is the longest prefix of an order whose bytes fit the budget, so subsets of a growing budget nest and ten
-million images cost one cumulative sum.
-"""
+"""Budgets: bytes, money that buys bytes, or what the pool takes at a distance; their notations and their bytes."""
 
 from __future__ import annotations
 

@@ -31,7 +31,7 @@ def weights_file(uri: str, access: Access, scratch: Scratch) -> Iterator[Path]:
     name = uri.rsplit("/", 1)[1]
     if not Path(name).suffix:  # it decides how the file is read
         raise WeightsUnavailable(
-            f"training.weights: {uri} names no file; give one such as model.safetensors or model.pt"
+            f"{uri} names no file; give one such as model.safetensors or model.pt", field="training.weights"
         )
     with ExitStack() as stack:
         yield _download(uri, name, access, scratch, stack)
@@ -78,4 +78,4 @@ def _copy(source: SourceFile, target: Path) -> None:
 
 
 def _unavailable(uri: str, error: KeepmoreError) -> WeightsUnavailable:
-    return WeightsUnavailable(f"training.weights: {uri} cannot be read ({error.message}); check the name")
+    return WeightsUnavailable(f"{uri} cannot be read ({error.message}); check the name", field="training.weights")

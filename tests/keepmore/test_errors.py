@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 
+from keepmore import errors
 from keepmore.errors import BudgetTooSmall, InvalidRequest, KeepmoreError, StoreFull, from_dict
 
 
@@ -27,3 +28,10 @@ def test_an_error_is_the_same_after_its_way_through_a_record(error: KeepmoreErro
         error.details,
     )
     assert back.as_dict() == error.as_dict()
+
+
+def test_the_tree_of_errors_is_whole() -> None:
+    """Else whoever looks for the error to raise adds one that is there."""
+    tree = (errors.__doc__ or "").split()
+    names = [name for name, one in vars(errors).items() if isinstance(one, type) and issubclass(one, KeepmoreError)]
+    assert [name for name in names if tree.count(name) != 1] == []

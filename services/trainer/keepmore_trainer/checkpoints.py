@@ -37,13 +37,13 @@ def read_state(file: Path, where: str) -> dict[str, Tensor]:
     try:
         state = load_file(file) if file.suffix == ".safetensors" else _load(file, where)
     except FileNotFoundError:
-        raise WeightsUnavailable(f"training.weights: there is no file {where}; check the path") from None
+        raise WeightsUnavailable(f"there is no file {where}; check the path", field="training.weights") from None
     except OSError as error:
-        raise WeightsUnavailable(f"training.weights: {where} cannot be read ({error})") from error
+        raise WeightsUnavailable(f"{where} cannot be read ({error})", field="training.weights") from error
     except SafetensorError as error:
-        raise WeightsUnavailable(f"training.weights: {where} is not a safetensors file ({error})") from error
+        raise WeightsUnavailable(f"{where} is not a safetensors file ({error})", field="training.weights") from error
     if not isinstance(state, dict) or not all(isinstance(value, Tensor) for value in state.values()):
-        raise WeightsUnavailable(f"training.weights: {where} holds no state dict: names and tensors")
+        raise WeightsUnavailable(f"{where} holds no state dict: names and tensors", field="training.weights")
     for prefix in PREFIXES:
         if all(name.startswith(prefix) for name in state):
             state = {name.removeprefix(prefix): value for name, value in state.items()}
@@ -55,7 +55,7 @@ def _load(file: Path, where: str) -> object:
     try:
         state = torch.load(file, map_location="cpu", weights_only=True)
     except UNPICKLING_ERRORS as error:
-        raise WeightsUnavailable(f"training.weights: {where} is not a PyTorch state dict ({error})") from error
+        raise WeightsUnavailable(f"{where} is not a PyTorch state dict ({error})", field="training.weights") from error
     for name in WRAPPED:
         if isinstance(state, dict) and isinstance(state.get(name), dict):
             return state[name]
@@ -84,5 +84,6 @@ def load_trunk(model: nn.Module, head: str, state: dict[str, Tensor], where: str
 
 def _other(where: str, why: str) -> WeightsUnavailable:
     return WeightsUnavailable(
-        f"training.weights: {where} belongs to another architecture ({why}); name the model that it was trained as"
+        f"{where} belongs to another architecture ({why}); name the model that it was trained as",
+        field="training.weights",
     )

@@ -81,7 +81,7 @@ def is_file(weights: str) -> bool:
 
 def _from_torchvision(name: str, weights: str, fetch: Fetch) -> Classifier:
     if name not in models.list_models(module=models):
-        raise UnknownModel(f"training.model: torchvision has no classifier {name!r}; use {SUCH_AS}")
+        raise UnknownModel(f"torchvision has no classifier {name!r}; use {SUCH_AS}", field="training.model")
     module = models.get_model(name, weights=None)
     head = _last_linear(name, module)
     transform, file, weights_name = Transform(), None, weights
@@ -108,7 +108,7 @@ def _from_torchvision(name: str, weights: str, fetch: Fetch) -> Classifier:
 def _last_linear(name: str, module: nn.Module) -> str:
     linear: list[str] = [path for path, layer in module.named_modules() if isinstance(layer, nn.Linear)]
     if not linear:
-        raise UnknownModel(f"training.model: {name} has no linear head to take off; use {SUCH_AS}")
+        raise UnknownModel(f"{name} has no linear head to take off; use {SUCH_AS}", field="training.model")
     return linear[-1]
 
 
@@ -117,7 +117,9 @@ def _member(name: str, weights: str) -> Any:
     member = DEFAULT_WEIGHTS if weights == DEFAULT else weights
     if member not in available.__members__:
         names = ", ".join(each.name for each in available)
-        raise WeightsUnavailable(f"training.weights: {name} has no weights {member!r}; use {names}, none, or a file")
+        raise WeightsUnavailable(
+            f"{name} has no weights {member!r}; use {names}, none, or a file", field="training.weights"
+        )
     return available[member]
 
 
@@ -130,8 +132,9 @@ def _download(member: Any) -> Path:
             torch.hub.load_state_dict_from_url(url, progress=False, check_hash=True, weights_only=True)
         except (urllib.error.URLError, OSError, RuntimeError) as error:
             raise WeightsUnavailable(
-                f"training.weights: {member} cannot be downloaded ({error}); put the file {file.name} "
-                f"from {url} into {file.parent}, then resume the job; or name a file with --weights"
+                f"{member} cannot be downloaded ({error}); put the file {file.name} "
+                f"from {url} into {file.parent}, then resume the job; or name a file with --weights",
+                field="training.weights",
             ) from error
     return file
 
@@ -142,22 +145,27 @@ def _from_timm(name: str, weights: str, fetch: Fetch) -> Classifier:
         from huggingface_hub.errors import HfHubHTTPError
         from timm.data.config import resolve_model_data_config
     except ImportError as error:
-        raise TrainerMissing(f"training.model: {name} needs timm ({error}); pip install 'keepmore[timm]'") from error
+        raise TrainerMissing(
+            f"{name} needs timm ({error}); pip install 'keepmore[timm]'", field="training.model"
+        ) from error
     timm_name = name.removeprefix(TIMM)
     if not timm.is_model(timm_name.split(".")[0]):
-        raise UnknownModel(f"training.model: timm has no model {timm_name!r}; timm.list_models() lists them")
+        raise UnknownModel(f"timm has no model {timm_name!r}; timm.list_models() lists them", field="training.model")
     try:
         module = timm.create_model(timm_name, pretrained=weights == DEFAULT)
     except RuntimeError as error:  # no such pretrained tag
-        raise UnknownModel(f"training.model: {name}: {error}; timm.list_pretrained() lists what there is") from error
+        raise UnknownModel(
+            f"{name}: {error}; timm.list_pretrained() lists what there is", field="training.model"
+        ) from error
     except (OSError, ValueError, HfHubHTTPError) as error:
         raise WeightsUnavailable(
-            f"training.weights: timm's weights of {timm_name} cannot be downloaded ({error}); put them into the "
-            "Hugging Face cache ($HF_HOME), then resume the job; or name a file with --weights"
+            f"timm's weights of {timm_name} cannot be downloaded ({error}); put them into the "
+            "Hugging Face cache ($HF_HOME), then resume the job; or name a file with --weights",
+            field="training.weights",
         ) from error
     head = dict(module.pretrained_cfg).get("classifier")  # type: ignore[arg-type]
     if not isinstance(head, str) or not isinstance(module.get_submodule(head), nn.Linear):
-        raise UnknownModel(f"training.model: {name} has no single linear head to take off; use {SUCH_AS}")
+        raise UnknownModel(f"{name} has no single linear head to take off; use {SUCH_AS}", field="training.model")
     versions = {"timm": timm.__version__}
     if is_file(weights):
         with fetch(weights) as file:
@@ -166,7 +174,9 @@ def _from_timm(name: str, weights: str, fetch: Fetch) -> Classifier:
     elif weights in (DEFAULT, NO_WEIGHTS):
         info = _info(name, weights, None, versions)
     else:
-        raise WeightsUnavailable(f"training.weights: timm has no weights {weights!r}; use default, none, or a file")
+        raise WeightsUnavailable(
+            f"timm has no weights {weights!r}; use default, none, or a file", field="training.weights"
+        )
     config = resolve_model_data_config(module)  # type: ignore[no-untyped-call]
     crop, mean, std = config["input_size"][-1], tuple(config["mean"]), tuple(config["std"])
     transform = Transform(int(crop / config["crop_pct"]), crop, config["interpolation"], mean, std)

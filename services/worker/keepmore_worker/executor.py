@@ -22,7 +22,7 @@ from keepmore.scheduling.tracker import StepTracker
 from keepmore.storage.base import Store
 from keepmore_services.logs import about
 from keepmore_services.tracing import Tracer
-from keepmore_worker.heartbeat import STOPPING, Heartbeat, log
+from keepmore_worker.heartbeat import LONGEST_TURN_S, STOPPING, Heartbeat, log
 
 
 class ChainingQueue:
@@ -74,6 +74,7 @@ class StepExecutor:
     decoder: IsolatedDecoder
     stopping: Callable[[], bool]
     tracer: Tracer
+    longest_turn_s: float = LONGEST_TURN_S
     scheduler: Scheduler = field(init=False)
 
     def __post_init__(self) -> None:
@@ -106,7 +107,7 @@ class StepExecutor:
             try:
                 with (
                     self.tracer.span(step, tries),
-                    Heartbeat(self.store, self.tracker, step, self.stopping) as heartbeat,
+                    Heartbeat(self.store, self.tracker, step, self.stopping, self.longest_turn_s) as heartbeat,
                 ):
                     report = heartbeat.report(self.scheduler)
                     attempt(step, self.store, StepContext.at(self.config, self.decoder, report, tries > 1))

@@ -21,7 +21,7 @@ from keepmore.storage.base import Store
 log = logging.getLogger(__name__)
 
 
-PULSE_S = 2.0
+HEARTBEAT_S = 2.0
 
 
 REPORT_EVERY_S = 0.5
@@ -43,11 +43,14 @@ class Heartbeat:
     Two threads, because the store may not answer for longer than a silent worker counts as alive.
     """
 
-    def __init__(self, store: Store, tracker: StepTracker, step: Step, stopping: Callable[[], bool]) -> None:
+    def __init__(
+        self, store: Store, tracker: StepTracker, step: Step, stopping: Callable[[], bool], longest_turn_s: float
+    ) -> None:
         self._store = store
         self._tracker = tracker
         self._step = step
         self._stopping = stopping
+        self._longest_turn_s = longest_turn_s
         self._over = threading.Event()
         self._is_wanted = True
         self._scheduler: Scheduler | None = None
@@ -79,7 +82,7 @@ class Heartbeat:
             if self._step.kind is Kind.TUNE and progress.images:
                 now = time.monotonic()
                 self._first_image_at = self._first_image_at or now
-                if now - self._first_image_at > LONGEST_TURN_S:
+                if now - self._first_image_at > self._longest_turn_s:
                     raise Stopping("its turn is over, others wait; it continues from its checkpoint")
             self._unreported += progress
             if time.monotonic() - self._reported_at > REPORT_EVERY_S:
@@ -96,7 +99,7 @@ class Heartbeat:
             log.warning("no progress noted", extra={"reason": error.message})
 
     def _beat(self) -> None:
-        while not self._over.wait(PULSE_S):
+        while not self._over.wait(HEARTBEAT_S):
             try:
                 self._tracker.leases.renew(self._step)
             except QueueUnavailable as error:
@@ -104,7 +107,7 @@ class Heartbeat:
 
     def _watch(self) -> None:
         repository = JobRepository(self._store)
-        while self._step.kind is not Kind.ESTIMATE and not self._over.wait(PULSE_S):
+        while self._step.kind is not Kind.ESTIMATE and not self._over.wait(HEARTBEAT_S):
             try:
                 self._is_wanted = is_wanted(self._step, repository.get(self._step.job), self._store)
             except JobNotFound:

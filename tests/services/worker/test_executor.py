@@ -27,7 +27,6 @@ from keepmore.storage.layout import RequestKind
 from keepmore.storage.scratch import Scratch
 from keepmore.training.results import Run
 from keepmore_services.tracing import Tracer
-from keepmore_worker import heartbeat
 from keepmore_worker.executor import ChainingQueue, StepExecutor
 from tests.steps import selected_job
 
@@ -66,12 +65,10 @@ def _run(store: FolderStore, step: Step) -> Run:
     return Run.from_bytes(store.get(step.output))
 
 
-def test_a_long_fine_tuning_takes_turns_to_its_end(
-    worker: StepExecutor, store: FolderStore, job: Job, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_long_fine_tuning_takes_turns_to_its_end(worker: StepExecutor, store: FolderStore, job: Job) -> None:
     """Else it is killed at a worker's time limit, begins again each time, and then counts as one that kills workers."""
     step = _tune(job)
-    monkeypatch.setattr(heartbeat, "LONGEST_TURN_S", 0.0)
+    worker.longest_turn_s = 0.0
     turns = 0
     while not store.exists(step.output):
         assert turns < STEPS, "a turn in which no step is made is none"
