@@ -61,14 +61,14 @@ def images_kept(rows: Rows) -> str:
 
 
 def accuracy(rows: Rows) -> str:
-    """Top-1 on the evaluation images with 95 % intervals: a line over the fixed distances, and a point for each level,
+    """Top-1 on the evaluation images with 95 % intervals: a line over the fixed distances, and a point for each rule,
     which does not lie between two of them."""
 
     def draw(axes: Axes) -> None:
         fixed = [place for place, row in enumerate(rows) if row["pool_bytes"] is not None]
-        levels = [place for place in range(len(rows)) if place not in fixed]
+        rules = [place for place in range(len(rows)) if place not in fixed]
         _points(axes, rows, fixed, ORANGE, "-")
-        _points(axes, rows, levels, BLUE, "")
+        _points(axes, rows, rules, BLUE, "")
         axes.set_xticks(range(len(rows)), _names(rows))
         axes.margins(x=0.08, y=0.12)
 
@@ -269,7 +269,7 @@ def _shades(count: int) -> Any:
 
 
 def _names(rows: Rows) -> list[str]:
-    """Names of the variants; that of a level on two lines, so that it fits beside others."""
+    """Names of the variants; that of a rule on two lines, so that it fits beside others."""
     return [row["distance"].replace("-", "\n", 1) for row in rows]
 
 

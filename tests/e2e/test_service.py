@@ -306,9 +306,7 @@ def test_every_command_gives_the_same_by_way_of_the_service(
     assert "this API key is not known" in refused.stderr
 
 
-def test_levels_are_the_same_by_way_of_the_service(
-    service: Service, dataset: str, sample: Path, tmp_path: Path
-) -> None:
+def test_rules_give_the_same_through_the_service(service: Service, dataset: str, sample: Path, tmp_path: Path) -> None:
     """Else workers over S3 give an image another distance than one machine does, or nobody does their steps."""
     command = installed_command(tmp_path / "store")
     words = ("--distances", "4,spread:0.5-15,fit:12", "--budget", "150kB")

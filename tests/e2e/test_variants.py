@@ -49,7 +49,7 @@ def _rows(report: dict[str, Any], store: Path, variant: str) -> list[dict[str, A
     return list(manifest.rows(store / layout.manifest(report["job"], report["subset"], variant)))
 
 
-def test_the_report_compares_levels_with_fixed_distances(finished: tuple[dict[str, Any], Path]) -> None:
+def test_the_report_compares_rules_with_fixed_distances(finished: tuple[dict[str, Any], Path]) -> None:
     """Else the question that a user asks is answered in two reports, or by none."""
     report, store = finished
     rows = {row["distance"]: row for row in report["distances"]}
@@ -96,7 +96,7 @@ def test_a_fit_keeps_the_first_images_of_the_order(finished: tuple[dict[str, Any
 
 
 @pytest.mark.parametrize("variant", ["spread-0.5-15", "fit-20"])
-def test_levels_verify_and_export_by_name(
+def test_rules_verify_and_export_by_name(
     finished: tuple[dict[str, Any], Path], keepmore: Command, ran: Ran, tmp_path: Path, variant: str
 ) -> None:
     """Else a retention system deletes originals whose copies are not there, or cannot read what is kept."""
@@ -136,7 +136,7 @@ def test_the_report_names_a_command_that_asks_for_the_same(finished: tuple[dict[
     cli.commands["run"].make_context("run", words[2:])
 
 
-def test_the_page_shows_levels(finished: tuple[dict[str, Any], Path], chromium: str) -> None:
+def test_the_page_shows_rules(finished: tuple[dict[str, Any], Path], chromium: str) -> None:
     """Else the page that decides what is deleted leaves a variant out, or breaks off."""
     report, _ = finished
     with open_page(report["report"], chromium) as page:
@@ -148,7 +148,7 @@ def test_the_page_shows_levels(finished: tuple[dict[str, Any], Path], chromium: 
         assert "at equal storage, distance 8 keeps" in page.locator(".headline").inner_text().lower()
 
 
-def test_levels_alone(sample: Path, ran: Ran, tmp_path: Path) -> None:
+def test_rules_alone(sample: Path, ran: Ran, tmp_path: Path) -> None:
     """Else a user has to compress at a distance that nobody wants."""
     dataset = str(sample / "test")
     spread = ran("run", dataset, "--distances", "spread:1-6")

@@ -197,7 +197,7 @@ def test_advice_needs_the_index_and_nothing_else(state: State) -> None:
     assert not ready()
 
 
-def test_another_subset_of_a_job_with_levels_is_fitted_first() -> None:
+def test_another_subset_of_a_job_with_rules_is_fitted_first() -> None:
     """Else a second budget is answered with what fits the first, or never."""
     job, done = _job(WITH_RULES).ended(State.SUCCEEDED), _outputs(WITH_RULES)
     done.add(layout.request(RequestKind.SUBSET, job.id, "abc"))

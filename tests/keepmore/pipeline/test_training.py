@@ -214,7 +214,7 @@ def test_accuracy_at_other_distances_stands_beside_that_on_the_originals(
         assert result["tests"]["10-e3"]["test_images"] == result["test_images"] == 6
 
 
-def test_arms_without_predictions_are_left_out_of_the_comparison(
+def test_variants_without_predictions_are_left_out_of_the_comparison(
     store: FolderStore, scratch: Scratch, sample: Path, request_for: Callable[..., Request]
 ) -> None:
     """Else results of an earlier release, which kept no predictions, end the training that compares them."""

@@ -56,7 +56,7 @@ def _lines(svg: str) -> list[int]:
     return [len(points) for points in paths]
 
 
-def test_levels_are_not_joined_with_distances() -> None:
+def test_rules_are_not_joined_with_distances() -> None:
     """Else a line between distance 8 and a spread claims accuracies that nobody measured."""
     assert max(_lines(plots.accuracy(ROWS))) == 2
     assert max(_lines(plots.accuracy([_row(str(d), 0.5) for d in range(5)]))) == 5

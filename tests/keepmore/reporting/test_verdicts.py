@@ -22,7 +22,7 @@ COMPARISON = evaluation.compare_all(
 ROWS = [{"distance": "0", "top1": 0.5}, {"distance": "4", "top1": 0.505}, {"distance": "10", "top1": 0.745}]
 
 
-def test_every_arm_is_judged_against_the_first() -> None:
+def test_every_variant_is_judged_against_the_first() -> None:
     """Else a user ranks distances by noise."""
     assert verdicts.by_variant(COMPARISON) == {"4": "cannot tell from 0", "10": "better than 0"}
     assert verdicts.by_variant(None) == {}
@@ -71,7 +71,7 @@ def test_what_was_kept_is_found() -> None:
     assert verdicts.folders([{"distance": "0"}]) == {}
 
 
-def test_notes_name_their_arm() -> None:
+def test_notes_name_their_variant() -> None:
     """Else a training that fell back to something slower or smaller passes for what was asked."""
     rows = [
         {"distance": "0", "notes": ["half of it"], "untrained_classes": ["mug"], "untested_classes": ["pear"]},

@@ -212,7 +212,7 @@ def test_a_damaged_result_is_an_error(store: FolderStore) -> None:
         fit.read(store, "work/job/x.parquet")
 
 
-def test_the_order_is_that_of_the_other_arms(indexed_store: FolderStore) -> None:
+def test_the_order_is_that_of_the_other_variants(indexed_store: FolderStore) -> None:
     """Else a fit is compared with other images than the fixed distances keep."""
     hashes = read_originals(indexed_store, INDEX).path_hashes.tolist()
     paths = [row["path"] for batch in index.rows(indexed_store, INDEX, ["path"]) for row in batch.to_pylist()]

@@ -140,7 +140,7 @@ SPREAD, FIT = Spread(0.5, 10), FitCount(300)
 FIT_RESULT = FitResult(3.217, True, 3)
 
 
-def _row_with_levels(number: int) -> dict[str, Any]:
+def _row_with_ladder(number: int) -> dict[str, Any]:
     """As `_row`, with the sizes of a ladder: every fifth image is no smaller at larger distances."""
     row = _row(number)
     if "error" not in row:
@@ -151,9 +151,9 @@ def _row_with_levels(number: int) -> dict[str, Any]:
     return row
 
 
-def _write_levels(store: FolderStore, images: int, row_group: int) -> tuple[Subset, list[dict[str, Any]]]:
+def _write_ladder(store: FolderStore, images: int, row_group: int) -> tuple[Subset, list[dict[str, Any]]]:
     """The subset of a spread and a fit, and the index's rows."""
-    rows = sorted(map(_row_with_levels, range(images)), key=lambda row: str(row["path"]))
+    rows = sorted(map(_row_with_ladder, range(images)), key=lambda row: str(row["path"]))
     with store.writer(layout.index("job")) as file:
         pq.write_table(pa.Table.from_pylist(rows, index.schema(SPREAD.ladder)), file, row_group_size=row_group)
     numbers = [number for number, row in enumerate(rows) if "error" not in row][5::2][: FIT.images]
@@ -173,9 +173,9 @@ def _write_levels(store: FolderStore, images: int, row_group: int) -> tuple[Subs
     return select.write_subsets(store, "job", "subset", plan, Summary()), rows
 
 
-def test_manifests_of_levels_hold_what_was_chosen_for_each_image(store: FolderStore) -> None:
+def test_manifests_of_rules_hold_what_was_chosen_for_each_image(store: FolderStore) -> None:
     """Else a row names the object of another distance, or of another image, where an index has many batches."""
-    subset, rows = _write_levels(store, 900, 7)
+    subset, rows = _write_ladder(store, 900, 7)
     rows_by_path = {row["path"]: row for row in rows}
     spread = list(manifest.rows(store.get(layout.manifest("job", "subset", SPREAD.name))))
     assert [row["path"] for row in spread] == [row["path"] for row in rows if "error" not in row]
@@ -198,11 +198,11 @@ def test_manifests_of_levels_hold_what_was_chosen_for_each_image(store: FolderSt
         assert row["object_uri"].endswith(f"/lossy-3.217-e3-{codec_version.codec()}.jxl")
 
 
-def test_manifests_of_levels_do_not_depend_on_how_an_index_is_laid_out(store: FolderStore) -> None:
+def test_manifests_of_rules_do_not_depend_on_how_an_index_is_laid_out(store: FolderStore) -> None:
     """Else the same images have another digest after a resume with other chunks."""
     digests = []
     for row_group in (3, 64, 5000):
-        subset, _ = _write_levels(store, 700, row_group)
+        subset, _ = _write_ladder(store, 700, row_group)
         digests.append([about.digest for about in subset.rows.values()])
         for variant, about in subset.rows.items():
             digest = manifest.Digest()

@@ -86,7 +86,7 @@ def test_a_spread_depends_on_the_seed_and_on_nothing_else() -> None:
     assert backwards.rungs[::-1].tolist() == first.rungs.tolist(), "the order of the index shows"
 
 
-def test_levels_have_nothing_to_do_with_the_order_of_selection() -> None:
+def test_distances_have_nothing_to_do_with_the_order_of_selection() -> None:
     """Else a prefix of the order is all of the truest images, and no sample of the pool."""
     sizes, hashes = _sizes(2000, 2), _hashes(2000, 2)
     choice = _choose(sizes, hashes, int(sizes[8].sum()))

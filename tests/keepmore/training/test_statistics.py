@@ -58,7 +58,7 @@ def test_one_seed_alone_misses_what_seeds_do() -> None:
 
 
 @pytest.mark.parametrize("seeds", [1, 3, 5])
-def test_arms_that_are_alike_are_not_told_apart(seeds: int) -> None:
+def test_variants_that_are_alike_are_not_distinguished(seeds: int) -> None:
     """Else a distance is called worse than another one by nothing but chance."""
     rng = np.random.default_rng(seeds)
     verdicts = []
@@ -98,7 +98,7 @@ def test_mcnemar_of_known_cases(only_ours: int, only_theirs: int, expected: floa
     assert "McNemar" in difference.method
 
 
-def test_an_arm_of_one_seed_borrows_the_other_s_spread() -> None:
+def test_a_variant_of_one_seed_borrows_the_spread_of_the_other() -> None:
     """Else one lucky training beats the mean of several."""
     rng = np.random.default_rng(1)
     verdicts = []
@@ -132,7 +132,7 @@ def test_differences_stay_in_range(variants: tuple[NDArray[np.bool_], NDArray[np
     assert json.loads(json.dumps(difference.as_json())) == difference.as_json()
 
 
-def test_a_perfect_arm_is_not_certain() -> None:
+def test_a_perfect_variant_is_not_certain() -> None:
     """Else all right on 100 images is read as all right on every image."""
     for correct in (np.ones((3, 100), np.bool_), np.zeros((3, 100), np.bool_)):
         low, high = summary(correct).interval

@@ -293,7 +293,7 @@ def test_another_budget_is_answered_at_once(ask: Ask, job: str) -> None:
     assert own.json["subset"] == subsets[0]["subset"]
 
 
-def test_levels_are_asked_for_and_served_like_distances(ask: Ask, sample: Path) -> None:
+def test_rules_are_requested_and_served_like_distances(ask: Ask, sample: Path) -> None:
     """Else what the command can do a pipeline cannot."""
     distances = [4, {"fit": 10}, {"spread": [0.5, 15]}]
     body = _body(sample, distances=distances, budget="120kB")
@@ -315,7 +315,7 @@ def test_levels_are_asked_for_and_served_like_distances(ask: Ask, sample: Path) 
     assert alone.json["request"]["distances"] == [{"spread": [0.5, 15]}]
 
 
-def test_another_budget_of_a_job_with_levels_is_fitted_again(ask: Ask, sample: Path) -> None:
+def test_another_budget_of_a_job_with_rules_is_fitted_again(ask: Ask, sample: Path) -> None:
     """Else a second budget is never answered, or with what fits the first; or a wrong one is found out by a worker."""
     job = ask("POST", "/v1/jobs", _body(sample, distances=[{"fit": 10}], budget="120kB")).json["job"]
     own = _wait_for_end(ask, job)["subset"]["distances"]["fit-10"]
