@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from fnmatch import fnmatchcase
 from typing import Any
 
-from keepmore.errors import EndpointMissing, InvalidRequest, SourceNotAllowed
+from keepmore.errors import EndpointMissing, InvalidRequest, InvalidUri, SourceNotAllowed
 from keepmore.net import uri as uris
 
 REGION = "us-east-1"
+REGION_NAME = re.compile(r"[A-Za-z0-9](?:[A-Za-z0-9_-]{0,61}[A-Za-z0-9])?")
 RETRIES = 10  # last through an outage of about 30 seconds
 
 
@@ -30,11 +32,20 @@ class S3Endpoint:
     role: bool = False
 
     def __post_init__(self) -> None:
-        parsed = uris.parse(self.url)
+        where = "S3 endpoint (KEEPMORE_S3_ENDPOINT or KEEPMORE_S3_SOURCES)"
+        try:
+            parsed = uris.parse(self.url)
+        except InvalidUri as error:  # its message does not repeat credentials
+            raise InvalidRequest(f"{where}: write it as https://host:port ({error.reason})") from None
+        where = f"{where} {self.url}"
         if parsed.scheme not in uris.DEFAULT_PORTS or parsed.path.strip("/"):
-            raise InvalidRequest(f"S3 endpoint {self.url}: write it as https://host:port, without a path")
+            raise InvalidRequest(f"{where}: write it as https://host:port, without a path")
         if self.role and (self.access_key or self.secret_key):
-            raise InvalidRequest(f"S3 endpoint {self.url}: it has a role and keys; remove one of them")
+            raise InvalidRequest(f"{where}: it has a role and keys; remove one of them")
+        if bool(self.access_key) != bool(self.secret_key):
+            raise InvalidRequest(f"{where}: give both the access key and the secret key, or neither")
+        if not REGION_NAME.fullmatch(self.region):
+            raise InvalidRequest(f"{where}: {self.region!r} is no region; write one such as {REGION}")
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,8 +98,11 @@ class Access:
             return Access(endpoints, None, private_addresses)
         prefixes = tuple(prefix.strip() for prefix in allowed.split(",") if prefix.strip())
         for prefix in prefixes:
-            if not prefix.endswith("://"):
-                uris.parse(prefix)
+            try:
+                if not prefix.endswith("://"):
+                    uris.parse(prefix)
+            except InvalidUri as error:
+                raise InvalidRequest(f"KEEPMORE_ALLOWED_SOURCES: {prefix!r}: {error.reason}") from error
         return Access(endpoints, prefixes, private_addresses)
 
 

@@ -156,7 +156,8 @@ def store_error(store: str, key: str, failure: RemoteFailure) -> StoreError:
         case FailureReason.DENIED:
             return StoreUnwritable(
                 f"the store {store} refuses access ({detail}); check KEEPMORE_S3_ACCESS_KEY and "
-                "KEEPMORE_S3_SECRET_KEY, and that they may read, write and list there, then resume the job"
+                "KEEPMORE_S3_SECRET_KEY, that they may read, write and list there, and this machine's clock; "
+                "then resume the job"
             )
         case FailureReason.FULL:
             return StoreFull(

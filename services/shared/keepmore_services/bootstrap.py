@@ -46,6 +46,8 @@ def make_bucket(settings: Settings) -> bool:
     bucket = Bucket(settings.config.access.endpoint(place.bucket), place.bucket, retries=0)
     try:
         return bucket.make()
+    except ValueError as error:  # what minio says of a name that no new bucket may have
+        raise InvalidRequest(f"KEEPMORE_STORE: {error}; use 3 to 63 of a-z, 0-9, - and .") from error
     except RemoteFailure as failure:
         kind = StoreUnavailable if failure.reason is FailureReason.UNAVAILABLE else StoreError
         raise kind(f"the store's bucket {place.bucket}: {failure}") from failure

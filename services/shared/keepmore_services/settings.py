@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from functools import cached_property
 from typing import Annotated, Any, Literal
+from urllib.parse import urlsplit
 
 from pydantic import BeforeValidator, Field, SecretStr, ValidationError
 from pydantic_settings import BaseSettings, SettingsConfigDict
@@ -30,7 +31,7 @@ def load(**values: Any) -> Settings:
         wrong = [(str(item["loc"][0]), item["msg"][:1].lower() + item["msg"][1:]) for item in error.errors()]
         problems = [f"{name if name == OTLP else f'KEEPMORE_{name.upper()}'}: {why}" for name, why in wrong]
         raise InvalidRequest("; ".join(problems)) from None  # the value may be a secret: it is not repeated
-    if settings.distributed and not settings.redis.startswith(REDIS_SCHEMES):
+    if settings.distributed and not _is_redis(settings.redis):
         raise InvalidRequest(f"KEEPMORE_REDIS_URL: write it as {' or '.join(REDIS_SCHEMES)}host:port/number")
     if settings.distributed and "store" not in settings.model_fields_set:
         raise InvalidRequest(
@@ -39,6 +40,14 @@ def load(**values: Any) -> Settings:
     if settings.config.webhook_secret:
         webhooks.secret_bytes(settings.config.webhook_secret)
     return settings
+
+
+def _is_redis(url: str) -> bool:
+    try:
+        parsed = urlsplit(url)
+        return url.startswith(REDIS_SCHEMES) and parsed.port != 0 and (parsed.path.strip("/") or "0").isdecimal()
+    except ValueError:  # of a port beyond 65535
+        return False
 
 
 class Settings(BaseSettings):

@@ -13,7 +13,7 @@ from celery import Task
 from celery.signals import setup_logging, worker_ready, worker_shutting_down
 
 from keepmore.codec.sandbox import IsolatedDecoder
-from keepmore.errors import KeepmoreError
+from keepmore.errors import InvalidRequest, KeepmoreError
 from keepmore.jobs.step import Kind, Lane, Step
 from keepmore_services import logs, tracing
 from keepmore_services.broker.celery_queue import RECONCILE, RUN_STEP, CeleryQueue, celery_app
@@ -29,6 +29,8 @@ MOST_RETRIES = 8
 LONGEST_WAIT_S = 30
 
 settings = load()
+if not settings.distributed:
+    raise InvalidRequest("KEEPMORE_REDIS_URL: a worker, a trainer and beat need it: redis://host:port/number")
 app = celery_app(settings)
 app.steps["consumer"].add(Marking)
 stop = Stop()  # before any fork

@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from keepmore.codec.malloc import return_large_blocks
 from keepmore.codec.sandbox import IsolatedDecoder
 from keepmore.config import RuntimeConfig
-from keepmore.errors import Cancelled, KeepmoreError, QueueUnavailable, Stopping
+from keepmore.errors import Cancelled, KeepmoreError, QueueUnavailable, Stopping, StoreError
 from keepmore.jobs.step import Lane, Step
 from keepmore.pipeline.context import StepContext
 from keepmore.pipeline.runner import attempt
@@ -139,7 +139,10 @@ class StepExecutor:
 
     def fail(self, step: Step, error: KeepmoreError) -> None:
         log.error("step failed", extra={"code": error.code, "reason": error.message})
-        self.scheduler.on_failure(step, error)
+        try:
+            self.scheduler.on_failure(step, error)
+        except StoreError as unsaved:  # the step is handed out again, to a process that reaches the store
+            log.error("its failure could not be saved", extra={"code": unsaved.code, "reason": unsaved.message})
 
     def put_off(self, step: Step) -> None:
         """The step is tried again later, and this does not count as the death of a worker."""
