@@ -112,7 +112,7 @@ def test_another_budget_compresses_nothing_again(
     assert digests(again) == digests(report)
     small = keepmore("select", report["job"], "--budget", "10B", store=store)
     assert small.returncode == 2
-    assert re.search(r"distance 0: budget: 10 bytes do not hold the first image .* takes [\d,]+ bytes", small.stderr)
+    assert re.search(r"budget: distance 0: 10 bytes do not hold the first image .* takes [\d,]+ bytes", small.stderr)
 
 
 def test_show_tells_how_jobs_stand(finished: tuple[dict[str, Any], Path], ran: Ran, keepmore: Command) -> None:
@@ -283,7 +283,7 @@ def test_a_distance_beyond_the_cliff_is_warned_of(ran: Ran, sample: Path) -> Non
         (["resume", "20200101-000000"], "no such job"),
         (["run"], "Missing argument"),
         (["run", ".", "--budget", ""], "'' is not a size"),
-        (["run", ".", "--evaluate", ""], "give one of a dataset"),
+        (["run", ".", "--evaluate", ""], "give one of `dataset`"),
         (["errors", "20200101-000000"], "no such job"),
     ],
 )

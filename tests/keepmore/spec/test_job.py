@@ -69,7 +69,7 @@ def test_subsets_and_trainings_have_the_names_of_their_questions(one: Request, o
         (lambda: Request("file:///d", (2,), budget=DistanceBudget(10.0)), "use one of the job's distances: 2"),
         (lambda: Request("file:///d", (2,), training=Training()), "training: there is nothing to test on"),
         (lambda: Selection(order="best"), "selection.order: 'best' is unknown; use random or smallest"),
-        (lambda: Evaluation(), "give one of a dataset"),
+        (lambda: Evaluation(), "give one of `dataset`"),
         (lambda: Evaluation(holdout=1.5), "evaluation.holdout: 1.5 is not a part"),
         (lambda: Training(steps=0), "training.steps: 0 is not possible"),
         (lambda: Training(method="magic"), "training.method: 'magic' is unknown; use probe or finetune"),
