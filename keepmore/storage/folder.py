@@ -5,6 +5,7 @@ from __future__ import annotations
 import ctypes
 import errno
 import os
+import re
 import secrets
 import shutil
 import time
@@ -17,18 +18,22 @@ from keepmore.errors import NotFound, StoreError, StoreFull, StoreUnwritable
 from keepmore.storage.base import TEMPORARY, check_key, is_key
 
 STALE_S = 24 * 3600
+TEMPORARY_NAME = "keepmore-{}.partial"
+OWN_NAME = re.compile(r"keepmore-[0-9a-f]{16}\.partial")
 
 
 class FolderStore:
-    """A store in a folder: a key is a path below `root`. Writes are a temporary file, sync, then rename."""
+    """A store in a folder: a key is a path below `root`. Writes are a temporary file, sync, then rename.
+
+    Reading changes nothing in the folder. Of what lies in it already, a write removes only temporary files of its own
+    kind that a process left a day ago.
+    """
 
     def __init__(self, root: Path) -> None:
         # Manifests hold it: it must not depend on a folder that the store is not in.
         self.root = Path(root).resolve() if ".." in Path(root).parts else Path(root).absolute()
         self._temporary = self.root / TEMPORARY
-        with self._explained():
-            self._temporary.mkdir(parents=True, exist_ok=True)
-        self._remove_stale()
+        self._is_ready = False
 
     def get(self, key: str) -> bytes:
         with self.open(key) as file, self._explained():
@@ -38,6 +43,8 @@ class FolderStore:
         self.put_all({key: data})
 
     def put_all(self, objects: Mapping[str, bytes]) -> None:
+        if not objects:
+            return
         with self._explained():
             temporaries = {key: self._write_temporary(data) for key, data in objects.items()}
             self._sync()
@@ -85,8 +92,8 @@ class FolderStore:
 
     @contextmanager
     def writer(self, key: str) -> Iterator[BinaryIO]:
-        temporary = self._temporary / secrets.token_hex(8)
         with self._explained():
+            temporary = self._temporary_path()
             try:
                 with temporary.open("wb") as file:
                     yield file
@@ -108,8 +115,16 @@ class FolderStore:
         path.parent.mkdir(parents=True, exist_ok=True)
         return path
 
+    def _temporary_path(self) -> Path:
+        """Where to write a new temporary file. The first one makes their folder, and room of what is stale in it."""
+        if not self._is_ready:
+            self._temporary.mkdir(parents=True, exist_ok=True)
+            self._remove_stale()
+            self._is_ready = True
+        return self._temporary / TEMPORARY_NAME.format(secrets.token_hex(8))
+
     def _write_temporary(self, data: bytes) -> Path:
-        temporary = self._temporary / secrets.token_hex(8)
+        temporary = self._temporary_path()
         try:
             temporary.write_bytes(data)
         except OSError:
@@ -142,14 +157,14 @@ class FolderStore:
                 yield key
 
     def _remove_stale(self) -> None:
-        """Temporary files that a killed process left a day ago."""
+        """Remove temporary files that a killed process left a day ago."""
         limit = time.time() - STALE_S
-        for path in self._temporary.iterdir():
-            try:
-                if path.stat().st_mtime < limit:
-                    path.unlink()
-            except FileNotFoundError:
-                continue  # its owner, or another starting process, was faster
+        with os.scandir(self._temporary) as entries:
+            for entry in entries:
+                if OWN_NAME.fullmatch(entry.name) and entry.is_file(follow_symlinks=False):
+                    with suppress(FileNotFoundError):  # its owner, or another starting process, was faster
+                        if entry.stat(follow_symlinks=False).st_mtime < limit:
+                            os.unlink(entry)
 
     @contextmanager
     def _explained(self, *but: type[OSError]) -> Iterator[None]:

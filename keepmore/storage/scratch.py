@@ -5,10 +5,11 @@ from __future__ import annotations
 import errno
 import fcntl
 import os
+import secrets
 import shutil
 import tempfile
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -16,15 +17,20 @@ from keepmore.errors import InvalidRequest, StoreFull, StoreUnwritable
 from keepmore.spec import budget
 
 SHARE_OF_FREE = 0.5
+FOLDER = "keepmore-scratch"
+# Without these files, a folder is somebody else's: it is not used, not counted and not removed.
+ROOT_MARKER = ".keepmore-scratch"
+ENTRY_MARKER = ".keepmore-entry"
 LOCK = ".lock"
 RESERVED = ".reserved"  # a sparse file, as long as what may be written beside it
 
 
 @dataclass(frozen=True, slots=True)
 class Scratch:
-    """A folder (None: one of the user's own among temporary files) and its limit in bytes (None: half of what is free).
+    """A place (None: among temporary files) and the limit in bytes of what is kept there (None: half of what is free).
 
-    Entries are folders. Of those that no process holds, the least recently used is removed first.
+    Entries are folders in a folder of Keepmore's own at that place. Of those that no process holds, the least recently
+    used is removed first. Nothing else at the place is touched.
     """
 
     folder: str | None = None
@@ -42,13 +48,21 @@ class Scratch:
 
     @property
     def root(self) -> Path:
-        root = Path(self.folder) if self.folder else Path(tempfile.gettempdir()) / f"keepmore-{os.getuid()}"
+        """The folder of the entries. Raises StoreUnwritable if it cannot be created, or is not Keepmore's."""
+        root = Path(self.folder) / FOLDER if self.folder else Path(tempfile.gettempdir()) / f"{FOLDER}-{os.getuid()}"
         try:
             root.mkdir(parents=True, exist_ok=True, mode=0o700)
+            if root.stat().st_uid != os.getuid():
+                raise StoreUnwritable(f"{root} belongs to another user; set KEEPMORE_SCRATCH to a folder of your own")
+            if not (root / ROOT_MARKER).exists():
+                if any(name != ROOT_MARKER for name in os.listdir(root)):
+                    raise StoreUnwritable(
+                        f"{root} was not made by Keepmore (it lacks the file {ROOT_MARKER}), so nothing in it is "
+                        "touched; set KEEPMORE_SCRATCH to another folder"
+                    )
+                (root / ROOT_MARKER).write_text(f"Keepmore removes the folders in here that hold {ENTRY_MARKER}.\n")
         except OSError as error:
             raise StoreUnwritable(f"{root} cannot be created ({error.strerror}); set KEEPMORE_SCRATCH") from error
-        if root.stat().st_uid != os.getuid():
-            raise StoreUnwritable(f"{root} belongs to another user; set KEEPMORE_SCRATCH to a folder of your own")
         return root
 
     @contextmanager
@@ -78,12 +92,13 @@ class Scratch:
     def temporary(self, prefix: str) -> Iterator[Path]:
         """A new folder, removed after the block."""
         with ExitStack() as locks:
-            while (folder := self._lock_entry(tempfile.mkdtemp(dir=self.root, prefix=prefix), locks)) is None:
+            while (folder := self._lock_entry(_new_folder(self.root, prefix), locks)) is None:
                 pass  # a process that makes room was faster
             try:
                 yield folder
             finally:  # what cannot be removed stays as an entry that no process holds, and goes when space is needed
-                shutil.rmtree(folder, ignore_errors=True)
+                if folder.exists():  # else it has become an entry
+                    _remove_tree(folder)
 
     @contextmanager
     def existing(self, name: str) -> Iterator[Path | None]:
@@ -121,13 +136,18 @@ class Scratch:
             return _remove(self.root / name)
 
     def _lock_entry(self, name: str, locks: ExitStack) -> Path | None:
-        """The entry, if it exists, held until `locks` ends."""
+        """The entry, if it exists, held until `locks` ends. Raises StoreUnwritable if something else has its name."""
         entry = self.root / name
         try:
             descriptor = os.open(entry, os.O_RDONLY)
             locks.callback(os.close, descriptor)
             fcntl.flock(descriptor, fcntl.LOCK_SH)  # waits for a process that is removing it
             if os.path.samestat(os.fstat(descriptor), entry.stat()):
+                if not (entry / ENTRY_MARKER).exists():
+                    raise StoreUnwritable(
+                        f"{entry} was not made by Keepmore (it lacks the file {ENTRY_MARKER}) and stands in the way; "
+                        "move it to another place"
+                    )
                 os.utime(entry)
                 return entry
         except FileNotFoundError:
@@ -151,7 +171,7 @@ class Scratch:
         )
 
     def _usage(self) -> _Usage:
-        used_at = {entry: _used_at(entry) for entry in self.root.iterdir() if entry.is_dir()}
+        used_at = {entry: _used_at(entry) for entry in self.root.iterdir() if (entry / ENTRY_MARKER).exists()}
         file_bytes = {
             entry: sum(
                 _bytes(Path(folder) / name) for folder, _, names in os.walk(entry) for name in names if name != RESERVED
@@ -185,15 +205,36 @@ def _remove(entry: Path) -> bool:
             descriptor = os.open(entry, os.O_RDONLY)
             locks.callback(os.close, descriptor)
             fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            trash = entry.with_name(f"{entry.name}.gone")  # otherwise another process could find half an entry
-            shutil.rmtree(trash, ignore_errors=True)
+            if not (entry / ENTRY_MARKER).exists():
+                return False
+            trash = entry.with_name(f"{entry.name}.{secrets.token_hex(8)}.gone")  # nobody may find half an entry
             entry.rename(trash)
-            shutil.rmtree(trash, ignore_errors=True)
+            _remove_tree(trash)
         except FileNotFoundError:
             return True
         except BlockingIOError:
             return False
     return True
+
+
+def _new_folder(root: Path, prefix: str) -> str:
+    folder = tempfile.mkdtemp(dir=root, prefix=prefix)
+    Path(folder, ENTRY_MARKER).touch()
+    return folder
+
+
+def _remove_tree(folder: Path) -> None:
+    """Remove what can be removed of a folder of ours, its marker last: what is left when a process dies goes later."""
+    for path in folder.iterdir():
+        if path.is_dir() and not path.is_symlink():
+            shutil.rmtree(path, ignore_errors=True)
+        elif path.name != ENTRY_MARKER:
+            with suppress(OSError):
+                path.unlink()
+    with suppress(OSError):
+        if os.listdir(folder) == [ENTRY_MARKER]:
+            (folder / ENTRY_MARKER).unlink()
+            folder.rmdir()
 
 
 # Other processes make room too: an entry that is gone meanwhile was never used, takes nothing, and is not held.

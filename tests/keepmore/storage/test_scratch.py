@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from keepmore.errors import InvalidRequest, StoreFull, StoreUnwritable
-from keepmore.storage.scratch import Scratch
+from keepmore.storage.scratch import ENTRY_MARKER, ROOT_MARKER, Scratch
 
 KB = 1000
 
@@ -77,7 +77,7 @@ def test_another_process_holds_until_it_dies(tmp_path: Path) -> None:
         "with Scratch(sys.argv[1]).existing('held'):\n    print('held', flush=True); sys.stdin.read()\n"
     )
     with subprocess.Popen(
-        [sys.executable, "-c", program, str(scratch.root)], stdin=subprocess.PIPE, stdout=subprocess.PIPE
+        [sys.executable, "-c", program, str(scratch.folder)], stdin=subprocess.PIPE, stdout=subprocess.PIPE
     ) as other:
         assert other.stdout
         assert other.stdout.readline() == b"held\n"
@@ -100,7 +100,7 @@ def test_room_that_one_was_given_another_does_not_get(tmp_path: Path) -> None:
 
     with scratch.entry("a", write) as entry:
         assert _makes_room(scratch, 6 * KB), "a whole entry takes what it has"
-        assert [file.name for file in entry.iterdir()] == ["file"]
+        assert sorted(file.name for file in entry.iterdir()) == [ENTRY_MARKER, "file"]
 
 
 def test_an_entry_is_whole_or_not_there(tmp_path: Path) -> None:
@@ -138,7 +138,7 @@ def test_processes_that_make_room_leave_each_other_what_they_use(tmp_path: Path)
         "            assert sum(file.stat().st_size for file in entry.iterdir()) == 6000, name\n"
     )
     processes = [
-        subprocess.Popen([sys.executable, "-c", program, str(scratch.root), name], stderr=subprocess.PIPE)
+        subprocess.Popen([sys.executable, "-c", program, str(scratch.folder), name], stderr=subprocess.PIPE)
         for name in ("one", "other")
     ]
     for process in processes:
@@ -151,10 +151,49 @@ def test_processes_that_make_room_leave_each_other_what_they_use(tmp_path: Path)
 def test_what_a_killed_process_was_removing_goes(tmp_path: Path) -> None:
     """Else it takes disk for ever, or stands in the way of the next one that goes."""
     scratch = _scratch(tmp_path)
-    _entry(scratch, "a.gone", 8 * KB, 10)
+    half_removed = _entry(scratch, "a.0123456789abcdef.gone", 8 * KB, 10)
+    (half_removed / "in" / "file").rename(half_removed / "file")
     _entry(scratch, "a", KB, 1000)
     assert _makes_room(scratch, 9 * KB)
     assert not list(scratch.root.glob("a*"))
+
+
+def _snapshot(folder: Path) -> dict[str, tuple[int, bytes]]:
+    return {
+        str(file.relative_to(folder)): (file.lstat().st_mtime_ns, file.read_bytes() if file.is_file() else b"")
+        for file in folder.rglob("*")
+    }
+
+
+def test_folders_of_others_stay(tmp_path: Path) -> None:
+    """Else a dataset that lies where KEEPMORE_SCRATCH points is gone after a training."""
+    scratch = _scratch(tmp_path)
+    place = Path(scratch.folder or "")
+    strangers = [place / "photos", place / ".lock", scratch.root / "photos", scratch.root / "photos.gone"]
+    for number, stranger in enumerate(strangers):
+        stranger.mkdir()
+        (stranger / "0001.jpg").write_bytes(b"x" * 8 * KB)
+        os.utime(stranger, (number, number))
+    (scratch.root / "link").symlink_to(place / "photos")
+    before = {stranger: _snapshot(stranger) for stranger in strangers}
+    entry = _entry(scratch, "a", 8 * KB, 1000)
+    assert _makes_room(scratch, 9 * KB), "what others have there is not counted"
+    assert not entry.exists()
+    assert not scratch.remove("photos")
+    with pytest.raises(StoreUnwritable, match=r"photos was not made by Keepmore .* move it to another place"):
+        _entry(scratch, "photos", KB, 0)
+    assert {stranger: _snapshot(stranger) for stranger in strangers} == before
+    assert (scratch.root / "link").is_symlink()
+
+
+def test_a_folder_of_others_with_our_name_is_not_used(tmp_path: Path) -> None:
+    """Else what somebody keeps in a folder called keepmore-scratch is taken for ours."""
+    folder = tmp_path / "scratch" / "keepmore-scratch"
+    folder.mkdir(parents=True)
+    (folder / "notes.txt").write_text("mine")
+    with pytest.raises(StoreUnwritable, match=rf"was not made by Keepmore .*{ROOT_MARKER}.*set KEEPMORE_SCRATCH"):
+        _ = _scratch(tmp_path).root
+    assert sorted(file.name for file in folder.iterdir()) == ["notes.txt"]
 
 
 def test_the_disk_is_never_filled(tmp_path: Path) -> None:
