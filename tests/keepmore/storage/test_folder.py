@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 import pytest
 
-from keepmore.storage.folder import FolderStore
+from keepmore.storage.folder import STALE_S, TEMPORARY_NAME, FolderStore
 
 
 def test_addresses_do_not_depend_on_where_a_command_ran(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -18,3 +19,30 @@ def test_addresses_do_not_depend_on_where_a_command_ran(tmp_path: Path, monkeypa
     (tmp_path / "link").symlink_to(tmp_path / "elsewhere" / "deep")
     assert FolderStore(Path("../link/../store")).uri("a") == (tmp_path / "elsewhere" / "store" / "a").as_uri()
     assert FolderStore(Path("../work/store")).uri("a") == (tmp_path / "work" / "store" / "a").as_uri()
+
+
+def test_reading_changes_nothing(tmp_path: Path) -> None:
+    """Else a mistyped --store leaves a folder behind, and looking at a store changes what lies in it."""
+    store = FolderStore(tmp_path / "nothing")
+    assert list(store.keys("jobs/")) == []
+    assert not store.exists("jobs/a.json")
+    assert not (tmp_path / "nothing").exists()
+
+
+def test_files_of_others_stay(tmp_path: Path) -> None:
+    """Else a store in a folder that somebody uses already deletes what they keep in .tmp."""
+    folder = tmp_path / ".tmp"
+    (folder / "keepmore-0123456789abcdef.partial").mkdir(parents=True)
+    strangers = [folder / name for name in ("notes.txt", "0123456789abcdef", "keepmore-1.partial", "a.partial")]
+    for stranger in strangers:
+        stranger.write_text("mine")
+    (folder / TEMPORARY_NAME.format("f" * 16)).symlink_to(folder / "notes.txt")
+    before = sorted(folder.iterdir())
+    stale, fresh = (folder / TEMPORARY_NAME.format(letter * 16) for letter in "ab")
+    for path in (stale, fresh):
+        path.write_text("half")
+    for path in (*strangers, stale):
+        os.utime(path, (0, path.stat().st_mtime - STALE_S - 60))
+    FolderStore(tmp_path).put("jobs/a.json", b"{}")
+    assert sorted(folder.iterdir()) == sorted([*before, fresh])
+    assert all(stranger.read_text() == "mine" for stranger in strangers)
