@@ -54,13 +54,15 @@ class Scratch:
             root.mkdir(parents=True, exist_ok=True, mode=0o700)
             if root.stat().st_uid != os.getuid():
                 raise StoreUnwritable(f"{root} belongs to another user; set KEEPMORE_SCRATCH to a folder of your own")
-            if not (root / ROOT_MARKER).exists():
-                if any(name != ROOT_MARKER for name in os.listdir(root)):
+            marker = root / ROOT_MARKER
+            if not marker.exists():
+                # Asked again: another process that makes the folder now writes the marker first.
+                if os.listdir(root) and not marker.exists():
                     raise StoreUnwritable(
                         f"{root} was not made by Keepmore (it lacks the file {ROOT_MARKER}), so nothing in it is "
                         "touched; set KEEPMORE_SCRATCH to another folder"
                     )
-                (root / ROOT_MARKER).write_text(f"Keepmore removes the folders in here that hold {ENTRY_MARKER}.\n")
+                marker.write_text(f"Keepmore removes the folders in here that hold {ENTRY_MARKER}.\n")
         except OSError as error:
             raise StoreUnwritable(f"{root} cannot be created ({error.strerror}); set KEEPMORE_SCRATCH") from error
         return root
