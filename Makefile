@@ -5,7 +5,7 @@
 # make e2e    build the images and run a job through containers, in a Docker daemon of its own where none runs (root)
 # make check  lint, types, import rules     make bench  every benchmark     make clean  remove what these made
 SHELL := /bin/bash
-PYTHON ?= python3.11
+PYTHON ?= $(or $(shell command -v python3.11),python3)
 VENV ?= .venv
 BIN := $(VENV)/bin
 DEMO ?= demo

@@ -302,7 +302,7 @@ def _does_not_fall(n: Floats, distance: Floats, correct: NDArray[np.bool_], devi
         return None
     return (
         f"their error does not fall with the number of images beyond noise ({100 * doublings[0]:+.2f} points for twice "
-        f"as many, standard error {100 * doublings[1]:.2f}); use more test images or seeds, or sizes further apart"
+        f"as many, standard error {100 * doublings[1]:.2f}); use more test images, seeds or images"
     )
 
 
@@ -311,7 +311,7 @@ def _does_not_fit(fitted: Fit) -> str | None:
         return f"the law explains {fitted.r2:.2f} of the variance of their errors (R²), less than {LEAST_R2}"
     if not fitted.left_out_points <= MOST_LEFT_OUT_POINTS:
         return (
-            f"fitted without one size, the law is {fitted.left_out_points:.1f} points off that size, "
-            f"more than {MOST_LEFT_OUT_POINTS:g}; use more sizes or seeds"
+            f"fitted without one size, the law is {fitted.left_out_points:.2f} points off that size, "
+            f"more than {MOST_LEFT_OUT_POINTS:g}; use more seeds or images (`seeds`, `images`)"
         )
     return None

@@ -32,6 +32,11 @@ from keepmore.storage.scratch import Scratch
 
 class Backend(Protocol):
     @property
+    def where(self) -> str:
+        """Which store or service answers, in words."""
+        ...
+
+    @property
     def when_left(self) -> str:
         """What happens to a job whose command is interrupted; the command that resumes it follows."""
         ...

@@ -195,7 +195,7 @@ class Console:
             table.add_row(distance, *cells)
         self.out.print(table)
 
-    def jobs(self, jobs: Sequence[JobRecordAnswer]) -> None:
+    def jobs(self, jobs: Sequence[JobRecordAnswer], where: str) -> None:
         if self._printed(jobs):
             return
         table = Table(Column("job", no_wrap=True), "state", "distances", Column("dataset", overflow="fold"))
@@ -205,7 +205,7 @@ class Console:
                 table.add_row(job["id"], job["state"], distances, request["dataset"])
             else:
                 table.add_row(job["id"], job["state"], "", job["error"]["message"] if job["error"] else "")
-        self.out.print(table if jobs else "no jobs in this store yet")
+        self.out.print(table if jobs else f"no jobs yet: {where}")
 
     def status(self, job: JobAnswer) -> None:
         if self._printed(job):

@@ -253,7 +253,7 @@ def show(job: str | None, place: Place, as_json: bool) -> None:
     """Show the status of JOB; without JOB, of all jobs."""
     backend, console = open_backend(place), Console(as_json)
     if job is None:
-        console.jobs(backend.jobs())
+        console.jobs(backend.jobs(), backend.where)
     else:
         console.status({**backend.status(job), "subsets": backend.subsets(job)})
 

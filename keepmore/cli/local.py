@@ -26,7 +26,7 @@ from keepmore.codec.sandbox import IsolatedDecoder
 from keepmore.compression import index
 from keepmore.config import RuntimeConfig
 from keepmore.datasets.address import check_dataset
-from keepmore.errors import KeepmoreError, SubsetNotFound
+from keepmore.errors import JobNotFound, KeepmoreError, SubsetNotFound
 from keepmore.jobs.graph import subset_steps
 from keepmore.jobs.job import Job, JobRepository
 from keepmore.jobs.requests import (
@@ -70,6 +70,10 @@ class LocalBackend:
         self._store: Store | None = None
 
     @property
+    def where(self) -> str:
+        return f"the store is {self._config.place}"
+
+    @property
     def when_left(self) -> str:
         return "stopped; nothing is lost. Continue"
 
@@ -90,8 +94,14 @@ class LocalBackend:
         self._config.check_training(request.training)
         return self._repository.create(request).id
 
+    def _job(self, job: str) -> Job:
+        try:
+            return self._repository.get(job)
+        except JobNotFound as error:
+            raise JobNotFound(f"{error.reason}; {self.where}, and --store or KEEPMORE_STORE names another") from None
+
     def work(self, job: str, console: Console) -> ReportAnswer:
-        record = self._repository.get(job)
+        record = self._job(job)
         with JobProgress(console, record, self.store) as progress:
             run_job(record, self._config, self.store, self._processes, progress.add, progress.done)
         report: ReportAnswer = json.loads(self.store.get(layout.report(job)))
@@ -101,17 +111,17 @@ class LocalBackend:
         return [self._repository.record_for_list(name) for name in self._repository.ids()]
 
     def status(self, job: str) -> JobAnswer:
-        return status.status(self._repository.get(job), self.store).as_json()
+        return status.status(self._job(job), self.store).as_json()
 
     def subsets(self, job: str) -> list[SubsetAnswer]:
-        return status.subsets(self._repository.get(job), self.store)
+        return status.subsets(self._job(job), self.store)
 
     def cancel(self, job: str) -> None:
         with LocalQueue(self._config, 1) as queue:
             Scheduler(self.store, InMemoryStepTracker(1), queue).cancel(job)
 
     def select(self, job: str, budget: Budget | None, selection: Selection) -> SubsetAnswer:
-        record = self._repository.get(job)
+        record = self._job(job)
         select = request_subset(record, self.store, SubsetRequest(budget, selection))
         try:
             with IsolatedDecoder() as decoder:
@@ -124,7 +134,7 @@ class LocalBackend:
         return subset
 
     def train(self, job: str, subset: str | None, training: Training, console: Console) -> TrainingAnswer:
-        record = self._repository.get(job)
+        record = self._job(job)
         self._config.check_training(training)
         subset_id = record.request.subset_id if subset in (None, OWN) else subset
         name = request_training(record, self.store, TrainingRequest(subset_id, training))
@@ -134,7 +144,7 @@ class LocalBackend:
         return status.training_status(record, name, self.store).as_json()
 
     def advise(self, job: str, request: AdviceRequest, console: Console) -> tuple[AdviceAnswer, bytes]:
-        record = self._repository.get(job)
+        record = self._job(job)
         self._config.check_training(request.training)
         name = request_advice(record, self.store, request)
         self._run(record, console, "advise", None, lambda step: True)
@@ -159,7 +169,7 @@ class LocalBackend:
         return cast(EstimateAnswer, answer.as_json())
 
     def errors(self, job: str) -> Iterator[FailedImageAnswer]:
-        record = self._repository.get(job)
+        record = self._job(job)
         require(record, self.store, Kind.INDEX)
         images = index.errors(self.store, layout.index(record.id), layout.evaluation(record.id))
         return (cast(FailedImageAnswer, image.as_json()) for image in images)
@@ -170,7 +180,7 @@ class LocalBackend:
             yield Path(reference)
             return
         job_id, subset, variant = parts
-        job = self._repository.get(job_id)
+        job = self._job(job_id)
         name = job.request.subset_id if subset == OWN else subset
         subset_request(job, name, self.store)
         if name == job.request.subset_id:

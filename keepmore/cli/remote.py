@@ -40,6 +40,10 @@ class RemoteBackend:
         self._client = client
 
     @property
+    def where(self) -> str:
+        return f"the service is {self._client.url}"
+
+    @property
     def when_left(self) -> str:
         return "the job continues at the service. Follow it"
 

@@ -26,9 +26,7 @@ def absolute_uri(address: str) -> str:
     scheme, separator, rest = address.partition("://")
     scheme = scheme.lower()
     if not separator:
-        path = os.path.expanduser(address)
-        # What ".." leads to after a symbolic link, only the file system knows.
-        return file_uri(os.path.realpath(path) if ".." in path.split("/") else os.path.abspath(path))
+        return file_uri(uris.absolute_path(os.path.expanduser(address)))
     if scheme not in SCHEMES:
         host = rest.partition("/")[0].rpartition("@")[2]
         raise UnsupportedDataset(f"dataset {address}: {scheme}://{host} cannot be read; use {SUPPORTED}")

@@ -177,7 +177,9 @@ def reading_record(key: str, kind: str) -> Iterator[None]:
         raise
     except (InvalidRequest, ValueError, KeyError, TypeError, AttributeError) as error:
         reason = str(error) if isinstance(error, InvalidRequest) else repr(error)
-        raise RecordUnreadable(f"{key} is not {kind} of this release ({reason}); put it back or delete it") from error
+        raise RecordUnreadable(
+            f"{key} is not {kind} of this release ({reason}); use the release that wrote it, or restore a back-up of it"
+        ) from error
 
 
 def _read(key: str, data: bytes) -> Job:

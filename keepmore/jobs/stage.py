@@ -41,7 +41,8 @@ def require(job: Job, store: Store, kind: Kind) -> None:
         why = f"it is at the stage {now}; wait for it, or resume it"
     else:
         cause = f" ({job.error['code']}: {job.error['message']})" if job.error else ""
-        why = f"it is {job.state} at the stage {now}{cause}; fix that, and resume it"
+        ended = "failed" if job.state is State.FAILED else f"was {job.state}"
+        why = f"it {ended} at the stage {now}{cause}; fix that, and resume it"
     what = _NAMES.get(kind, kind.value)
     how = f"`keepmore resume {job.id}` with the same --store or --server, or POST /v1/jobs/{job.id}/retry"
     raise JobNotReady(f"job {job.id} has no {what} yet: {why} ({how})", stage=now)

@@ -14,6 +14,7 @@ from keepmore.net import uri as uris
 
 REGION = "us-east-1"
 REGION_NAME = re.compile(r"[A-Za-z0-9](?:[A-Za-z0-9_-]{0,61}[A-Za-z0-9])?")
+SCHEMES = ("file://", "s3://", "http://", "https://")
 RETRIES = 10  # last through an outage of about 30 seconds
 
 
@@ -42,9 +43,13 @@ class S3Endpoint:
             raise InvalidRequest(f"{where}: write it as https://host:port, without a path")
         if self.role and (self.access_key or self.secret_key):
             raise InvalidRequest(f"{where}: it has a role and keys; remove one of them")
+        if not (isinstance(self.access_key, str) and isinstance(self.secret_key, str)):
+            raise InvalidRequest(f"{where}: both keys are texts")
         if bool(self.access_key) != bool(self.secret_key):
             raise InvalidRequest(f"{where}: give both the access key and the secret key, or neither")
-        if not REGION_NAME.fullmatch(self.region):
+        if not self.buckets or not all(isinstance(pattern, str) and pattern for pattern in self.buckets):
+            raise InvalidRequest(f'{where}: buckets are a list of patterns, such as ["photos-*"]')
+        if not isinstance(self.region, str) or not REGION_NAME.fullmatch(self.region):
             raise InvalidRequest(f"{where}: {self.region!r} is no region; write one such as {REGION}")
 
 
@@ -99,8 +104,8 @@ class Access:
         prefixes = tuple(prefix.strip() for prefix in allowed.split(",") if prefix.strip())
         for prefix in prefixes:
             try:
-                if not prefix.endswith("://"):
-                    uris.parse(prefix)
+                if prefix.lower() not in SCHEMES and f"{uris.parse(prefix).scheme}://" not in SCHEMES:
+                    raise InvalidUri(f"nothing is read from there; write {', '.join(SCHEMES)} or what follows them")
             except InvalidUri as error:
                 raise InvalidRequest(f"KEEPMORE_ALLOWED_SOURCES: {prefix!r}: {error.reason}") from error
         return Access(endpoints, prefixes, private_addresses)
@@ -119,7 +124,13 @@ def _flag(environ: Mapping[str, str], name: str, default: str) -> bool:
 def _sources(text: str) -> tuple[S3Endpoint, ...]:
     try:
         sources: Any = json.loads(text or "[]")
-        return tuple(S3Endpoint(**{**source, "buckets": tuple(source.get("buckets", ("*",)))}) for source in sources)
+        endpoints = []
+        for source in sources:
+            patterns = source.get("buckets", ["*"])
+            buckets = tuple(patterns) if isinstance(patterns, list) else ()  # a text is no list of its letters
+            region = source.get("region") or REGION
+            endpoints.append(S3Endpoint(**{**source, "buckets": buckets, "region": region}))
+        return tuple(endpoints)
     except (ValueError, TypeError, AttributeError):
         # The value holds secrets: neither it nor the parser's error is repeated.
         raise InvalidRequest(

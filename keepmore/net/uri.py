@@ -82,6 +82,16 @@ def parse(text: str) -> Uri:
     return uri
 
 
+def absolute_path(path: str) -> str:
+    """`path` from the root and without "..". Only the file system knows what that leads to after a symbolic link; links
+    that no ".." follows keep their names."""
+    parts = os.path.join(os.getcwd(), path).split("/")
+    if ".." in parts:
+        after = len(parts) - parts[::-1].index("..")
+        parts = [os.path.realpath("/".join(parts[:after])), *parts[after:]]
+    return os.path.abspath("/".join(parts))
+
+
 def climbs(path: str) -> bool:
     """Whether "." or ".." is a part of `path`, however often percent-encoded and whichever slash stands beside it."""
     for _ in range(DECODE_ROUNDS):

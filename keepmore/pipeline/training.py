@@ -99,7 +99,8 @@ class _Tables:
         if len(trained) < 2:
             raise NotTrainable(
                 f"distance {self.variant}: a classifier needs two classes or more; the {len(self.train):,} images kept "
-                f"there have {len(trained)}: {', '.join(trained)}; raise the budget, or keep --balance"
+                f"there have {len(trained)}: {', '.join(trained)}; name the folder that "
+                "holds a folder per class, raise the budget, or fill the classes in turn (--balance)"
             )
         if not set(trained) & set(tested):
             raise NotTrainable(

@@ -69,11 +69,10 @@ def written_bytes(size: float) -> str:
 
 
 def _stored(size: int, monthly_cost: float | None) -> str:
-    return written_bytes(size) + ("" if monthly_cost is None else f" at {_cost(monthly_cost)} a month")
-
-
-def _cost(amount: float) -> str:
-    return f"{amount:,.2f}" if amount >= 0.01 else "less than 0.01"
+    if monthly_cost is None:
+        return written_bytes(size)
+    cost = f"{monthly_cost:,.2f}" if monthly_cost >= 0.01 else "less than 0.01"
+    return f"{written_bytes(size)} at {cost} a month"
 
 
 def _describe(distance: str) -> str:

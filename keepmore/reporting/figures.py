@@ -147,12 +147,17 @@ def _variant(job: Job, store: Store, summary: Summary, subset: Subset, name: str
 def _warnings(summary: Summary, variants: Sequence[VariantFigures]) -> list[str]:
     warnings = []
     if len(summary.classes) == 1:
-        warnings.append(f"every label is {next(iter(summary.classes))}: is the dataset one folder too deep?")
+        warnings.append(
+            f"every label is {next(iter(summary.classes))}; where folders are the classes, name the folder that "
+            "holds them"
+        )
     warnings += verdicts.notes([variant.as_json() for variant in variants])
     if count := summary.errors.get(merge.IN_EVALUATION):
         warnings.append(
             f"images of the pool that are also in the evaluation split, byte for byte, and so not kept: {count:,}"
         )
     if summary.unlabelled and summary.classes:
-        warnings.append(f"{summary.unlabelled} images have no label: they may be kept, and no model is trained on them")
+        warnings.append(
+            f"images without a label, which may be kept, but no model is trained on them: {summary.unlabelled:,}"
+        )
     return warnings

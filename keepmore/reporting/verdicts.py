@@ -73,7 +73,7 @@ def notes(rows: Rows) -> Iterator[str]:
                 "images count as wrong"
             )
     if untested := list(dict.fromkeys(name for row in rows for name in row.get("untested_classes", ()))):
-        yield f"no test image has a label of {', '.join(untested)}: how well they were learnt is not known"
+        yield f"no test image has a label of {', '.join(untested)}: how well the model knows them is not measured"
 
 
 def best(rows: Rows) -> Mapping[str, Any]:

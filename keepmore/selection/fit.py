@@ -78,8 +78,9 @@ def find(encoder: BatchEncoder, index_key: str, fit: FitCount, budget: int, sele
     if best is None:
         least = min(trial.bytes for trial in trials)
         raise BudgetTooSmall(
-            f"{fit.name}: budget: {budget:,} bytes do not hold {fit.images:,} images at any distance; they take "
-            f"{least:,} bytes at least: raise the budget, or fit fewer"
+            f"{fit.name}: {budget:,} bytes do not hold {fit.images:,} images at any distance; they take "
+            f"{least:,} bytes at least: raise the budget, or fit fewer",
+            field="budget",
         )
     trial, rows = best
     return to_parquet(FitResult(trial.distance, trial.hits(budget), len(trials)), rows)

@@ -200,7 +200,9 @@ def open_manifest(file: Path | BinaryIO | bytes) -> Iterator[pq.ParquetFile]:
             f"manifest {name}: there is no such file; of a job write JOB/DISTANCE, which `keepmore show JOB` lists"
         ) from None
     except (pa.ArrowInvalid, OSError) as error:
-        raise InvalidRequest(f"manifest {name}: not readable as Parquet ({error})") from error
+        raise InvalidRequest(
+            f"manifest {name}: not readable as Parquet ({error}); give a .parquet of `keepmore export`, or JOB/DISTANCE"
+        ) from error
     with parquet:
         if METADATA not in (parquet.schema_arrow.metadata or {}) and METADATA not in (parquet.metadata.metadata or {}):
             raise InvalidRequest(f"manifest {name}: a Parquet file, but not a manifest that Keepmore wrote")
@@ -281,6 +283,23 @@ EXPORTS = {
     ".ndjson": Export("application/x-ndjson", ndjson_lines),
     ".csv": Export("text/csv", csv_blocks),
 }
+
+
+def is_export(file: Path) -> bool:
+    """Whether `file` is empty, or a manifest in one of the forms of EXPORTS: what an export may replace."""
+    with file.open("rb") as source:
+        line = source.readline(BLOCK_BYTES)
+    if not line:
+        return True
+    try:
+        if line.startswith(b"PAR1"):
+            with open_manifest(file):
+                return True
+        text_ = line.decode().rstrip("\r\n")
+        names = list(json.loads(text_)) if text_.startswith("{") else text_.replace('"', "").split(",")
+    except (InvalidRequest, ValueError):
+        return False
+    return names == list(SCHEMA.names)
 
 
 @dataclass(frozen=True, slots=True)

@@ -162,6 +162,8 @@ def _plain(number: Decimal) -> str:
 
 
 def _positive(value: Any, name: str) -> Decimal:
+    if value == "":
+        raise InvalidRequest(f"there is no number; give {FORMS}", field=f"budget.{name}")
     if isinstance(value, bool) or not isinstance(value, int | float | str) or len(str(value)) > MOST_CHARACTERS:
         raise WrongType(f"{str(value)[:20]!r} is not a number; give {FORMS}", field=f"budget.{name}")
     try:

@@ -9,7 +9,7 @@ from collections.abc import Callable
 from dataclasses import MISSING, dataclass, field, fields
 from typing import Any
 
-from keepmore.errors import InvalidRequest
+from keepmore.errors import InvalidRequest, WrongType
 
 INFO = "keepmore"
 
@@ -45,9 +45,15 @@ def described(
 
 
 def check_fields(record: Any, prefix: str = "") -> None:
-    """Raises InvalidRequest, naming the field behind `prefix`, for a value that its FieldInfo does not allow. None is
-    always possible."""
+    """Raises InvalidRequest, naming the field behind `prefix`, for a value that its FieldInfo does not allow, and for
+    None where its type does not; WrongType where a whole number is none."""
     for one in fields(record):
-        info, value = one.metadata.get(INFO), getattr(record, one.name)
-        if info and value is not None and (refusal := info.refusal(value)):
-            raise InvalidRequest(refusal, field=f"{prefix}{one.name}")
+        info, value, name = one.metadata.get(INFO), getattr(record, one.name), f"{prefix}{one.name}"
+        if not info or (value is None and "None" in one.type):
+            continue
+        if value is None:
+            raise InvalidRequest("null is not possible here; leave the field out for its default", field=name)
+        if one.type.startswith("int") and (isinstance(value, bool) or not isinstance(value, int)):
+            raise WrongType(f"{value!r} is not a whole number", field=name)
+        if refusal := info.refusal(value):
+            raise InvalidRequest(refusal, field=name)

@@ -54,7 +54,7 @@ class Evaluation:
             )
         if self.holdout is not None and not 0 < self.holdout < 1:
             raise InvalidRequest(
-                f"{self.holdout} is not a part of the images; use such as 0.2", field="evaluation.holdout"
+                f"{self.holdout} is not a part of the images; use 0.2, for example", field="evaluation.holdout"
             )
         check_fields(self, "evaluation.")
 

@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import BinaryIO
 
 from keepmore.errors import NotFound, StoreError, StoreFull, StoreUnwritable
+from keepmore.net.uri import absolute_path
 from keepmore.storage.base import TEMPORARY, check_key, is_key
 
 STALE_S = 24 * 3600
@@ -31,7 +32,7 @@ class FolderStore:
 
     def __init__(self, root: Path) -> None:
         # Manifests hold it: it must not depend on a folder that the store is not in.
-        self.root = Path(root).resolve() if ".." in Path(root).parts else Path(root).absolute()
+        self.root = Path(absolute_path(str(root)))
         self._temporary = self.root / TEMPORARY
         self._is_ready = False
 

@@ -25,8 +25,12 @@ def open_store(address: str, access: Access) -> Store:
 
 def _folder(address: str) -> Path:
     scheme, colon, rest = address.partition(":")
-    if colon and scheme.lower() == "file" and rest.startswith("//"):
-        return Path(uris.parse(address).local_path)
-    if colon and (rest.startswith("//") or scheme.lower() == "s3"):
-        raise InvalidUri(f"the store {address!r} is neither a folder nor s3://bucket/prefix; write one of them")
-    return Path(address).expanduser()
+    if not colon or not (rest.startswith("//") or scheme.lower() in ("s3", "file")):
+        return Path(address).expanduser()
+    path = uris.parse(address).local_path if address.lower().startswith("file:///") else ""
+    if not path or ".." in path.split("/") or set(address) & {"?", "#"}:
+        raise InvalidUri(
+            f"the store {address!r} is none that can be used; write a folder as a path or file:///path, without .., ? "
+            "and # in it, or s3://bucket/prefix"
+        )
+    return Path(path)

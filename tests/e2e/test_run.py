@@ -138,6 +138,13 @@ def test_exports(finished: tuple[dict[str, Any], Path], keepmore: Command, tmp_p
     assert done.returncode == 2
     assert "name the file .parquet, .ndjson, .csv" in done.stderr
     assert sorted(file.name for file in tmp_path.iterdir()) == ["m.csv", "m.csv.part", "m.ndjson"]
+    for name in ("m.csv", "m.ndjson", "m.parquet", "m.parquet"):  # an earlier export is replaced
+        assert keepmore("export", str(_manifest(report, "10")), str(tmp_path / name)).returncode == 0
+    for name in ("labels.csv", "labels.ndjson", "labels.parquet"):
+        (tmp_path / name).write_text("uri,label\n")
+        done = keepmore("export", str(_manifest(report, "10")), str(tmp_path / name))
+        assert (done.returncode, "is there already and is no manifest" in done.stderr) == (2, True)
+        assert (tmp_path / name).read_text() == "uri,label\n"
     assert (tmp_path / "m.csv.part").read_text() == "another file"
 
 

@@ -16,7 +16,7 @@ def _packages(*parts: str) -> list[set[str]]:
     """What one process has loaded once it has imported each of these parts after the other."""
     tell = "print(*{name.split('.')[0] for name in sys.modules})"
     program = "import sys\n" + "\n".join(f"import {part}\n{tell}" for part in parts)
-    environ = os.environ | {"KEEPMORE_REDIS_URL": "redis://127.0.0.1:1/0", "KEEPMORE_STORE": "s3://bucket"}
+    environ = os.environ | {"KEEPMORE_REDIS_URL": "redis://127.0.0.1:1/0", "KEEPMORE_STORE": "/nowhere"}
     process = subprocess.run([sys.executable, "-c", program], env=environ, capture_output=True, text=True, check=True)
     return [set(line.split()) for line in process.stdout.splitlines()]
 

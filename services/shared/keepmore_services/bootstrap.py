@@ -50,7 +50,9 @@ def make_bucket(settings: Settings) -> bool:
         raise InvalidRequest(f"KEEPMORE_STORE: {error}; use 3 to 63 of a-z, 0-9, - and .") from error
     except RemoteFailure as failure:
         kind = StoreUnavailable if failure.reason is FailureReason.UNAVAILABLE else StoreError
-        raise kind(f"the store's bucket {place.bucket}: {failure}") from failure
+        raise kind(
+            f"the store's bucket {place.bucket}: {failure}; check KEEPMORE_STORE, KEEPMORE_S3_ENDPOINT and its keys"
+        ) from failure
     finally:
         bucket.close()
 
@@ -58,6 +60,7 @@ def make_bucket(settings: Settings) -> bool:
 def prepare(settings: Settings, wait_s: float = WAIT_S) -> None:
     """Raises the error that remains after `wait_s` seconds; raises one that waiting does not fix at once."""
     check_secrets(settings)
+    settings.config.store()  # raises for an address that is none
     deadline = time.monotonic() + wait_s
     while True:
         try:

@@ -45,7 +45,8 @@ def load(**values: Any) -> Settings:
 def _is_redis(url: str) -> bool:
     try:
         parsed = urlsplit(url)
-        return url.startswith(REDIS_SCHEMES) and parsed.port != 0 and (parsed.path.strip("/") or "0").isdecimal()
+        whole = parsed.hostname and parsed.port != 0 and (parsed.path.strip("/") or "0").isdecimal()
+        return url.startswith(REDIS_SCHEMES) and bool(whole)
     except ValueError:  # of a port beyond 65535
         return False
 
@@ -64,8 +65,8 @@ class Settings(BaseSettings):
         Literal["DEBUG", "INFO", "WARNING", "ERROR", "CRITICAL"], BeforeValidator(lambda level: str(level).upper())
     ] = "INFO"
     max_body_bytes: int = Field(1_000_000, ge=1_000)
-    reconcile_s: float = Field(10.0, gt=0)
-    otlp_endpoint: str | None = Field(None, validation_alias=OTLP, pattern="^https?://")
+    reconcile_s: float = Field(10.0, gt=0, le=86_400)
+    otlp_endpoint: str | None = Field(None, validation_alias=OTLP, pattern="^https?://[^/:]")
 
     @property
     def distributed(self) -> bool:

@@ -31,6 +31,7 @@ LONGEST_WAIT_S = 30
 settings = load()
 if not settings.distributed:
     raise InvalidRequest("KEEPMORE_REDIS_URL: a worker, a trainer and beat need it: redis://host:port/number")
+settings.config.store()  # connects to nothing, but a worker with a wrong one would take steps and lose them
 app = celery_app(settings)
 app.steps["consumer"].add(Marking)
 stop = Stop()  # before any fork

@@ -101,7 +101,7 @@ class StepExecutor:
                 return
             tries = self.scheduler.on_start(step)
             if tries > TRIES:
-                self.scheduler.on_failure(step, lost(step, "killed each time, often for lack of memory"))
+                self.fail(step, lost(step, "killed each time, often for lack of memory"))
                 return
             log.info("step begins", extra={"try": tries})
             try:

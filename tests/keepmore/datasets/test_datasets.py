@@ -320,3 +320,15 @@ def test_a_tree_lists_in_flat_memory(tmp_path: Path) -> None:
     tracemalloc.stop()
     assert count == 4000
     assert peak < 400_000
+
+
+def test_a_link_keeps_its_name_however_it_is_reached(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Else a table in the cache of a hub, a link to a file without a suffix, is refused by its relative path."""
+    for name in ("cwd", "snapshot", "blobs", "other/deep"):
+        (tmp_path / name).mkdir(parents=True)
+    (tmp_path / "blobs" / "3f9a").write_text("uri,label\n")
+    (tmp_path / "snapshot" / "train.csv").symlink_to("../blobs/3f9a")
+    (tmp_path / "cwd" / "link").symlink_to(tmp_path / "other" / "deep")
+    monkeypatch.chdir(tmp_path / "cwd")
+    assert absolute_uri("../snapshot/train.csv") == (tmp_path / "snapshot" / "train.csv").as_uri()
+    assert absolute_uri("link/../x.tar") == (tmp_path / "other" / "x.tar").as_uri()

@@ -153,8 +153,14 @@ def test_what_a_later_release_wrote_is_refused_by_name(old_store: FolderStore, j
 
 @pytest.mark.parametrize(
     ("path", "value"),
-    [(("selection", "order"), "largest"), (("distances",), [0, {"cap": 4000}]), (("limits", "max_pixels"), 10**12)],
-    ids=["order", "rule", "limit"],
+    [
+        (("selection", "order"), "largest"),
+        (("selection", "order"), None),
+        (("effort",), 3.5),
+        (("distances",), [0, {"cap": 4000}]),
+        (("limits", "max_pixels"), 10**12),
+    ],
+    ids=["order", "null", "fraction", "rule", "limit"],
 )
 def test_a_job_with_values_of_a_later_release_is_named_and_hides_no_other(
     path: tuple[str, ...], value: Any, old_store: FolderStore, job: Job

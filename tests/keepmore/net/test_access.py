@@ -22,6 +22,7 @@ from keepmore.net.access import Access, S3Endpoint
 from keepmore.net.http import guarded_http, is_public, public_addresses
 from tests.servers import serving, web
 
+ANONYMOUS = {"url": "http://minio", "access_key": "", "secret_key": ""}
 SECRET = "hunter2-hunter2"
 NEVER = Retry(0)
 
@@ -174,6 +175,14 @@ def test_the_environment_says_what_may_be_read() -> None:
         ({"KEEPMORE_S3_ENDPOINT": "http://minio", "KEEPMORE_S3_ACCESS_KEY": "k"}, "give both the access key and the"),
         ({"KEEPMORE_S3_ENDPOINT": "http://minio", "KEEPMORE_S3_SECRET_KEY": SECRET}, "give both the access key and"),
         ({"KEEPMORE_S3_ENDPOINT": "http://minio", "KEEPMORE_S3_REGION": "x y"}, "'x y' is no region"),
+        (
+            {"KEEPMORE_S3_SOURCES": json.dumps([ANONYMOUS | {"region": 1}])},
+            "1 is no region",
+        ),
+        ({"KEEPMORE_S3_SOURCES": json.dumps([ANONYMOUS | {"buckets": "photos-*"}])}, "buckets are a list of patterns"),
+        ({"KEEPMORE_S3_SOURCES": json.dumps([ANONYMOUS | {"buckets": [1]}])}, "buckets are a list of patterns"),
+        ({"KEEPMORE_S3_SOURCES": json.dumps([ANONYMOUS | {"access_key": 5}])}, "both keys are texts"),
+        ({"KEEPMORE_ALLOWED_SOURCES": "ftp://"}, "KEEPMORE_ALLOWED_SOURCES: 'ftp://'"),
         ({"KEEPMORE_S3_ENDPOINT": "http://minio:9000/path"}, "without a path"),
         ({"KEEPMORE_S3_ENDPOINT": f"http://me:{SECRET}@minio"}, "credentials"),
         ({"KEEPMORE_ALLOWED_SOURCES": "photos"}, "KEEPMORE_ALLOWED_SOURCES: 'photos': this is not a URI"),
@@ -327,3 +336,10 @@ def test_every_hop_of_a_redirect_is_checked(tmp_path: Path) -> None:
             assert reader.read(away(f"{other.url}/1.jpg")) == b"picture"
             with pytest.raises(SourceNotAllowed, match="only http and https are followed"):
                 reader.read(away(f"file://{tmp_path}/1.jpg"))
+
+
+def test_no_region_is_the_default_one() -> None:
+    """Else a setting that worked ends every command, even those that use no S3."""
+    sources = json.dumps([ANONYMOUS, ANONYMOUS | {"region": None}, ANONYMOUS | {"region": ""}])
+    access = Access.from_environment({"KEEPMORE_S3_SOURCES": sources, "KEEPMORE_S3_ENDPOINT": "http://minio"})
+    assert {endpoint.region for endpoint in access.endpoints} == {"us-east-1"}

@@ -19,6 +19,7 @@ def test_addresses_do_not_depend_on_where_a_command_ran(tmp_path: Path, monkeypa
     (tmp_path / "link").symlink_to(tmp_path / "elsewhere" / "deep")
     assert FolderStore(Path("../link/../store")).uri("a") == (tmp_path / "elsewhere" / "store" / "a").as_uri()
     assert FolderStore(Path("../work/store")).uri("a") == (tmp_path / "work" / "store" / "a").as_uri()
+    assert FolderStore(Path("../link/store")).uri("a") == (tmp_path / "link" / "store" / "a").as_uri()
 
 
 def test_reading_changes_nothing(tmp_path: Path) -> None:

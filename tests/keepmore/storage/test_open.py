@@ -20,11 +20,26 @@ def test_a_folder_is_a_path_or_a_uri(tmp_path: Path) -> None:
         assert store.root == tmp_path / "a b"
 
 
-@pytest.mark.parametrize("address", ["gs://bucket/x", "https://host/x", "s3:/bucket/x", "S3:bucket"])
+@pytest.mark.parametrize(
+    "address",
+    [
+        "gs://bucket/x",
+        "https://host/x",
+        "s3:/bucket/x",
+        "S3:bucket",
+        "file:",
+        "file:x",
+        "file:/x",
+        "file://",
+        "file:///x/../y",
+        "file:///x?y=1",
+        "file:///x#y",
+    ],
+)
 def test_an_address_of_no_store_is_named(address: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Else a folder gets that name, and the bucket stays empty."""
     monkeypatch.chdir(tmp_path)
-    with pytest.raises(InvalidUri, match="is neither a folder nor s3://bucket/prefix"):
+    with pytest.raises(InvalidUri, match="is none that can be used; write a folder"):
         open_store(address, Access())
     assert not list(tmp_path.iterdir())
     with pytest.raises(EndpointMissing):

@@ -22,7 +22,14 @@ def test_a_log_level_is_read_in_any_case_and_a_wrong_one_names_those_there_are(m
 
 
 @pytest.mark.parametrize(
-    "url", ["127.0.0.1:6379", "http://127.0.0.1:6379/0", "redis://127.0.0.1:99999/0", "redis://127.0.0.1:6379/jobs"]
+    "url",
+    [
+        "127.0.0.1:6379",
+        "http://127.0.0.1:6379/0",
+        "redis://127.0.0.1:99999/0",
+        "redis://127.0.0.1:6379/jobs",
+        "redis://",
+    ],
 )
 def test_a_wrong_address_of_redis_is_named(monkeypatch: pytest.MonkeyPatch, url: str) -> None:
     """Else a service ends with a traceback, or its API starts and its workers do not."""
@@ -37,6 +44,14 @@ def test_a_wrong_address_of_redis_is_named(monkeypatch: pytest.MonkeyPatch, url:
     [
         ({"KEEPMORE_S3_SECRET_KEY": "secret-key"}, "KEEPMORE_REDIS_URL: a worker, a trainer and beat need it"),
         ({"KEEPMORE_REDIS_URL": "redis://127.0.0.1:1/0", "KEEPMORE_S3_SECRET_KEY": ""}, "give both the access key"),
+        (
+            {
+                "KEEPMORE_REDIS_URL": "redis://127.0.0.1:1/0",
+                "KEEPMORE_S3_SECRET_KEY": "s",
+                "KEEPMORE_STORE": "ftp://x/y",
+            },
+            "the store 'ftp://x/y' is none that can be used",
+        ),
     ],
 )
 def test_a_worker_with_wrong_settings_does_not_start(environ: dict[str, str], why: str) -> None:

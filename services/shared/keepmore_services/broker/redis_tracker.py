@@ -95,7 +95,7 @@ class _Server:
         except redis.RedisError as error:
             self.errors += 1
             raise QueueUnavailable(
-                f"the queue's Redis cannot be reached ({error}); the job continues once it is back"
+                f"the queue's Redis cannot be reached ({error}); what was accepted continues once it is back"
             ) from error
 
 
