@@ -57,6 +57,7 @@ def _schema(required: str = "", **properties: Object) -> Object:
 
 STRING, INTEGER = {"type": "string"}, {"type": "integer", "minimum": 0}
 STRINGS = {"type": "object", "additionalProperties": STRING}
+DURATION = {"type": "string", "pattern": "^[0-9]+(ms|s|m|h)$"}
 TRIGGER = {  # by type: what KEDA 2.16's scalers take, of which these are always given
     "metrics-api": _schema(
         "url format valueLocation targetValue",
@@ -92,7 +93,7 @@ FOREIGN = {
         selector=_schema(matchLabels=STRINGS),
         endpoints={
             "type": "array",
-            "items": _schema(port=STRING, path=STRING, interval={"type": "string", "pattern": "^[0-9]+(ms|s|m|h)$"}),
+            "items": _schema(port=STRING, path=STRING, interval=DURATION, scrapeTimeout=DURATION),
         },
     ),
     # From monitoring.coreos.com_prometheusrules of the same, likewise.
