@@ -121,7 +121,7 @@ def test_another_budget_fits_again(finished: tuple[dict[str, Any], Path], ran: R
     assert rows["fit-20"]["levels"]["distance"] > first["levels"]["distance"]
     small = keepmore("select", report["job"], "--budget", "20kB", store=store)
     assert small.returncode == 2
-    assert "fit-20: budget: 20,000 bytes do not hold 20 images at any distance" in small.stderr
+    assert "budget: fit-20: 20,000 bytes do not hold 20 images at any distance" in small.stderr
     output = keepmore("show", report["job"], store=store).stdout
     assert "spread-0.5-15: distances" in output
     assert f"fit-20: distance {first['levels']['distance']:g}" in output
