@@ -88,11 +88,12 @@ class LocalBackend:
         return JobRepository(self.store)
 
     def start(self, request: Request) -> str:
+        repository = self._repository  # first: a wrong address of the store is not the dataset's fault
         for field, uri in request.datasets():
             check_dataset(uri, self._config.access)
             self._config.check_dataset(field, uri)
         self._config.check_training(request.training)
-        return self._repository.create(request).id
+        return repository.create(request).id
 
     def _job(self, job: str) -> Job:
         try:

@@ -57,8 +57,9 @@ def export(reference: str, out: Path, place: Place) -> None:
     written_as = next((suffix for suffix in manifest.EXPORTS if out.name.endswith(suffix)), None)
     if written_as is None:
         raise InvalidRequest(f"{out}: name the file {', '.join(manifest.EXPORTS)}")
-    if out.exists() and not manifest.is_export(out):
-        raise InvalidRequest(f"{out} is there already and is no manifest; name another file, or remove it")
+    with writable(out):
+        if out.exists() and not (out.is_file() and manifest.is_export(out)):
+            raise InvalidRequest(f"{out} is there already and is no manifest; name another file, or remove it")
     # A name that nobody else has: a file of the user's is neither written to nor removed.
     temporary = out.with_name(f".keepmore-{secrets.token_hex(8)}.partial")
     with open_backend(place).manifest(reference) as file, writable(out), temporary.open("xb") as target:

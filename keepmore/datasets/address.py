@@ -29,7 +29,8 @@ def absolute_uri(address: str) -> str:
         return file_uri(uris.absolute_path(os.path.expanduser(address)))
     if scheme not in SCHEMES:
         host = rest.partition("/")[0].rpartition("@")[2]
-        raise UnsupportedDataset(f"dataset {address}: {scheme}://{host} cannot be read; use {SUPPORTED}")
+        shown = f"{scheme}://{host}" if "@" in rest else address  # it may hold a password
+        raise UnsupportedDataset(f"dataset {shown}: {scheme}://{host} cannot be read; use {SUPPORTED}")
     uri = uris.parse(address)
     if scheme != "file":
         return f"{scheme}://{rest}"

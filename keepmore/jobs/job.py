@@ -175,7 +175,7 @@ def reading_record(key: str, kind: str) -> Iterator[None]:
         yield
     except RecordUnreadable:
         raise
-    except (InvalidRequest, ValueError, KeyError, TypeError, AttributeError) as error:
+    except (InvalidRequest, ValueError, KeyError, TypeError, AttributeError, ArithmeticError) as error:
         reason = str(error) if isinstance(error, InvalidRequest) else repr(error)
         raise RecordUnreadable(
             f"{key} is not {kind} of this release ({reason}); use the release that wrote it, or restore a back-up of it"

@@ -105,9 +105,9 @@ class Access:
         for prefix in prefixes:
             try:
                 if prefix.lower() not in SCHEMES and f"{uris.parse(prefix).scheme}://" not in SCHEMES:
-                    raise InvalidUri(f"nothing is read from there; write {', '.join(SCHEMES)} or what follows them")
+                    raise InvalidUri(f"a prefix begins with {', '.join(SCHEMES)}")
             except InvalidUri as error:
-                raise InvalidRequest(f"KEEPMORE_ALLOWED_SOURCES: {prefix!r}: {error.reason}") from error
+                raise InvalidRequest(f"KEEPMORE_ALLOWED_SOURCES: {error.reason}") from None  # no secrets
         return Access(endpoints, prefixes, private_addresses)
 
 
@@ -129,7 +129,8 @@ def _sources(text: str) -> tuple[S3Endpoint, ...]:
             patterns = source.get("buckets", ["*"])
             buckets = tuple(patterns) if isinstance(patterns, list) else ()  # a text is no list of its letters
             region = source.get("region") or REGION
-            endpoints.append(S3Endpoint(**{**source, "buckets": buckets, "region": region}))
+            keys = {name: "" for name in ("access_key", "secret_key") if source.get(name, "") is None}
+            endpoints.append(S3Endpoint(**{**source, **keys, "buckets": buckets, "region": region}))
         return tuple(endpoints)
     except (ValueError, TypeError, AttributeError):
         # The value holds secrets: neither it nor the parser's error is repeated.

@@ -85,7 +85,7 @@ def parse(text: str) -> Uri:
 def absolute_path(path: str) -> str:
     """`path` from the root and without "..". Only the file system knows what that leads to after a symbolic link; links
     that no ".." follows keep their names."""
-    parts = os.path.join(os.getcwd(), path).split("/")
+    parts = (path if os.path.isabs(path) else os.path.join(os.getcwd(), path)).split("/")
     if ".." in parts:
         after = len(parts) - parts[::-1].index("..")
         parts = [os.path.realpath("/".join(parts[:after])), *parts[after:]]

@@ -53,7 +53,7 @@ def check_fields(record: Any, prefix: str = "") -> None:
             continue
         if value is None:
             raise InvalidRequest("null is not possible here; leave the field out for its default", field=name)
-        if one.type.startswith("int") and (isinstance(value, bool) or not isinstance(value, int)):
+        if one.type.startswith("int") and isinstance(value, float) and not value.is_integer():
             raise WrongType(f"{value!r} is not a whole number", field=name)
         if refusal := info.refusal(value):
             raise InvalidRequest(refusal, field=name)

@@ -35,6 +35,8 @@ class FolderStore:
         self.root = Path(absolute_path(str(root)))
         self._temporary = self.root / TEMPORARY
         self._is_ready = False
+        if self.root.exists() and not self.root.is_dir():
+            raise _explain(NotADirectoryError(errno.ENOTDIR, os.strerror(errno.ENOTDIR)), self.root)
 
     def get(self, key: str) -> bytes:
         with self.open(key) as file, self._explained():
@@ -46,17 +48,23 @@ class FolderStore:
     def put_all(self, objects: Mapping[str, bytes]) -> None:
         if not objects:
             return
+        temporaries: dict[str, Path] = {}
         with self._explained():
-            temporaries = {key: self._write_temporary(data) for key, data in objects.items()}
-            self._sync()
-            for key, temporary in temporaries.items():
-                os.replace(temporary, self._ready_path(key))
+            try:
+                for key, data in objects.items():
+                    temporaries[key] = self._write_temporary(data)
+                self._sync()
+                for key, temporary in temporaries.items():
+                    os.replace(temporary, self._ready_path(key))
+            finally:  # a disk that is full is not filled by what could not be written
+                for temporary in temporaries.values():
+                    temporary.unlink(missing_ok=True)
 
     def create(self, key: str, data: bytes) -> bool:
         with self._explained():
             temporary = self._write_temporary(data)
-            self._sync()
             try:
+                self._sync()
                 os.link(temporary, self._ready_path(key))
             except FileExistsError:
                 return False

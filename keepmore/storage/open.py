@@ -28,9 +28,10 @@ def _folder(address: str) -> Path:
     if not colon or not (rest.startswith("//") or scheme.lower() in ("s3", "file")):
         return Path(address).expanduser()
     path = uris.parse(address).local_path if address.lower().startswith("file:///") else ""
+    shown = f"{scheme}://..." if "@" in address else address  # it may hold a password
     if not path or ".." in path.split("/") or set(address) & {"?", "#"}:
         raise InvalidUri(
-            f"the store {address!r} is none that can be used; write a folder as a path or file:///path, without .., ? "
+            f"the store {shown!r} is none that can be used; write a folder as a path or file:///path, without .., ? "
             "and # in it, or s3://bucket/prefix"
         )
     return Path(path)

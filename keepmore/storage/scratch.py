@@ -22,6 +22,7 @@ FOLDER = "keepmore-scratch"
 ROOT_MARKER = ".keepmore-scratch"
 ENTRY_MARKER = ".keepmore-entry"
 LOCK = ".lock"
+GONE = ".gone"
 RESERVED = ".reserved"  # a sparse file, as long as what may be written beside it
 
 
@@ -56,8 +57,9 @@ class Scratch:
                 raise StoreUnwritable(f"{root} belongs to another user; set KEEPMORE_SCRATCH to a folder of your own")
             marker = root / ROOT_MARKER
             if not marker.exists():
+                others = [entry for entry in root.iterdir() if entry.name != LOCK and not _is_entry(entry)]
                 # Asked again: another process that makes the folder now writes the marker first.
-                if os.listdir(root) and not marker.exists():
+                if others and not marker.exists():
                     raise StoreUnwritable(
                         f"{root} was not made by Keepmore (it lacks the file {ROOT_MARKER}), so nothing in it is "
                         "touched; set KEEPMORE_SCRATCH to another folder"
@@ -94,7 +96,7 @@ class Scratch:
     def temporary(self, prefix: str) -> Iterator[Path]:
         """A new folder, removed after the block."""
         with ExitStack() as locks:
-            while (folder := self._lock_entry(_new_folder(self.root, prefix), locks)) is None:
+            while (folder := self._lock_entry(self._new_folder(prefix), locks)) is None:
                 pass  # a process that makes room was faster
             try:
                 yield folder
@@ -106,7 +108,7 @@ class Scratch:
     def existing(self, name: str) -> Iterator[Path | None]:
         """The entry `name` if it exists; it counts as used now, and no process removes it within the block."""
         with ExitStack() as locks:
-            yield self._lock_entry(name, locks)
+            yield self._lock_entry(name, locks) if _is_entry(self.root / name) else None
 
     def has_room(self, bytes_: int) -> bool:
         """Whether `make_room` could free as much."""
@@ -137,6 +139,21 @@ class Scratch:
         with self._root_lock():
             return _remove(self.root / name)
 
+    def _new_folder(self, prefix: str) -> str:
+        root = self.root
+        try:
+            folder = tempfile.mkdtemp(dir=root, prefix=prefix)
+            try:
+                Path(folder, ENTRY_MARKER).touch()
+            except OSError:
+                os.rmdir(folder)
+                raise
+        except OSError as error:
+            if error.errno == errno.ENOSPC:
+                raise self.full() from error
+            raise StoreUnwritable(f"{root} cannot be written ({error.strerror}); set KEEPMORE_SCRATCH") from error
+        return folder
+
     def _lock_entry(self, name: str, locks: ExitStack) -> Path | None:
         """The entry, if it exists, held until `locks` ends. Raises StoreUnwritable if something else has its name."""
         entry = self.root / name
@@ -145,12 +162,13 @@ class Scratch:
             locks.callback(os.close, descriptor)
             fcntl.flock(descriptor, fcntl.LOCK_SH)  # waits for a process that is removing it
             if os.path.samestat(os.fstat(descriptor), entry.stat()):
-                if not (entry / ENTRY_MARKER).exists():
+                if not _is_entry(entry):
                     raise StoreUnwritable(
                         f"{entry} was not made by Keepmore (it lacks the file {ENTRY_MARKER}) and stands in the way; "
                         "move it to another place"
                     )
-                os.utime(entry)
+                for used in (entry, entry / ENTRY_MARKER, self.root / ROOT_MARKER):
+                    os.utime(used)  # what cleans temporary folders by age leaves the markers, too
                 return entry
         except FileNotFoundError:
             pass
@@ -173,7 +191,7 @@ class Scratch:
         )
 
     def _usage(self) -> _Usage:
-        used_at = {entry: _used_at(entry) for entry in self.root.iterdir() if (entry / ENTRY_MARKER).exists()}
+        used_at = {entry: _used_at(entry) for entry in self.root.iterdir() if _is_entry(entry)}
         file_bytes = {
             entry: sum(
                 _bytes(Path(folder) / name) for folder, _, names in os.walk(entry) for name in names if name != RESERVED
@@ -207,22 +225,25 @@ def _remove(entry: Path) -> bool:
             descriptor = os.open(entry, os.O_RDONLY)
             locks.callback(os.close, descriptor)
             fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            if not (entry / ENTRY_MARKER).exists():
+            if not _is_entry(entry):
                 return False
-            trash = entry.with_name(f"{entry.name}.{secrets.token_hex(8)}.gone")  # nobody may find half an entry
-            entry.rename(trash)
+            trash = entry
+            if entry.suffix != GONE:  # nobody may find half an entry
+                trash = entry.with_name(f"{entry.name}.{secrets.token_hex(8)}{GONE}")
+                entry.rename(trash)
             _remove_tree(trash)
+            return not trash.exists()
         except FileNotFoundError:
             return True
         except BlockingIOError:
             return False
-    return True
 
 
-def _new_folder(root: Path, prefix: str) -> str:
-    folder = tempfile.mkdtemp(dir=root, prefix=prefix)
-    Path(folder, ENTRY_MARKER).touch()
-    return folder
+def _is_entry(folder: Path) -> bool:
+    try:
+        return (folder / ENTRY_MARKER).exists()
+    except OSError:  # a folder that we may not look into is not ours
+        return False
 
 
 def _remove_tree(folder: Path) -> None:

@@ -140,6 +140,8 @@ def test_exports(finished: tuple[dict[str, Any], Path], keepmore: Command, tmp_p
     assert sorted(file.name for file in tmp_path.iterdir()) == ["m.csv", "m.csv.part", "m.ndjson"]
     for name in ("m.csv", "m.ndjson", "m.parquet", "m.parquet"):  # an earlier export is replaced
         assert keepmore("export", str(_manifest(report, "10")), str(tmp_path / name)).returncode == 0
+    (tmp_path / "folder.csv").mkdir()
+    assert keepmore("export", str(_manifest(report, "10")), str(tmp_path / "folder.csv")).returncode == 2
     for name in ("labels.csv", "labels.ndjson", "labels.parquet"):
         (tmp_path / name).write_text("uri,label\n")
         done = keepmore("export", str(_manifest(report, "10")), str(tmp_path / name))

@@ -45,8 +45,8 @@ def load(**values: Any) -> Settings:
 def _is_redis(url: str) -> bool:
     try:
         parsed = urlsplit(url)
-        whole = parsed.hostname and parsed.port != 0 and (parsed.path.strip("/") or "0").isdecimal()
-        return url.startswith(REDIS_SCHEMES) and bool(whole)
+        whole = parsed.port != 0 and (parsed.path.strip("/") or "0").isdecimal()
+        return url.startswith(REDIS_SCHEMES) and whole
     except ValueError:  # of a port beyond 65535
         return False
 

@@ -141,8 +141,11 @@ class StepExecutor:
         log.error("step failed", extra={"code": error.code, "reason": error.message})
         try:
             self.scheduler.on_failure(step, error)
-        except StoreError as unsaved:  # the step is handed out again, to a process that reaches the store
+        except StoreError as unsaved:
+            if unsaved.transient:
+                raise
             log.error("its failure could not be saved", extra={"code": unsaved.code, "reason": unsaved.message})
+            self.put_off(step)  # to a process that may write to the store
 
     def put_off(self, step: Step) -> None:
         """The step is tried again later, and this does not count as the death of a worker."""

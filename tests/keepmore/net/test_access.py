@@ -182,10 +182,14 @@ def test_the_environment_says_what_may_be_read() -> None:
         ({"KEEPMORE_S3_SOURCES": json.dumps([ANONYMOUS | {"buckets": "photos-*"}])}, "buckets are a list of patterns"),
         ({"KEEPMORE_S3_SOURCES": json.dumps([ANONYMOUS | {"buckets": [1]}])}, "buckets are a list of patterns"),
         ({"KEEPMORE_S3_SOURCES": json.dumps([ANONYMOUS | {"access_key": 5}])}, "both keys are texts"),
-        ({"KEEPMORE_ALLOWED_SOURCES": "ftp://"}, "KEEPMORE_ALLOWED_SOURCES: 'ftp://'"),
+        (
+            {"KEEPMORE_ALLOWED_SOURCES": f"https://me:{SECRET}@host"},
+            "KEEPMORE_ALLOWED_SOURCES: .* contains credentials",
+        ),
+        ({"KEEPMORE_ALLOWED_SOURCES": "ftp://"}, "KEEPMORE_ALLOWED_SOURCES: a prefix begins with file://"),
         ({"KEEPMORE_S3_ENDPOINT": "http://minio:9000/path"}, "without a path"),
         ({"KEEPMORE_S3_ENDPOINT": f"http://me:{SECRET}@minio"}, "credentials"),
-        ({"KEEPMORE_ALLOWED_SOURCES": "photos"}, "KEEPMORE_ALLOWED_SOURCES: 'photos': this is not a URI"),
+        ({"KEEPMORE_ALLOWED_SOURCES": "photos"}, "KEEPMORE_ALLOWED_SOURCES: this is not a URI"),
         ({"KEEPMORE_PRIVATE_ADDRESSES": "no"}, "KEEPMORE_PRIVATE_ADDRESSES"),
         ({"KEEPMORE_S3_ENDPOINT": "http://minio:9000", "KEEPMORE_S3_ROLE": "yes"}, "KEEPMORE_S3_ROLE"),
         (
@@ -340,6 +344,8 @@ def test_every_hop_of_a_redirect_is_checked(tmp_path: Path) -> None:
 
 def test_no_region_is_the_default_one() -> None:
     """Else a setting that worked ends every command, even those that use no S3."""
-    sources = json.dumps([ANONYMOUS, ANONYMOUS | {"region": None}, ANONYMOUS | {"region": ""}])
+    sources = json.dumps(
+        [ANONYMOUS, ANONYMOUS | {"region": None}, ANONYMOUS | {"region": "", "access_key": None, "secret_key": None}]
+    )
     access = Access.from_environment({"KEEPMORE_S3_SOURCES": sources, "KEEPMORE_S3_ENDPOINT": "http://minio"})
     assert {endpoint.region for endpoint in access.endpoints} == {"us-east-1"}

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from keepmore.errors import StoreError, StoreUnwritable
 from keepmore.storage.folder import STALE_S, TEMPORARY_NAME, FolderStore
 
 
@@ -47,3 +48,27 @@ def test_files_of_others_stay(tmp_path: Path) -> None:
     FolderStore(tmp_path).put("jobs/a.json", b"{}")
     assert sorted(folder.iterdir()) == sorted([*before, fresh])
     assert all(stranger.read_text() == "mine" for stranger in strangers)
+
+
+def test_what_could_not_be_written_leaves_nothing(tmp_path: Path) -> None:
+    """Else a full disk is filled further by each resume, for a day."""
+    store = FolderStore(tmp_path / "store")
+    store.put("taken", b"")
+    with pytest.raises(StoreError):
+        store.put_all({"a": b"1", "b": b"2", "taken/c": b"3"})
+    assert list((tmp_path / "store" / ".tmp").iterdir()) == []
+
+
+def test_a_store_that_is_a_file_is_refused(tmp_path: Path) -> None:
+    """Else a mistyped --store looks like an empty one."""
+    (tmp_path / "file.txt").write_text("mine")
+    with pytest.raises(StoreUnwritable, match="Not a directory"):
+        FolderStore(tmp_path / "file.txt")
+
+
+def test_an_absolute_store_needs_no_current_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Else a command in a folder that somebody removed ends with a traceback."""
+    (tmp_path / "gone").mkdir()
+    monkeypatch.chdir(tmp_path / "gone")
+    (tmp_path / "gone").rmdir()
+    assert FolderStore(tmp_path / "store").root == tmp_path / "store"

@@ -196,6 +196,34 @@ def test_a_folder_of_others_with_our_name_is_not_used(tmp_path: Path) -> None:
     assert sorted(file.name for file in folder.iterdir()) == ["notes.txt"]
 
 
+def test_a_lost_marker_of_the_folder_is_written_again(tmp_path: Path) -> None:
+    """Else what cleans temporary folders ends all trainings until somebody looks."""
+    scratch = _scratch(tmp_path)
+    entry = _entry(scratch, "a", KB, 0)
+    (scratch.root / ROOT_MARKER).unlink()
+    with scratch.existing("a") as existing:
+        assert existing == entry
+    (entry / ENTRY_MARKER).unlink()
+    with scratch.existing("a") as existing:
+        assert existing is None, "it may be another's"
+    assert (entry / "in" / "file").exists()
+
+
+def test_what_cannot_be_removed_keeps_its_name(tmp_path: Path) -> None:
+    """Else its name grows each time that space is needed, until no name is possible."""
+    scratch = _scratch(tmp_path)
+    _entry(scratch, "a", 9 * KB, 0)
+    stuck = scratch.root / "a"
+    subprocess.run(["chattr", "+i", str(stuck / "in" / "file")], check=False)
+    try:
+        for _ in range(3):
+            scratch.remove(next(iter(scratch.root.glob("a*")), stuck).name)
+        assert len(max((path.name for path in scratch.root.iterdir()), key=len)) < 40
+    finally:
+        for file in scratch.root.rglob("file"):
+            subprocess.run(["chattr", "-i", str(file)], check=False)
+
+
 def test_the_disk_is_never_filled(tmp_path: Path) -> None:
     """Else decoded images take the room that the store, or another program, needs."""
     scratch = _scratch(tmp_path, None)

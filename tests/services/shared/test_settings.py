@@ -28,7 +28,6 @@ def test_a_log_level_is_read_in_any_case_and_a_wrong_one_names_those_there_are(m
         "http://127.0.0.1:6379/0",
         "redis://127.0.0.1:99999/0",
         "redis://127.0.0.1:6379/jobs",
-        "redis://",
     ],
 )
 def test_a_wrong_address_of_redis_is_named(monkeypatch: pytest.MonkeyPatch, url: str) -> None:

@@ -12,6 +12,7 @@ import pytest
 
 from keepmore.codec.sandbox import IsolatedDecoder
 from keepmore.config import RuntimeConfig
+from keepmore.errors import NotTrainable
 from keepmore.jobs.job import Job, JobRepository, State
 from keepmore.jobs.step import Kind, Step
 from keepmore.net.access import Access
@@ -110,3 +111,23 @@ def test_a_fine_tuning_that_kills_its_workers_is_given_up(worker: StepExecutor, 
     assert ended.state is State.FAILED
     assert ended.error
     assert ended.error["code"] == "worker_lost"
+
+
+def test_a_failure_that_cannot_be_saved_is_no_death_of_a_worker(
+    worker: StepExecutor, store: FolderStore, job: Job
+) -> None:
+    """Else the job ends as one whose workers died, and nobody learns why it failed."""
+    step = _tune(job)
+    endings = store.root / layout.ending(job.id, 0)
+    endings.parent.parent.mkdir(parents=True, exist_ok=True)
+    endings.parent.write_text("in the way")
+    for _ in range(2 * TRIES):
+        assert worker.scheduler.on_start(step) <= TRIES
+        worker.fail(step, NotTrainable("there are no labels"))
+    assert JobRepository(store).get(job.id).state is State.ACCEPTED
+    endings.parent.unlink()
+    worker.scheduler.on_start(step)
+    worker.fail(step, NotTrainable("there are no labels"))
+    error = JobRepository(store).get(job.id).error
+    assert error is not None
+    assert error["code"] == "not_trainable"
