@@ -23,7 +23,7 @@ from keepmore.answers import (
     SubsetAnswer,
     TrainingAnswer,
 )
-from keepmore.errors import KeepmoreError
+from keepmore.errors import BudgetTooSmall, KeepmoreError
 from keepmore.reporting import verdicts
 from keepmore.selection.subset import rule_result
 from keepmore.spec import variants as variant_specs
@@ -59,7 +59,10 @@ class Console:
         if self.as_json:
             print(json.dumps({"error": error.as_dict(), "resume": again if error.retryable else None}))
         self.error(error.message)
-        if error.retryable:
+        if isinstance(error, BudgetTooSmall) and error.field:
+            other = again.replace("keepmore resume", "keepmore select", 1)
+            self.error(f"what is done is kept. Choose another budget with: {other} --budget BYTES")
+        elif error.retryable:
             self.error(f"what is done is kept. Fix the cause, then continue with: {again}")
         else:
             self.error(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import filecmp
 import os
 import secrets
 import sys
@@ -49,23 +50,29 @@ def verify(reference: str, max_pixels: int, max_bytes: int, place: Place, as_jso
 @click.command(short_help="Write a manifest as Parquet, CSV or NDJSON.")
 @click.argument("reference", metavar="MANIFEST")
 @click.argument("out", type=click.Path(path_type=Path))
+@click.option("--overwrite", is_flag=True, help="Replace OUT if it is there with other content.")
 @place_options
-def export(reference: str, out: Path, place: Place) -> None:
+def export(reference: str, out: Path, overwrite: bool, place: Place) -> None:
     """Write MANIFEST (a file, JOB/DISTANCE or JOB/SUBSET/DISTANCE) to OUT as .ndjson, .csv or .parquet."""
     from keepmore.selection import manifest
 
     written_as = next((suffix for suffix in manifest.EXPORTS if out.name.endswith(suffix)), None)
     if written_as is None:
         raise InvalidRequest(f"{out}: name the file {', '.join(manifest.EXPORTS)}")
-    with writable(out):
-        if out.exists() and not (out.is_file() and manifest.is_export(out)):
-            raise InvalidRequest(f"{out} is there already and is no manifest; name another file, or remove it")
+    if place.is_local and out.resolve().is_relative_to(Path(place.store).expanduser().resolve()):
+        raise InvalidRequest(
+            f"{out} lies in the store {place.store}, whose manifests stay as they are; name another place"
+        )
     # A name that nobody else has: a file of the user's is neither written to nor removed.
     temporary = out.with_name(f".keepmore-{secrets.token_hex(8)}.partial")
     with open_backend(place).manifest(reference) as file, writable(out), temporary.open("xb") as target:
         try:
             target.writelines(manifest.EXPORTS[written_as].write(file))
             target.close()
+            if out.exists() and not overwrite and not (out.is_file() and filecmp.cmp(temporary, out, shallow=False)):
+                raise InvalidRequest(
+                    f"{out} is there already, with other content; name another file, or --overwrite it"
+                )
             temporary.replace(out)
         finally:
             temporary.unlink(missing_ok=True)

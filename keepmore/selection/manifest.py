@@ -230,9 +230,13 @@ def batches(parquet: pq.ParquetFile, most_rows: int = BATCH_ROWS) -> Iterator[pa
 
 
 def metadata(parquet: pq.ParquetFile) -> Metadata:
-    record = json.loads(parquet.metadata.metadata[METADATA])
-    totals = Totals(record["images"], record["bytes"], record["digest"])
-    return Metadata(record["format"], totals, record["budget_bytes"])
+    """What is stated of a manifest as a whole. Raises InvalidRequest for other tables of Keepmore's, such as an index."""
+    try:
+        record = json.loads(parquet.metadata.metadata[METADATA])
+        totals = Totals(record["images"], record["bytes"], record["digest"])
+        return Metadata(record["format"], totals, record["budget_bytes"])
+    except KeyError as error:
+        raise InvalidRequest(f"this is a table of Keepmore's, but no manifest: it does not state {error}") from error
 
 
 def rows(file: Path | BinaryIO | bytes) -> Iterator[dict[str, Any]]:
@@ -283,23 +287,6 @@ EXPORTS = {
     ".ndjson": Export("application/x-ndjson", ndjson_lines),
     ".csv": Export("text/csv", csv_blocks),
 }
-
-
-def is_export(file: Path) -> bool:
-    """Whether `file` is empty, or a manifest in one of the forms of EXPORTS: what an export may replace."""
-    with file.open("rb") as source:
-        line = source.readline(BLOCK_BYTES)
-    if not line:
-        return True
-    try:
-        if line.startswith(b"PAR1"):
-            with open_manifest(file):
-                return True
-        text_ = line.decode().rstrip("\r\n")
-        names = list(json.loads(text_)) if text_.startswith("{") else text_.replace('"', "").split(",")
-    except (InvalidRequest, ValueError):
-        return False
-    return names == list(SCHEMA.names)
 
 
 @dataclass(frozen=True, slots=True)

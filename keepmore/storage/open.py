@@ -14,6 +14,8 @@ from keepmore.storage.folder import FolderStore
 def open_store(address: str, access: Access) -> Store:
     """The store at s3://bucket/prefix or in a folder, as a path or file:// URI. Raises EndpointMissing, InvalidUri,
     StoreUnwritable."""
+    if not address.strip():
+        raise InvalidUri("the store has no name; write a folder or s3://bucket/prefix, or leave --store out")
     if not address.lower().startswith("s3://"):
         return FolderStore(_folder(address))
     # Imported here because minio takes longer to import than everything else that a command needs.

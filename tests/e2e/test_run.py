@@ -138,16 +138,30 @@ def test_exports(finished: tuple[dict[str, Any], Path], keepmore: Command, tmp_p
     assert done.returncode == 2
     assert "name the file .parquet, .ndjson, .csv" in done.stderr
     assert sorted(file.name for file in tmp_path.iterdir()) == ["m.csv", "m.csv.part", "m.ndjson"]
-    for name in ("m.csv", "m.ndjson", "m.parquet", "m.parquet"):  # an earlier export is replaced
+    for name in ("m.csv", "m.parquet", "m.parquet"):  # the same again changes nothing
         assert keepmore("export", str(_manifest(report, "10")), str(tmp_path / name)).returncode == 0
     (tmp_path / "folder.csv").mkdir()
-    assert keepmore("export", str(_manifest(report, "10")), str(tmp_path / "folder.csv")).returncode == 2
-    for name in ("labels.csv", "labels.ndjson", "labels.parquet"):
-        (tmp_path / name).write_text("uri,label\n")
+    (tmp_path / "m.ndjson").write_text("edited\n")
+    (tmp_path / "labels.parquet").write_bytes(_manifest(report, "0").read_bytes())
+    for name in ("folder.csv", "m.ndjson", "labels.parquet"):
         done = keepmore("export", str(_manifest(report, "10")), str(tmp_path / name))
-        assert (done.returncode, "is there already and is no manifest" in done.stderr) == (2, True)
-        assert (tmp_path / name).read_text() == "uri,label\n"
-    assert (tmp_path / "m.csv.part").read_text() == "another file"
+        assert (done.returncode, "is there already, with other content" in done.stderr) == (2, True)
+    assert (tmp_path / "m.ndjson").read_text() == "edited\n"
+    words = ("export", str(_manifest(report, "10")), str(tmp_path / "m.ndjson"), "--overwrite")
+    assert keepmore(*words).returncode == 0
+    assert (tmp_path / "m.ndjson").read_text() != "edited\n"
+
+
+def test_an_export_leaves_the_store_alone(finished: tuple[dict[str, Any], Path], keepmore: Command) -> None:
+    """Else the manifest of one distance takes the place of another's, and verify vouches for it."""
+    report, store = finished
+    before = _manifest(report, "0").read_bytes()
+    done = keepmore("export", f"{report['job']}/10", str(_manifest(report, "0")), "--overwrite", store=store)
+    assert (done.returncode, "lies in the store" in done.stderr) == (2, True)
+    assert _manifest(report, "0").read_bytes() == before
+    index = next(store.glob("work/*/index.parquet"))
+    done = keepmore("verify", str(index))
+    assert (done.returncode, "no manifest" in done.stderr) == (2, True)
 
 
 def test_the_report_opens_with_all_its_plots(finished: tuple[dict[str, Any], Path], chromium: str) -> None:

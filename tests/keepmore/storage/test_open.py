@@ -44,3 +44,6 @@ def test_an_address_of_no_store_is_named(address: str, tmp_path: Path, monkeypat
     assert not list(tmp_path.iterdir())
     with pytest.raises(EndpointMissing):
         open_store("s3://bucket", Access())
+    for empty in ("", " "):
+        with pytest.raises(InvalidUri, match="the store has no name"):
+            open_store(empty, Access())
