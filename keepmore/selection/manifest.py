@@ -230,7 +230,7 @@ def batches(parquet: pq.ParquetFile, most_rows: int = BATCH_ROWS) -> Iterator[pa
 
 
 def metadata(parquet: pq.ParquetFile) -> Metadata:
-    """What is stated of a manifest as a whole. Raises InvalidRequest for other tables of Keepmore's, such as an index."""
+    """What is stated of a manifest as a whole. Raises InvalidRequest for Keepmore's other tables, such as an index."""
     try:
         record = json.loads(parquet.metadata.metadata[METADATA])
         totals = Totals(record["images"], record["bytes"], record["digest"])
