@@ -47,8 +47,9 @@ def test_an_interrupted_run_leaves_no_server(tmp_path: Path, number: signal.Sign
         folder = folder_file.read_text()
         assert set(map(_program, processes_of(folder))) >= SERVERS
         run.send_signal(number)
-        _until(lambda: not processes_of(folder), 60)  # after Ctrl-C, services end by themselves
-        _until(lambda: not Path(folder).exists(), 5)
+        run.wait(60)  # after Ctrl-C, services end by themselves, and pytest after them
+        _until(lambda: not processes_of(folder), 20)
+        _until(lambda: not Path(folder).exists(), 20)
 
 
 def _program(pid: int) -> str:
