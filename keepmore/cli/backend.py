@@ -75,8 +75,8 @@ class Backend(Protocol):
         """The file of a manifest, named by its path or as JOB/VARIANT or JOB/SUBSET/VARIANT."""
         ...
 
-    def resume_words(self, job: str) -> list[str]:
-        """The command line that resumes a job."""
+    def command(self, name: str, job: str) -> str:
+        """The command line of the command `name` for a job."""
         ...
 
 

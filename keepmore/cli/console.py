@@ -54,14 +54,13 @@ class Console:
     def error(self, message: str) -> None:
         self.err.print(f"keepmore: {message}", markup=False)
 
-    def fail(self, error: KeepmoreError, again: str) -> None:
-        """A job that failed; `again` is the command that resumes it."""
+    def fail(self, error: KeepmoreError, again: str, select: str) -> None:
+        """A job that failed; `again` is the command that resumes it, `select` that for another budget."""
         if self.as_json:
             print(json.dumps({"error": error.as_dict(), "resume": again if error.retryable else None}))
         self.error(error.message)
-        if isinstance(error, BudgetTooSmall) and error.field:
-            other = again.replace("keepmore resume", "keepmore select", 1)
-            self.error(f"what is done is kept. Choose another budget with: {other} --budget BYTES")
+        if isinstance(error, BudgetTooSmall) and error.field:  # else there is no image to choose
+            self.error(f"what is done is kept. Choose another budget with: {select} --budget BYTES")
         elif error.retryable:
             self.error(f"what is done is kept. Fix the cause, then continue with: {again}")
         else:

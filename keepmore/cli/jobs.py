@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import shlex
 import signal
 import sys
 from pathlib import Path
@@ -115,7 +114,7 @@ def resume(job: str, processes: int | None, place: Place, as_json: bool) -> None
 
 def _work(backend: Backend, job: str, as_json: bool) -> None:
     console = Console(as_json)
-    again = shlex.join(backend.resume_words(job))
+    again = backend.command("resume", job)
     signal.signal(signal.SIGTERM, signal.default_int_handler)
     try:
         console.say(f"job {job}; to continue after an interruption: {again}")
@@ -126,7 +125,7 @@ def _work(backend: Backend, job: str, as_json: bool) -> None:
     except JobNotFound:
         raise
     except KeepmoreError as error:
-        console.fail(error, again)
+        console.fail(error, again, backend.command("select", job))
         sys.exit(EXIT_USAGE if isinstance(error, InvalidRequest) else EXIT_FAILED)
     console.result(report)
 

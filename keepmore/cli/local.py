@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shlex
 import tempfile
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -195,6 +196,6 @@ class LocalBackend:
                     target.write(block)
             yield copy
 
-    def resume_words(self, job: str) -> list[str]:
+    def command(self, name: str, job: str) -> str:
         place = [] if self._config.place == self._default_place else ["--store", self._config.place]
-        return ["keepmore", "resume", job, *place]
+        return shlex.join(["keepmore", name, job, *place])

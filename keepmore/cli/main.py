@@ -9,7 +9,7 @@ from typing import Any
 import click
 
 from keepmore import __version__
-from keepmore.cli import EXIT_INTERRUPTED, jobs, manifests, tools
+from keepmore.cli import jobs, manifests, tools
 from keepmore.cli.options import EXIT_FAILED, EXIT_USAGE
 from keepmore.errors import DatasetError, InvalidRequest, JobNotFound, KeepmoreError, SubsetNotFound, TrainingNotFound
 
@@ -48,12 +48,11 @@ for command in (*jobs.COMMANDS, *manifests.COMMANDS, *tools.COMMANDS):
 
 
 def main() -> None:
-    """The console script: errors become a message and an exit code, never a traceback."""
+    """Run the command: errors become a message and an exit code, never a traceback. Raises KeyboardInterrupt."""
     try:
         sys.exit(cli.main(standalone_mode=False))
     except click.exceptions.Abort:
-        click.echo("keepmore: interrupted", err=True)
-        sys.exit(EXIT_INTERRUPTED)
+        raise KeyboardInterrupt from None
     except click.ClickException as error:
         error.show()
         sys.exit(error.exit_code)

@@ -18,6 +18,7 @@ from keepmore.config import packages_of
 from keepmore.errors import InvalidRequest
 from keepmore.net.access import Access
 from keepmore.spec.job import Limits
+from keepmore.storage.open import folder_of
 
 
 @click.command(short_help="Check every object of a manifest.")
@@ -59,7 +60,8 @@ def export(reference: str, out: Path, overwrite: bool, place: Place) -> None:
     written_as = next((suffix for suffix in manifest.EXPORTS if out.name.endswith(suffix)), None)
     if written_as is None:
         raise InvalidRequest(f"{out}: name the file {', '.join(manifest.EXPORTS)}")
-    if place.is_local and out.resolve().is_relative_to(Path(place.store).expanduser().resolve()):
+    is_folder = place.is_local and not place.store.lower().startswith("s3://")
+    if is_folder and out.resolve().is_relative_to(folder_of(place.store).resolve()):
         raise InvalidRequest(
             f"{out} lies in the store {place.store}, whose manifests stay as they are; name another place"
         )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 import tempfile
 import time
 from collections.abc import Iterator
@@ -116,8 +117,8 @@ class RemoteBackend:
                 self._client.download_manifest(job, variant, file, subset)
             yield copy
 
-    def resume_words(self, job: str) -> list[str]:
-        return ["keepmore", "resume", job, "--server", self._client.url]
+    def command(self, name: str, job: str) -> str:
+        return shlex.join(["keepmore", name, job, "--server", self._client.url])
 
     def _address(self, path: str | None) -> str | None:
         return None if path is None else f"{self._client.url}{path}"

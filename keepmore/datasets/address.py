@@ -14,7 +14,6 @@ from keepmore.net.uri import Uri
 
 ARCHIVE = ".tar"
 TABLES = (".csv", ".jsonl", ".parquet")
-SCHEMES = ("file", "s3", "http", "https")
 SUPPORTED = (
     "a folder, a .tar, or a table (.csv, .jsonl, .parquet), as a path or a file:// URI; s3://bucket/prefix; "
     "or a .tar or table at s3://, http:// or https://"
@@ -27,7 +26,7 @@ def absolute_uri(address: str) -> str:
     scheme = scheme.lower()
     if not separator:
         return file_uri(uris.absolute_path(os.path.expanduser(address)))
-    if scheme not in SCHEMES:
+    if scheme not in uris.SCHEMES:
         host = rest.partition("/")[0].rpartition("@")[2]
         shown = f"{scheme}://{host}" if "@" in rest else address  # it may hold a password
         raise UnsupportedDataset(f"dataset {shown}: {scheme}://{host} cannot be read; use {SUPPORTED}")

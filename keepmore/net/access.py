@@ -14,7 +14,6 @@ from keepmore.net import uri as uris
 
 REGION = "us-east-1"
 REGION_NAME = re.compile(r"[A-Za-z0-9](?:[A-Za-z0-9_-]{0,61}[A-Za-z0-9])?")
-SCHEMES = ("file://", "s3://", "http://", "https://")
 RETRIES = 10  # last through an outage of about 30 seconds
 
 
@@ -104,8 +103,9 @@ class Access:
         prefixes = tuple(prefix.strip() for prefix in allowed.split(",") if prefix.strip())
         for prefix in prefixes:
             try:
-                if prefix.lower() not in SCHEMES and f"{uris.parse(prefix).scheme}://" not in SCHEMES:
-                    raise InvalidUri(f"a prefix begins with {', '.join(SCHEMES)}")
+                is_whole_scheme = prefix.lower().removesuffix("://") in uris.SCHEMES
+                if not is_whole_scheme and uris.parse(prefix).scheme not in uris.SCHEMES:
+                    raise InvalidUri(f"a prefix begins with {', '.join(f'{scheme}://' for scheme in uris.SCHEMES)}")
             except InvalidUri as error:
                 raise InvalidRequest(f"KEEPMORE_ALLOWED_SOURCES: {error.reason}") from None  # no secrets
         return Access(endpoints, prefixes, private_addresses)

@@ -10,6 +10,7 @@ from urllib.parse import unquote, unquote_to_bytes, urlsplit
 
 from keepmore.errors import InvalidUri
 
+SCHEMES = ("file", "s3", "http", "https")
 DEFAULT_PORTS = {"http": 80, "https": 443}
 BUCKET = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{1,61}[A-Za-z0-9]")
 CONTROL = re.compile(r"[\x00-\x1f\x7f]")
@@ -109,7 +110,7 @@ def covers(prefix: str, uri: Uri) -> bool:
 
     A prefix that is a scheme only ("https://") covers every host. Links below file:// are followed first.
     """
-    if prefix.lower().removesuffix("://") in ("file", "s3", "http", "https"):
+    if prefix.lower().removesuffix("://") in SCHEMES:
         return uri.scheme == prefix.lower().removesuffix("://")
     root = parse(prefix)
     if (root.scheme, root.host, root.port) != (uri.scheme, uri.host, uri.port):

@@ -73,7 +73,7 @@ class LocalQueue:
         self._incoming: deque[Step] = deque()
         self._cancelled: deque[str] = deque()
         self._stopped = False
-        self._woken, self._waker = mp.Pipe(duplex=False)
+        self._wake_reader, self._wake_writer = mp.Pipe(duplex=False)
 
     def __enter__(self) -> LocalQueue:
         return self
@@ -111,16 +111,16 @@ class LocalQueue:
             busy = {worker.pipe: worker for pool in self._pools.values() for worker in pool.busy()}
             if not busy and until_idle and not self._incoming:
                 return
-            for pipe in wait([*busy, self._woken]):
-                if pipe is self._woken:
-                    self._woken.recv_bytes()
+            for pipe in wait([*busy, self._wake_reader]):
+                if pipe is self._wake_reader:
+                    self._wake_reader.recv_bytes()
                 else:
                     self._take(busy[cast(Connection, pipe)], listener)
 
     def _ring(self) -> None:
         with self._lock:  # a pipe takes one writer at a time; one unread wake-up is as good as many
-            if not self._woken.poll():
-                self._waker.send_bytes(b"!")
+            if not self._wake_reader.poll():
+                self._wake_writer.send_bytes(b"!")
 
     def _take_in(self) -> None:
         while self._incoming:

@@ -48,6 +48,7 @@ def check_fields(record: Any, prefix: str = "") -> None:
     """Raises InvalidRequest, naming the field behind `prefix`, for a value that its FieldInfo does not allow, and for
     None where its type does not; WrongType where a whole number is none."""
     for one in fields(record):
+        # A field's type is a text here: annotations are not evaluated.
         info, value, name = one.metadata.get(INFO), getattr(record, one.name), f"{prefix}{one.name}"
         if not info or (value is None and "None" in one.type):
             continue

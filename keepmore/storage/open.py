@@ -17,7 +17,7 @@ def open_store(address: str, access: Access) -> Store:
     if not address.strip():
         raise InvalidUri("the store has no name; write a folder or s3://bucket/prefix, or leave --store out")
     if not address.lower().startswith("s3://"):
-        return FolderStore(_folder(address))
+        return FolderStore(folder_of(address))
     # Imported here because minio takes longer to import than everything else that a command needs.
     from keepmore.storage.s3 import S3Store
 
@@ -25,7 +25,8 @@ def open_store(address: str, access: Access) -> Store:
     return S3Store(access.endpoint(uri.bucket), uri.bucket, uri.key, access.retries)
 
 
-def _folder(address: str) -> Path:
+def folder_of(address: str) -> Path:
+    """The folder that a path or file:// URI names. Raises InvalidUri for other addresses."""
     scheme, colon, rest = address.partition(":")
     if not colon or not (rest.startswith("//") or scheme.lower() in ("s3", "file")):
         return Path(address).expanduser()

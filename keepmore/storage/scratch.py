@@ -84,12 +84,13 @@ class Scratch:
                     if error.errno != errno.ENOSPC:
                         raise
                     raise self.full() from error
-                (folder / RESERVED).unlink(missing_ok=True)
-                try:
-                    folder.rename(self.root / name)
-                except OSError:  # another process was faster
-                    if not (self.root / name).exists():
-                        raise
+                with self._root_lock():  # a process that counts what is used would miss a folder that changes its name
+                    (folder / RESERVED).unlink(missing_ok=True)
+                    try:
+                        folder.rename(self.root / name)
+                    except OSError:  # another process was faster
+                        if not (self.root / name).exists():
+                            raise
             yield entry
 
     @contextmanager
@@ -167,8 +168,8 @@ class Scratch:
                         f"{entry} was not made by Keepmore (it lacks the file {ENTRY_MARKER}) and stands in the way; "
                         "move it to another place"
                     )
-                for used in (entry, entry / ENTRY_MARKER, self.root / ROOT_MARKER):
-                    os.utime(used)  # what cleans temporary folders by age leaves the markers, too
+                for path in (entry, entry / ENTRY_MARKER, entry.parent / ROOT_MARKER):
+                    os.utime(path)  # what cleans temporary folders by age leaves the markers, too
                 return entry
         except FileNotFoundError:
             pass

@@ -105,7 +105,7 @@ class Features:
     model: LoadedModel
 
     def as_json(self) -> dict[str, Any]:
-        # "shelf", like "said", "kept" and "named" below, is a name of the stored format.
+        # The keys here and below are those of the stored format.
         names = {"images": self.images, "shelf": self.prefix, "backbone": self.backbone}
         return names | asdict(self.model)
 

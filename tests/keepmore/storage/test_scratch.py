@@ -214,7 +214,8 @@ def test_what_cannot_be_removed_keeps_its_name(tmp_path: Path) -> None:
     scratch = _scratch(tmp_path)
     _entry(scratch, "a", 9 * KB, 0)
     stuck = scratch.root / "a"
-    subprocess.run(["chattr", "+i", str(stuck / "in" / "file")], check=False)
+    if subprocess.run(["chattr", "+i", str(stuck / "in" / "file")], capture_output=True, check=False).returncode:
+        pytest.skip("this user, or this file system, makes no file that cannot be removed")
     try:
         for _ in range(3):
             scratch.remove(next(iter(scratch.root.glob("a*")), stuck).name)
