@@ -8,6 +8,8 @@ import sys
 
 import pytest
 
+from keepmore.cli.main import cli
+
 
 def _cpu_seconds(*command: str) -> float:
     before = resource.getrusage(resource.RUSAGE_CHILDREN)
@@ -35,3 +37,9 @@ def test_an_early_interruption_prints_no_traceback() -> None:
     )
     process = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=False)
     assert (process.returncode, process.stderr) == (130, "keepmore: interrupted\n")
+
+
+def test_every_command_and_option_is_explained() -> None:
+    """Else users have to read the code."""
+    for name, subcommand in cli.commands.items():
+        assert subcommand.help, name

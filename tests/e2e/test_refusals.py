@@ -1,0 +1,66 @@
+"""What the installed command refuses: with status 2, a message that names the cause, and nothing left behind."""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+
+import pytest
+
+from tests.conftest import Command
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["run", "nowhere"], "there is nothing at"),
+        (["run", ".", "--distances", "0,99"], "distances: 99 is not possible"),
+        (["run", ".", "--budget", "5XB"], "'5XB' is not a size"),
+        (["run", ".", "--budget", "as:7"], "use one of the job's distances: 0, 2, 4, 6, 8, 10"),
+        (["run", ".", "--train", "mobilenet_v2"], "there is nothing to test on"),
+        (["run", ".", "--train", "x", "--weights", "none.pth"], "training.weights: there is no file none.pth"),
+        (["run", ".", "--train", "x", "--method", "magic"], "'magic' is unknown; use probe or finetune"),
+        (["run", ".", "--train", "x", "--tune", "batch=8"], "nothing to tune in a probe"),
+        (
+            ["run", ".", "--train", "x", "--method", "finetune", "--tune", "lr=1"],
+            "'lr' is not a field; use one of batch",
+        ),
+        (["run", ".", "--train", "x", "--epochs", "0"], "training.epochs: 0 is not possible"),
+        (["run", ".", "--train", "x", "--test-distances", "4,99"], "training.test_distances: 99 is not possible"),
+        (["run", ".", "--holdout", "2"], "evaluation.holdout: 2.0"),
+        (["run", ".", "--evaluate", "nowhere"], "there is nothing at"),
+        (["run", "s3://bucket/x"], "no S3 endpoint is known for the bucket bucket"),
+        (["resume", "20200101-000000"], "no such job"),
+        (["run"], "Missing argument"),
+        (["run", ".", "--budget", ""], "'' is not a size"),
+        (["run", ".", "--evaluate", ""], "give one of `dataset`"),
+        (["errors", "20200101-000000"], "no such job"),
+    ],
+)
+def test_wrong_requests_exit_with_two_and_make_no_job(
+    keepmore: Command, tmp_path: Path, words: list[str], message: str
+) -> None:
+    """Else a typing error costs a traceback, or leaves a job that can never finish."""
+    done = keepmore(*words)
+    assert done.returncode == 2
+    assert message in done.stderr
+    assert "Traceback" not in done.stderr
+    assert not list((tmp_path / "store").glob("jobs/*"))
+
+
+def test_a_store_inside_the_dataset_is_refused(keepmore: Command, sample: Path, tmp_path: Path) -> None:
+    """Else the next job finds the encoded images of this one as a class of their own."""
+    shutil.copytree(sample / "test", tmp_path / "d")
+    done = keepmore("run", str(tmp_path / "d"), "--distances", "4", store=tmp_path / "d" / "store")
+    assert done.returncode == 2
+    assert "name places that are apart" in done.stderr
+    assert not (tmp_path / "d" / "store").exists()
+
+
+def test_sample_refuses_a_folder_in_use(keepmore: Command, tmp_path: Path) -> None:
+    """Else drawn images mix with a user's own."""
+    (tmp_path / "mine.jpg").write_bytes(b"precious")
+    done = keepmore("sample", str(tmp_path))
+    assert done.returncode == 2
+    assert "Traceback" not in done.stderr
+    assert (tmp_path / "mine.jpg").read_bytes() == b"precious"
