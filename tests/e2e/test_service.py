@@ -3,11 +3,9 @@
 from __future__ import annotations
 
 import json
-import os
-import signal
 import subprocess
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler
@@ -15,74 +13,18 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-import redis
-import urllib3
 from prometheus_client.parser import text_string_to_metric_families
 from standardwebhooks.webhooks import Webhook
 
-from keepmore.client import Client
 from keepmore.errors import Cancelled, KeepmoreError, PilotsInsufficient
 from keepmore.storage import layout
 from keepmore.storage.s3 import S3Store
-from keepmore_services import liveness
-from tests.conftest import Command, digests, installed_command
+from tests.conftest import digests, installed_command
+from tests.e2e.conftest import WEBHOOK_SECRET
+from tests.e2e.jobs import MANY, REQUEST, WORDS, answer, ends, starts, until, wait_until_compressing
 from tests.servers import serving
-from tests.service import Service, distributed, embedded, upload
+from tests.service import Service, embedded, upload
 from tests.tools import BIN
-
-Ran = Callable[..., dict[str, Any]]
-
-REQUEST = {
-    "distances": [0, 4, 10],
-    "budget": {"as_distance": 10, "fraction": 0.5},
-    "evaluation": {"holdout": 0.2},
-}
-WORDS = ["--distances", "0,4,10", "--budget", "as:10*0.5", "--holdout", "0.2"]
-MANY = list(range(2, 22))
-SECRET = "whsec_" + "c2VjcmV0IHRoYXQgaXMgb25seSBmb3IgdGVzdHM="
-
-
-@pytest.fixture(scope="module")
-def service(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Service]:
-    folder = tmp_path_factory.mktemp("distributed")
-    settings = {"KEEPMORE_WEBHOOK_SECRET": SECRET, "KEEPMORE_PRIVATE_ADDRESSES": "1"}
-    with distributed(folder, workers=2, trainer=True, **settings) as service:
-        yield service
-
-
-@pytest.fixture(scope="module")
-def dataset(service: Service, sample: Path) -> str:
-    return upload(service, sample / "train", "sample")
-
-
-@pytest.fixture(scope="module")
-def large(service: Service, sample: Path) -> str:
-    """480 images, all different: a job over them with many distances takes minutes."""
-    return upload(service, sample / "train", "large", copies=10)
-
-
-@pytest.fixture(scope="module")
-def undisturbed(sample: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
-    """The digests that `keepmore run` gives for the same images in a folder."""
-    command = installed_command(tmp_path_factory.mktemp("undisturbed") / "store")
-    return digests(_answer(command, "run", str(sample / "train"), *WORDS))
-
-
-def _answer(command: Command, *words: str) -> dict[str, Any]:
-    done = command(*words, "--json", timeout=550)
-    assert done.returncode == 0, done.stderr
-    answer: dict[str, Any] = json.loads(done.stdout)
-    return answer
-
-
-def _wait_until_compressing(client: Client, job: str) -> None:
-    """Wait until some images of a job are done, and some are not."""
-    while True:
-        status = client.job(job)
-        assert status["state"] == "accepted", status
-        if status["stage"] == "compress" and status["images"] and status["images"]["done"]:
-            return
-        time.sleep(0.05)
 
 
 @pytest.mark.parametrize("photographs", ["some_clothing", pytest.param("clothing", marks=pytest.mark.long)])
@@ -91,7 +33,7 @@ def test_a_job_over_s3_ends_with_the_manifests_of_a_run_on_this_machine(
 ) -> None:
     """Else moving to the service changes which images are kept; or the service is not a service."""
     clothing: Path = request.getfixturevalue(photographs)
-    here = _answer(
+    here = answer(
         installed_command(tmp_path / "store"),
         *("run", str(clothing / "train"), "--distances", "0,10", "--budget", "as:10*0.5"),
         *("--evaluate", str(clothing / "test")),
@@ -118,84 +60,9 @@ def test_a_job_over_s3_ends_with_the_manifests_of_a_run_on_this_machine(
         assert digests(local.client.report(job)) == digests(here)
 
 
-def _until(condition: Callable[[], bool]) -> None:
-    deadline = time.monotonic() + 60
-    while not condition():
-        assert time.monotonic() < deadline
-        time.sleep(0.1)
-
-
-def _starts(service: Service, worker: str, job: str) -> list[str]:
-    return [record["step"] for record in _records(service, worker, job) if record["message"] == "step begins"]
-
-
-def _ends(service: Service, worker: str, job: str) -> list[str]:
-    ends = ("step done", "step abandoned: nobody waits for it")
-    return [record["step"] for record in _records(service, worker, job) if record["message"] in ends]
-
-
-def _records(service: Service, worker: str, job: str) -> list[dict[str, Any]]:
+def records(service: Service, worker: str, job: str) -> list[dict[str, Any]]:
     records = [json.loads(line) for line in service.log(worker).splitlines() if line.startswith("{")]
     return [record for record in records if record.get("job") == job]
-
-
-def test_flushing_redis_in_the_middle_costs_only_time(
-    service: Service, dataset: str, undisturbed: dict[str, str]
-) -> None:
-    """Else a Redis that restarts empty hangs every job, or loses images."""
-    assert service.redis is not None
-    job = service.client.start({"dataset": dataset, **REQUEST, "distances": [0, *MANY]})["job"]
-    _wait_until_compressing(service.client, job)
-    with redis.Redis.from_url(service.redis.url) as server:
-        server.flushall()
-    service.client.wait(job, timeout_s=120)
-    report = service.client.report(job)
-    actual = digests(report)
-    assert {distance: actual[distance] for distance in undisturbed} == undisturbed
-    assert report["index"]["listed"] == 48
-
-
-def test_a_worker_that_is_killed_loses_nothing(service: Service, sample: Path, undisturbed: dict[str, str]) -> None:
-    """Else a machine that is taken away takes images with it."""
-    fresh = upload(service, sample / "train", "killed")
-    job = service.client.start({"dataset": fresh, **REQUEST, "effort": 5})["job"]
-    _wait_until_compressing(service.client, job)
-    service.stop("worker-1", signal.SIGKILL)
-    service.start_worker("worker-1", "control,compress")
-    service.client.wait(job, timeout_s=180)
-    assert service.client.report(job)["index"]["compressed"] == 48
-    again = service.client.start({"dataset": fresh, **REQUEST})["job"]
-    service.client.wait(again, timeout_s=120)
-    assert digests(service.client.report(again)) == undisturbed
-
-
-def test_a_worker_that_is_asked_to_stop_hands_its_steps_on(service: Service, large: str) -> None:
-    """Else every deployment waits minutes for its workers, or kills them and pays for their chunks twice."""
-    job = service.client.start({"dataset": large, "distances": MANY, "effort": 7})["job"]
-    _until(lambda: any("compress" in step for step in _starts(service, "worker-1", job)))
-    process = service.processes.pop("worker-1")
-    os.kill(process.pid, signal.SIGTERM)
-    assert process.wait(30) == 0
-    (step,) = {record["handed_on"] for record in _records(service, "worker-1", job) if "handed_on" in record}
-    service.start_worker("worker-1", "control,compress")
-    _until(lambda: (_starts(service, "worker-0", job) + _starts(service, "worker-1", job)).count(step) == 2)
-    service.client.cancel(job)
-
-
-def test_orchestrators_see_that_workers_and_the_clock_live(service: Service) -> None:
-    """Else one that hangs is never started again, or one that works is killed."""
-    assert all(map(service.alive, ("worker-0", "worker-1", "trainer", "beat")))
-    (service.folder / "nobody.tmp").mkdir(exist_ok=True)
-    assert not service.alive("nobody")
-    pid = service.processes["worker-0"].pid
-    os.kill(pid, signal.SIGSTOP)
-    mark = service.folder / "worker-0.tmp" / liveness.MARK.name
-    try:
-        os.utime(mark, (time.time() - 2 * liveness.STALE_S,) * 2)
-        assert not service.alive("worker-0")
-    finally:
-        os.kill(pid, signal.SIGCONT)
-    _until(lambda: service.alive("worker-0"))
 
 
 def test_a_small_job_behind_a_huge_one_finishes_soon_and_cancel_takes_seconds(
@@ -203,7 +70,7 @@ def test_a_small_job_behind_a_huge_one_finishes_soon_and_cancel_takes_seconds(
 ) -> None:
     """Else one team's archive blocks everybody for a week, and cannot be stopped."""
     huge = service.client.start({"dataset": large, "distances": MANY})["job"]
-    _wait_until_compressing(service.client, huge)
+    wait_until_compressing(service.client, huge)
     small = service.client.start({"dataset": dataset, "distances": [6, 12]})["job"]
     service.client.wait(small, timeout_s=120)
     counts = service.client.job(huge)["images"]
@@ -216,7 +83,7 @@ def test_a_small_job_behind_a_huge_one_finishes_soon_and_cancel_takes_seconds(
     time.sleep(5)
     assert service.client.job(huge)["images"] == before
     for name in ("worker-0", "worker-1"):
-        assert len(_starts(service, name, huge)) == len(_ends(service, name, huge)), "no worker is at the job any more"
+        assert len(starts(service, name, huge)) == len(ends(service, name, huge)), "no worker is at the job any more"
     with pytest.raises(Cancelled):
         service.client.wait(huge)
 
@@ -280,15 +147,15 @@ def test_every_command_gives_the_same_by_way_of_the_service(
     """Else moving from a terminal to the service means learning another tool."""
     command = installed_command(tmp_path / "store")
     there = ("--server", service.url, "--api-key", service.api_key or "")
-    here_run = _answer(command, "run", str(sample / "train"), *WORDS)
-    there_run = _answer(command, "run", dataset, *WORDS, *there)
+    here_run = answer(command, "run", str(sample / "train"), *WORDS)
+    there_run = answer(command, "run", dataset, *WORDS, *there)
     assert digests(there_run) == digests(here_run) == undisturbed
     assert there_run.keys() == here_run.keys()
     jobs = (here_run["job"], ()), (there_run["job"], there)
-    views = [_answer(command, "show", job, *where) for job, where in jobs]
+    views = [answer(command, "show", job, *where) for job, where in jobs]
     assert views[0].keys() | {"links"} == views[1].keys()
     assert views[0]["images"] == views[1]["images"]
-    subsets = [_answer(command, "select", job, "--budget", "200kB", *where) for job, where in jobs]
+    subsets = [answer(command, "select", job, "--budget", "200kB", *where) for job, where in jobs]
     assert digests(subsets[0]) == digests(subsets[1])
     exports = []
     for job, where in jobs:
@@ -297,9 +164,9 @@ def test_every_command_gives_the_same_by_way_of_the_service(
         exports.append([line.split(",")[0] for line in out.read_text().splitlines()])
         assert command("errors", job, *where).stdout == ""
     assert exports[0] == exports[1]
-    all_jobs: Any = _answer(command, "show", *there)
+    all_jobs: Any = answer(command, "show", *there)
     assert any(job["id"] == there_run["job"] for job in all_jobs)
-    resumed = _answer(command, "resume", there_run["job"], *there)
+    resumed = answer(command, "resume", there_run["job"], *there)
     assert digests(resumed) == undisturbed
     refused = command("show", there_run["job"], "--server", service.url, "--api-key", "km_wrong")
     assert refused.returncode == 1
@@ -311,11 +178,11 @@ def test_rules_give_the_same_through_the_service(service: Service, dataset: str,
     command = installed_command(tmp_path / "store")
     words = ("--distances", "4,spread:0.5-15,fit:12", "--budget", "150kB")
     there = ("--server", service.url, "--api-key", service.api_key or "")
-    here_run = _answer(command, "run", str(sample / "train"), *words)
-    there_run = _answer(command, "run", dataset, *words, *there)
+    here_run = answer(command, "run", str(sample / "train"), *words)
+    there_run = answer(command, "run", dataset, *words, *there)
     assert digests(there_run) == digests(here_run)
     subsets = [
-        _answer(command, "select", run["job"], "--budget", "130kB", *where)
+        answer(command, "select", run["job"], "--budget", "130kB", *where)
         for run, where in ((here_run, ()), (there_run, there))
     ]
     assert digests(subsets[0]) == digests(subsets[1])
@@ -360,11 +227,11 @@ def test_a_webhook_is_signed_and_repeated_until_it_is_taken(service: Service, da
     with _receiver(first_status=500) as receiver:
         job = service.client.start({"dataset": dataset, "distances": [4], "webhook": receiver.url})["job"]
         service.client.wait(job, timeout_s=120)
-        _until(lambda: len(receiver.calls) == 2)
+        until(lambda: len(receiver.calls) == 2)
         time.sleep(1)
     assert len(receiver.calls) == 2
     for headers, body in receiver.calls:
-        event: Any = Webhook(SECRET).verify(body, headers)
+        event: Any = Webhook(WEBHOOK_SECRET).verify(body, headers)
         assert event["type"] == "job.succeeded"
         assert event["data"]["job"] == job
     assert len({headers["webhook-id"] for headers, _ in receiver.calls}) == 1
@@ -376,13 +243,13 @@ def test_a_cancelled_job_is_reported_and_still_answers(service: Service, dataset
         training = {"model": "mobilenet_v2", "weights": "none"}
         request = {"dataset": dataset, **REQUEST, "training": training, "webhook": receiver.url}
         job = service.client.start(request)["job"]
-        _until(lambda: service.client.job(job)["stage"] == "train")
+        until(lambda: service.client.job(job)["stage"] == "train")
         assert service.client.cancel(job)["state"] == "cancelled"
-        _until(lambda: bool(receiver.calls))
+        until(lambda: bool(receiver.calls))
         assert service.client.select(job, "200kB")["distances"]
         assert service.s3 is not None
         store = S3Store(service.s3.endpoint, service.s3.bucket, "store")
-        _until(lambda: not store.exists(layout.active(job)))  # from then on nobody looks after it
+        until(lambda: not store.exists(layout.active(job)))  # from then on nobody looks after it
         assert service.client.job(job)["state"] == "cancelled"
     assert [json.loads(body)["type"] for _, body in receiver.calls] == ["job.cancelled"]
 
@@ -415,39 +282,6 @@ def test_a_deployment_is_tried_with_a_small_job(service: Service) -> None:
     assert json.loads(done.stdout)["index"]["compressed"] == 32
     trial_store = S3Store(service.s3.endpoint, service.s3.bucket, "trial")
     assert list(trial_store.keys("")) == [], "what was drawn for it is deleted"
-
-
-def test_while_redis_is_away_jobs_are_written_down_and_done_later(
-    service: Service, dataset: str, undisturbed: dict[str, str]
-) -> None:
-    """Else an outage of the queue loses jobs that were accepted, or shows none of those that there are."""
-    assert service.redis is not None
-    os.kill(service.redis.pid, signal.SIGSTOP)
-    try:
-        retry_policy = Client(service.url, service.api_key, retries=urllib3.Retry(0))
-        job = retry_policy.start({"dataset": dataset, **REQUEST})["job"]
-        assert retry_policy.job(job)["state"] == "accepted"
-    finally:
-        os.kill(service.redis.pid, signal.SIGCONT)
-    service.client.wait(job, timeout_s=180)
-    assert digests(service.client.report(job)) == undisturbed
-
-
-def test_an_outage_of_the_store_costs_only_time(service: Service, sample: Path, undisturbed: dict[str, str]) -> None:
-    """Else a store that restarts fails every job that runs."""
-    assert service.s3 is not None
-    fresh = upload(service, sample / "train", "outage")
-    # An effort of its own: what other jobs have encoded is found again, and the job would be done before the outage.
-    job = service.client.start({"dataset": fresh, "distances": [0, *MANY], "effort": 4})["job"]
-    _wait_until_compressing(service.client, job)
-    os.kill(service.s3.pid, signal.SIGSTOP)
-    time.sleep(5)
-    os.kill(service.s3.pid, signal.SIGCONT)
-    service.client.wait(job, timeout_s=180)
-    assert service.client.report(job)["index"]["compressed"] == 48
-    again = service.client.start({"dataset": fresh, **REQUEST})["job"]
-    service.client.wait(again, timeout_s=120)
-    assert digests(service.client.report(again)) == undisturbed
 
 
 def test_files_of_the_machine_are_out_of_reach(service: Service) -> None:

@@ -1,4 +1,4 @@
-"""What orchestrators ask a process; that of workers and the clock is asked in tests/e2e/test_service.py."""
+"""What orchestrators ask a process; that of workers and the clock is asked in tests/e2e/test_faults.py."""
 
 from __future__ import annotations
 
