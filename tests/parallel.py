@@ -20,6 +20,8 @@ def pytest_configure(config: pytest.Config) -> None:
         guard_this_run()
         # PyTorch's threads sleep while they wait for each other: side by side, they take the cores from other tests.
         os.environ.setdefault("OMP_WAIT_POLICY", "passive")
+        side_by_side = getattr(config.option, "numprocesses", None) or 1
+        os.environ.setdefault("OMP_NUM_THREADS", str(max(1, (os.cpu_count() or 1) // side_by_side)))
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import os
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -63,9 +64,9 @@ def workplace(store: FolderStore, tmp_path: Path) -> Workplace:
 
 
 @pytest.fixture(autouse=True)
-def _two_threads() -> Iterator[None]:
-    """As many as the steps have, whatever a test before has set: sums come out alike only in the same parts."""
+def _threads_of_a_step() -> Iterator[None]:
+    """As many as a process that a test starts has: sums come out alike only in the same parts."""
     before = torch.get_num_threads()
-    torch.set_num_threads(min(2, before))
+    torch.set_num_threads(int(os.environ["OMP_NUM_THREADS"]))
     yield
     torch.set_num_threads(before)
