@@ -105,7 +105,7 @@ def step_s(dataset: Path, distances: tuple[float, ...]) -> float:
 
 def main(images: int) -> None:
     malloc.return_large_blocks()
-    columns = "pixels|distance|effort|CPU ms an image|images/s a core|of effort 3|bytes an image|of effort 3"
+    columns = "pixels|distance|effort|CPU ms per image|images/s per core|of effort 3|bytes per image|of effort 3"
     steps = []
     for side in SIDES:
         with tempfile.TemporaryDirectory() as folder:
@@ -120,7 +120,7 @@ def main(images: int) -> None:
         decode_ms = 1000 * sum(spent.decode_s for spent in by_effort.values()) / (len(files) * len(EFFORTS))
         title = f"{len(files)} drawn JPEGs of {side:,} pixels, {source:,.0f} bytes each; decoding: {decode_ms:.1f} ms"
         show(title, columns.split("|"), list(rows(side, by_effort)))
-    head = ["pixels", "distance", "CPU ms an image", "images/s a core", "of decoding and encoding alone"]
+    head = ["pixels", "distance", "CPU ms per image", "images/s per core", "of decoding and encoding alone"]
     show(f"The whole compress step at effort {USUAL}, its store a folder", head, steps)
 
 

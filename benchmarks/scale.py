@@ -227,7 +227,7 @@ def show_control(figures: dict[int, dict[str, Figures]]) -> None:
         sizes = [f"{stage[name]:,.0f}" for name in ("megabytes", "redis_keys", "redis_megabytes")]
         table.append([f"{images / MILLION:g} million", f"{stage['chunks']:,.0f}", *times, *sizes])
     columns = (
-        "images|chunks|start, s|ms a step, first|ms a step, last|Redis lost, s|a poll, ms|peak MB|Redis keys|Redis MB"
+        "images|chunks|start, s|ms per step, first|ms per step, last|Redis lost, s|ms per poll|peak MB|Redis keys|Redis MB"
     )
     show(f"Scheduler and tracker alone: the first {DRIVEN_STEPS:,} steps and the last", columns.split("|"), table)
 
@@ -239,7 +239,7 @@ def show_sizes(figures: dict[int, dict[str, Figures]]) -> None:
         an_image = [f"{stage[kind] / images:.1f}" for kind in PATTERNS]
         groups = [f"{stage['row_groups']:,.0f}", f"{stage['footer']:,.0f}"]
         table.append([f"{images / MILLION:g} million", *an_image, *groups])
-    head = ["images", *(f"{kind}, bytes an image" for kind in PATTERNS), "row groups", "bytes of the footer"]
+    head = ["images", *(f"{kind}, bytes per image" for kind in PATTERNS), "row groups", "bytes of the footer"]
     show("What is written", head, table)
 
 
@@ -250,7 +250,7 @@ def show_choice(counts: Iterable[int]) -> None:
             stage = json.loads(in_new_process("benchmarks.scale", "choice", str(images), order))
             figures = [stage["seconds"], stage["arrays_megabytes"] * 1e6 / images, stage["megabytes"] * 1e6 / images]
             table.append([f"{images / MILLION:g} million", order, *(f"{figure:,.1f}" for figure in figures)])
-    head = ["images", "order", "seconds", "bytes an image before", "peak bytes an image"]
+    head = ["images", "order", "seconds", "bytes per image before", "peak bytes per image"]
     show(f"Choosing at {len(DISTANCES)} distances, balanced over {CLASSES:,} classes, from arrays", head, table)
 
 

@@ -1,6 +1,6 @@
 """Advice as records. Distances are named as `distance.text` does, accuracies are shares of 0..1, intervals are 95 %.
 
-`monthly_cost` is None without a price for 10^9 bytes a month.
+`monthly_cost` is None without a price for 10^9 bytes and month.
 """
 
 from __future__ import annotations

@@ -72,7 +72,7 @@ def _stored(size: int, monthly_cost: float | None) -> str:
     if monthly_cost is None:
         return written_bytes(size)
     cost = f"{monthly_cost:,.2f}" if monthly_cost >= 0.01 else "less than 0.01"
-    return f"{written_bytes(size)} at {cost} a month"
+    return f"{written_bytes(size)} at {cost} per month"
 
 
 def _describe(distance: str) -> str:

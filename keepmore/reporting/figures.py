@@ -40,7 +40,7 @@ class PoolFigures:
 
 @dataclass(frozen=True, slots=True)
 class Costs:
-    """What the kept images cost a month, and what the whole pool would."""
+    """What the kept images cost per month, and what the whole pool would."""
 
     monthly_cost: float
     pool_monthly_cost: float | None

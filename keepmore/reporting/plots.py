@@ -101,7 +101,7 @@ def accuracy_and_cost(rows: Rows) -> str:
         for cost, value, row in zip(costs, top1, rows, strict=True):
             axes.annotate(row["distance"], (cost, value), (8, 4), textcoords="offset points", fontsize=10)
         axes.set_xlim(0, max(costs) * 1.25)
-        axes.set_xlabel("cost of the kept images a month")
+        axes.set_xlabel("monthly cost of the kept images")
         axes.set_ylabel("top-1 accuracy (%)")
 
     return _svg(draw, "Accuracy and monthly cost, 95 % interval")
@@ -172,9 +172,9 @@ def bytes_an_image(rows: Rows) -> str:
         for place, value in enumerate(kilobytes):
             axes.annotate(f"{value:.1f}", (place, value), (0, 4), textcoords="offset points", ha="center")
         axes.set_ylim(0, max(0.1, *kilobytes) * 1.15)
-        axes.set_ylabel("kB an image (mean of the pool)")
+        axes.set_ylabel("kB per image (mean of the pool)")
 
-    return _svg(draw, "Bytes an image")
+    return _svg(draw, "Bytes per image")
 
 
 def class_balance(rows: Rows) -> str:
@@ -234,7 +234,7 @@ def accuracy_by_cost(advice: Advice) -> str:
     """As `accuracy_by_storage`, over the monthly cost; raises ValueError where the advice was given without a price."""
     if advice.price_per_gb_month is None:
         raise ValueError("advice without a price has no monthly costs")
-    return _svg(lambda axes: _accuracy_over(axes, advice, "monthly_cost", "cost a month"), "Predicted accuracy by cost")
+    return _svg(lambda axes: _accuracy_over(axes, advice, "monthly_cost", "cost per month"), "Predicted accuracy by cost")
 
 
 def _accuracy_over(axes: Axes, advice: Advice, name: Literal["bytes", "monthly_cost"], label: str) -> None:

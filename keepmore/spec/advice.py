@@ -58,7 +58,7 @@ class AdviceRequest:
         prices = self._prices()
         if any(not (price.is_finite() and LEAST_PRICE <= price < MOST_PRICE) for price in prices):
             raise InvalidRequest(
-                f"{prices[0]} is not possible; give a number above 0, for 10^9 bytes a month",
+                f"{prices[0]} is not possible; give a number above 0, for 10^9 bytes and month",
                 field="price_per_gb_month",
             )
         if len(prices) > 1:

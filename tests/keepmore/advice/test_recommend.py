@@ -152,7 +152,7 @@ def test_an_accuracy_out_of_reach_says_what_the_pool_can_do() -> None:
 
 
 def test_costs_stand_beside_bytes(advice_json: dict[str, Any]) -> None:
-    """Else the storage bill is another one than the advice says: 0.023 for 10^9 bytes a month."""
+    """Else the storage bill is another one than the advice says: 0.023 for 10^9 bytes and month."""
     assert [budget["monthly_cost"] for budget in advice_json["budgets"]] == [0.00046, 0.00184, 0.0092]
     assert advice_json["pool"]["distances"][0]["monthly_cost"] == pytest.approx(2 * 0.023)
     free = advise(drawn_pilots(0), POOL, [SMALL])
@@ -203,7 +203,7 @@ def test_sentences_say_what_was_found(advice: Advice) -> None:
     best, target = advice.budgets[0].recommended, advice.wished
     sentence = advice_page.recommendation(advice.budgets[0])
     assert sentence.startswith(
-        f"With 20 MB at less than 0.01 a month, store at distance {best.distance}: it keeps {best.prediction.images:,}"
+        f"With 20 MB at less than 0.01 per month, store at distance {best.distance}: it keeps {best.prediction.images:,}"
     )
     assert f"{100 * best.prediction.accuracy:.1f} %" in sentence
     assert target
@@ -230,7 +230,7 @@ def test_the_page_opens_with_its_plots(advice: Advice, chromium: str, tmp_path: 
 def test_a_page_without_price_wish_and_budgets_opens_too() -> None:
     """Else only the fullest question gets a page."""
     page = advice_page.page(advise(drawn_pilots(0), POOL, [SMALL]))
-    assert "a month" not in page
+    assert "per month" not in page
     assert 'id="wish"' not in page
     assert "plot-cost" not in page
     assert "<svg" in advice_page.page(advise(drawn_pilots(0, seeds=1), POOL, []))
