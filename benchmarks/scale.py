@@ -227,7 +227,8 @@ def show_control(figures: dict[int, dict[str, Figures]]) -> None:
         sizes = [f"{stage[name]:,.0f}" for name in ("megabytes", "redis_keys", "redis_megabytes")]
         table.append([f"{images / MILLION:g} million", f"{stage['chunks']:,.0f}", *times, *sizes])
     columns = (
-        "images|chunks|start, s|ms per step, first|ms per step, last|Redis lost, s|ms per poll|peak MB|Redis keys|Redis MB"
+        "images|chunks|start, s|ms per step, first|ms per step, last|Redis lost, s|ms per poll|peak MB"
+        "|Redis keys|Redis MB"
     )
     show(f"Scheduler and tracker alone: the first {DRIVEN_STEPS:,} steps and the last", columns.split("|"), table)
 

@@ -234,7 +234,7 @@ def accuracy_by_cost(advice: Advice) -> str:
     """As `accuracy_by_storage`, over the monthly cost; raises ValueError where the advice was given without a price."""
     if advice.price_per_gb_month is None:
         raise ValueError("advice without a price has no monthly costs")
-    return _svg(lambda axes: _accuracy_over(axes, advice, "monthly_cost", "cost per month"), "Predicted accuracy by cost")
+    return _svg(lambda axes: _accuracy_over(axes, advice, "monthly_cost", "monthly cost"), "Predicted accuracy by cost")
 
 
 def _accuracy_over(axes: Axes, advice: Advice, name: Literal["bytes", "monthly_cost"], label: str) -> None:

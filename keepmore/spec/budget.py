@@ -25,7 +25,7 @@ JSON_FORMS = (
     'bytes ("508MB", "485MiB", 1000000), {"as_distance": 10, "fraction": 0.5} without or with the fraction, or '
     '{"monthly_cost": 11.68, "price_per_gb_month": 0.023}'
 )
-FORMS = "bytes (508MB, 485MiB, 1000000), as:10, as:10*0.5, or cost:11.68@0.023 (money per month @ price per GB and month)"
+FORMS = "bytes (508MB, 485MiB, 1000000), as:10, as:10*0.5, or cost:11.68@0.023 (monthly cost @ price per GB and month)"
 
 MOST_CHARACTERS = 100
 

@@ -203,7 +203,8 @@ def test_sentences_say_what_was_found(advice: Advice) -> None:
     best, target = advice.budgets[0].recommended, advice.wished
     sentence = advice_page.recommendation(advice.budgets[0])
     assert sentence.startswith(
-        f"With 20 MB at less than 0.01 per month, store at distance {best.distance}: it keeps {best.prediction.images:,}"
+        f"With 20 MB at less than 0.01 per month, store at distance {best.distance}: "
+        f"it keeps {best.prediction.images:,}"
     )
     assert f"{100 * best.prediction.accuracy:.1f} %" in sentence
     assert target
