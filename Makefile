@@ -1,5 +1,5 @@
 # make demo   set up everything and run the main job on a drawn dataset   (DATASET=dir: on yours)
-# make test   set up everything, check the code, run every test, two files side by side (JOBS=4: four)
+# make test   set up everything, check the code, run the tests, two files side by side (JOBS=4: four)
 # make quick  check the code and run the tests that take no time: for whoever changes a line
 # make long   the long forms of some tests: whole datasets, more kills, more made-up requests, more simulations
 # make e2e    build the images and run a job through containers, in a Docker daemon of its own where none runs (root)

@@ -59,3 +59,7 @@ def main() -> None:
     except KeepmoreError as error:
         click.echo(f"keepmore: {error}", err=True)
         sys.exit(EXIT_USAGE if isinstance(error, WRONG_REQUESTS) else EXIT_FAILED)
+    except OSError as error:  # trouble of the machine: a full temporary folder, a name that is too long
+        place = f"{error.filename}: " if error.filename is not None else ""
+        click.echo(f"keepmore: {place}{error.strerror or error}", err=True)
+        sys.exit(EXIT_FAILED)

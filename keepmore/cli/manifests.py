@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import filecmp
 import os
 import secrets
@@ -61,7 +62,7 @@ def export(reference: str, out: Path, overwrite: bool, place: Place) -> None:
     if written_as is None:
         raise InvalidRequest(f"{out}: name the file {', '.join(manifest.EXPORTS)}")
     is_folder = place.is_local and not place.store.lower().startswith("s3://")
-    if is_folder and out.resolve().is_relative_to(folder_of(place.store).resolve()):
+    if is_folder and Path(os.path.realpath(out)).is_relative_to(os.path.realpath(folder_of(place.store))):
         raise InvalidRequest(
             f"{out} lies in the store {place.store}, whose manifests stay as they are; name another place"
         )
@@ -71,13 +72,29 @@ def export(reference: str, out: Path, overwrite: bool, place: Place) -> None:
         try:
             target.writelines(manifest.EXPORTS[written_as].write(file))
             target.close()
-            if out.exists() and not overwrite and not (out.is_file() and filecmp.cmp(temporary, out, shallow=False)):
+            if overwrite:
+                temporary.replace(out)
+            elif not _create(temporary, out) and not (out.is_file() and filecmp.cmp(temporary, out, shallow=False)):
                 raise InvalidRequest(
                     f"{out} is there already, with other content; name another file, or --overwrite it"
                 )
-            temporary.replace(out)
         finally:
             temporary.unlink(missing_ok=True)
+
+
+def _create(temporary: Path, out: Path) -> bool:
+    """Give the file the name `out`; False if there is something of that name."""
+    try:
+        os.link(temporary, out)
+    except FileExistsError:
+        return False
+    except OSError as error:
+        if error.errno not in (errno.EPERM, errno.EOPNOTSUPP, errno.ENOSYS, errno.EMLINK):
+            raise
+        if os.path.lexists(out):  # this file system has no hard links: a file that appears just now is replaced
+            return False
+        temporary.rename(out)
+    return True
 
 
 COMMANDS = (verify, export)

@@ -15,6 +15,7 @@ from keepmore.config import packages_of
 from keepmore.datasets.address import absolute_uri
 from keepmore.datasets.entry import Skipped
 from keepmore.errors import DatasetNotFound, InvalidRequest
+from keepmore.net import uri as uris
 from keepmore.net.access import Access
 from keepmore.storage.open import open_store
 
@@ -64,7 +65,7 @@ def upload(folder: Path, place: str) -> None:
     with console.counting("upload", None) as on_row:
         entries = list_images(absolute_uri(str(folder)), skipped, access)
         while batch := list(islice(entries, UPLOADED_AT_ONCE)):
-            images = {entry.path: (folder / entry.path).read_bytes() for entry in batch}
+            images = {entry.path: Path(uris.parse(entry.uri).local_path).read_bytes() for entry in batch}
             store.put_all(images)
             copied += len(images)
             on_row(len(images), sum(map(len, images.values())))

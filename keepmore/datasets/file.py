@@ -63,11 +63,12 @@ class SourceFile:
 def open_local(path: str) -> SourceFile:
     """Raises OSError, and UnreadableImage for what is not a regular file."""
     # Without O_NONBLOCK a named pipe in a table's `uri` would hang the worker forever.
-    file = io.BufferedReader(io.FileIO(os.open(path, os.O_RDONLY | os.O_NONBLOCK)), BUFFER_BYTES)
-    state = os.fstat(file.fileno())
+    descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK)
+    state = os.fstat(descriptor)
     if not stat.S_ISREG(state.st_mode):
-        file.close()
+        os.close(descriptor)
         raise UnreadableImage(f"{path} is not a regular file")
+    file = io.BufferedReader(io.FileIO(descriptor), BUFFER_BYTES)
     return SourceFile(file, path, file_uri(os.path.realpath(path)), state.st_size, version_of(state), path)
 
 

@@ -103,9 +103,9 @@ class Access:
         prefixes = tuple(prefix.strip() for prefix in allowed.split(",") if prefix.strip())
         for prefix in prefixes:
             try:
-                is_whole_scheme = prefix.lower().removesuffix("://") in uris.SCHEMES
-                if not is_whole_scheme and uris.parse(prefix).scheme not in uris.SCHEMES:
-                    raise InvalidUri(f"a prefix begins with {', '.join(f'{scheme}://' for scheme in uris.SCHEMES)}")
+                starts = [f"{scheme}://" for scheme in uris.SCHEMES]
+                if prefix.lower() not in starts and f"{uris.parse(prefix).scheme}://" not in starts:
+                    raise InvalidUri(f"a prefix begins with {', '.join(starts)}")
             except InvalidUri as error:
                 raise InvalidRequest(f"KEEPMORE_ALLOWED_SOURCES: {error.reason}") from None  # no secrets
         return Access(endpoints, prefixes, private_addresses)

@@ -17,7 +17,7 @@ SAMPLE_IMAGES = 128
 
 @dataclass(frozen=True, slots=True)
 class EstimateRequest:
-    """What `dataset` would take at `distances`, estimated from `sample` of its images."""
+    """What `dataset` would take at `distances`, estimated from a sample of `images` of its images."""
 
     dataset: str
     distances: tuple[float, ...]
@@ -47,6 +47,3 @@ class EstimateRequest:
             "limits": Limits(**record["limits"]),
         }
         return EstimateRequest(**{**record, **parts})
-
-
-SAMPLE_IMAGES = 128

@@ -35,8 +35,9 @@ class FolderStore:
         self.root = Path(absolute_path(str(root)))
         self._temporary = self.root / TEMPORARY
         self._is_ready = False
-        if self.root.exists() and not self.root.is_dir():
-            raise _explain(NotADirectoryError(errno.ENOTDIR, os.strerror(errno.ENOTDIR)), self.root)
+        with self._explained():
+            if self.root.exists() and not self.root.is_dir():
+                raise NotADirectoryError(errno.ENOTDIR, os.strerror(errno.ENOTDIR))
 
     def get(self, key: str) -> bytes:
         with self.open(key) as file, self._explained():
@@ -65,9 +66,11 @@ class FolderStore:
             temporary = self._write_temporary(data)
             try:
                 self._sync()
-                os.link(temporary, self._ready_path(key))
-            except FileExistsError:
-                return False
+                path = self._ready_path(key)
+                try:
+                    os.link(temporary, path)
+                except FileExistsError:
+                    return False
             finally:
                 temporary.unlink()
         return True

@@ -51,6 +51,7 @@ class Scratch:
     def root(self) -> Path:
         """The folder of the entries. Raises StoreUnwritable if it cannot be created, or is not Keepmore's."""
         root = Path(self.folder) / FOLDER if self.folder else Path(tempfile.gettempdir()) / f"{FOLDER}-{os.getuid()}"
+        root = root.absolute()
         try:
             root.mkdir(parents=True, exist_ok=True, mode=0o700)
             if root.stat().st_uid != os.getuid():
@@ -118,7 +119,7 @@ class Scratch:
 
     def make_room(self, bytes_: int, entry: Path) -> bool:
         """Remove entries that no process holds until `bytes_` may be written to `entry`, and reserve them until the
-        entry is complete. Returns whether they may be written; if not, removes nothing."""
+        entry is complete. Returns whether they may be written; removes nothing where that would not be enough."""
         with self._root_lock():
             (entry / RESERVED).unlink(missing_ok=True)
             usage = self._usage()
@@ -141,19 +142,20 @@ class Scratch:
             return _remove(self.root / name)
 
     def _new_folder(self, prefix: str) -> str:
+        """The name of a new folder."""
         root = self.root
         try:
-            folder = tempfile.mkdtemp(dir=root, prefix=prefix)
+            folder = Path(tempfile.mkdtemp(dir=root, prefix=prefix))
             try:
-                Path(folder, ENTRY_MARKER).touch()
+                (folder / ENTRY_MARKER).touch()
             except OSError:
-                os.rmdir(folder)
+                folder.rmdir()
                 raise
         except OSError as error:
             if error.errno == errno.ENOSPC:
                 raise self.full() from error
             raise StoreUnwritable(f"{root} cannot be written ({error.strerror}); set KEEPMORE_SCRATCH") from error
-        return folder
+        return folder.name
 
     def _lock_entry(self, name: str, locks: ExitStack) -> Path | None:
         """The entry, if it exists, held until `locks` ends. Raises StoreUnwritable if something else has its name."""

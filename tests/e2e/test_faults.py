@@ -83,9 +83,9 @@ def test_while_redis_is_away_jobs_are_written_down_and_done_later(
     assert service.redis is not None
     os.kill(service.redis.pid, signal.SIGSTOP)
     try:
-        retry_policy = Client(service.url, service.api_key, retries=urllib3.Retry(0))
-        job = retry_policy.start({"dataset": dataset, **REQUEST})["job"]
-        assert retry_policy.job(job)["state"] == "accepted"
+        client = Client(service.url, service.api_key, retries=urllib3.Retry(0))
+        job = client.start({"dataset": dataset, **REQUEST})["job"]
+        assert client.job(job)["state"] == "accepted"
     finally:
         os.kill(service.redis.pid, signal.SIGCONT)
     service.client.wait(job, timeout_s=180)

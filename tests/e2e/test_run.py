@@ -183,7 +183,7 @@ def test_the_report_opens_with_all_its_plots(finished: tuple[dict[str, Any], Pat
         assert row["digest"] in text
     verdicts = [one["verdict"] for one in report["comparison"]["comparisons"] if one["family"] == "reference"]
     assert [line.rpartition("\t")[2] for line in verdict_rows[1:3]] == verdicts
-    assert [len(line.split("%")) for line in domain_rows[1:]] == [5, 5, 5], "two shares and two intervals an arm"
+    assert [len(line.split("%")) for line in domain_rows[1:]] == [5, 5, 5], "two shares and two intervals per distance"
 
 
 def test_a_fine_tuning_on_the_command_line(finished: tuple[dict[str, Any], Path], keepmore: Command) -> None:

@@ -60,11 +60,6 @@ def test_a_job_over_s3_ends_with_the_manifests_of_a_run_on_this_machine(
         assert digests(local.client.report(job)) == digests(here)
 
 
-def records(service: Service, worker: str, job: str) -> list[dict[str, Any]]:
-    records = [json.loads(line) for line in service.log(worker).splitlines() if line.startswith("{")]
-    return [record for record in records if record.get("job") == job]
-
-
 def test_a_small_job_behind_a_huge_one_finishes_soon_and_cancel_takes_seconds(
     service: Service, dataset: str, large: str
 ) -> None:

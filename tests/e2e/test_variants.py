@@ -28,7 +28,7 @@ from tests.conftest import Command, digests, installed_command
 
 Ran = Callable[..., dict[str, Any]]
 
-ARMS = ["0", "8", "spread-0.5-15", "fit-20"]
+VARIANTS = ["0", "8", "spread-0.5-15", "fit-20"]
 BUDGET = 300_000
 
 
@@ -53,14 +53,14 @@ def test_the_report_compares_rules_with_fixed_distances(finished: tuple[dict[str
     """Else the question that a user asks is answered in two reports, or by none."""
     report, store = finished
     rows = {row["distance"]: row for row in report["distances"]}
-    assert list(rows) == ARMS
+    assert list(rows) == VARIANTS
     for variant, row in rows.items():
         images = _rows(report, store, variant)
         assert (row["images"], row["bytes"]) == (len(images), sum(one["bytes"] for one in images))
         assert row["bytes"] <= BUDGET
         assert row["factor"] == row["images"] / rows["0"]["images"]
         assert row["interval"][0] <= row["top1"] <= row["interval"][1]
-        assert (row["pool_bytes"] is None) is ("levels" in row) is (variant in ARMS[2:])
+        assert (row["pool_bytes"] is None) is ("levels" in row) is (variant in VARIANTS[2:])
     assert rows["spread-0.5-15"]["images"] == 48
     assert rows["spread-0.5-15"]["bytes"] > 0.999 * BUDGET
     assert rows["fit-20"]["images"] == 20

@@ -27,7 +27,8 @@ log = logging.getLogger(__name__)
 
 def check_secrets(settings: Settings) -> None:
     """Raises InvalidRequest for a well-known or short secret: anybody who reaches the port could delete everything."""
-    secrets = {f"KEEPMORE_S3_SECRET_KEY for {end.url}": end.secret_key for end in settings.config.access.endpoints}
+    endpoints = settings.config.access.endpoints  # without a key: anonymous, or the machine's role
+    secrets = {f"KEEPMORE_S3_SECRET_KEY for {end.url}": end.secret_key for end in endpoints if end.secret_key}
     if (password := urlsplit(settings.redis).password) is not None:
         secrets["the password in KEEPMORE_REDIS_URL"] = password
     for name, secret in secrets.items():

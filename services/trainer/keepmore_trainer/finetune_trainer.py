@@ -1,4 +1,4 @@
-"""Fine-tuning, as the steps call it: images are decoded once, the head starts from a probe, and and every device of the
+"""Fine-tuning, as the steps call it: images are decoded once, the head starts from a probe, and every device of the
 machine takes part."""
 
 from __future__ import annotations
@@ -54,10 +54,14 @@ class FineTuner:
             tuning = training.tuning or Tuning()
             transform = classifier.at(tuning.image_size).transform
 
-            def decode(source: Images) -> tuple[Path, image_cache.Decoded]:
-                return stack.enter_context(image_cache.decode_all(source, transform, context.scratch, context.report))
+            def decode(place: int) -> tuple[Path, image_cache.Decoded]:
+                others_bytes = sum(map(image_cache.file_bytes, tests[place:]))
+                source = tests[place - 1] if place else images
+                return stack.enter_context(
+                    image_cache.decode_all(source, transform, context.scratch, context.report, others_bytes)
+                )
 
-            (folder, pixels), *decoded_tests = map(decode, [images, *tests])
+            (folder, pixels), *decoded_tests = map(decode, range(1 + len(tests)))
             test_folders = {test.at: str(path) for test, (path, _) in zip(tests, decoded_tests, strict=True)}
             notes = _fallbacks([pixels, *(test_pixels for _, test_pixels in decoded_tests)])
             targets: list[int] = numbers(images.labels, classes).tolist()

@@ -87,29 +87,37 @@ def _mapped(file: Path) -> NDArray[np.uint8]:
 
 @contextmanager
 def decode_all(
-    images: Images, transform: Transform, scratch: Scratch, report: Report
+    images: Images, transform: Transform, scratch: Scratch, report: Report, spare_bytes: int = 0
 ) -> Iterator[tuple[Path, Decoded]]:
     """The images' folder, which is created if needed and kept within the block, and the images.
 
     Images that do not fit the scratch disk decoded are copied there as files, until there is more room.
+    `spare_bytes` stay free beside them. Raises StoreFull if they do not fit as files either.
     """
     name = folder_of(images, transform)
     cached = find(images, transform, scratch)
-    if cached and cached.undecoded and scratch.has_room(_bytes(images, len(images), transform)):
+    if cached and cached.undecoded and scratch.has_room(_bytes(images, len(images), transform) + spare_bytes):
         scratch.remove(name)
-    with scratch.entry(name, lambda folder: _write(folder, images, transform, scratch, report)) as folder:
+    with scratch.entry(name, lambda folder: _write(folder, images, transform, scratch, report, spare_bytes)) as folder:
         yield folder, open_folder(folder, transform)
 
 
 def _bytes(images: Images, count: int, transform: Transform) -> int:
     """About how many bytes `images` take, with `count` of them decoded."""
-    files: int = sum(images.table["bytes"].to_pylist())
-    return count * int(transform.resize**2 * USUAL_ASPECT * 3) + files
+    return count * int(transform.resize**2 * USUAL_ASPECT * 3) + file_bytes(images)
 
 
-def _write(folder: Path, images: Images, transform: Transform, scratch: Scratch, report: Report) -> None:
+def file_bytes(images: Images) -> int:
+    return sum(images.table["bytes"].to_pylist())
+
+
+def _write(
+    folder: Path, images: Images, transform: Transform, scratch: Scratch, report: Report, spare_bytes: int
+) -> None:
     count = len(images)
-    while count and not scratch.make_room(_bytes(images, count, transform), folder):
+    while not scratch.make_room(_bytes(images, count, transform) + spare_bytes, folder):
+        if not count:
+            raise scratch.full()
         count //= 2
     with (folder / PIXELS).open("wb") as pixels, (folder / ENCODED).open("wb") as encoded:
         rows = [*_decode(images, count, transform, pixels, report), *_copy(images, count, encoded, report)]

@@ -5,10 +5,12 @@ from __future__ import annotations
 import resource
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 
 from keepmore.cli.main import cli
+from tests.tools import BIN
 
 
 def _cpu_seconds(*command: str) -> float:
@@ -43,3 +45,24 @@ def test_every_command_and_option_is_explained() -> None:
     """Else users have to read the code."""
     for name, subcommand in cli.commands.items():
         assert subcommand.help, name
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    "words",
+    [
+        ["run", "x" * 300, "--distances", "4"],
+        ["show", "--store", "x" * 300],
+        ["verify", "x" * 300],
+        ["export", "loop", "loop.csv"],
+    ],
+)
+def test_trouble_of_the_machine_prints_no_traceback(words: list[str], tmp_path: Path) -> None:
+    """Else a name that is too long, or a link to itself, looks like a fault of the program."""
+    (tmp_path / "loop.csv").symlink_to("loop.csv")
+    command = [str(BIN / "keepmore"), *words]
+    process = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=False)
+    assert process.returncode in (1, 2)
+    assert process.stderr.startswith("keepmore: ")
+    assert "Traceback" not in process.stderr
+    assert (tmp_path / "loop.csv").is_symlink()

@@ -46,3 +46,13 @@ def test_what_cannot_be_uploaded_is_named(s3: S3Server, sample: Path, tmp_path: 
     assert (process.returncode, "name an S3 place" in process.stderr) == (2, True)
     process = _upload(s3, sample / "test", "s3://no-such-bucket/x")
     assert (process.returncode, "no-such-bucket" in process.stderr) == (1, True)
+
+
+def test_a_name_that_is_not_utf8_is_uploaded(s3: S3Server, sample: Path, tmp_path: Path) -> None:
+    """Else one such name ends the upload with a traceback."""
+    photograph = next((sample / "test").rglob("*.jpg")).read_bytes()
+    (tmp_path / os.fsdecode(b"a\xff.jpg")).write_bytes(photograph)
+    process = _upload(s3, tmp_path, f"s3://{s3.bucket}/odd")
+    assert process.returncode == 0, process.stderr
+    store = S3Store(s3.endpoint, s3.bucket, "odd")
+    assert [store.get(key) for key in store.keys("")] == [photograph]

@@ -294,6 +294,16 @@ def test_reading_names_what_is_wrong_with_one_image(tmp_path: Path) -> None:
                 reader.read(odd)
 
 
+def test_what_is_no_file_is_closed_again(tmp_path: Path) -> None:
+    """Else a table whose rows name folders takes the process's files, and the store is blamed."""
+    before = len(os.listdir("/proc/self/fd"))
+    with SourceReader(5) as reader:
+        for _ in range(20):
+            with pytest.raises(UnreadableImage, match="not a regular file"):
+                reader.read(tmp_path.as_uri())
+    assert len(os.listdir("/proc/self/fd")) <= before
+
+
 def test_a_dataset_that_changed_since_it_was_listed_is_noticed(tmp_path: Path) -> None:
     """Else rows describe other images than those that were listed, and the digest is worth nothing."""
     entries, _ = _list(_tree(tmp_path / "d", "1.jpg", "2.jpg"))

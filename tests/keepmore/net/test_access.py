@@ -179,6 +179,10 @@ def test_the_environment_says_what_may_be_read() -> None:
             {"KEEPMORE_ALLOWED_SOURCES": f"https://me:{SECRET}@host"},
             "KEEPMORE_ALLOWED_SOURCES: .* contains credentials",
         ),
+        *(
+            ({"KEEPMORE_ALLOWED_SOURCES": word}, "KEEPMORE_ALLOWED_SOURCES: this is not a URI")
+            for word in ("file", "s3", "HTTPS")  # a name, where somebody meant a folder
+        ),
         ({"KEEPMORE_ALLOWED_SOURCES": "ftp://"}, "KEEPMORE_ALLOWED_SOURCES: a prefix begins with file://"),
         ({"KEEPMORE_S3_ENDPOINT": "http://minio:9000/path"}, "without a path"),
         ({"KEEPMORE_S3_ENDPOINT": f"http://me:{SECRET}@minio"}, "credentials"),

@@ -66,6 +66,20 @@ def test_a_store_that_is_a_file_is_refused(tmp_path: Path) -> None:
         FolderStore(tmp_path / "file.txt")
 
 
+def test_a_place_that_cannot_be_looked_at_is_named(tmp_path: Path) -> None:
+    """Else a mistyped --store, or one below a folder of somebody else's, ends with a traceback."""
+    with pytest.raises(StoreError, match="File name too long"):
+        FolderStore(tmp_path / ("x" * 300) / "store")
+
+
+def test_a_key_below_a_file_is_not_there_already(tmp_path: Path) -> None:
+    """Else a new job believes that somebody has written its record, and says that there is no such job."""
+    store = FolderStore(tmp_path / "store")
+    store.put("jobs", b"")
+    with pytest.raises(StoreError):
+        store.create("jobs/1.json", b"{}")
+
+
 def test_an_absolute_store_needs_no_current_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Else a command in a folder that somebody removed ends with a traceback."""
     (tmp_path / "gone").mkdir()

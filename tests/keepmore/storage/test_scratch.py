@@ -255,3 +255,12 @@ def test_a_place_that_cannot_be_used_says_what_to_set(tmp_path: Path) -> None:
     if os.getuid():
         with pytest.raises(StoreUnwritable, match="belongs to another user; set KEEPMORE_SCRATCH"):
             _ = Scratch("/usr").root
+
+
+def test_a_relative_place_is_used(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Else a training makes folders for ever, until the disk has no room for another."""
+    monkeypatch.chdir(tmp_path)
+    with Scratch("scratch").temporary("new-") as folder:
+        assert folder.parent == tmp_path / "scratch" / "keepmore-scratch"
+        assert folder.is_dir()
+    assert not folder.exists()

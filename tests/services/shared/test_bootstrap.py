@@ -49,6 +49,18 @@ def test_a_secret_that_everybody_knows_is_refused(
             bootstrap.check_secrets(load(store=settings.store, redis_url=f"redis://:{password}@redis:6379/0"))
 
 
+@pytest.mark.parametrize("role", ["", "1"])
+def test_a_service_without_keys_of_its_own_starts(
+    role: str, settings: Settings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Else a bucket that is reached by the machine's role, or by everybody, cannot be used with Compose."""
+    for key in ("ACCESS_KEY", "SECRET_KEY"):
+        monkeypatch.delenv(f"KEEPMORE_S3_{key}")
+    if role:
+        monkeypatch.setenv("KEEPMORE_S3_ROLE", role)
+    bootstrap.check_secrets(load(store=settings.store, redis_url=settings.redis))
+
+
 def test_what_does_not_come_up_is_named(settings: Settings, monkeypatch: pytest.MonkeyPatch) -> None:
     """Else a deployment that cannot start says nothing, or waits for ever."""
     monkeypatch.setenv("KEEPMORE_S3_ENDPOINT", f"http://127.0.0.1:{free_ports(1)[0]}")

@@ -78,4 +78,4 @@ class CeleryQueue:
             raise QueueUnavailable(f"the queue's Redis cannot be reached ({error})") from error
 
     def cancel(self, job: str) -> None:
-        """Nothing to do: every worker looks for the marker of a cancelled job every few seconds."""
+        """Nothing to do: every worker reads the record of its job every few seconds."""
