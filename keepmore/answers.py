@@ -146,6 +146,9 @@ class EstimateAnswer(TypedDict):
     sampled: int
     images: int
     rate: float
+    failed: ExpectedValue
+    source_bytes: ExpectedValue
+    budget_bytes: ExpectedValue | None
     distances: dict[str, EstimateRowAnswer]
     estimate: NotRequired[str]
     state: NotRequired[str]
@@ -161,6 +164,7 @@ class AdviceAnswer(TypedDict):
     budgets: list[Mapping[str, Any]]
     fit: Mapping[str, Any]
     wished: Mapping[str, Any] | None
+    error: NotRequired[ErrorAnswer | None]
 
 
 class FailedImageAnswer(TypedDict):

@@ -59,7 +59,7 @@ def html(report: Mapping[str, Any], photographs: Sequence[Photograph]) -> str:
     rows, comparison = report["distances"], report.get("comparison")
     trained = "top1" in rows[0]
     filters: dict[str, Callable[..., str]] = {
-        "rule_result": lambda row: rule_result(row["levels"]).describe(),
+        "rule_result": lambda row: rule_result(row["levels"]).describe() if row.get("levels") else "",
         "points": lambda ends: " to ".join(f"{100 * end:+.1f}" for end in ends),
         "p": lambda value: "< 0.001" if value < 0.001 else f"{value:.3f}",
     }

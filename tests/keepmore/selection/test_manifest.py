@@ -227,6 +227,11 @@ def test_exports_hold_what_the_manifest_holds(manifest_path: Path) -> None:
     ]
 
 
+def test_every_export_has_a_media_type_of_its_own() -> None:
+    """Else a caller who asks the service for one form gets the other."""
+    assert len({export.media_type for export in manifest.EXPORTS.values()}) == len(manifest.EXPORTS)
+
+
 def test_what_is_no_manifest_is_refused(tmp_path: Path) -> None:
     """Else a wrong file name ends in a traceback, or verifies as an empty manifest."""
     (tmp_path / "text").write_text("hello")
