@@ -3,7 +3,7 @@
 # make quick  check the code and run the tests that take no time: for whoever changes a line
 # make long   the long forms of some tests: whole datasets, more kills, more made-up requests, more simulations
 # make e2e    build the images and run a job through containers, in a Docker daemon of its own where none runs (root)
-# make check  lint, types, import rules     make bench  every benchmark     make clean  remove what these made
+# make check  lint, types, import rules     make bench  every benchmark     make clean  remove what these made, but no store
 SHELL := /bin/bash
 PYTHON ?= $(or $(shell command -v python3.11),python3)
 VENV ?= .venv
@@ -100,4 +100,4 @@ browser:
 		|| echo "no chromium: the tests that open the report in a browser will be skipped"
 
 clean:
-	rm -rf $(VENV) $(DEMO) build *.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache
+	rm -rf $(VENV) $(DEMO)/images build *.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import signal
 import sys
 from pathlib import Path
 
@@ -115,7 +114,6 @@ def resume(job: str, processes: int | None, place: Place, as_json: bool) -> None
 def _work(backend: Backend, job: str, as_json: bool) -> None:
     console = Console(as_json)
     again = backend.command("resume", job)
-    signal.signal(signal.SIGTERM, signal.default_int_handler)
     try:
         console.say(f"job {job}; to continue after an interruption: {again}")
         report = backend.work(job, console)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import posixpath
 import re
 import secrets
 from collections.abc import Iterator
@@ -151,7 +152,9 @@ class JobRepository:
     def ids(self, after: str = "") -> Iterator[str]:
         """Ids of the jobs created after job `after`, oldest first."""
         for key in self._store.keys(layout.jobs_prefix(), layout.job(after) if after else ""):
-            yield key.removeprefix(layout.jobs_prefix()).removesuffix(".json")
+            job_id, suffix = posixpath.splitext(key.removeprefix(layout.jobs_prefix()))
+            if suffix == ".json" and ID.fullmatch(job_id):  # else it is a file of somebody else's
+                yield job_id
 
 
 def new_id(now: datetime) -> str:

@@ -15,7 +15,7 @@ from keepmore.compression.index import Summary
 from keepmore.errors import JobEnded, JobNotFound, KeepmoreError, NothingToRetry, QueueUnavailable
 from keepmore.jobs import webhooks
 from keepmore.jobs.graph import is_beside
-from keepmore.jobs.job import Job, JobRepository, State
+from keepmore.jobs.job import ID, Job, JobRepository, State
 from keepmore.jobs.requests import RequestRef, RequestRepository
 from keepmore.jobs.snapshot import chunk_count, take_snapshot
 from keepmore.jobs.step import Kind, Step
@@ -106,6 +106,8 @@ class Scheduler:
         """
         for key in self._store.keys(layout.active_prefix()):
             job_id = key.removeprefix(layout.active_prefix())
+            if not ID.fullmatch(job_id):  # a file of somebody else's
+                continue
             try:
                 lost = self._lost(job_id)
                 for step in lost:

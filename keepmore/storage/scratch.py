@@ -78,21 +78,32 @@ class Scratch:
         """
         with ExitStack() as locks:
             while (entry := self._lock_entry(name, locks)) is None:
-                folder = locks.enter_context(self.temporary(f"{name}."))
-                try:
-                    write(folder)
-                except OSError as error:
-                    if error.errno != errno.ENOSPC:
-                        raise
-                    raise self.full() from error
-                with self._root_lock():  # a process that counts what is used would miss a folder that changes its name
-                    (folder / RESERVED).unlink(missing_ok=True)
-                    try:
-                        folder.rename(self.root / name)
-                    except OSError:  # another process was faster
-                        if not (self.root / name).exists():
-                            raise
+                with ExitStack() as attempt:
+                    folder = attempt.enter_context(self.temporary(f"{name}."))
+                    self._write(folder, write)
+                    if self._complete(folder, name):
+                        locks.enter_context(attempt.pop_all())  # held, so that it is there to be locked by its name
             yield entry
+
+    def _write(self, folder: Path, write: Callable[[Path], None]) -> None:
+        try:
+            write(folder)
+        except OSError as error:
+            if error.errno != errno.ENOSPC:
+                raise
+            raise self.full() from error
+
+    def _complete(self, folder: Path, name: str) -> bool:
+        """Make a folder the entry `name`; False if another process was faster."""
+        with self._root_lock():  # a process that counts what is used would miss a folder that changes its name
+            (folder / RESERVED).unlink(missing_ok=True)
+            try:
+                folder.rename(self.root / name)
+            except OSError:
+                if not (self.root / name).exists():
+                    raise
+                return False
+        return True
 
     @contextmanager
     def temporary(self, prefix: str) -> Iterator[Path]:
@@ -243,8 +254,9 @@ def _remove(entry: Path) -> bool:
 
 
 def _is_entry(folder: Path) -> bool:
+    """Links are not: an entry that somebody moved to another disk, and linked, is that person's."""
     try:
-        return (folder / ENTRY_MARKER).exists()
+        return not folder.is_symlink() and (folder / ENTRY_MARKER).exists()
     except OSError:  # a folder that we may not look into is not ours
         return False
 

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import os
 import shutil
+import subprocess
 from pathlib import Path
 
 import pytest
 
 from tests.conftest import Command
+from tests.e2e.jobs import until
+from tests.tools import BIN
 
 
 @pytest.mark.parametrize(
@@ -64,3 +68,22 @@ def test_sample_refuses_a_folder_in_use(keepmore: Command, tmp_path: Path) -> No
     assert done.returncode == 2
     assert "Traceback" not in done.stderr
     assert (tmp_path / "mine.jpg").read_bytes() == b"precious"
+
+
+def test_an_end_that_an_orchestrator_asks_for_leaves_nothing(keepmore: Command, tmp_path: Path) -> None:
+    """Else a pod that is moved leaves half a dataset, and processes that nobody ends."""
+    command = [str(BIN / "keepmore"), "sample", str(tmp_path / "sample")]
+    with subprocess.Popen(command, stderr=subprocess.DEVNULL, start_new_session=True) as drawing:
+        until(lambda: bool(list(tmp_path.rglob("*.jpg"))))
+        drawing.terminate()
+        assert drawing.wait(30) == 130
+    assert list(tmp_path.iterdir()) == []
+    until(lambda: not _is_running(drawing.pid))
+
+
+def _is_running(group: int) -> bool:
+    try:
+        os.killpg(group, 0)
+    except ProcessLookupError:
+        return False
+    return True

@@ -70,9 +70,26 @@ def folder_of(images: Images, transform: Transform) -> str:
 
 
 def find(images: Images, transform: Transform, scratch: Scratch) -> Decoded | None:
-    """The images, if they are decoded already."""
-    with scratch.existing(folder_of(images, transform)) as folder:
-        return open_folder(folder, transform) if folder else None
+    """The images, if they are decoded already. An entry of which a part is gone, with old temporary files, is
+    removed."""
+    name = folder_of(images, transform)
+    with scratch.existing(name) as folder:
+        if folder is None:
+            return None
+        if _is_whole(folder):
+            return open_folder(folder, transform)
+    scratch.remove(name)
+    return None
+
+
+def _is_whole(folder: Path) -> bool:
+    try:
+        table = np.load(folder / TABLE)
+        ends, is_decoded = table[:, 0] + table[:, 1], table[:, 2] > 0
+        files = ((folder / PIXELS, is_decoded), (folder / ENCODED, ~is_decoded))
+        return all(file.stat().st_size >= ends[rows].max(initial=0) for file, rows in files)
+    except (OSError, ValueError, EOFError):
+        return False
 
 
 def open_folder(folder: Path, transform: Transform) -> Decoded:

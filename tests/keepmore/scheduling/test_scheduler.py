@@ -248,6 +248,23 @@ def test_a_damaged_record_holds_up_no_other_job(store: FolderStore, queue: Local
     assert not tracker.leases.idle(second.id)
 
 
+def test_files_of_others_beside_the_records_stay(store: FolderStore, queue: LocalQueue) -> None:
+    """Else the service deletes what a sync program or a person put there, or a list of jobs ends at it."""
+    job = JobRepository(store).create(REQUEST)
+    strangers = [
+        "active/notes.txt",
+        "active/.DS_Store",
+        "jobs/.DS_Store",
+        "jobs/readme.txt",
+        "jobs/a.sync-conflict.json",
+    ]
+    for key in strangers:
+        store.put(key, b"mine")
+    Scheduler(store, InMemoryStepTracker(1), queue).reconcile()
+    assert [store.get(key) for key in strangers] == [b"mine"] * len(strangers)
+    assert list(JobRepository(store).ids()) == [job.id]
+
+
 def test_steps_that_nobody_waits_for_are_not_done(store: FolderStore, sample: Path, decoder: IsolatedDecoder) -> None:
     """Else a cancelled job goes on for as many steps as were handed out; or it answers no question any more."""
     repository = JobRepository(store)

@@ -257,6 +257,32 @@ def test_a_place_that_cannot_be_used_says_what_to_set(tmp_path: Path) -> None:
             _ = Scratch("/usr").root
 
 
+def test_an_entry_that_somebody_moved_and_linked_stays(tmp_path: Path) -> None:
+    """Else what that person keeps beside it on the other disk goes, too."""
+    scratch = _scratch(tmp_path)
+    _entry(scratch, "a", 6 * KB, 10).rename(tmp_path / "elsewhere")
+    (tmp_path / "elsewhere" / "keep.txt").write_text("mine")
+    (scratch.root / "a").symlink_to(tmp_path / "elsewhere")
+    assert _makes_room(scratch, 9 * KB)
+    assert not scratch.remove("a")
+    assert (tmp_path / "elsewhere" / "keep.txt").read_text() == "mine"
+    with pytest.raises(StoreUnwritable, match="stands in the way"), scratch.entry("a", lambda folder: None):
+        pass
+
+
+def test_what_another_process_wrote_faster_takes_no_room_twice(tmp_path: Path) -> None:
+    """Else two trainings on the same images block twice their room until the last of them ends."""
+    scratch = _scratch(tmp_path)
+
+    def write(folder: Path) -> None:
+        _entry(scratch, "a", 4 * KB, 0)
+        (folder / "file").write_bytes(b"x" * 4 * KB)
+
+    with scratch.entry("a", write) as entry:
+        assert (entry / "in" / "file").exists()
+        assert [folder.name for folder in scratch.root.iterdir() if folder.is_dir()] == ["a"]
+
+
 def test_a_relative_place_is_used(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Else a training makes folders for ever, until the disk has no room for another."""
     monkeypatch.chdir(tmp_path)

@@ -260,6 +260,18 @@ def test_decoded_images_are_shared(sample: Path, pictures: Pictures, workplace: 
     assert np.array_equal(first[5], transform.decoded(images.read(5)))
 
 
+@pytest.mark.parametrize("part", ["pixels.u8", "table.npy", "encoded.bin"])
+def test_decoded_images_of_which_a_part_is_gone_are_decoded_again(
+    part: str, sample: Path, pictures: Pictures, workplace: Workplace
+) -> None:
+    """Else what cleans temporary folders by age ends every later fine-tuning on these images, for good."""
+    images, transform = pictures(sample / "train", most=6), Transform(64, 56)
+    folder, first = decode(images, transform, workplace)
+    (folder / part).unlink()
+    _, second = decode(images, transform, workplace)
+    assert all(np.array_equal(first[row], second[row]) for row in range(len(images)))
+
+
 def test_random_crops_lie_in_the_image() -> None:
     """Else a crop shows what is not there, or the same corner every time."""
     draws = np.random.Generator(np.random.Philox(key=np.array([0, 1], np.uint64)))
