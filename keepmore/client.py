@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import json
+import logging
 import secrets
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from typing import Any, BinaryIO, cast
+from types import TracebackType
+from typing import Any, BinaryIO, Self, cast
 from urllib.parse import quote, urlencode
 
 import urllib3
+from urllib3.connectionpool import ConnectionPool
 from urllib3.response import BaseHTTPResponse
 
 from keepmore.answers import (
@@ -42,6 +45,8 @@ LONGEST_WAIT_S = 30.0
 CONNECT_S, READ_S = 10.0, 120.0
 BLOCK_BYTES = 1 << 20
 
+log = logging.getLogger(__name__)
+
 # A failed job of a service that gives no reason.
 _NO_REASON: ErrorAnswer = {
     "code": InternalError.code,
@@ -49,9 +54,28 @@ _NO_REASON: ErrorAnswer = {
     "retryable": True,
 }
 
+
+class _Retry(urllib3.Retry):
+    """Says that it tries again, once per request: all tries together take minutes."""
+
+    def increment(
+        self,
+        method: str | None = None,
+        url: str | None = None,
+        response: BaseHTTPResponse | None = None,
+        error: Exception | None = None,
+        _pool: ConnectionPool | None = None,
+        _stacktrace: TracebackType | None = None,
+    ) -> Self:
+        again = super().increment(method, url, response, error, _pool, _stacktrace)
+        if not self.history:
+            log.warning("%s; trying again", f"the service answers {response.status}" if response else "no answer yet")
+        return again
+
+
 # POSTs of this API may be sent twice: jobs and estimates carry an idempotency key, the others ask for something that
 # then exists (a second `retry` may be answered by nothing_to_retry: the first one worked).
-RETRIES = urllib3.Retry(
+RETRIES = _Retry(
     total=6,
     backoff_factor=0.5,
     backoff_jitter=0.3,

@@ -23,7 +23,7 @@ from keepmore.answers import (
     SubsetAnswer,
     TrainingAnswer,
 )
-from keepmore.errors import BudgetTooSmall, KeepmoreError
+from keepmore.errors import BudgetTooSmall, Cancelled, KeepmoreError
 from keepmore.reporting import verdicts
 from keepmore.selection.subset import rule_result
 from keepmore.spec import variants as variant_specs
@@ -61,6 +61,8 @@ class Console:
         self.error(error.message)
         if isinstance(error, BudgetTooSmall) and error.field:  # else there is no image to choose
             self.error(f"what is done is kept. Choose another budget with: {select} --budget BYTES")
+        elif isinstance(error, Cancelled):
+            self.error(f"what is done is kept. Continue with: {again}")
         elif error.retryable:
             self.error(f"what is done is kept. Fix the cause, then continue with: {again}")
         else:
@@ -92,7 +94,8 @@ class Console:
         for warning in report["warnings"]:
             self._line(f"warning: {warning}")
         self._artifacts(report["distances"])
-        self._line(f"report: {report.get('report')}")
+        if page := report.get("report"):
+            self._line(f"report: {page}")
 
     def subsets(self, subset: SubsetAnswer) -> None:
         if self._printed(subset):

@@ -93,7 +93,7 @@ class LocalBackend:
         for field, uri in request.datasets():
             check_dataset(uri, self._config.access)
             self._config.check_dataset(field, uri)
-        self._config.check_training(request.training)
+        self._check_training(request.training)
         return repository.create(request).id
 
     def _job(self, job: str) -> Job:
@@ -137,7 +137,7 @@ class LocalBackend:
 
     def train(self, job: str, subset: str | None, training: Training, console: Console) -> TrainingAnswer:
         record = self._job(job)
-        self._config.check_training(training)
+        self._check_training(training)
         subset_id = record.request.subset_id if subset in (None, OWN) else subset
         name = request_training(record, self.store, TrainingRequest(subset_id, training))
         images = status.training_images(record, name, self.store)
@@ -147,7 +147,7 @@ class LocalBackend:
 
     def advise(self, job: str, request: AdviceRequest, console: Console) -> tuple[AdviceAnswer, bytes]:
         record = self._job(job)
-        self._config.check_training(request.training)
+        self._check_training(request.training)
         name = request_advice(record, self.store, request)
         self._run(record, console, "advise", None, lambda step: True)
         answer = status.advice_status(record, name, self.store)
@@ -195,6 +195,12 @@ class LocalBackend:
                 while block := source.read(BLOCK_BYTES):
                     target.write(block)
             yield copy
+
+    def _check_training(self, training: Training | None) -> None:
+        """Raises what its weights, or the scratch disk that it needs, may raise: before anything is compressed."""
+        self._config.check_training(training)
+        if training:
+            self._config.scratch.root  # noqa: B018
 
     def command(self, name: str, job: str) -> str:
         place = [] if self._config.place == self._default_place else ["--store", self._config.place]

@@ -92,8 +92,11 @@ class Access:
     def from_environment(environ: Mapping[str, str]) -> Access:
         """The access that KEEPMORE_* variables describe. Raises InvalidRequest naming the variable that is wrong."""
         endpoints = _sources(environ.get("KEEPMORE_S3_SOURCES", ""))
-        if url := environ.get("KEEPMORE_S3_ENDPOINT", ""):
-            keys = (environ.get("KEEPMORE_S3_ACCESS_KEY", ""), environ.get("KEEPMORE_S3_SECRET_KEY", ""))
+        keys = (environ.get("KEEPMORE_S3_ACCESS_KEY", ""), environ.get("KEEPMORE_S3_SECRET_KEY", ""))
+        url = environ.get("KEEPMORE_S3_ENDPOINT", "")
+        if not url and bool(keys[0]) != bool(keys[1]):
+            raise InvalidRequest("KEEPMORE_S3_ACCESS_KEY and KEEPMORE_S3_SECRET_KEY: give both, or neither")
+        if url:
             role = _flag(environ, "KEEPMORE_S3_ROLE", "0")
             endpoints += (S3Endpoint(url, *keys, environ.get("KEEPMORE_S3_REGION") or REGION, role=role),)
         private_addresses = _flag(environ, "KEEPMORE_PRIVATE_ADDRESSES", "1")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 from enum import StrEnum
@@ -25,6 +26,8 @@ from keepmore.errors import (
     UnsupportedDataset,
 )
 
+# How urllib3 begins a message: with the class of a connection, which may be one of ours.
+CONNECTION = re.compile(r"^[\w.]+\(host=[^)]*\): ")
 ABSENT_CODES = frozenset({"NoSuchKey", "NoSuchObject", "ResourceNotFound"})
 DENIED_CODES = frozenset(
     {"AccessDenied", "InvalidAccessKeyId", "SignatureDoesNotMatch", "AllAccessDisabled", "ExpiredToken"}
@@ -90,7 +93,7 @@ def failure_of_connection(error: HTTPError) -> RemoteFailure:
     if isinstance(error, LocationValueError):
         return RemoteFailure(FailureReason.OTHER, str(error))
     cause = error.reason if isinstance(error, MaxRetryError) else None
-    return RemoteFailure(FailureReason.UNAVAILABLE, str(cause or error))
+    return RemoteFailure(FailureReason.UNAVAILABLE, CONNECTION.sub("", str(cause or error)))
 
 
 def check_version(before: str | None, now: str | None) -> None:

@@ -39,6 +39,11 @@ class FolderStore:
             if self.root.exists() and not self.root.is_dir():
                 raise NotADirectoryError(errno.ENOTDIR, os.strerror(errno.ENOTDIR))
 
+    def check_writable(self) -> None:
+        """Raises StoreUnwritable or StoreFull where nothing can be written."""
+        with self._explained():
+            self._write_temporary(b"").unlink()
+
     def get(self, key: str) -> bytes:
         with self.open(key) as file, self._explained():
             return file.read()

@@ -25,6 +25,12 @@ def open_store(address: str, access: Access) -> Store:
     return S3Store(access.endpoint(uri.bucket), uri.bucket, uri.key, access.retries)
 
 
+def check_writable(store: Store) -> None:
+    """Raises StoreUnwritable or StoreFull for a folder in which nothing can be written; of S3, only a write tells."""
+    if isinstance(store, FolderStore):
+        store.check_writable()
+
+
 def folder_of(address: str) -> Path:
     """The folder that a path or file:// URI names. Raises InvalidUri for other addresses."""
     scheme, colon, rest = address.partition(":")

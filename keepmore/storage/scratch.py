@@ -45,7 +45,12 @@ class Scratch:
             max_bytes = budget.parse_size(size) if size else None
         except InvalidRequest as error:
             raise InvalidRequest(f"KEEPMORE_SCRATCH_BYTES: {size!r} is not a size; write one such as 20GB") from error
-        return Scratch(environment.get("KEEPMORE_SCRATCH") or None, max_bytes)
+        folder = environment.get("KEEPMORE_SCRATCH") or None
+        path = Path(folder or "/").absolute()
+        existing = next((place for place in (path, *path.parents) if place.exists()), Path("/"))
+        if not existing.is_dir():
+            raise InvalidRequest(f"KEEPMORE_SCRATCH: {folder} cannot be a folder, because {existing} is a file")
+        return Scratch(folder, max_bytes)
 
     @property
     def root(self) -> Path:

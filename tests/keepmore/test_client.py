@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 import urllib3
 
-from keepmore.client import Client
+from keepmore.client import RETRIES, Client
 from keepmore.errors import (
     Cancelled,
     InternalError,
@@ -24,9 +24,7 @@ from keepmore.errors import (
 )
 from tests.servers import free_ports
 
-QUICK = urllib3.Retry(
-    total=3, backoff_factor=0.01, status_forcelist=(503,), allowed_methods=None, redirect=False, raise_on_status=False
-)
+QUICK = RETRIES.new(total=3, backoff_factor=0.01)
 
 Answer = tuple[int, dict[str, str], bytes]
 
@@ -124,11 +122,14 @@ def test_problems_become_the_errors_that_they_name() -> None:
         client.job("j")
 
 
-def test_a_busy_service_is_asked_again_with_the_same_key() -> None:
-    """Else a restart of the service fails a pipeline, or a retried POST starts two jobs or estimates."""
+def test_a_busy_service_is_asked_again_with_the_same_key(caplog: pytest.LogCaptureFixture) -> None:
+    """Else a restart of the service fails a pipeline, a retried POST starts two jobs or estimates, or a person waits
+    for minutes without a word."""
     busy = _json(503, {"code": "store_unavailable", "detail": "soon"})
     with _answering(busy, busy, _json(202, {"job": "j"})) as (client, requests):
         assert client.start({"dataset": "s3://x/y", "distances": [4]})["job"] == "j"
+    said = [record.getMessage() for record in caplog.records if record.name == "keepmore.client"]
+    assert said == ["the service answers 503; trying again"]
     assert len(requests) == 3
     assert len({headers["Idempotency-Key"] for _, _, headers, _ in requests}) == 1
     with _answering(busy, _json(200, {"estimate": "e", "state": "succeeded"})) as (client, requests):

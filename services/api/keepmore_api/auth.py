@@ -66,7 +66,10 @@ class Gate:
             return ANYONE
         kind, _, secret = (authorization or "").partition(" ")
         if kind.lower() != "bearer" or not secret:
-            detail = "an API key is needed; send it as the header Authorization: Bearer KEY"
+            detail = (
+                "an API key is needed; send it as the header Authorization: Bearer KEY "
+                "(the command keepmore: --api-key KEY, or KEEPMORE_API_KEY)"
+            )
             raise Refused(HTTPStatus.UNAUTHORIZED, "unauthorized", detail, _CHALLENGE)
         digest = _sha256(secret.strip())
         match = None

@@ -71,7 +71,10 @@ class LocalOnly:
             host = Headers(scope=scope).get("host", "")
             name = host.rpartition(":")[0] if host.rpartition(":")[2].isdigit() else host
             if name.lower() not in LOCAL_NAMES:
-                detail = f"this service is open, so it answers to {', '.join(LOCAL_NAMES)} only, not to {host[:100]!r}"
+                detail = (
+                    f"this service is open, so it answers to {', '.join(LOCAL_NAMES)} only, not to {host[:100]!r}; use "
+                    "one of these names, or set KEEPMORE_API_KEYS"
+                )
                 answer = problems.problem(HTTPStatus.BAD_REQUEST, "unknown_host", detail)
                 await answer(scope, receive, send)
                 return

@@ -8,6 +8,7 @@ from typing import Annotated, Any, Literal
 from urllib.parse import urlsplit
 
 from pydantic import BeforeValidator, Field, SecretStr, ValidationError
+from pydantic_core import ErrorDetails
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from keepmore.config import RuntimeConfig
@@ -28,7 +29,7 @@ def load(**values: Any) -> Settings:
     try:
         settings = Settings(**{name: value for name, value in values.items() if value is not None})
     except ValidationError as error:
-        wrong = [(str(item["loc"][0]), item["msg"][:1].lower() + item["msg"][1:]) for item in error.errors()]
+        wrong = [(str(item["loc"][0]), _remedy(item)) for item in error.errors()]
         problems = [f"{name if name == OTLP else f'KEEPMORE_{name.upper()}'}: {why}" for name, why in wrong]
         raise InvalidRequest("; ".join(problems)) from None  # the value may be a secret: it is not repeated
     if settings.distributed and not _is_redis(settings.redis):
@@ -40,6 +41,16 @@ def load(**values: Any) -> Settings:
     if settings.config.webhook_secret:
         webhooks.secret_bytes(settings.config.webhook_secret)
     return settings
+
+
+def _remedy(item: ErrorDetails) -> str:
+    """What is wrong with a value, without the value."""
+    remedies = {
+        "int_parsing": "write a whole number, such as 1000000",
+        "float_parsing": "write a number, such as 10",
+        "string_pattern_mismatch": "write it as http://host:port or https://host:port",
+    }
+    return remedies.get(item["type"]) or item["msg"][:1].lower() + item["msg"][1:]
 
 
 def _is_redis(url: str) -> bool:

@@ -15,6 +15,7 @@ from celery.signals import setup_logging, worker_ready, worker_shutting_down
 from keepmore.codec.sandbox import IsolatedDecoder
 from keepmore.errors import InvalidRequest, KeepmoreError
 from keepmore.jobs.step import Kind, Lane, Step
+from keepmore.storage.open import check_writable
 from keepmore_services import logs, tracing
 from keepmore_services.broker.celery_queue import RECONCILE, RUN_STEP, CeleryQueue, celery_app
 from keepmore_services.broker.redis_tracker import ALIVE_S, RedisStepTracker
@@ -31,7 +32,7 @@ LONGEST_WAIT_S = 30
 settings = load()
 if not settings.distributed:
     raise InvalidRequest("KEEPMORE_REDIS_URL: a worker, a trainer and beat need it: redis://host:port/number")
-settings.config.store()  # connects to nothing, but a worker with a wrong one would take steps and lose them
+check_writable(settings.config.store())  # a worker with a wrong one would take steps and lose them
 app = celery_app(settings)
 app.steps["consumer"].add(Marking)
 stop = Stop()  # before any fork
@@ -64,7 +65,12 @@ def run_step(self: Task[Any, Any], job: str, kind: str, part: str) -> None:
 
 @app.task(name=RECONCILE)  # type: ignore[untyped-decorator]
 def reconcile() -> None:
-    executor().scheduler.reconcile()
+    try:
+        executor().scheduler.reconcile()
+    except KeepmoreError as error:
+        if not error.transient:
+            raise
+        log.warning("jobs not looked after", extra={"code": error.code, "reason": error.message})
 
 
 @setup_logging.connect  # type: ignore[untyped-decorator]

@@ -167,6 +167,7 @@ def test_the_environment_says_what_may_be_read() -> None:
         ({"KEEPMORE_S3_ENDPOINT": "minio:9000"}, "KEEPMORE_S3_ENDPOINT .*: write it as https://host:port"),
         ({"KEEPMORE_S3_ENDPOINT": "http://minio", "KEEPMORE_S3_ACCESS_KEY": "k"}, "give both the access key and the"),
         ({"KEEPMORE_S3_ENDPOINT": "http://minio", "KEEPMORE_S3_SECRET_KEY": SECRET}, "give both the access key and"),
+        ({"KEEPMORE_S3_ACCESS_KEY": "k"}, "KEEPMORE_S3_ACCESS_KEY and KEEPMORE_S3_SECRET_KEY: give both, or neither"),
         ({"KEEPMORE_S3_ENDPOINT": "http://minio", "KEEPMORE_S3_REGION": "x y"}, "'x y' is no region"),
         (
             {"KEEPMORE_S3_SOURCES": json.dumps([ANONYMOUS | {"region": 1}])},

@@ -66,6 +66,19 @@ def test_a_store_that_is_a_file_is_refused(tmp_path: Path) -> None:
         FolderStore(tmp_path / "file.txt")
 
 
+def test_a_place_in_which_nothing_can_be_written_is_named_before_it_is_needed() -> None:
+    """Else a service over a read-only disk says that it is ready, and refuses every job."""
+    with pytest.raises(StoreUnwritable, match="cannot be written"):
+        FolderStore(Path("/proc/nowhere/store")).check_writable()
+
+
+def test_a_store_that_can_be_written_is_left_as_it_was(tmp_path: Path) -> None:
+    """Else each question whether a service is ready leaves a file."""
+    store = FolderStore(tmp_path / "store")
+    store.check_writable()
+    assert [path.name for path in (tmp_path / "store").rglob("*")] == [".tmp"]
+
+
 def test_a_place_that_cannot_be_looked_at_is_named(tmp_path: Path) -> None:
     """Else a mistyped --store, or one below a folder of somebody else's, ends with a traceback."""
     with pytest.raises(StoreError, match="File name too long"):

@@ -283,6 +283,14 @@ def test_what_another_process_wrote_faster_takes_no_room_twice(tmp_path: Path) -
         assert [folder.name for folder in scratch.root.iterdir() if folder.is_dir()] == ["a"]
 
 
+def test_a_place_that_is_a_file_is_named_at_once(tmp_path: Path) -> None:
+    """Else it is found out after everything has been compressed."""
+    (tmp_path / "file").write_text("mine")
+    for place in (tmp_path / "file", tmp_path / "file" / "below"):
+        with pytest.raises(InvalidRequest, match=r"KEEPMORE_SCRATCH: .* is a file"):
+            Scratch.from_environment({"KEEPMORE_SCRATCH": str(place)})
+
+
 def test_a_relative_place_is_used(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Else a training makes folders for ever, until the disk has no room for another."""
     monkeypatch.chdir(tmp_path)

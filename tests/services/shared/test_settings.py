@@ -22,6 +22,24 @@ def test_a_log_level_is_read_in_any_case_and_a_wrong_one_names_those_there_are(m
 
 
 @pytest.mark.parametrize(
+    ("name", "value", "remedy"),
+    [
+        ("KEEPMORE_PROCESSES", "two", "write a whole number, such as 1000000"),
+        ("KEEPMORE_MAX_BODY_BYTES", "1MB", "write a whole number, such as 1000000"),
+        ("KEEPMORE_RECONCILE_S", "often", "write a number, such as 10"),
+        ("OTEL_EXPORTER_OTLP_ENDPOINT", "collector", "write it as http://host:port or https://host:port"),
+    ],
+)
+def test_a_wrong_value_comes_with_its_remedy(
+    monkeypatch: pytest.MonkeyPatch, name: str, value: str, remedy: str
+) -> None:
+    """Else whoever sets up a service reads how the program is written, and not what to write."""
+    monkeypatch.setenv(name, value)
+    with pytest.raises(InvalidRequest, match=f"{name}: {remedy}"):
+        settings.load()
+
+
+@pytest.mark.parametrize(
     "url",
     [
         "127.0.0.1:6379",

@@ -19,6 +19,7 @@ from keepmore.scheduling.memory_tracker import InMemoryStepTracker
 from keepmore.scheduling.process_pool import LocalQueue
 from keepmore.scheduling.scheduler import Scheduler
 from keepmore.storage import layout
+from keepmore.storage.open import check_writable
 from keepmore_api.backend.base import Backend
 from keepmore_services.settings import Settings
 from keepmore_services.tracing import Tracer
@@ -35,6 +36,7 @@ class Embedded:
     def __init__(self, settings: Settings, tracing: TracerProvider | None = None) -> None:
         self.config = settings.config
         self.store = settings.config.store()
+        check_writable(self.store)
         self.tracker = InMemoryStepTracker(settings.processes)
         self._queue = LocalQueue(self.config, settings.processes)
         self.scheduler = Scheduler(self.store, self.tracker, self._queue)
@@ -59,6 +61,7 @@ class Embedded:
 
     def check(self) -> None:
         self.store.exists(layout.job("readyz"))
+        check_writable(self.store)
         if not all(thread.is_alive() for thread in self._threads):
             raise QueueUnavailable("the pool of local processes has stopped; see the log, and start the service again")
 
