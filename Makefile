@@ -8,7 +8,8 @@ SHELL := /bin/bash
 PYTHON ?= $(or $(shell command -v python3.11),python3)
 VENV ?= .venv
 BIN := $(VENV)/bin
-DEMO ?= demo
+DEMO ?=
+override DEMO := $(or $(strip $(DEMO)),demo)
 DATASET ?=
 JOBS ?= 2
 TORCH_CACHE := $(or $(TORCH_HOME),$(HOME)/.cache/torch)
@@ -100,4 +101,4 @@ browser:
 		|| echo "no chromium: the tests that open the report in a browser will be skipped"
 
 clean:
-	rm -rf $(VENV) $(DEMO)/images build *.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache
+	rm -rf $(VENV) $(if $(filter demo,$(DEMO)),demo/images) build *.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache

@@ -6,7 +6,7 @@ import json
 import shlex
 import tempfile
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import cast
 
@@ -110,7 +110,11 @@ class LocalBackend:
         return {**report, "report": self.store.uri(layout.report_page(job))}
 
     def jobs(self) -> list[JobRecordAnswer]:
-        return [self._repository.record_for_list(name) for name in self._repository.ids()]
+        records = []
+        for name in self._repository.ids():
+            with suppress(JobNotFound):  # deleted meanwhile, or a link to nothing
+                records.append(self._repository.record_for_list(name))
+        return records
 
     def status(self, job: str) -> JobAnswer:
         return status.status(self._job(job), self.store).as_json()

@@ -224,6 +224,8 @@ class Scheduler:
             job = self._repository.end(job, State.SUCCEEDED)
         if job and self._call_webhook(job):
             return
+        if job is None and self._store.get(layout.active(job_id)):  # a mark is empty: this is a file of somebody else's
+            return
         self._store.delete(layout.active(job_id))
         job = self._job(job_id)
         if missing := self._missing(job_id, job):  # requested since we looked

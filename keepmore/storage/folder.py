@@ -8,6 +8,7 @@ import os
 import re
 import secrets
 import shutil
+import stat
 import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
@@ -19,6 +20,7 @@ from keepmore.net.uri import absolute_path
 from keepmore.storage.base import TEMPORARY, check_key, is_key
 
 STALE_S = 24 * 3600
+BLOCK_BYTES = 4096
 TEMPORARY_NAME = "keepmore-{}.partial"
 OWN_NAME = re.compile(r"keepmore-[0-9a-f]{16}\.partial")
 
@@ -42,7 +44,14 @@ class FolderStore:
     def check_writable(self) -> None:
         """Raises StoreUnwritable or StoreFull where nothing can be written."""
         with self._explained():
-            self._write_temporary(b"").unlink()
+            temporary = self._temporary_path()
+            try:
+                with temporary.open("xb") as file:
+                    file.write(bytes(BLOCK_BYTES))
+                    file.flush()
+                    os.fsync(file.fileno())
+            finally:
+                temporary.unlink(missing_ok=True)
 
     def get(self, key: str) -> bytes:
         with self.open(key) as file, self._explained():
@@ -103,9 +112,17 @@ class FolderStore:
     def open(self, key: str) -> BinaryIO:
         try:
             with self._explained(FileNotFoundError, IsADirectoryError, NotADirectoryError):
-                return self._path(key).open("rb")
+                return self._open(self._path(key))
         except OSError:
             raise NotFound(f"nothing is stored under {key} in {self.root}") from None
+
+    def _open(self, path: Path) -> BinaryIO:
+        """A named pipe of somebody else's would be waited for."""
+        descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK)
+        if not stat.S_ISREG(os.fstat(descriptor).st_mode):
+            os.close(descriptor)
+            raise FileNotFoundError(errno.ENOENT, "not a regular file", str(path))
+        return os.fdopen(descriptor, "rb")
 
     @contextmanager
     def writer(self, key: str) -> Iterator[BinaryIO]:
@@ -134,7 +151,7 @@ class FolderStore:
 
     def _temporary_path(self) -> Path:
         """Where to write a new temporary file. The first one makes their folder, and room of what is stale in it."""
-        if not self._is_ready:
+        if not self._is_ready or not self._temporary.exists():
             self._temporary.mkdir(parents=True, exist_ok=True)
             self._remove_stale()
             self._is_ready = True
@@ -216,6 +233,6 @@ def _explain(error: OSError, root: Path) -> StoreError:
     if error.errno in (errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOTDIR, errno.EEXIST, errno.ENOENT):
         return StoreUnwritable(
             f"the store {root} cannot be written ({error.strerror}); make it a writable folder "
-            "or name another one with --store, then start or resume the job"
+            "or name another one with --store or KEEPMORE_STORE, then start or resume the job"
         )
     return StoreError(f"the store {root} failed: {error}")

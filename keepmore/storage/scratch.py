@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import fcntl
+import json
 import os
 import secrets
 import shutil
@@ -24,6 +25,7 @@ ENTRY_MARKER = ".keepmore-entry"
 LOCK = ".lock"
 GONE = ".gone"
 RESERVED = ".reserved"  # a sparse file, as long as what may be written beside it
+BOOKKEEPING = (ENTRY_MARKER, RESERVED)
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,7 +49,7 @@ class Scratch:
             raise InvalidRequest(f"KEEPMORE_SCRATCH_BYTES: {size!r} is not a size; write one such as 20GB") from error
         folder = environment.get("KEEPMORE_SCRATCH") or None
         path = Path(folder or "/").absolute()
-        existing = next((place for place in (path, *path.parents) if place.exists()), Path("/"))
+        existing = next((place for place in (path, *path.parents) if os.path.exists(place)), Path("/"))
         if not existing.is_dir():
             raise InvalidRequest(f"KEEPMORE_SCRATCH: {folder} cannot be a folder, because {existing} is a file")
         return Scratch(folder, max_bytes)
@@ -82,7 +84,7 @@ class Scratch:
         Raises StoreFull if the disk is full.
         """
         with ExitStack() as locks:
-            while (entry := self._lock_entry(name, locks)) is None:
+            while (entry := self._lock_whole(name, locks)) is None:
                 with ExitStack() as attempt:
                     folder = attempt.enter_context(self.temporary(f"{name}."))
                     self._write(folder, write)
@@ -102,6 +104,7 @@ class Scratch:
         """Make a folder the entry `name`; False if another process was faster."""
         with self._root_lock():  # a process that counts what is used would miss a folder that changes its name
             (folder / RESERVED).unlink(missing_ok=True)
+            (folder / ENTRY_MARKER).write_text(json.dumps(_sizes(folder)))
             try:
                 folder.rename(self.root / name)
             except OSError:
@@ -126,7 +129,7 @@ class Scratch:
     def existing(self, name: str) -> Iterator[Path | None]:
         """The entry `name` if it exists; it counts as used now, and no process removes it within the block."""
         with ExitStack() as locks:
-            yield self._lock_entry(name, locks) if _is_entry(self.root / name) else None
+            yield self._lock_whole(name, locks) if _is_entry(self.root / name) else None
 
     def has_room(self, bytes_: int) -> bool:
         """Whether `make_room` could free as much."""
@@ -173,9 +176,24 @@ class Scratch:
             raise StoreUnwritable(f"{root} cannot be written ({error.strerror}); set KEEPMORE_SCRATCH") from error
         return folder.name
 
+    def _lock_whole(self, name: str, locks: ExitStack) -> Path | None:
+        """As `_lock_entry`; an entry of which a part is gone, as old temporary files go, makes way."""
+        with ExitStack() as attempt:
+            entry = self._lock_entry(name, attempt)
+            if entry is None:
+                return None
+            if _is_whole(entry):
+                locks.enter_context(attempt.pop_all())
+                return entry
+        with self._root_lock(), suppress(FileNotFoundError):  # who else holds it keeps what is left
+            entry.rename(_trash(entry))
+        return None
+
     def _lock_entry(self, name: str, locks: ExitStack) -> Path | None:
         """The entry, if it exists, held until `locks` ends. Raises StoreUnwritable if something else has its name."""
         entry = self.root / name
+        if entry.is_symlink():
+            raise StoreUnwritable(f"{entry} is a link that Keepmore did not make; move it to another place")
         try:
             descriptor = os.open(entry, os.O_RDONLY)
             locks.callback(os.close, descriptor)
@@ -213,7 +231,10 @@ class Scratch:
         used_at = {entry: _used_at(entry) for entry in self.root.iterdir() if _is_entry(entry)}
         file_bytes = {
             entry: sum(
-                _bytes(Path(folder) / name) for folder, _, names in os.walk(entry) for name in names if name != RESERVED
+                _bytes(Path(folder) / name)
+                for folder, _, names in os.walk(entry)
+                for name in names
+                if name not in BOOKKEEPING
             )
             for entry in used_at
         }
@@ -248,7 +269,7 @@ def _remove(entry: Path) -> bool:
                 return False
             trash = entry
             if entry.suffix != GONE:  # nobody may find half an entry
-                trash = entry.with_name(f"{entry.name}.{secrets.token_hex(8)}{GONE}")
+                trash = _trash(entry)
                 entry.rename(trash)
             _remove_tree(trash)
             return not trash.exists()
@@ -256,6 +277,24 @@ def _remove(entry: Path) -> bool:
             return True
         except BlockingIOError:
             return False
+
+
+def _trash(entry: Path) -> Path:
+    return entry.with_name(f"{entry.name}.{secrets.token_hex(8)}{GONE}")
+
+
+def _sizes(entry: Path) -> dict[str, int]:
+    """Bytes of each file of an entry but the marker, by its path in it."""
+    files = (Path(folder) / name for folder, _, names in os.walk(entry) for name in names)
+    return {str(file.relative_to(entry)): _bytes(file) for file in files if file != entry / ENTRY_MARKER}
+
+
+def _is_whole(entry: Path) -> bool:
+    """Whether the files are those that the marker names."""
+    try:
+        return bool(_sizes(entry) == json.loads((entry / ENTRY_MARKER).read_text()))
+    except (OSError, ValueError):
+        return False
 
 
 def _is_entry(folder: Path) -> bool:

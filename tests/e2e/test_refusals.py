@@ -87,3 +87,11 @@ def _is_running(group: int) -> bool:
     except ProcessLookupError:
         return False
     return True
+
+
+def test_a_record_that_is_a_link_to_nothing_ends_no_list(keepmore: Command, tmp_path: Path) -> None:
+    """Else a person with such a link sees none of their jobs."""
+    (tmp_path / "store" / "jobs").mkdir(parents=True)
+    (tmp_path / "store" / "jobs" / "abc.json").symlink_to(tmp_path / "nothing")
+    done = keepmore("show", store=tmp_path / "store")
+    assert (done.returncode, done.stdout.strip()[:11]) == (0, "no jobs yet")

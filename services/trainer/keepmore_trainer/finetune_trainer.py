@@ -54,14 +54,10 @@ class FineTuner:
             tuning = training.tuning or Tuning()
             transform = classifier.at(tuning.image_size).transform
 
-            def decode(place: int) -> tuple[Path, image_cache.Decoded]:
-                others_bytes = sum(map(image_cache.file_bytes, tests[place:]))
-                source = tests[place - 1] if place else images
-                return stack.enter_context(
-                    image_cache.decode_all(source, transform, context.scratch, context.report, others_bytes)
-                )
+            def decode(source: Images) -> tuple[Path, image_cache.Decoded]:
+                return stack.enter_context(image_cache.decode_all(source, transform, context.scratch, context.report))
 
-            (folder, pixels), *decoded_tests = map(decode, range(1 + len(tests)))
+            (folder, pixels), *decoded_tests = map(decode, [images, *tests])
             test_folders = {test.at: str(path) for test, (path, _) in zip(tests, decoded_tests, strict=True)}
             notes = _fallbacks([pixels, *(test_pixels for _, test_pixels in decoded_tests)])
             targets: list[int] = numbers(images.labels, classes).tolist()

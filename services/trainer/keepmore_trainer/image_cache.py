@@ -70,26 +70,9 @@ def folder_of(images: Images, transform: Transform) -> str:
 
 
 def find(images: Images, transform: Transform, scratch: Scratch) -> Decoded | None:
-    """The images, if they are decoded already. An entry of which a part is gone, with old temporary files, is
-    removed."""
-    name = folder_of(images, transform)
-    with scratch.existing(name) as folder:
-        if folder is None:
-            return None
-        if _is_whole(folder):
-            return open_folder(folder, transform)
-    scratch.remove(name)
-    return None
-
-
-def _is_whole(folder: Path) -> bool:
-    try:
-        table = np.load(folder / TABLE)
-        ends, is_decoded = table[:, 0] + table[:, 1], table[:, 2] > 0
-        files = ((folder / PIXELS, is_decoded), (folder / ENCODED, ~is_decoded))
-        return all(file.stat().st_size >= ends[rows].max(initial=0) for file, rows in files)
-    except (OSError, ValueError, EOFError):
-        return False
+    """The images, if they are decoded already."""
+    with scratch.existing(folder_of(images, transform)) as folder:
+        return open_folder(folder, transform) if folder else None
 
 
 def open_folder(folder: Path, transform: Transform) -> Decoded:
@@ -104,37 +87,30 @@ def _mapped(file: Path) -> NDArray[np.uint8]:
 
 @contextmanager
 def decode_all(
-    images: Images, transform: Transform, scratch: Scratch, report: Report, spare_bytes: int = 0
+    images: Images, transform: Transform, scratch: Scratch, report: Report
 ) -> Iterator[tuple[Path, Decoded]]:
     """The images' folder, which is created if needed and kept within the block, and the images.
 
-    Images that do not fit the scratch disk decoded are copied there as files, until there is more room.
-    `spare_bytes` stay free beside them. Raises StoreFull if they do not fit as files either.
+    Images that do not fit the scratch disk decoded are copied there as files, until there is more room:
+    they are copied even where that goes beyond its limit, because every process of a fine-tuning reads them from there.
     """
     name = folder_of(images, transform)
     cached = find(images, transform, scratch)
-    if cached and cached.undecoded and scratch.has_room(_bytes(images, len(images), transform) + spare_bytes):
+    if cached and cached.undecoded and scratch.has_room(_bytes(images, len(images), transform)):
         scratch.remove(name)
-    with scratch.entry(name, lambda folder: _write(folder, images, transform, scratch, report, spare_bytes)) as folder:
+    with scratch.entry(name, lambda folder: _write(folder, images, transform, scratch, report)) as folder:
         yield folder, open_folder(folder, transform)
 
 
 def _bytes(images: Images, count: int, transform: Transform) -> int:
     """About how many bytes `images` take, with `count` of them decoded."""
-    return count * int(transform.resize**2 * USUAL_ASPECT * 3) + file_bytes(images)
+    files: int = sum(images.table["bytes"].to_pylist())
+    return count * int(transform.resize**2 * USUAL_ASPECT * 3) + files
 
 
-def file_bytes(images: Images) -> int:
-    return sum(images.table["bytes"].to_pylist())
-
-
-def _write(
-    folder: Path, images: Images, transform: Transform, scratch: Scratch, report: Report, spare_bytes: int
-) -> None:
+def _write(folder: Path, images: Images, transform: Transform, scratch: Scratch, report: Report) -> None:
     count = len(images)
-    while not scratch.make_room(_bytes(images, count, transform) + spare_bytes, folder):
-        if not count:
-            raise scratch.full()
+    while not scratch.make_room(_bytes(images, count, transform), folder) and count:
         count //= 2
     with (folder / PIXELS).open("wb") as pixels, (folder / ENCODED).open("wb") as encoded:
         rows = [*_decode(images, count, transform, pixels, report), *_copy(images, count, encoded, report)]

@@ -265,6 +265,13 @@ def test_files_of_others_beside_the_records_stay(store: FolderStore, queue: Loca
     assert list(JobRepository(store).ids()) == [job.id]
 
 
+def test_a_file_of_somebody_else_that_is_named_as_a_job_stays(store: FolderStore, queue: LocalQueue) -> None:
+    """Else notes that somebody put beside the marks are gone after a few seconds."""
+    store.put("active/notes", b"mine")
+    Scheduler(store, InMemoryStepTracker(1), queue).reconcile()
+    assert store.get("active/notes") == b"mine"
+
+
 def test_steps_that_nobody_waits_for_are_not_done(store: FolderStore, sample: Path, decoder: IsolatedDecoder) -> None:
     """Else a cancelled job goes on for as many steps as were handed out; or it answers no question any more."""
     repository = JobRepository(store)

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import os
+import shutil
 from pathlib import Path
 
 import pytest
 
-from keepmore.errors import StoreError, StoreUnwritable
+from keepmore.errors import NotFound, StoreError, StoreUnwritable
 from keepmore.storage.folder import STALE_S, TEMPORARY_NAME, FolderStore
 
 
@@ -99,3 +100,21 @@ def test_an_absolute_store_needs_no_current_folder(tmp_path: Path, monkeypatch: 
     monkeypatch.chdir(tmp_path / "gone")
     (tmp_path / "gone").rmdir()
     assert FolderStore(tmp_path / "store").root == tmp_path / "store"
+
+
+def test_what_is_no_file_is_not_there(tmp_path: Path) -> None:
+    """Else a named pipe that somebody left in the store is waited for, for ever."""
+    store = FolderStore(tmp_path / "store")
+    (tmp_path / "store" / "jobs").mkdir(parents=True)
+    os.mkfifo(tmp_path / "store" / "jobs" / "pipe.json")
+    with pytest.raises(NotFound):
+        store.get("jobs/pipe.json")
+
+
+def test_temporary_files_may_be_cleaned_up_at_any_time(tmp_path: Path) -> None:
+    """Else a service whose `.tmp` somebody removed writes nothing until it is started again."""
+    store = FolderStore(tmp_path / "store")
+    store.put("a", b"1")
+    shutil.rmtree(tmp_path / "store" / ".tmp")
+    store.put("b", b"2")
+    assert store.get("b") == b"2"

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+from contextlib import nullcontext
 from pathlib import Path
 
 import pytest
@@ -135,7 +136,7 @@ def test_processes_that_make_room_leave_each_other_what_they_use(tmp_path: Path)
         "for turn in range(120):\n"
         "    for name in (f'ours-{turn // 2}', f'{mine}-{turn}'):\n"
         "        with scratch.entry(name, write) as entry:\n"
-        "            assert sum(file.stat().st_size for file in entry.iterdir()) == 6000, name\n"
+        "            assert sum(file.stat().st_size for file in entry.glob('[0-9]')) == 6000, name\n"
     )
     processes = [
         subprocess.Popen([sys.executable, "-c", program, str(scratch.folder), name], stderr=subprocess.PIPE)
@@ -266,7 +267,10 @@ def test_an_entry_that_somebody_moved_and_linked_stays(tmp_path: Path) -> None:
     assert _makes_room(scratch, 9 * KB)
     assert not scratch.remove("a")
     assert (tmp_path / "elsewhere" / "keep.txt").read_text() == "mine"
-    with pytest.raises(StoreUnwritable, match="stands in the way"), scratch.entry("a", lambda folder: None):
+    with (
+        pytest.raises(StoreUnwritable, match="is a link that Keepmore did not make"),
+        scratch.entry("a", lambda folder: None),
+    ):
         pass
 
 
@@ -281,6 +285,31 @@ def test_what_another_process_wrote_faster_takes_no_room_twice(tmp_path: Path) -
     with scratch.entry("a", write) as entry:
         assert (entry / "in" / "file").exists()
         assert [folder.name for folder in scratch.root.iterdir() if folder.is_dir()] == ["a"]
+
+
+@pytest.mark.parametrize("change", ["gone", "shorter"])
+@pytest.mark.parametrize("held", [False, True])
+def test_an_entry_of_which_a_part_is_gone_is_made_again(tmp_path: Path, change: str, held: bool) -> None:
+    """Else what cleans temporary folders by age ends every later training on these images, or with these weights."""
+    scratch = _scratch(tmp_path)
+    broken = _entry(scratch, "a", KB, 0) / "in" / "file"
+    with scratch.existing("a") if held else nullcontext():
+        if change == "gone":
+            broken.unlink()
+        else:
+            broken.write_bytes(b"x")
+        with scratch.existing("a") as entry:
+            assert entry is None
+        assert (_entry(scratch, "a", KB, 0) / "in" / "file").stat().st_size == KB
+    assert _makes_room(scratch, 9 * KB), "what was left of it goes"
+
+
+def test_a_link_to_nothing_with_the_name_of_an_entry_is_named(tmp_path: Path) -> None:
+    """Else an entry that somebody moved to a disk that is gone ends a training with a traceback."""
+    scratch = _scratch(tmp_path)
+    (scratch.root / "a").symlink_to(tmp_path / "nothing")
+    with pytest.raises(StoreUnwritable, match="is a link that Keepmore did not make"):
+        _entry(scratch, "a", KB, 0)
 
 
 def test_a_place_that_is_a_file_is_named_at_once(tmp_path: Path) -> None:

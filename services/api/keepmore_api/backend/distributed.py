@@ -7,6 +7,7 @@ from types import TracebackType
 
 from keepmore.scheduling.scheduler import Scheduler
 from keepmore.storage import layout
+from keepmore.storage.open import check_writable
 from keepmore_api.backend.base import Backend
 from keepmore_services.broker.celery_queue import CeleryQueue, celery_app
 from keepmore_services.broker.redis_tracker import RedisStepTracker
@@ -32,6 +33,7 @@ class Distributed:
 
     def check(self) -> None:
         self._probe.exists(layout.job("readyz"))  # a caller does not wait until an outage is over
+        check_writable(self._probe)
         self.tracker.ping()
 
     def depths(self) -> dict[str, int]:

@@ -12,7 +12,7 @@ from types import TracebackType
 
 from opentelemetry.sdk.trace import TracerProvider
 
-from keepmore.errors import KeepmoreError, QueueUnavailable
+from keepmore.errors import KeepmoreError, QueueUnavailable, StoreError
 from keepmore.jobs.step import Step
 from keepmore.progress import Progress
 from keepmore.scheduling.memory_tracker import InMemoryStepTracker
@@ -36,7 +36,7 @@ class Embedded:
     def __init__(self, settings: Settings, tracing: TracerProvider | None = None) -> None:
         self.config = settings.config
         self.store = settings.config.store()
-        check_writable(self.store)
+        self._warn_of_store()
         self.tracker = InMemoryStepTracker(settings.processes)
         self._queue = LocalQueue(self.config, settings.processes)
         self.scheduler = Scheduler(self.store, self.tracker, self._queue)
@@ -47,6 +47,15 @@ class Embedded:
             threading.Thread(target=self._run, name="queue", daemon=True),
             threading.Thread(target=self._reconcile, name="reconcile", daemon=True),
         ]
+
+    def _warn_of_store(self) -> None:
+        """What is in a store that cannot be written may still be read; one that is empty is of no use."""
+        try:
+            check_writable(self.store)
+        except StoreError as error:
+            if next(self.store.keys(""), None) is None:
+                raise
+            log.warning("nothing can be written", extra={"code": error.code, "reason": error.message})
 
     def __enter__(self) -> Backend:
         for thread in self._threads:
