@@ -12,7 +12,7 @@ import logging
 import time
 
 from keepmore.compression.index import Summary
-from keepmore.errors import JobEnded, JobNotFound, KeepmoreError, NothingToRetry, QueueUnavailable
+from keepmore.errors import JobEnded, JobNotFound, KeepmoreError, NotFound, NothingToRetry, QueueUnavailable
 from keepmore.jobs import webhooks
 from keepmore.jobs.graph import is_beside
 from keepmore.jobs.job import ID, Job, JobRepository, State
@@ -224,7 +224,7 @@ class Scheduler:
             job = self._repository.end(job, State.SUCCEEDED)
         if job and self._call_webhook(job):
             return
-        if job is None and self._store.get(layout.active(job_id)):  # a mark is empty: this is a file of somebody else's
+        if job is None and not self._is_mark(job_id):
             return
         self._store.delete(layout.active(job_id))
         job = self._job(job_id)
@@ -232,6 +232,13 @@ class Scheduler:
             self._store.put(layout.active(job_id), b"")
             self._tracker.leases.offer(missing)
             self._queue.submit(self._tracker.leases.take(job_id))
+
+    def _is_mark(self, job_id: str) -> bool:
+        """Marks are empty: anything else is a file of somebody else's."""
+        try:
+            return not self._store.get(layout.active(job_id))
+        except NotFound:
+            return True
 
     def _call_webhook(self, job: Job) -> bool:
         """Queue the webhook call if it is due; returns whether it is still pending, now or later."""

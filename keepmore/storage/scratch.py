@@ -95,6 +95,7 @@ class Scratch:
     def _write(self, folder: Path, write: Callable[[Path], None]) -> None:
         try:
             write(folder)
+            (folder / ENTRY_MARKER).write_text(json.dumps(_sizes(folder)))
         except OSError as error:
             if error.errno != errno.ENOSPC:
                 raise
@@ -104,7 +105,6 @@ class Scratch:
         """Make a folder the entry `name`; False if another process was faster."""
         with self._root_lock():  # a process that counts what is used would miss a folder that changes its name
             (folder / RESERVED).unlink(missing_ok=True)
-            (folder / ENTRY_MARKER).write_text(json.dumps(_sizes(folder)))
             try:
                 folder.rename(self.root / name)
             except OSError:
@@ -229,15 +229,7 @@ class Scratch:
 
     def _usage(self) -> _Usage:
         used_at = {entry: _used_at(entry) for entry in self.root.iterdir() if _is_entry(entry)}
-        file_bytes = {
-            entry: sum(
-                _bytes(Path(folder) / name)
-                for folder, _, names in os.walk(entry)
-                for name in names
-                if name not in BOOKKEEPING
-            )
-            for entry in used_at
-        }
+        file_bytes = {entry: sum(_sizes(entry).values()) for entry in used_at}
         disk_bytes = shutil.disk_usage(self.root).free + sum(file_bytes.values())
         return _Usage(
             {entry: max(size, _bytes(entry / RESERVED)) for entry, size in file_bytes.items()},
@@ -284,9 +276,9 @@ def _trash(entry: Path) -> Path:
 
 
 def _sizes(entry: Path) -> dict[str, int]:
-    """Bytes of each file of an entry but the marker, by its path in it."""
-    files = (Path(folder) / name for folder, _, names in os.walk(entry) for name in names)
-    return {str(file.relative_to(entry)): _bytes(file) for file in files if file != entry / ENTRY_MARKER}
+    """Bytes of each file of an entry, by its path in it."""
+    files = (Path(folder) / name for folder, _, names in os.walk(entry) for name in names if name not in BOOKKEEPING)
+    return {str(file.relative_to(entry)): _bytes(file) for file in files}
 
 
 def _is_whole(entry: Path) -> bool:
