@@ -10,6 +10,7 @@ from __future__ import annotations
 import json
 import logging
 import time
+from contextlib import suppress
 
 from keepmore.compression.index import Summary
 from keepmore.errors import JobEnded, JobNotFound, KeepmoreError, NotFound, NothingToRetry, QueueUnavailable
@@ -224,21 +225,16 @@ class Scheduler:
             job = self._repository.end(job, State.SUCCEEDED)
         if job and self._call_webhook(job):
             return
-        if job is None and not self._is_mark(job_id):
-            return
+        if job is None:
+            with suppress(NotFound):  # a mark is empty: anything else is a file of somebody else's
+                if self._store.get(layout.active(job_id)):
+                    return
         self._store.delete(layout.active(job_id))
         job = self._job(job_id)
         if missing := self._missing(job_id, job):  # requested since we looked
             self._store.put(layout.active(job_id), b"")
             self._tracker.leases.offer(missing)
             self._queue.submit(self._tracker.leases.take(job_id))
-
-    def _is_mark(self, job_id: str) -> bool:
-        """Marks are empty: anything else is a file of somebody else's."""
-        try:
-            return not self._store.get(layout.active(job_id))
-        except NotFound:
-            return True
 
     def _call_webhook(self, job: Job) -> bool:
         """Queue the webhook call if it is due; returns whether it is still pending, now or later."""

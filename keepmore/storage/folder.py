@@ -110,19 +110,13 @@ class FolderStore:
         return frozenset(self.keys(folder + "/"))
 
     def open(self, key: str) -> BinaryIO:
-        try:
-            with self._explained(FileNotFoundError, IsADirectoryError, NotADirectoryError):
-                return self._open(self._path(key))
-        except OSError:
-            raise NotFound(f"nothing is stored under {key} in {self.root}") from None
-
-    def _open(self, path: Path) -> BinaryIO:
-        """A named pipe of somebody else's would be waited for."""
-        descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK)
-        if not stat.S_ISREG(os.fstat(descriptor).st_mode):
+        with suppress(OSError), self._explained(FileNotFoundError, IsADirectoryError, NotADirectoryError):
+            # A named pipe of somebody else's would be waited for.
+            descriptor = os.open(self._path(key), os.O_RDONLY | os.O_NONBLOCK)
+            if stat.S_ISREG(os.fstat(descriptor).st_mode):
+                return os.fdopen(descriptor, "rb")
             os.close(descriptor)
-            raise FileNotFoundError(errno.ENOENT, "not a regular file", str(path))
-        return os.fdopen(descriptor, "rb")
+        raise NotFound(f"nothing is stored under {key} in {self.root}")
 
     @contextmanager
     def writer(self, key: str) -> Iterator[BinaryIO]:

@@ -8,7 +8,6 @@ from typing import Annotated, Any, Literal
 from urllib.parse import urlsplit
 
 from pydantic import BeforeValidator, Field, SecretStr, ValidationError
-from pydantic_core import ErrorDetails
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from keepmore.config import RuntimeConfig
@@ -21,6 +20,12 @@ from keepmore.storage.scratch import Scratch
 REMOTE_SOURCES = "s3://,https://"
 OTLP = "OTEL_EXPORTER_OTLP_ENDPOINT"  # the standard name of OpenTelemetry
 REDIS_SCHEMES = ("redis://", "rediss://")
+# By pydantic's types of errors whose own messages say how the program is written, and not what to write.
+REMEDIES = {
+    "int_parsing": "write a whole number, such as 1000000",
+    "float_parsing": "write a number, such as 10",
+    "string_pattern_mismatch": "write it as http://host:port or https://host:port",
+}
 
 
 def load(**values: Any) -> Settings:
@@ -29,7 +34,10 @@ def load(**values: Any) -> Settings:
     try:
         settings = Settings(**{name: value for name, value in values.items() if value is not None})
     except ValidationError as error:
-        wrong = [(str(item["loc"][0]), _remedy(item)) for item in error.errors()]
+        wrong = [
+            (str(item["loc"][0]), REMEDIES.get(item["type"]) or item["msg"][:1].lower() + item["msg"][1:])
+            for item in error.errors()
+        ]
         problems = [f"{name if name == OTLP else f'KEEPMORE_{name.upper()}'}: {why}" for name, why in wrong]
         raise InvalidRequest("; ".join(problems)) from None  # the value may be a secret: it is not repeated
     if settings.distributed and not _is_redis(settings.redis):
@@ -41,16 +49,6 @@ def load(**values: Any) -> Settings:
     if settings.config.webhook_secret:
         webhooks.secret_bytes(settings.config.webhook_secret)
     return settings
-
-
-def _remedy(item: ErrorDetails) -> str:
-    """What is wrong with a value, without the value."""
-    remedies = {
-        "int_parsing": "write a whole number, such as 1000000",
-        "float_parsing": "write a number, such as 10",
-        "string_pattern_mismatch": "write it as http://host:port or https://host:port",
-    }
-    return remedies.get(item["type"]) or item["msg"][:1].lower() + item["msg"][1:]
 
 
 def _is_redis(url: str) -> bool:

@@ -36,7 +36,12 @@ class Embedded:
     def __init__(self, settings: Settings, tracing: TracerProvider | None = None) -> None:
         self.config = settings.config
         self.store = settings.config.store()
-        self._warn_of_store()
+        try:
+            check_writable(self.store)
+        except StoreError as error:
+            if next(self.store.keys(""), None) is None:  # of no use; else, what is in it can be read
+                raise
+            log.warning("nothing can be written", extra={"code": error.code, "reason": error.message})
         self.tracker = InMemoryStepTracker(settings.processes)
         self._queue = LocalQueue(self.config, settings.processes)
         self.scheduler = Scheduler(self.store, self.tracker, self._queue)
@@ -47,15 +52,6 @@ class Embedded:
             threading.Thread(target=self._run, name="queue", daemon=True),
             threading.Thread(target=self._reconcile, name="reconcile", daemon=True),
         ]
-
-    def _warn_of_store(self) -> None:
-        """What is in a store that cannot be written may still be read; one that is empty is of no use."""
-        try:
-            check_writable(self.store)
-        except StoreError as error:
-            if next(self.store.keys(""), None) is None:
-                raise
-            log.warning("nothing can be written", extra={"code": error.code, "reason": error.message})
 
     def __enter__(self) -> Backend:
         for thread in self._threads:
