@@ -3,7 +3,7 @@
 # make quick  check the code and run the tests that take no time: for whoever changes a line
 # make long   the long forms of some tests: whole datasets, more kills, more made-up requests, more simulations
 # make e2e    build the images and run a job through containers, in a Docker daemon of its own where none runs (root)
-# make check  lint, types, import rules     make bench  every benchmark     make clean  remove what these made, but no store
+# make check  lint, types, import rules     make bench  every benchmark     make clean  remove all that but stores
 SHELL := /bin/bash
 PYTHON ?= $(or $(shell command -v python3.11),python3)
 VENV ?= .venv

@@ -10,7 +10,6 @@ from __future__ import annotations
 import json
 import logging
 import time
-from contextlib import suppress
 
 from keepmore.compression.index import Summary
 from keepmore.errors import JobEnded, JobNotFound, KeepmoreError, NotFound, NothingToRetry, QueueUnavailable
@@ -226,9 +225,11 @@ class Scheduler:
         if job and self._call_webhook(job):
             return
         if job is None:
-            with suppress(NotFound):  # a mark is empty: anything else is a file of somebody else's
-                if self._store.get(layout.active(job_id)):
+            try:
+                if self._store.get(layout.active(job_id)):  # a mark is empty: this is a file of somebody else's
                     return
+            except NotFound:
+                return
         self._store.delete(layout.active(job_id))
         job = self._job(job_id)
         if missing := self._missing(job_id, job):  # requested since we looked

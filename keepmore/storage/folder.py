@@ -112,7 +112,12 @@ class FolderStore:
     def open(self, key: str) -> BinaryIO:
         with suppress(OSError), self._explained(FileNotFoundError, IsADirectoryError, NotADirectoryError):
             # A named pipe of somebody else's would be waited for.
-            descriptor = os.open(self._path(key), os.O_RDONLY | os.O_NONBLOCK)
+            try:
+                descriptor = os.open(self._path(key), os.O_RDONLY | os.O_NONBLOCK)
+            except OSError as error:
+                if error.errno in (errno.ELOOP, errno.ENXIO):  # a link to itself, a socket
+                    raise FileNotFoundError from error
+                raise
             if stat.S_ISREG(os.fstat(descriptor).st_mode):
                 return os.fdopen(descriptor, "rb")
             os.close(descriptor)

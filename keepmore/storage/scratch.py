@@ -6,26 +6,23 @@ import errno
 import fcntl
 import json
 import os
-import secrets
 import shutil
 import tempfile
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import ExitStack, contextmanager, suppress
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
 from keepmore.errors import InvalidRequest, StoreFull, StoreUnwritable
 from keepmore.spec import budget
+from keepmore.storage import scratch_entry as entries
+from keepmore.storage.scratch_entry import ENTRY_MARKER, GONE, RESERVED
 
 SHARE_OF_FREE = 0.5
 FOLDER = "keepmore-scratch"
-# Without these files, a folder is somebody else's: it is not used, not counted and not removed.
+# Without it, the folder is somebody else's: it is not used.
 ROOT_MARKER = ".keepmore-scratch"
-ENTRY_MARKER = ".keepmore-entry"
 LOCK = ".lock"
-GONE = ".gone"
-RESERVED = ".reserved"  # a sparse file, as long as what may be written beside it
-BOOKKEEPING = (ENTRY_MARKER, RESERVED)
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,7 +62,7 @@ class Scratch:
                 raise StoreUnwritable(f"{root} belongs to another user; set KEEPMORE_SCRATCH to a folder of your own")
             marker = root / ROOT_MARKER
             if not marker.exists():
-                others = [entry for entry in root.iterdir() if entry.name != LOCK and not _is_entry(entry)]
+                others = [entry for entry in root.iterdir() if entry.name != LOCK and not entries.is_entry(entry)]
                 # Asked again: another process that makes the folder now writes the marker first.
                 if others and not marker.exists():
                     raise StoreUnwritable(
@@ -90,12 +87,16 @@ class Scratch:
                     self._write(folder, write)
                     if self._complete(folder, name):
                         locks.enter_context(attempt.pop_all())  # held, so that it is there to be locked by its name
+                    elif not entries.is_whole(self.root / name):  # a broken one, which another process still holds
+                        entry = folder
+                        locks.enter_context(attempt.pop_all())
+                        break
             yield entry
 
     def _write(self, folder: Path, write: Callable[[Path], None]) -> None:
         try:
             write(folder)
-            (folder / ENTRY_MARKER).write_text(json.dumps(_sizes(folder)))
+            (folder / ENTRY_MARKER).write_text(json.dumps(entries.sizes(folder)))
         except OSError as error:
             if error.errno != errno.ENOSPC:
                 raise
@@ -123,13 +124,13 @@ class Scratch:
                 yield folder
             finally:  # what cannot be removed stays as an entry that no process holds, and goes when space is needed
                 if folder.exists():  # else it has become an entry
-                    _remove_tree(folder)
+                    entries.remove_tree(folder)
 
     @contextmanager
     def existing(self, name: str) -> Iterator[Path | None]:
         """The entry `name` if it exists; it counts as used now, and no process removes it within the block."""
         with ExitStack() as locks:
-            yield self._lock_whole(name, locks) if _is_entry(self.root / name) else None
+            yield self._lock_whole(name, locks) if entries.is_entry(self.root / name) else None
 
     def has_room(self, bytes_: int) -> bool:
         """Whether `make_room` could free as much."""
@@ -148,7 +149,7 @@ class Scratch:
             for other in usage.removable:
                 if used_bytes + bytes_ <= usage.max_bytes:
                     break
-                used_bytes -= usage.sizes[other] if _remove(other) else 0
+                used_bytes -= usage.sizes[other] if entries.remove(other) else 0
             if used_bytes + bytes_ > usage.max_bytes:  # meanwhile a process began to use an entry that was not held
                 return False
             with (entry / RESERVED).open("wb") as file:
@@ -158,7 +159,7 @@ class Scratch:
     def remove(self, name: str) -> bool:
         """Remove the entry `name`, unless a process holds it; returns whether it is gone."""
         with self._root_lock():
-            return _remove(self.root / name)
+            return entries.remove(self.root / name)
 
     def _new_folder(self, prefix: str) -> str:
         """The name of a new folder."""
@@ -182,11 +183,12 @@ class Scratch:
             entry = self._lock_entry(name, attempt)
             if entry is None:
                 return None
-            if _is_whole(entry):
+            if entries.is_whole(entry):
                 locks.enter_context(attempt.pop_all())
                 return entry
-        with self._root_lock(), suppress(FileNotFoundError):  # who else holds it keeps what is left
-            entry.rename(_trash(entry))
+        with self._root_lock():
+            if not entries.is_whole(entry):  # else another process has made it again meanwhile
+                entries.remove(entry)
         return None
 
     def _lock_entry(self, name: str, locks: ExitStack) -> Path | None:
@@ -195,11 +197,11 @@ class Scratch:
         if entry.is_symlink():
             raise StoreUnwritable(f"{entry} is a link that Keepmore did not make; move it to another place")
         try:
-            descriptor = os.open(entry, os.O_RDONLY)
+            descriptor = os.open(entry, os.O_RDONLY | os.O_NONBLOCK)
             locks.callback(os.close, descriptor)
             fcntl.flock(descriptor, fcntl.LOCK_SH)  # waits for a process that is removing it
             if os.path.samestat(os.fstat(descriptor), entry.stat()):
-                if not _is_entry(entry):
+                if not entries.is_entry(entry):
                     raise StoreUnwritable(
                         f"{entry} was not made by Keepmore (it lacks the file {ENTRY_MARKER}) and stands in the way; "
                         "move it to another place"
@@ -228,12 +230,13 @@ class Scratch:
         )
 
     def _usage(self) -> _Usage:
-        used_at = {entry: _used_at(entry) for entry in self.root.iterdir() if _is_entry(entry)}
-        file_bytes = {entry: sum(_sizes(entry).values()) for entry in used_at}
+        used_at = {entry: entries.used_at(entry) for entry in self.root.iterdir() if entries.is_entry(entry)}
+        file_bytes = {entry: sum(entries.sizes(entry).values()) for entry in used_at}
         disk_bytes = shutil.disk_usage(self.root).free + sum(file_bytes.values())
+        by_use = sorted(used_at, key=lambda entry: (entry.suffix != GONE, used_at[entry]))  # remains go first
         return _Usage(
-            {entry: max(size, _bytes(entry / RESERVED)) for entry, size in file_bytes.items()},
-            [entry for entry in sorted(used_at, key=used_at.__getitem__) if not _is_held(entry)],
+            {entry: max(size, entries.size_of(entry / RESERVED)) for entry, size in file_bytes.items()},
+            [entry for entry in by_use if not entries.is_held(entry)],
             int(SHARE_OF_FREE * disk_bytes) if self.max_bytes is None else min(self.max_bytes, disk_bytes),
         )
 
@@ -248,95 +251,3 @@ class _Usage:
 
     def could_hold(self, bytes_: int) -> bool:
         return sum(self.sizes.values()) - sum(self.sizes[entry] for entry in self.removable) + bytes_ <= self.max_bytes
-
-
-def _remove(entry: Path) -> bool:
-    """Remove an entry, unless a process holds it; returns whether it is gone."""
-    with ExitStack() as locks:
-        try:
-            descriptor = os.open(entry, os.O_RDONLY)
-            locks.callback(os.close, descriptor)
-            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            if not _is_entry(entry):
-                return False
-            trash = entry
-            if entry.suffix != GONE:  # nobody may find half an entry
-                trash = _trash(entry)
-                entry.rename(trash)
-            _remove_tree(trash)
-            return not trash.exists()
-        except FileNotFoundError:
-            return True
-        except BlockingIOError:
-            return False
-
-
-def _trash(entry: Path) -> Path:
-    return entry.with_name(f"{entry.name}.{secrets.token_hex(8)}{GONE}")
-
-
-def _sizes(entry: Path) -> dict[str, int]:
-    """Bytes of each file of an entry, by its path in it."""
-    files = (Path(folder) / name for folder, _, names in os.walk(entry) for name in names if name not in BOOKKEEPING)
-    return {str(file.relative_to(entry)): _bytes(file) for file in files}
-
-
-def _is_whole(entry: Path) -> bool:
-    """Whether the files are those that the marker names."""
-    try:
-        return bool(_sizes(entry) == json.loads((entry / ENTRY_MARKER).read_text()))
-    except (OSError, ValueError):
-        return False
-
-
-def _is_entry(folder: Path) -> bool:
-    """Links are not: an entry that somebody moved to another disk, and linked, is that person's."""
-    try:
-        return not folder.is_symlink() and (folder / ENTRY_MARKER).exists()
-    except OSError:  # a folder that we may not look into is not ours
-        return False
-
-
-def _remove_tree(folder: Path) -> None:
-    """Remove what can be removed of a folder of ours, its marker last: what is left when a process dies goes later."""
-    for path in folder.iterdir():
-        if path.is_dir() and not path.is_symlink():
-            shutil.rmtree(path, ignore_errors=True)
-        elif path.name != ENTRY_MARKER:
-            with suppress(OSError):
-                path.unlink()
-    with suppress(OSError):
-        if os.listdir(folder) == [ENTRY_MARKER]:
-            (folder / ENTRY_MARKER).unlink()
-            folder.rmdir()
-
-
-# Other processes make room too: an entry that is gone meanwhile was never used, takes nothing, and is not held.
-
-
-def _used_at(entry: Path) -> float:
-    try:
-        return entry.stat().st_mtime
-    except FileNotFoundError:
-        return 0.0
-
-
-def _is_held(entry: Path) -> bool:
-    try:
-        folder = os.open(entry, os.O_RDONLY)
-    except FileNotFoundError:
-        return False
-    try:
-        fcntl.flock(folder, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        return True
-    finally:
-        os.close(folder)
-    return False
-
-
-def _bytes(file: Path) -> int:
-    try:
-        return file.stat(follow_symlinks=False).st_size
-    except FileNotFoundError:
-        return 0

@@ -107,8 +107,10 @@ def test_what_is_no_file_is_not_there(tmp_path: Path) -> None:
     store = FolderStore(tmp_path / "store")
     (tmp_path / "store" / "jobs").mkdir(parents=True)
     os.mkfifo(tmp_path / "store" / "jobs" / "pipe.json")
-    with pytest.raises(NotFound):
-        store.get("jobs/pipe.json")
+    (tmp_path / "store" / "jobs" / "loop.json").symlink_to("loop.json")
+    for key in ("jobs/pipe.json", "jobs/loop.json", "jobs"):
+        with pytest.raises(NotFound):
+            store.get(key)
 
 
 def test_temporary_files_may_be_cleaned_up_at_any_time(tmp_path: Path) -> None:

@@ -5,13 +5,13 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
-from contextlib import nullcontext
 from pathlib import Path
 
 import pytest
 
 from keepmore.errors import InvalidRequest, StoreFull, StoreUnwritable
-from keepmore.storage.scratch import ENTRY_MARKER, ROOT_MARKER, Scratch
+from keepmore.storage.scratch import ROOT_MARKER, Scratch
+from keepmore.storage.scratch_entry import ENTRY_MARKER
 
 KB = 1000
 
@@ -155,7 +155,7 @@ def test_what_a_killed_process_was_removing_goes(tmp_path: Path) -> None:
     half_removed = _entry(scratch, "a.0123456789abcdef.gone", 8 * KB, 10)
     (half_removed / "in" / "file").rename(half_removed / "file")
     _entry(scratch, "a", KB, 1000)
-    assert _makes_room(scratch, 9 * KB)
+    assert _makes_room(scratch, 9 * KB + 500)
     assert not list(scratch.root.glob("a*"))
 
 
@@ -285,23 +285,6 @@ def test_what_another_process_wrote_faster_takes_no_room_twice(tmp_path: Path) -
     with scratch.entry("a", write) as entry:
         assert (entry / "in" / "file").exists()
         assert [folder.name for folder in scratch.root.iterdir() if folder.is_dir()] == ["a"]
-
-
-@pytest.mark.parametrize("change", ["gone", "shorter"])
-@pytest.mark.parametrize("held", [False, True])
-def test_an_entry_of_which_a_part_is_gone_is_made_again(tmp_path: Path, change: str, held: bool) -> None:
-    """Else what cleans temporary folders by age ends every later training on these images, or with these weights."""
-    scratch = _scratch(tmp_path)
-    broken = _entry(scratch, "a", KB, 0) / "in" / "file"
-    with scratch.existing("a") if held else nullcontext():
-        if change == "gone":
-            broken.unlink()
-        else:
-            broken.write_bytes(b"x")
-        with scratch.existing("a") as entry:
-            assert entry is None
-        assert (_entry(scratch, "a", KB, 0) / "in" / "file").stat().st_size == KB
-    assert _makes_room(scratch, 9 * KB), "what was left of it goes"
 
 
 def test_a_link_to_nothing_with_the_name_of_an_entry_is_named(tmp_path: Path) -> None:
