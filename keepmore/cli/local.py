@@ -204,7 +204,7 @@ class LocalBackend:
         """Raises what its weights, or the scratch disk that it needs, may raise: before anything is compressed."""
         self._config.check_training(training)
         if training:
-            self._config.scratch.root  # noqa: B018
+            self._config.scratch.root.stat()
 
     def command(self, name: str, job: str) -> str:
         place = [] if self._config.place == self._default_place else ["--store", self._config.place]

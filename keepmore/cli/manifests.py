@@ -19,7 +19,7 @@ from keepmore.config import packages_of
 from keepmore.errors import InvalidRequest
 from keepmore.net.access import Access
 from keepmore.spec.job import Limits
-from keepmore.storage.open import folder_of
+from keepmore.storage.open import folder_of, is_folder
 
 
 @click.command(short_help="Check every object of a manifest.")
@@ -61,8 +61,8 @@ def export(reference: str, out: Path, overwrite: bool, place: Place) -> None:
     written_as = next((suffix for suffix in manifest.EXPORTS if out.name.endswith(suffix)), None)
     if written_as is None:
         raise InvalidRequest(f"{out}: name the file {', '.join(manifest.EXPORTS)}")
-    is_folder = place.is_local and not place.store.lower().startswith("s3://")
-    if is_folder and Path(os.path.realpath(out)).is_relative_to(os.path.realpath(folder_of(place.store))):
+    store = folder_of(place.store) if place.is_local and is_folder(place.store) else None
+    if store and Path(os.path.realpath(out)).is_relative_to(os.path.realpath(store)):
         raise InvalidRequest(
             f"{out} lies in the store {place.store}, whose manifests stay as they are; name another place"
         )

@@ -104,9 +104,9 @@ class Access:
         if allowed is None:
             return Access(endpoints, None, private_addresses)
         prefixes = tuple(prefix.strip() for prefix in allowed.split(",") if prefix.strip())
+        starts = [f"{scheme}://" for scheme in uris.SCHEMES]
         for prefix in prefixes:
             try:
-                starts = [f"{scheme}://" for scheme in uris.SCHEMES]
                 if prefix.lower() not in starts and f"{uris.parse(prefix).scheme}://" not in starts:
                     raise InvalidUri(f"a prefix begins with {', '.join(starts)}")
             except InvalidUri as error:

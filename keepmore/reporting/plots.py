@@ -163,7 +163,7 @@ def _heat(
             axes.text(column, row, form.format(value), ha="center", va="center", fontsize=9, color=color)
 
 
-def bytes_an_image(rows: Rows) -> str:
+def bytes_per_image_chart(rows: Rows) -> str:
     """Bars: mean bytes of an image of the whole pool at each distance."""
 
     def draw(axes: Axes) -> None:

@@ -84,7 +84,7 @@ def _subset_plots(report: Mapping[str, Any]) -> dict[str, str]:
     rows = report["distances"]
     svgs = {"images": plots.images_kept(rows)}
     if fixed := _fixed(rows):
-        svgs["bytes"] = plots.bytes_an_image(fixed)
+        svgs["bytes"] = plots.bytes_per_image_chart(fixed)
     if report["index"]["classes"]:
         svgs["classes"] = plots.class_balance(rows)
     return svgs

@@ -16,13 +16,18 @@ def open_store(address: str, access: Access) -> Store:
     StoreUnwritable."""
     if not address.strip():
         raise InvalidUri("the store has no name; write a folder or s3://bucket/prefix, or leave --store out")
-    if not address.lower().startswith("s3://"):
+    if is_folder(address):
         return FolderStore(folder_of(address))
     # Imported here because minio takes longer to import than everything else that a command needs.
     from keepmore.storage.s3 import S3Store
 
     uri = uris.parse(address)
     return S3Store(access.endpoint(uri.bucket), uri.bucket, uri.key, access.retries)
+
+
+def is_folder(address: str) -> bool:
+    """Whether the store at an address is in a folder, as those are that are not in S3."""
+    return not address.lower().startswith("s3://")
 
 
 def check_writable(store: Store) -> None:

@@ -1,4 +1,4 @@
-"""Settings of the services: the only reader of the environment. All but one are called KEEPMORE_ and their name."""
+"""Settings of the services, from the environment. All but one are called KEEPMORE_ and their name."""
 
 from __future__ import annotations
 

@@ -12,6 +12,7 @@ import pytest
 from keepmore.errors import InvalidRequest, StoreFull, StoreUnwritable
 from keepmore.storage.scratch import ROOT_MARKER, Scratch
 from keepmore.storage.scratch_entry import ENTRY_MARKER
+from tests.keepmore.storage.rooms import makes_room
 
 KB = 1000
 
@@ -31,21 +32,15 @@ def _entry(scratch: Scratch, name: str, size: int, age_s: float) -> Path:
     return entry
 
 
-def _makes_room(scratch: Scratch, bytes_: int) -> bool:
-    """Whether a new entry gets so much room."""
-    with scratch.temporary("new-") as new:
-        return scratch.make_room(bytes_, new)
-
-
 def test_room_is_made_of_what_was_longest_unused(tmp_path: Path) -> None:
     """Else the images of the training under way go, and those of last month stay."""
     scratch = _scratch(tmp_path)
     old, older, new = (_entry(scratch, name, 3 * KB, age) for name, age in (("b", 100), ("a", 1000), ("c", 10)))
-    assert _makes_room(scratch, 1 * KB)
+    assert makes_room(scratch, 1 * KB)
     assert all(entry.exists() for entry in (old, older, new)), "there was room"
     with scratch.existing("a") as entry:
         assert entry == older
-    assert _makes_room(scratch, 4 * KB)
+    assert makes_room(scratch, 4 * KB)
     assert [entry.exists() for entry in (old, older, new)] == [False, True, True], "looking for it counts as use"
     with scratch.existing("b") as entry:
         assert entry is None
@@ -58,14 +53,14 @@ def test_what_is_held_stays(tmp_path: Path) -> None:
     with scratch.existing("held"), scratch.existing("held"):
         os.utime(held_entry, (0, 0))
         assert not scratch.has_room(7 * KB)
-        assert not _makes_room(scratch, 7 * KB)
+        assert not makes_room(scratch, 7 * KB)
         assert free_entry.exists(), "nothing goes for what does not fit anyway"
-        assert _makes_room(scratch, 5 * KB)
+        assert makes_room(scratch, 5 * KB)
         assert (held_entry.exists(), free_entry.exists()) == (True, False)
         assert not scratch.remove("held")
     assert scratch.has_room(7 * KB)
     assert held_entry.exists(), "asking removes nothing"
-    assert _makes_room(scratch, 7 * KB)
+    assert makes_room(scratch, 7 * KB)
     assert not held_entry.exists()
 
 
@@ -82,9 +77,9 @@ def test_another_process_holds_until_it_dies(tmp_path: Path) -> None:
     ) as other:
         assert other.stdout
         assert other.stdout.readline() == b"held\n"
-        assert not _makes_room(scratch, 5 * KB)
+        assert not makes_room(scratch, 5 * KB)
         other.kill()
-    assert _makes_room(scratch, 5 * KB)
+    assert makes_room(scratch, 5 * KB)
     assert not entry.exists()
 
 
@@ -94,13 +89,13 @@ def test_room_that_one_was_given_another_does_not_get(tmp_path: Path) -> None:
 
     def write(folder: Path) -> None:
         assert scratch.make_room(6 * KB, folder)
-        assert not _makes_room(scratch, 5 * KB)
+        assert not makes_room(scratch, 5 * KB)
         (folder / "file").write_bytes(b"x" * 4 * KB)
-        assert not _makes_room(scratch, 5 * KB), "what it has written counts once"
-        assert _makes_room(scratch, 4 * KB)
+        assert not makes_room(scratch, 5 * KB), "what it has written counts once"
+        assert makes_room(scratch, 4 * KB)
 
     with scratch.entry("a", write) as entry:
-        assert _makes_room(scratch, 6 * KB), "a whole entry takes what it has"
+        assert makes_room(scratch, 6 * KB), "a whole entry takes what it has"
         assert sorted(file.name for file in entry.iterdir()) == [ENTRY_MARKER, "file"]
 
 
@@ -155,7 +150,7 @@ def test_what_a_killed_process_was_removing_goes(tmp_path: Path) -> None:
     half_removed = _entry(scratch, "a.0123456789abcdef.gone", 8 * KB, 10)
     (half_removed / "in" / "file").rename(half_removed / "file")
     _entry(scratch, "a", KB, 1000)
-    assert _makes_room(scratch, 9 * KB + 500)
+    assert makes_room(scratch, 9 * KB + 500)
     assert not list(scratch.root.glob("a*"))
 
 
@@ -178,7 +173,7 @@ def test_folders_of_others_stay(tmp_path: Path) -> None:
     (scratch.root / "link").symlink_to(place / "photos")
     before = {stranger: _snapshot(stranger) for stranger in strangers}
     entry = _entry(scratch, "a", 8 * KB, 1000)
-    assert _makes_room(scratch, 9 * KB), "what others have there is not counted"
+    assert makes_room(scratch, 9 * KB), "what others have there is not counted"
     assert not entry.exists()
     assert not scratch.remove("photos")
     with pytest.raises(StoreUnwritable, match=r"photos was not made by Keepmore .* move it to another place"):
@@ -230,9 +225,9 @@ def test_the_disk_is_never_filled(tmp_path: Path) -> None:
     """Else decoded images take the room that the store, or another program, needs."""
     scratch = _scratch(tmp_path, None)
     entry = _entry(scratch, "a", KB, 10)
-    assert _makes_room(scratch, KB)
-    assert not _makes_room(scratch, 10**18)
-    assert not _makes_room(_scratch(tmp_path, 10**19), 10**18), "a limit above the disk is the disk's"
+    assert makes_room(scratch, KB)
+    assert not makes_room(scratch, 10**18)
+    assert not makes_room(_scratch(tmp_path, 10**19), 10**18), "a limit above the disk is the disk's"
     assert entry.exists()
 
 
@@ -264,7 +259,7 @@ def test_an_entry_that_somebody_moved_and_linked_stays(tmp_path: Path) -> None:
     _entry(scratch, "a", 6 * KB, 10).rename(tmp_path / "elsewhere")
     (tmp_path / "elsewhere" / "keep.txt").write_text("mine")
     (scratch.root / "a").symlink_to(tmp_path / "elsewhere")
-    assert _makes_room(scratch, 9 * KB)
+    assert makes_room(scratch, 9 * KB)
     assert not scratch.remove("a")
     assert (tmp_path / "elsewhere" / "keep.txt").read_text() == "mine"
     with (
